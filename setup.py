@@ -1,0 +1,51 @@
+"""The native parts of the Python package; everything else is declared in pyproject.toml.
+
+bridge.etf._codec     the term codec, a plain CPython extension: building Python objects through cffi is slow
+bridge.fabric._core   the shared-memory core and the relay, by cffi in API mode (bridge/fabric/build_core.py)
+"""
+
+from glob import glob
+from os import environ
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+CORE_BUILDER = "bridge/fabric/build_core.py"
+
+
+class build_native(build_ext):  # noqa: N801 - setuptools names commands in lower case
+    """build_ext that compiles an extension again when any C header or the layout changed."""
+
+    def build_extensions(self) -> None:
+        shared = [*glob("csrc/**/*.h", recursive=True), "csrc/layout.toml", CORE_BUILDER]
+        for extension in self.extensions:
+            extension.depends = [*extension.depends, *filter(_exists, shared)]
+        super().build_extensions()
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists()
+
+
+codec_sources = sorted(glob("csrc/etf/*.c"))
+extensions = []
+if codec_sources:
+    extensions.append(
+        Extension(
+            "bridge.etf._codec",
+            sources=codec_sources,
+            include_dirs=["csrc/include"],
+            extra_compile_args=["-std=gnu99", "-O2", "-Wall", "-Wextra", "-Werror"],
+        )
+    )
+
+# An editable install needs the metadata and the console script only; `make native` has built in place what
+# lies beside them, and compiling it a second time would double the wait on a fresh machine.
+metadata_only = environ.get("RINGBRIDGE_METADATA_ONLY") == "1"
+
+setup(
+    ext_modules=[] if metadata_only else extensions,
+    cffi_modules=[f"{CORE_BUILDER}:ffibuilder"] if _exists(CORE_BUILDER) and not metadata_only else [],
+    cmdclass={"build_ext": build_native},
+)
