@@ -1,0 +1,9 @@
+[
+  inputs: [
+    "{mix,.formatter}.exs",
+    "elixir_client/{lib,test}/**/*.{ex,exs}",
+    "integration/**/*.{ex,exs}",
+    "workers/elixir/**/*.{ex,exs}"
+  ],
+  line_length: 98
+]

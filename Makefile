@@ -1,0 +1,128 @@
+# Ringbridge's verbs. `make help` lists them. Each does the set-up it needs, says so, and is quick when there is
+# nothing to do: what it needs of the system is looked at every time (milliseconds), the rest is behind stamps.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+export LC_ALL := C.UTF-8
+export PYTHON
+
+PY := .venv/bin/python
+STAMPS := build/stamp
+VENV := .venv/ringbridge-lock
+c_files := $(shell find csrc -name '*.c' -o -name '*.h' 2>/dev/null)
+elixir_files := $(shell find elixir_client/lib -name '*.ex' 2>/dev/null)
+# What the generator writes is its own business.
+c_sources := git ls-files '*.c' '*.h' ':!csrc/include/ringbridge/layout.h'
+say = @printf '== %s\n'
+
+.PHONY: help
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+# ---- the verbs
+
+.PHONY: demo test bench lint types format
+demo: all ## the main job: an Elixir node has the solar system integrated by a C worker
+	@$(PY) -m integration.demo
+
+test: all ## every test: C (plain and under sanitizers), Python, Elixir; closes with "N passed, N failed"
+	@$(PY) scripts/run-tests
+
+bench: all ## our calls beside BEAM, ei and Port, in turn in one run; writes integration/bench/report/
+	@$(PY) -m integration.bench
+
+lint: setup system-lint ## formatters as checks, linters, stale generated files
+	$(PY) csrc/generate_layout.py --check
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(c_sources) | xargs -r .venv/bin/clang-format --dry-run -Werror
+	mix format --check-formatted
+	$(MAKE) tidy
+
+types: native ## mypy --strict over bridge
+	$(PY) -m mypy
+
+format: setup ## let the formatters decide the layout: ruff, clang-format, mix format
+	$(PY) -m ruff check --fix-only --exit-zero
+	$(PY) -m ruff format
+	$(c_sources) | xargs -r .venv/bin/clang-format -i
+	mix format
+
+.PHONY: matrix soak fuzz clean distclean
+matrix: all system-matrix ## the tests that talk to a real Erlang node, against OTP 25 (here), 27 and 29
+	@integration/matrix/run
+
+soak: ## (to come) hours of load with faults, counting what is left over
+	@echo 'make soak: not there yet; it will be integration/soak' >&2; exit 1
+
+fuzz: ## (to come) coverage-guided fuzzing of everything that parses bytes of others
+	@echo 'make fuzz: not there yet; it will be csrc/fuzz' >&2; exit 1
+
+clean: ## remove everything that was compiled (make distclean: .venv too)
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find bridge -name '*.so' -delete
+
+distclean: clean
+	rm -rf .venv
+
+# ---- set-up and building
+
+.PHONY: setup all native shepherd workers elixir lock tidy system system-lint system-matrix
+setup: system $(VENV) ## system packages (when root or with sudo) and the virtual environment
+
+all: native shepherd workers elixir
+
+native: $(STAMPS)/native $(STAMPS)/editable ## the Python extensions: the codec, the core with the relay
+
+system:
+	@scripts/setup-system base
+
+system-lint:
+	@scripts/setup-system lint
+
+system-matrix:
+	@scripts/setup-system matrix
+
+$(STAMPS):
+	@mkdir -p $@
+
+$(VENV): requirements.lock scripts/setup-python | system
+	@scripts/setup-python
+
+native_sources := setup.py pyproject.toml $(wildcard csrc/layout.toml bridge/fabric/build_core.py) $(c_files)
+$(STAMPS)/native: $(native_sources) $(VENV) | $(STAMPS)
+	$(say) 'Python extensions'
+	@$(PY) setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(STAMPS)/editable: setup.py pyproject.toml $(VENV) | $(STAMPS)
+	$(say) 'the ringbridge command, editable'
+	@RINGBRIDGE_METADATA_ONLY=1 $(PY) -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# These two decide for themselves what is stale.
+shepherd: system
+	@[ ! -f csrc/Makefile ] && echo 'csrc: not there yet' || $(MAKE) -C csrc all
+
+workers: system
+	@[ ! -f workers/c/Makefile ] && echo 'workers/c: not there yet' || $(MAKE) -C workers/c all
+
+elixir: $(STAMPS)/elixir
+
+$(STAMPS)/elixir: mix.exs $(elixir_files) | system $(STAMPS)
+	$(say) 'Elixir client'
+	@mix compile --warnings-as-errors
+	@touch $@
+
+python_include = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))')
+tidy: native system-lint
+	git ls-files 'csrc/*.c' 'workers/c/*.c' | xargs -r -n 4 -P 2 clang-tidy --quiet -- \
+		-std=gnu99 -Icsrc/include -Iworkers/c/include -isystem $(python_include)
+
+lock: setup ## pin what pyproject.toml asks for, with hashes, into requirements.lock
+	@[ -x build/uv/bin/uv ] || { $(PY) -m venv build/uv && build/uv/bin/pip --disable-pip-version-check install -q uv; }
+	build/uv/bin/uv pip compile --quiet pyproject.toml --extra dev --generate-hashes --universal \
+		--python-version 3.11 --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command 'make lock' --output-file requirements.lock

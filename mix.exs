@@ -1,0 +1,38 @@
+defmodule Ringbridge.MixProject do
+  use Mix.Project
+
+  @version "0.1.0"
+
+  def project do
+    [
+      app: :ringbridge,
+      version: @version,
+      elixir: "~> 1.14",
+      description:
+        "Calls native workers through a hidden node; a worker's crash never reaches the BEAM",
+      # One Mix project at the root: the tests that need a bridge and workers are tests of the client too.
+      elixirc_paths: ["elixir_client/lib"],
+      test_paths: ["elixir_client/test", "integration"],
+      test_pattern: "*_test.exs",
+      test_load_filters: [&String.ends_with?(&1, "_test.exs")],
+      test_ignore_filters: [fn _path -> true end],
+      # Everything compiled lies in build/, whatever the language.
+      build_path: "build/mix",
+      # None, and none will come: calling the bridge must need nothing that is not in Elixir itself.
+      deps: [],
+      package: package()
+    ]
+  end
+
+  def application do
+    [extra_applications: [:logger]]
+  end
+
+  defp package do
+    [
+      licenses: ["Apache-2.0"],
+      files:
+        ~w(elixir_client/lib elixir_client/README.md mix.exs .formatter.exs README.md CHANGELOG.md LICENSE)
+    ]
+  end
+end
