@@ -1,0 +1,15 @@
+/* envelope.h: sealing and checking the 128-byte envelopes (layout.h has their fields).
+ *
+ * CRC: over the first 64 bytes of the envelope with `crc` taken as zero, then, with RB_FEATURE_CRC_PAYLOAD, over the payload
+ * wherever it lies; with RB_FEATURE_CRC_ENVELOPE alone, over the 64 bytes only. With neither feature `crc` is 0 and unchecked. */
+#ifndef RINGBRIDGE_ENVELOPE_H
+#define RINGBRIDGE_ENVELOPE_H
+
+#include <stdint.h>
+
+#include "ringbridge/layout.h"
+
+uint32_t rb_request_crc(const struct rb_request *e, const void *payload, uint64_t features);
+uint32_t rb_completion_crc(const struct rb_completion *e, const void *payload, uint64_t features);
+
+#endif

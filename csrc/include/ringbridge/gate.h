@@ -1,0 +1,67 @@
+/* gate.h: how one side of a link waits for the other, and how it is woken (FutexGate).
+ *
+ * Each side writes only its own memory, so a waiter announces itself in its own `park` word and the waker cannot clear it; the
+ * waker instead bumps its own `doorbell` word, which is what the waiter's futex compares. Park words carry a sequence, so one
+ * parking costs the waker one system call however often it publishes, and a side that is awake costs none.
+ *
+ *      waker                                       waiter
+ *      publish the position        G0 (= R0)       d = load(doorbell)               G3
+ *      p = load(park)              G1              store(park, seq << 2 | how)      G4
+ *      if parked and p != last woken:              look at the position again       G5
+ *          store(doorbell, +1)     G2              if still nothing: futex(doorbell == d), or poll(eventfd), or sigwait
+ *          wake as p says                          store(park, seq << 2 | awake)    G6
+ *
+ * G0/G1 against G4/G5, all sequentially consistent: either the waker sees the parking or the waiter sees the position; never
+ * neither (store buffering). G2 against G3: a doorbell that rang between G3 and the futex makes the futex return at once. An
+ * eventfd keeps its count and a blocked signal stays pending, so these two need no comparison. */
+#ifndef RINGBRIDGE_GATE_H
+#define RINGBRIDGE_GATE_H
+
+#include <stdint.h>
+
+#include "ringbridge/atomics.h"
+#include "ringbridge/layout.h"
+
+struct rb_gate_waker {
+    const uint32_t *park; /* the waiter's word, hostile: any value only costs or saves a wake-up */
+    uint32_t *doorbell;   /* ours */
+    int eventfd;          /* wakes the waiter; -1: none */
+    int pidfd;            /* of the waiter, for the signal way; -1: none */
+    uint32_t woken;       /* park word that was woken last */
+    uint64_t wakes;       /* system calls spent */
+};
+
+struct rb_gate_waiter {
+    uint32_t *park;           /* ours */
+    const uint32_t *doorbell; /* the waker's */
+    int eventfd;              /* read side for RB_PARK_EVENTFD; -1: none */
+    uint32_t sequence;
+    uint32_t spin;     /* pauses before parking: adapted between 0 and spin_max by what the last waits found */
+    uint32_t spin_max; /* 0: park at once */
+    uint32_t last;     /* RB_PARK_...: how the last wait ended up waiting; RB_PARK_AWAKE: the spin was enough */
+};
+
+void rb_gate_waker_init(struct rb_gate_waker *w, const uint32_t *park, uint32_t *doorbell, int eventfd, int pidfd);
+void rb_gate_waiter_init(struct rb_gate_waiter *w, uint32_t *park, const uint32_t *doorbell, int eventfd, uint32_t spin_max);
+
+/* To be called after the position was published (G0). Costs one load while the waiter is awake. Returns 1 when it rang. */
+int rb_gate_ring_slow(struct rb_gate_waker *w, uint32_t park);
+static inline int rb_gate_ring(struct rb_gate_waker *w) {
+    /* G1: pairs with G4 in rb_gate_announce(); seq_cst with G0, else store buffering would let both sides miss each other. */
+    uint32_t park = rb_load_seq_cst(w->park);
+    if ((park & 3u) == RB_PARK_AWAKE || park == w->woken) return 0;
+    return rb_gate_ring_slow(w, park);
+}
+
+/* The waiter's steps by themselves, for a caller with a poll loop of its own (the relay waits on sockets too):
+ * announce, look again, then wait for the eventfd, then retract. Returns the doorbell's value (G3) for the futex. */
+uint32_t rb_gate_announce(struct rb_gate_waiter *w, uint32_t how);
+void rb_gate_retract(struct rb_gate_waiter *w);
+
+/* Waits until ready(arg) is non-zero: bounded adaptive spin, then futex, or eventfd where the futex is refused (ENOSYS, EPERM),
+ * or a signal where there is no eventfd. Returns ready()'s value, or 0 after `timeout_ns` (negative: none). Spurious wake-ups are absorbed. */
+int rb_gate_wait(struct rb_gate_waiter *w, int (*ready)(void *arg), void *arg, int64_t timeout_ns);
+/* The same by one named way (tests; RB_PARK_...). */
+int rb_gate_wait_by(struct rb_gate_waiter *w, uint32_t how, int (*ready)(void *arg), void *arg, int64_t timeout_ns);
+
+#endif
