@@ -1,7 +1,7 @@
 """The native parts of the Python package; everything else is declared in pyproject.toml.
 
-bridge.etf._codec     the term codec, a plain CPython extension: building Python objects through cffi is slow
-bridge.fabric._core   the shared-memory core and the relay, by cffi in API mode (bridge/fabric/build_core.py)
+bridge.etf._codec     the term codec, a plain CPython extension (building objects by cffi is slow)
+bridge.fabric._core   the shared-memory core and the relay, by cffi in API mode
 """
 
 from glob import glob
@@ -28,24 +28,19 @@ def _exists(path: str) -> bool:
     return Path(path).exists()
 
 
-codec_sources = sorted(glob("csrc/etf/*.c"))
-extensions = []
-if codec_sources:
-    extensions.append(
-        Extension(
-            "bridge.etf._codec",
-            sources=codec_sources,
-            include_dirs=["csrc/include"],
-            extra_compile_args=["-std=gnu99", "-O2", "-Wall", "-Wextra", "-Werror"],
-        )
-    )
+codec = Extension(
+    "bridge.etf._codec",
+    sources=sorted(glob("csrc/etf/*.c")),
+    include_dirs=["csrc/include"],
+    extra_compile_args=["-std=gnu99", "-O2", "-Wall", "-Wextra", "-Werror"],
+)
+native = {
+    "ext_modules": [codec] if codec.sources else [],
+    "cffi_modules": [f"{CORE_BUILDER}:ffibuilder"] if _exists(CORE_BUILDER) else [],
+}
 
-# An editable install needs the metadata and the console script only; `make native` has built in place what
-# lies beside them, and compiling it a second time would double the wait on a fresh machine.
+# An editable install needs the metadata and the console script only; `make native` has built in
+# place what lies beside them, and compiling twice would double the wait on a fresh machine.
 metadata_only = environ.get("RINGBRIDGE_METADATA_ONLY") == "1"
 
-setup(
-    ext_modules=[] if metadata_only else extensions,
-    cffi_modules=[f"{CORE_BUILDER}:ffibuilder"] if _exists(CORE_BUILDER) and not metadata_only else [],
-    cmdclass={"build_ext": build_native},
-)
+setup(cmdclass={"build_ext": build_native}, **({} if metadata_only else native))

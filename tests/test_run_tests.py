@@ -1,0 +1,109 @@
+"""scripts/run-tests decides whether a change is green, so what it counts is tested itself."""
+
+import subprocess
+import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "run-tests"
+
+
+@pytest.fixture
+def run_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module, with its files in a folder of the test's own."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    spec = spec_from_loader("run_tests", SourceFileLoader("run_tests", str(SCRIPT)))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "run_tests", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "JUNIT", tmp_path / "pytest.xml")
+    return module
+
+
+def test_plain_lines_are_summed_and_prose_is_not(run_tests: ModuleType) -> None:
+    lines = [
+        "ring: 9 passed, 9 failed so far\n",
+        "3 passed, 0 failed\n",
+        "4 passed, 1 failed, 2 skipped\n",
+    ]
+    assert run_tests.count_plain(lines) == run_tests.Counts(7, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "counts"),
+    [
+        ("1 test, 0 failures", (1, 0, 0)),
+        ("1 doctest, 3 tests, 0 failures", (4, 0, 0)),
+        ("1 property, 2 tests, 1 failure", (2, 1, 0)),
+        # 8 in all: 2 failed, 1 left out by a tag, 2 whose setup_all failed, 1 skipped
+        ("1 doctest, 7 tests, 2 failures, 1 excluded, 2 invalid, 1 skipped", (2, 4, 1)),
+        ("1 doctest, 7 tests, 0 failures, 8 excluded", (0, 0, 0)),
+        ("Result: 2 passed (1 doctest, 1 test)", (2, 0, 0)),
+        ("Result: 2 passed (1 doctest, 1 test), 1 skipped, 1 excluded", (2, 0, 1)),
+        (
+            "Result: 2/4 passed (1/1 doctest, 1/3 tests), 2 invalid, 1 skipped, 1 excluded",
+            (2, 4, 1),
+        ),
+        ("Result: 0 tests, 8 excluded", (0, 0, 0)),
+        ("  1) test 3 tests, 0 failures (XTest)", (0, 0, 0)),
+    ],
+)
+def test_ex_unit_closing_lines_as_printed_by_elixir_1_14_to_1_20(
+    run_tests: ModuleType, line: str, counts: tuple[int, int, int]
+) -> None:
+    assert run_tests.count_ex_unit(["noise\n", line + "\n"]) == run_tests.Counts(*counts)
+
+
+def runner(run_tests: ModuleType, code: str, count: object = None) -> object:
+    return run_tests.Runner("it", [sys.executable, "-c", code], count or run_tests.count_plain)
+
+
+def test_a_runner_that_fails_without_a_counted_failure_counts_as_one(
+    run_tests: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = runner(run_tests, "print('5 passed, 0 failed'); raise SystemExit(3)")
+    assert run_tests.run(broken, {}) == run_tests.Counts(5, 1)
+    assert "status 3" in capsys.readouterr().out
+
+
+def test_a_runner_that_reports_no_test_or_is_not_there_has_failed(run_tests: ModuleType) -> None:
+    assert run_tests.run(runner(run_tests, "print('fine')"), {}) == run_tests.Counts(failed=1)
+    absent = run_tests.Runner("it", ["./no-such-runner"], run_tests.count_plain)
+    assert run_tests.run(absent, {}) == run_tests.Counts(failed=1)
+
+
+def test_a_junit_file_of_an_earlier_run_is_not_counted(run_tests: ModuleType) -> None:
+    run_tests.JUNIT.write_text('<testsuites><testsuite tests="9"/></testsuites>')
+    silent = runner(run_tests, "", run_tests.count_junit)
+    assert run_tests.run(silent, {}) == run_tests.Counts(failed=1)
+
+
+def test_pytest_is_counted_from_its_junit_file(run_tests: ModuleType) -> None:
+    run_tests.JUNIT.write_text(
+        '<testsuites><testsuite tests="7" failures="1" errors="2" skipped="1"/></testsuites>'
+    )
+    assert run_tests.count_junit([]) == run_tests.Counts(3, 3, 1)
+
+
+def test_the_erlang_root_comes_first_in_path_with_a_build_of_its_own(
+    run_tests: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RINGBRIDGE_ERL_ROOT", str(tmp_path / "forky"))
+    env = run_tests.environment()
+    assert env["PATH"].startswith(f"{tmp_path}/forky/usr/bin:")
+    assert env["MIX_BUILD_PATH"].endswith("build/mix-forky")
+
+
+def test_an_unknown_runner_is_refused_by_name() -> None:
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT), "cobol"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert "no runner named cobol" in result.stderr
