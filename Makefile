@@ -117,9 +117,9 @@ $(STAMPS)/elixir: mix.exs $(elixir_files) | system $(STAMPS)
 	@touch $@
 
 python_include = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))')
-tidy: native system-lint
-	git ls-files 'csrc/*.c' 'workers/c/*.c' | xargs -r -n 4 -P 2 clang-tidy --quiet -- \
-		-std=gnu99 -Icsrc/include -Iworkers/c/include -isystem $(python_include)
+tidy_flags = -std=gnu99 -Icsrc/include -Icsrc -Iworkers/c/include -isystem $(python_include)
+tidy: setup system-lint
+	git ls-files 'csrc/*.c' 'workers/c/*.c' | xargs -r -n 4 -P 2 bash -c 'clang-tidy --quiet "$$@" -- $(tidy_flags)' _
 
 lock: setup ## pin what pyproject.toml asks for, with hashes, into requirements.lock
 	@[ -x build/uv/bin/uv ] || { $(PY) -m venv build/uv && build/uv/bin/pip --disable-pip-version-check install -q uv; }
