@@ -41,7 +41,7 @@ lint: setup system-lint ## formatters as checks, linters, stale generated files
 	mix format --check-formatted
 	$(MAKE) tidy
 
-types: native ## mypy --strict over bridge
+types: setup ## mypy --strict over bridge
 	$(PY) -m mypy
 
 format: setup ## let the formatters decide the layout: ruff, clang-format, mix format
@@ -102,12 +102,13 @@ $(STAMPS)/editable: setup.py pyproject.toml $(VENV) | $(STAMPS)
 	@RINGBRIDGE_METADATA_ONLY=1 $(PY) -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-# These two decide for themselves what is stale.
+# make's own question (-q) keeps these silent when nothing is stale.
+sub_make = $(MAKE) -q $(1) >/dev/null 2>&1 || { printf '== %s\n' '$(2)'; $(MAKE) -s $(1); }
 shepherd: system
-	@[ ! -f csrc/Makefile ] && echo 'csrc: not there yet' || $(MAKE) -C csrc all
+	@$(call sub_make,-f csrc/shepherd/shepherd.mk,shepherd)
 
 workers: system
-	@[ ! -f workers/c/Makefile ] && echo 'workers/c: not there yet' || $(MAKE) -C workers/c all
+	@[ ! -f workers/c/Makefile ] && echo 'workers/c: not there yet' || { $(call sub_make,-C workers/c all,C workers); }
 
 elixir: $(STAMPS)/elixir
 

@@ -2,16 +2,23 @@
 
 bridge.etf._codec     the term codec, a plain CPython extension (building objects by cffi is slow)
 bridge.fabric._core   the shared-memory core and the relay, by cffi in API mode
+
+A wheel also holds the shepherd, a program, as bridge/bin/ringbridge-shepherd; in a checkout it lies
+in build/bin.
 """
 
+import shutil
+import subprocess
 from glob import glob
 from os import environ
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 CORE_BUILDER = "bridge/fabric/build_core.py"
+SHEPHERD = "build/bin/ringbridge-shepherd"
 
 
 class build_native(build_ext):  # noqa: N801 - setuptools names commands in lower case
@@ -22,6 +29,18 @@ class build_native(build_ext):  # noqa: N801 - setuptools names commands in lowe
         for extension in self.extensions:
             extension.depends = [*extension.depends, *filter(_exists, shared)]
         super().build_extensions()
+
+
+class build_with_shepherd(build_py):  # noqa: N801
+    """build_py that puts the shepherd's program beside the modules of a wheel."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            subprocess.run(["make", "-f", "csrc/shepherd/shepherd.mk", SHEPHERD], check=True)
+            target = Path(self.build_lib, "bridge", "bin")
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(SHEPHERD, target)
 
 
 def _exists(path: str) -> bool:
@@ -43,4 +62,7 @@ native = {
 # place what lies beside them, and compiling twice would double the wait on a fresh machine.
 metadata_only = environ.get("RINGBRIDGE_METADATA_ONLY") == "1"
 
-setup(cmdclass={"build_ext": build_native}, **({} if metadata_only else native))
+setup(
+    cmdclass={"build_ext": build_native, "build_py": build_with_shepherd},
+    **({} if metadata_only else native),
+)
