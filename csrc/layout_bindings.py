@@ -249,15 +249,10 @@ def emit_elixir(layout: Layout) -> str:
         '  """',
         "",
     ]
+    lines += [f'  @digest_hex "{layout.digest.hex()}"']
+    lines += ["  @digest Base.decode16!(@digest_hex, case: :lower)", ""]
     lines += ['  @doc "SHA-256 of the layout: both sides of a link must show the same."']
-    lines += ["  @spec digest() :: <<_::256>>", "  def digest do", "    <<"]
-    rows = _digest_rows(layout, 8)
-    lines += [f"      {', '.join(row)}," for row in rows[:-1]] + [
-        f"      {', '.join(rows[-1])}",
-        "    >>",
-        "  end",
-        "",
-    ]
+    lines += ["  @spec digest() :: <<_::256>>", "  def digest, do: @digest", ""]
     for run in _groups(layout):
         for constant in run:
             kind = "String.t()" if isinstance(constant.value, str) else "non_neg_integer()"

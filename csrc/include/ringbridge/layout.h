@@ -11,13 +11,13 @@
 #endif
 
 /* As a string literal: initializes a uint8_t[32] and can be handed to memcmp(). */
-#define RB_LAYOUT_DIGEST_HEX "49cba92f3975fd52dc0605ec23af99010a12349c9c34797701fe9552058d256a"
+#define RB_LAYOUT_DIGEST_HEX "209d801ef8bf9a33c0b08238ce78f2c8d8397b4a72629c45456b0f10ab6c4368"
 #define RB_LAYOUT_DIGEST_SIZE 32
 #define RB_LAYOUT_DIGEST_BYTES \
-    "\x49" "\xcb" "\xa9" "\x2f" "\x39" "\x75" "\xfd" "\x52" \
-    "\xdc" "\x06" "\x05" "\xec" "\x23" "\xaf" "\x99" "\x01" \
-    "\x0a" "\x12" "\x34" "\x9c" "\x9c" "\x34" "\x79" "\x77" \
-    "\x01" "\xfe" "\x95" "\x52" "\x05" "\x8d" "\x25" "\x6a"
+    "\x20" "\x9d" "\x80" "\x1e" "\xf8" "\xbf" "\x9a" "\x33" \
+    "\xc0" "\xb0" "\x82" "\x38" "\xce" "\x78" "\xf2" "\xc8" \
+    "\xd8" "\x39" "\x7b" "\x4a" "\x72" "\x62" "\x9c" "\x45" \
+    "\x45" "\x6b" "\x0f" "\x10" "\xab" "\x6c" "\x43" "\x68"
 
 #define RB_LAYOUT_VERSION 1
 
@@ -27,6 +27,11 @@
 #define RB_WORKER_MAGIC UINT64_C(0x52454b524f574252)
 #define RB_INLINE_BYTES_MAX 64
 #define RB_HEARTBEAT_MS 500
+#define RB_WAKE_SIGNAL 23
+
+#define RB_AT_HEADER 0
+#define RB_AT_POSITIONS 8192
+#define RB_AT_TELEMETRY 12288
 
 #define RB_HELLO_NONE 0
 #define RB_HELLO_READY 1

@@ -4,16 +4,12 @@ defmodule Ringbridge.Layout do
   What crosses a link, byte by byte: constants and records of `csrc/layout.toml`.
   """
 
+  @digest_hex "209d801ef8bf9a33c0b08238ce78f2c8d8397b4a72629c45456b0f10ab6c4368"
+  @digest Base.decode16!(@digest_hex, case: :lower)
+
   @doc "SHA-256 of the layout: both sides of a link must show the same."
   @spec digest() :: <<_::256>>
-  def digest do
-    <<
-      0x49, 0xcb, 0xa9, 0x2f, 0x39, 0x75, 0xfd, 0x52,
-      0xdc, 0x06, 0x05, 0xec, 0x23, 0xaf, 0x99, 0x01,
-      0x0a, 0x12, 0x34, 0x9c, 0x9c, 0x34, 0x79, 0x77,
-      0x01, 0xfe, 0x95, 0x52, 0x05, 0x8d, 0x25, 0x6a
-    >>
-  end
+  def digest, do: @digest
 
   @doc false
   @spec layout_version() :: non_neg_integer()
@@ -42,6 +38,22 @@ defmodule Ringbridge.Layout do
   @doc false
   @spec heartbeat_ms() :: non_neg_integer()
   def heartbeat_ms, do: 500
+
+  @doc false
+  @spec wake_signal() :: non_neg_integer()
+  def wake_signal, do: 23
+
+  @doc false
+  @spec at_header() :: non_neg_integer()
+  def at_header, do: 0
+
+  @doc false
+  @spec at_positions() :: non_neg_integer()
+  def at_positions, do: 8192
+
+  @doc false
+  @spec at_telemetry() :: non_neg_integer()
+  def at_telemetry, do: 12288
 
   @doc false
   @spec hello_none() :: non_neg_integer()
