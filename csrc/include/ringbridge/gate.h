@@ -12,7 +12,8 @@
  *          wake as p says                          store(park, seq << 2 | awake)    G6
  *
  * G0/G1 against G4/G5, all sequentially consistent: either the waker sees the parking or the waiter sees the position; never
- * neither (store buffering). G2 against G3: a doorbell that rang between G3 and the futex makes the futex return at once. An
+ * neither (store buffering). So what a gate waits for is stored seq_cst before rb_gate_ring() and loaded seq_cst by ready(): the
+ * ring's positions are (R0, R1), a control word or a hello must be too. G2 against G3: a doorbell that rang between G3 and the futex makes the futex return at once. An
  * eventfd keeps its count and a blocked signal stays pending, so these two need no comparison. */
 #ifndef RINGBRIDGE_GATE_H
 #define RINGBRIDGE_GATE_H
@@ -58,10 +59,15 @@ static inline int rb_gate_ring(struct rb_gate_waker *w) {
 uint32_t rb_gate_announce(struct rb_gate_waiter *w, uint32_t how);
 void rb_gate_retract(struct rb_gate_waiter *w);
 
+/* Where a worker's waits begin; about what a wake-up across cores costs, so that a spin never loses more than it can win. */
+#define RB_GATE_SPIN_MAX 1000
+
 /* Waits until ready(arg) is non-zero: bounded adaptive spin, then futex, or eventfd where the futex is refused (ENOSYS, EPERM),
- * or a signal where there is no eventfd. Returns ready()'s value, or 0 after `timeout_ns` (negative: none). Spurious wake-ups are absorbed. */
+ * or a signal where there is no eventfd. Returns ready()'s value, or 0 after `timeout_ns` (negative: none).
+ * Spurious wake-ups are absorbed. The signal is RB_WAKE_SIGNAL: the calling thread blocks it here, the process should block it in
+ * every thread before the first wait (one that does not may swallow it; the wait then looks again within 100 ms). */
 int rb_gate_wait(struct rb_gate_waiter *w, int (*ready)(void *arg), void *arg, int64_t timeout_ns);
-/* The same by one named way (tests; RB_PARK_...). */
+/* The same by one named way (tests; RB_PARK_...); -ENOSYS when this way is not to be had. */
 int rb_gate_wait_by(struct rb_gate_waiter *w, uint32_t how, int (*ready)(void *arg), void *arg, int64_t timeout_ns);
 
 #endif

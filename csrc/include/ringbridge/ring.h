@@ -6,12 +6,13 @@
  * but a stray write of our own could, and a position must never run backwards.
  *
  *      producer                                   consumer
- *      slots[tail & mask] = ...                   t = load_acquire(tail)          R1
+ *      slots[tail & mask] = ...                   t = load(tail)                  R1
  *      store(tail, tail + n)            R0        ... read slots[head & mask] ...
  *      h = load_acquire(head)           R3        store_release(head, head + n)   R2
  *
  * R0/R1: who sees the new tail sees the slots. R2/R3: who sees the new head may write the slots again.
- * R0 is sequentially consistent because it is also the first half of the gate's handshake (gate.h, G0).
+ * R0 and R1 are sequentially consistent because they are also two of the four accesses of the gate's handshake (gate.h, G0
+ * and G5). R2 and R3 are not: no gate waits for room in a ring (room comes back with an answer, which is a publication).
  *
  * The other side is hostile input: a position that runs backwards or too far is -EPROTO, and the ring is then not used again.
  * Death: a producer that dies before R0 has published nothing; a consumer that dies before R2 leaves its slots in place, and
@@ -74,8 +75,9 @@ static inline uint64_t rb_ring_publish(struct rb_ring_producer *p) {
 /* Looks at the producer's position (R1). Returns the number of slots that can be read, or -EPROTO when the position ran
  * backwards or more than a ring ahead. */
 static inline int64_t rb_ring_available(struct rb_ring_consumer *c) {
-    /* R1: pairs with R0 in rb_ring_publish(). Without it a slot could be read before its bytes are there. */
-    uint64_t tail = rb_load_acquire(c->shared_tail);
+    /* R1: pairs with R0 in rb_ring_publish(). Without it a slot could be read before its bytes are there. seq_cst because it is
+     * also the gate's second look (G5): an acquire load may be performed before an earlier store is visible. */
+    uint64_t tail = rb_load_seq_cst(c->shared_tail);
     if (tail - c->head > c->slots || tail - c->head < c->tail - c->head) return -EPROTO;
     c->tail = tail;
     return (int64_t)(tail - c->head);
