@@ -3,7 +3,7 @@
  *      relay side (relay writes, worker maps read-only)      worker side (worker writes, relay maps read-only)
  *      header | guard | positions | guard                    header | guard | positions + telemetry | guard
  *      request ring | guard | cancel words | guard           completion ring | guard | result region
- *      give-back ring
+ *      give-back ring | guard                                guard
  *
  * Guard pages lie in the mapping (PROT_NONE) and as holes in the file. Both memfds carry F_SEAL_GROW | F_SEAL_SHRINK |
  * F_SEAL_SEAL; the relay's also F_SEAL_FUTURE_WRITE, set after the relay has mapped it: the worker cannot map it writable.
@@ -25,7 +25,7 @@
 struct rb_link_config {
     uint32_t slots;              /* of both rings; power of two, 2 .. 65536 */
     uint32_t result_block_bytes; /* power of two, multiple of the page size */
-    uint64_t result_bytes;       /* power-of-two number of blocks */
+    uint64_t result_bytes;       /* power-of-two number of blocks, at most 2^20 */
     uint64_t features;           /* RB_FEATURE_... */
     uint64_t worker_id;
 };
@@ -43,6 +43,7 @@ struct rb_pool {
     int fd;
     uint8_t *base;
     uint64_t bytes;
+    uint32_t seals; /* F_SEAL_...; F_SEAL_FUTURE_WRITE among them wherever the kernel has it (5.1) */
     struct rb_region region;
 };
 int rb_pool_create(struct rb_pool *pool, uint64_t bytes, uint32_t block_bytes);
@@ -53,6 +54,7 @@ struct rb_link {
     struct rb_link_config config;
     struct rb_link_fds fds;
     uint64_t nonce;
+    uint32_t seals;               /* of the relay side, as in rb_pool */
     uint8_t *relay_side;          /* mapped read-write */
     const uint8_t *worker_side;   /* mapped read-only */
     uint64_t relay_side_bytes, worker_side_bytes;
