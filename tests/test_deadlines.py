@@ -1,0 +1,84 @@
+"""The deadlines that conftest.py gives to every test, tried on tests that hang."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+HANGING = """
+import time, pytest, trio
+from hypothesis import given, strategies
+
+async def test_virtual_time_is_not_counted(autojump_clock):
+    await trio.sleep(1000)
+
+@pytest.mark.timeout(0.2)
+def test_a_plain_test_is_interrupted():
+    time.sleep(30)
+
+@pytest.mark.timeout(0.2)
+async def test_a_trio_test_is_cancelled():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        try:
+            await trio.sleep_forever()
+        finally:
+            print("cleaned up in order")
+
+@pytest.mark.timeout(0.2)
+@given(strategies.just(30))
+async def test_a_property_is_cancelled_and_not_shrunk(seconds):
+    await trio.sleep(seconds)
+
+@pytest.mark.timeout(0.2)
+async def test_a_trio_test_that_blocks_is_interrupted_after_the_grace():
+    time.sleep(30)
+
+async def test_later_tests_find_trio_whole():
+    await trio.lowlevel.checkpoint()
+"""
+
+
+def pytest_on(folder: Path, code: str) -> str:
+    conftest = (ROOT / "conftest.py").read_text()
+    (folder / "conftest.py").write_text(re.sub(r"GRACE_S = .*", "GRACE_S = 0.3", conftest))
+    (folder / "test_hanging.py").write_text(code)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "test_hanging.py"]
+    run = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=50, check=False
+    )
+    return run.stdout
+
+
+def test_what_hangs_fails_alone_and_in_order(tmp_path: Path) -> None:
+    output = pytest_on(tmp_path, HANGING)
+    verdicts = dict(re.findall(r"::(test_\w+) (PASSED|FAILED)", output))
+    assert verdicts == {
+        "test_virtual_time_is_not_counted": "PASSED",
+        "test_a_plain_test_is_interrupted": "FAILED",
+        "test_a_trio_test_is_cancelled": "FAILED",
+        "test_a_property_is_cancelled_and_not_shrunk": "FAILED",
+        "test_a_trio_test_that_blocks_is_interrupted_after_the_grace": "FAILED",
+        "test_later_tests_find_trio_whole": "PASSED",
+    }
+    assert "cleaned up in order" in output
+    assert "await trio.sleep_forever()" in output, "the message shows where the test was waiting"
+
+
+def test_a_trio_test_that_cannot_be_cancelled_ends_the_run_by_name(tmp_path: Path) -> None:
+    output = pytest_on(
+        tmp_path,
+        """
+import pytest, trio
+
+@pytest.mark.timeout(0.2)
+async def test_shielded():
+    with trio.CancelScope(shield=True):
+        await trio.sleep_forever()
+""",
+    )
+    assert "cannot be cancelled: test_hanging.py::test_shielded" in output
