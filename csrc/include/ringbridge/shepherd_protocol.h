@@ -1,0 +1,160 @@
+/* shepherd_protocol.h: the messages between the bridge and a worker's shepherd.
+ *
+ * One Unix SOCK_SEQPACKET socket: a message is a packet, its descriptors (SCM_RIGHTS) come with it.
+ * Both ends are of one build on one machine, so the integers are in the machine's own order.
+ * bridge/workers/_shepherd_protocol.py has the same layouts;
+ * tests/workers/test_shepherd_protocol.py reads this file and holds the two together.
+ *
+ *   bridge -> shepherd      descriptors
+ *     START                 five of the link (3..7 in the worker), the obituary's write end, and
+ *                           with RB_START_LANDLOCK a Landlock ruleset
+ *     SIGNAL
+ *     CLOSE_STDIN           the shepherd lets go of the worker's stdin, if it held it
+ *                           (RB_START_HOLD_STDIN)
+ *     STOP                  TERM, grace, KILL of the whole tree
+ *   shepherd -> bridge
+ *     STARTED               pidfd of the worker, write end of its stdin, read ends of its stdout
+ *                           and stderr
+ *     EXITED                last message; the whole tree has ended (or RB_EXITED_LINGERS says that
+ *                           it has not)
+ *     ERROR                 instead of STARTED: nothing runs, and it is the last message.
+ *                           After STARTED: a command was not carried out, the worker goes on
+ *
+ * Order: START first and once; then STARTED or ERROR; then commands; then EXITED. After EXITED (or
+ * a fatal ERROR) the shepherd exits, so end of file without either means that the shepherd itself
+ * was killed.
+ */
+#ifndef RINGBRIDGE_SHEPHERD_PROTOCOL_H
+#define RINGBRIDGE_SHEPHERD_PROTOCOL_H
+
+#include <stdint.h>
+
+#define RB_SHEPHERD_VERSION 1
+#define RB_SHEPHERD_SOCKET_FD 3 /* where the shepherd finds its socket */
+
+#define RB_SHEPHERD_MESSAGE_MAX 65536 /* bytes of one message; only START comes near */
+#define RB_SHEPHERD_ARGC_MAX 256
+#define RB_SHEPHERD_ENVC_MAX 512
+#define RB_SHEPHERD_LINK_FDS 5
+
+#define RB_MESSAGE_START 1
+#define RB_MESSAGE_SIGNAL 2
+#define RB_MESSAGE_CLOSE_STDIN 3
+#define RB_MESSAGE_STOP 4
+#define RB_MESSAGE_STARTED 16
+#define RB_MESSAGE_EXITED 17
+#define RB_MESSAGE_ERROR 18
+
+struct rb_message_header {
+    uint16_t version; /* RB_SHEPHERD_VERSION */
+    uint16_t type;    /* RB_MESSAGE_* */
+    uint32_t length;  /* of the whole message, this header included */
+};
+
+#define RB_START_NO_NAMESPACES \
+    0x1 /* do not try namespaces (a test, or a debugger that needs to see the tree) */
+#define RB_START_LANDLOCK \
+    0x2 /* a seventh descriptor: the ruleset that the worker puts on itself before exec */
+#define RB_START_HOLD_STDIN 0x4 /* the shepherd keeps stdin open as well, until CLOSE_STDIN */
+
+/* Followed by strings_bytes of NUL-terminated strings: cwd ("" = the bridge's own), argc
+ * arguments (the first one is also the path to execute), envc entries NAME=value. */
+struct rb_message_start {
+    struct rb_message_header header;
+    uint32_t flags;    /* RB_START_* */
+    uint32_t grace_ms; /* between TERM and KILL, unless STOP says otherwise */
+    uint32_t argc;
+    uint32_t envc;
+    uint32_t strings_bytes;
+    uint32_t reserved; /* 0 */
+};
+
+struct rb_message_signal {
+    struct rb_message_header header;
+    uint32_t signum;
+    uint32_t reserved; /* 0 */
+};
+
+struct rb_message_close_stdin {
+    struct rb_message_header header;
+};
+
+#define RB_STOP_GRACE_OF_START 0xFFFFFFFF
+
+struct rb_message_stop {
+    struct rb_message_header header;
+    uint32_t grace_ms; /* or RB_STOP_GRACE_OF_START; 0 = KILL at once */
+    uint32_t reserved; /* 0 */
+};
+
+#define RB_STARTED_PID_NAMESPACE 0x1  /* the tree ends with its init, whatever it does */
+#define RB_STARTED_USER_NAMESPACE 0x2 /* the PID namespace needed a user namespace too (not root) */
+#define RB_STARTED_SUBREAPER \
+    0x4 /* no namespace to be had: docs/shepherd.md says what is then still certain */
+#define RB_STARTED_LANDLOCK 0x8 /* the ruleset of START is in force */
+
+struct rb_message_started {
+    struct rb_message_header header;
+    uint32_t flags;          /* RB_STARTED_* */
+    int32_t worker_pid;      /* as the bridge sees it; inside its namespace the worker is PID 2 */
+    int32_t init_pid;        /* as the bridge sees it */
+    int32_t namespace_error; /* errno that made namespaces impossible, 0 = none */
+    uint32_t spawn_us;       /* from START's arrival to the end of the worker's exec */
+    uint32_t reserved;       /* 0 */
+};
+
+#define RB_EXITED_CORE 0x1 /* a core was dumped */
+#define RB_EXITED_OOM 0x2  /* most likely the OOM killer */
+#define RB_EXITED_STOPPED \
+    0x4 /* the end was asked for: STOP, the bridge's death, or SIGTERM to the shepherd */
+#define RB_EXITED_INIT_LOST \
+    0x8 /* the init was killed, by the shepherd (after the grace) or by someone else */
+#define RB_EXITED_LINGERS 0x10 /* something of the tree cannot die yet (uninterruptible sleep) */
+
+struct rb_message_exited {
+    struct rb_message_header header;
+    int32_t status;  /* exit code 0..255, or -1 when a signal ended the worker */
+    uint32_t signal; /* or 0 */
+    uint32_t flags;  /* RB_EXITED_* */
+    uint32_t reserved;
+    uint64_t user_us; /* the worker and all descendants that it waited for (getrusage(2)) */
+    uint64_t system_us;
+    uint64_t rss_max_kib;
+    uint64_t minor_faults;
+    uint64_t major_faults;
+    uint64_t switches_voluntary;
+    uint64_t switches_involuntary;
+};
+
+#define RB_STEP_MESSAGE 1     /* the bridge broke a rule of this file; the text says which */
+#define RB_STEP_PIPES 2       /* stdio pipes and the sockets to the init */
+#define RB_STEP_INIT 3        /* clone of the init, or it was killed before the worker ran */
+#define RB_STEP_WORKER 4      /* clone of the worker */
+#define RB_STEP_SESSION 5     /* setsid, parent death signal, pidfd */
+#define RB_STEP_DESCRIPTORS 6 /* placing 0..7 and closing the rest */
+#define RB_STEP_CWD 7
+#define RB_STEP_PRIVILEGES 8 /* no_new_privs */
+#define RB_STEP_LANDLOCK 9
+#define RB_STEP_EXEC 10
+#define RB_STEP_SIGNAL 11
+
+/* Followed by a text of length - sizeof bytes, without NUL: the path or rule in question. */
+struct rb_message_error {
+    struct rb_message_header header;
+    int32_t error; /* errno */
+    uint32_t step; /* RB_STEP_* */
+};
+
+#define RB_ASSERT_BYTES(name, bytes) \
+    typedef char name##_has_##bytes##_bytes[sizeof(struct name) == (bytes) ? 1 : -1]
+
+RB_ASSERT_BYTES(rb_message_header, 8);
+RB_ASSERT_BYTES(rb_message_start, 32);
+RB_ASSERT_BYTES(rb_message_signal, 16);
+RB_ASSERT_BYTES(rb_message_close_stdin, 8);
+RB_ASSERT_BYTES(rb_message_stop, 16);
+RB_ASSERT_BYTES(rb_message_started, 32);
+RB_ASSERT_BYTES(rb_message_exited, 80);
+RB_ASSERT_BYTES(rb_message_error, 16);
+
+#endif

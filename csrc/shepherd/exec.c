@@ -1,0 +1,102 @@
+/* exec.c: from the init's child to the worker. Everything here runs between clone and exec. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "shepherd_pvt.h"
+
+#define WORKER_FDS 8        /* stdin, stdout, stderr and the link's five */
+#define BIRTH_FD WORKER_FDS /* close-on-exec; the first number that the worker does not have */
+#define PARKED_MIN \
+    (WORKER_FDS + 8) /* sources are moved up here first, so that none lies where another belongs */
+
+void rb_report_failed_birth(int birth, int error, uint32_t step) {
+    struct rb_birth_note note = {RB_BIRTH_FAILED, error, step};
+    rb_send(birth, &note, sizeof note, NULL, 0);
+}
+
+static void fail(int birth, uint32_t step) __attribute__((noreturn));
+static void fail(int birth, uint32_t step) {
+    rb_report_failed_birth(birth, errno, step);
+    _exit(127);
+}
+
+/* Die with the init, lead a session of our own, and tell the shepherd who we are: the socket
+ * adds our pid in the shepherd's namespace (SO_PASSCRED), which we cannot know; the pidfd is
+ * ours from the first moment. */
+static int enter_session(int birth, pid_t parent) {
+    struct rb_birth_note note = {RB_BIRTH_HELLO, 0, 0};
+    int pidfd;
+
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return -1;
+    if (getppid() != parent) /* the init died before we asked to die with it */
+        _exit(127);
+    if (setsid() < 0) return -1;
+    pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    if (pidfd < 0) return -1;
+    errno = -rb_send(birth, &note, sizeof note, &pidfd, 1);
+    return errno == 0 ? 0 : -1;
+}
+
+/* Put `fd` at or above PARKED_MIN. The old number is left to close_range. */
+static int park(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, PARKED_MIN); }
+
+static int place_descriptors(const struct rb_job *job, const struct rb_worker_ends *ends,
+                             int *birth, int *landlock) {
+    int parked[WORKER_FDS] = {ends->stdin_fd, ends->stdout_fd, ends->stderr_fd};
+    int i, parked_birth = park(*birth), parked_landlock = *landlock < 0 ? -1 : park(*landlock);
+
+    memcpy(parked + 3, job->link_fds, sizeof job->link_fds);
+    if (parked_birth < 0 || (*landlock >= 0 && parked_landlock < 0)) return -1;
+    for (i = 0; i < WORKER_FDS; i++)
+        if ((parked[i] = park(parked[i])) < 0) return -1;
+    for (i = 0; i < WORKER_FDS; i++)
+        if (dup2(parked[i], i) < 0) return -1;
+    if (dup3(parked_birth, BIRTH_FD, O_CLOEXEC) < 0) return -1;
+    *birth = BIRTH_FD;
+    if (*landlock >= 0) {
+        if (dup3(parked_landlock, BIRTH_FD + 1, O_CLOEXEC) < 0) return -1;
+        *landlock = BIRTH_FD + 1;
+    }
+    return (int)syscall(SYS_close_range, BIRTH_FD + (*landlock >= 0 ? 2 : 1), ~0U, 0);
+}
+
+/* Ignored signals and the mask survive an exec; the worker starts with neither. */
+static void reset_signals(void) {
+    sigset_t none;
+    int signum;
+    /* Refused for SIGKILL, SIGSTOP and the C library's own two: there is nothing to reset. */
+    for (signum = 1; signum < NSIG; signum++) signal(signum, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void collect(const char *at, uint32_t count, char **pointers) {
+    uint32_t i;
+    for (i = 0; i < count; i++, at += strlen(at) + 1) pointers[i] = (char *)at;
+    pointers[count] = NULL;
+}
+
+void rb_exec_worker_async_signal_safe(const struct rb_job *job, const struct rb_worker_ends *ends,
+                                      pid_t parent) {
+    char *argv[RB_SHEPHERD_ARGC_MAX + 1], *env[RB_SHEPHERD_ENVC_MAX + 1];
+    int birth = ends->birth, landlock = job->landlock_fd;
+
+    if (enter_session(birth, parent) != 0) fail(birth, RB_STEP_SESSION);
+    if (place_descriptors(job, ends, &birth, &landlock) != 0) fail(birth, RB_STEP_DESCRIPTORS);
+    if (job->cwd[0] != 0 && chdir(job->cwd) != 0) fail(birth, RB_STEP_CWD);
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) fail(birth, RB_STEP_PRIVILEGES);
+    if (landlock >= 0 && syscall(SYS_landlock_restrict_self, landlock, 0) != 0)
+        fail(birth, RB_STEP_LANDLOCK);
+    reset_signals();
+    collect(job->argv, job->argc, argv);
+    collect(job->env, job->envc, env);
+    execve(argv[0], argv, env);
+    fail(birth, RB_STEP_EXEC);
+}
