@@ -69,10 +69,10 @@ distclean: clean
 
 # ---- set-up and building
 
-.PHONY: setup all native shepherd workers elixir lock tidy system system-lint system-matrix
+.PHONY: setup all native core workers elixir lock tidy system system-lint system-matrix
 setup: system $(VENV) ## system packages (when root or with sudo) and the virtual environment
 
-all: native shepherd workers elixir
+all: native core workers elixir
 
 native: $(STAMPS)/native $(STAMPS)/editable ## the Python extensions: the codec, the core with the relay
 
@@ -104,8 +104,8 @@ $(STAMPS)/editable: setup.py pyproject.toml $(VENV) | $(STAMPS)
 
 # make's own question (-q) keeps these silent when nothing is stale.
 sub_make = $(MAKE) -q $(1) >/dev/null 2>&1 || { printf '== %s\n' '$(2)'; $(MAKE) -s $(1); }
-shepherd: system
-	@$(call sub_make,-f csrc/shepherd/shepherd.mk,shepherd)
+core: system
+	@$(call sub_make,-C csrc all,C core and shepherd)
 
 workers: system
 	@[ ! -f workers/c/Makefile ] && echo 'workers/c: not there yet' || { $(call sub_make,-C workers/c all,C workers); }
