@@ -1,0 +1,209 @@
+/* etf.h: what the codec's files share: the term types, limits, errors, bytes in big-endian order.
+ *
+ * module.c   the Python functions and their arguments          atom.c     the Atom type and its bounded table
+ * decode.c   the walk over received bytes                      leaves.c   terms that hold no other terms, decoded
+ * encode.c   the walk over a term                              write.c    terms that hold no other terms, encoded
+ * map.c      dict or Map: which one, and refusing doubles      terms.c    the Python types: slots, limits, errors
+ *
+ * All functions need the GIL. Those that return PyObject * give a new reference, or NULL with an exception set;
+ * those that return int give 0, or -1 with an exception set, unless they say otherwise. */
+#ifndef RINGBRIDGE_ETF_H
+#define RINGBRIDGE_ETF_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "tags.h"
+
+#define rb_likely(x) __builtin_expect(!!(x), 1)
+#define rb_unlikely(x) __builtin_expect(!!(x), 0)
+
+/* ---- atom.c */
+
+struct rb_atom {
+    PyObject_VAR_HEAD /* ob_size: bytes of wire */
+        Py_hash_t hash;
+    PyObject *name;       /* str */
+    PyObject *value;      /* borrowed: True, False or None for their atoms, else this atom itself */
+    unsigned char wire[]; /* tag, length, UTF-8 text: what is sent */
+};
+
+extern PyTypeObject rb_atom_type;
+
+#define rb_is_atom(o) (Py_TYPE(o) == &rb_atom_type)
+
+/* The atom of `size` bytes of UTF-8. NULL with UnicodeDecodeError, or with ValueError when above 255 characters. */
+struct rb_atom *rb_atom_from_utf8(const unsigned char *text, Py_ssize_t size);
+struct rb_atom *rb_atom_from_str(PyObject *name);
+/* The same from recently seen atoms, a borrowed reference; NULL (no exception) when it is not there. size <= 255. */
+struct rb_atom *rb_atom_cached(const unsigned char *text, size_t size);
+
+/* ---- terms.c: the Python types of bridge/etf/terms.py, built and read through the offsets of their slots */
+
+enum { SLOTS_MAX = 8 };
+
+struct rb_type {
+    PyTypeObject *type;
+    Py_ssize_t slots[SLOTS_MAX]; /* offsets, in the order of the enums below */
+};
+
+enum { PID_NODE, PID_ID, PID_SERIAL, PID_CREATION };
+enum { PORT_NODE, PORT_ID, PORT_CREATION };
+enum { REFERENCE_NODE, REFERENCE_CREATION, REFERENCE_WORDS };
+enum { FUN_RAW, FUN_MODULE, FUN_ARITY, FUN_UNIQ, FUN_INDEX, FUN_OLD_INDEX, FUN_OLD_UNIQ, FUN_PID };
+enum { EXPORT_MODULE, EXPORT_FUNCTION, EXPORT_ARITY };
+enum { IMPROPER_ELEMENTS, IMPROPER_TAIL };
+enum { BITS_DATA, BITS_BITS };
+enum { RECORD_MODULE, RECORD_NAME, RECORD_FLAGS, RECORD_FIELDS, RECORD_VALUES };
+enum { MAP_INDEX };
+
+struct rb_terms {
+    struct rb_type pid, port, reference, fun, export, improper, bits, record, map;
+    PyObject *atom_repr;                        /* terms._atom_repr */
+    PyObject *text_float, *inflate, *fun_bytes; /* bridge/etf/_rare.py */
+    PyObject *decode_error, *encode_error, *limits_type;
+    PyObject *bytes_as_ints[256]; /* CPython's own small integers */
+};
+
+extern struct rb_terms rb_terms;
+
+int rb_terms_bind(PyObject *terms, PyObject *errors, PyObject *limits, PyObject *rare);
+
+/* A new object of `t` with empty slots; rb_slot_take() fills one and takes over the reference. */
+PyObject *rb_term_new(const struct rb_type *t);
+
+static inline PyObject **rb_slot(const struct rb_type *t, PyObject *o, int slot) {
+    return (PyObject **)(void *)((char *)o + t->slots[slot]);
+}
+
+/* Limits of one call; NULL or None as `limits` gives the defaults. */
+struct rb_limits {
+    uint32_t depth_max, terms_max, key_depth_max, integer_bytes_max, inflated_bytes_max;
+};
+
+int rb_limits_read(PyObject *limits, struct rb_limits *out);
+
+/* ---- the two errors. They set the exception, steal `value` (NULL: out of memory is set already, or None is meant
+ * by Py_None), and return NULL or -1. */
+PyObject *rb_decode_error(const char *rule, Py_ssize_t offset, PyObject *value);
+int rb_encode_error(const char *rule, PyObject *value);
+
+/* ---- big-endian bytes */
+
+static inline uint16_t rb_get16(const unsigned char *p) { return (uint16_t)(p[0] << 8 | p[1]); }
+
+static inline uint32_t rb_get32(const unsigned char *p) {
+    uint32_t v;
+    memcpy(&v, p, 4);
+    return __builtin_bswap32(v);
+}
+
+static inline uint64_t rb_get64(const unsigned char *p) {
+    uint64_t v;
+    memcpy(&v, p, 8);
+    return __builtin_bswap64(v);
+}
+
+static inline void rb_put16(unsigned char *p, uint16_t v) {
+    p[0] = (unsigned char)(v >> 8);
+    p[1] = (unsigned char)v;
+}
+
+static inline void rb_put32(unsigned char *p, uint32_t v) {
+    v = __builtin_bswap32(v);
+    memcpy(p, &v, 4);
+}
+
+static inline void rb_put64(unsigned char *p, uint64_t v) {
+    v = __builtin_bswap64(v);
+    memcpy(p, &v, 8);
+}
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the codec is written for little-endian machines"
+#endif
+
+/* ---- decode.c */
+
+struct rb_reader {
+    const unsigned char *start, *end; /* offsets in errors count from start */
+    const unsigned char *p;           /* the next byte */
+    struct rb_limits limits;
+    uint64_t terms;      /* so far, elements of open containers included */
+    PyObject *atoms;     /* tuple of Atom for ATOM_CACHE_REF, or NULL */
+    uint64_t cache_refs; /* how many were read: a fun that holds some is written anew */
+};
+
+/* One bare term from r->p on, which moves past it. */
+PyObject *rb_decode_term(struct rb_reader *r);
+/* The term of bytes that rb_canonical() made, for showing it. */
+PyObject *rb_decode_canonical(PyObject *bytes);
+
+/* ---- leaves.c: `at` is the tag's place, r->p stands after the tag. */
+
+PyObject *rb_read_leaf(struct rb_reader *r, unsigned char tag, const unsigned char *at);
+PyObject *rb_read_bignum(struct rb_reader *r, size_t size, const unsigned char *at);
+/* An atom in any tag where only a name may stand; r->p stands at its tag. */
+struct rb_atom *rb_read_name(struct rb_reader *r);
+PyObject *rb_read_atom(struct rb_reader *r, unsigned char tag,
+                       const unsigned char *at); /* as a value */
+/* The parts of NEW_FUN_EXT before its free variables, of RECORD_EXT before its values. */
+PyObject *rb_read_fun_head(struct rb_reader *r, const unsigned char *at, uint32_t *free_count);
+PyObject *rb_read_record_head(struct rb_reader *r, const unsigned char *at, uint32_t *count);
+
+PyObject *rb_truncated(struct rb_reader *r, const unsigned char *at);
+PyObject *rb_broken(struct rb_reader *r, const char *rule, const unsigned char *at, uint64_t value);
+
+static inline bool rb_has(const struct rb_reader *r, size_t size) {
+    return (size_t)(r->end - r->p) >= size;
+}
+
+/* ---- map.c: a map while it is decoded */
+
+/* Put key and value (both references taken over) into *map, which is a dict, or once a key asks for it the index of
+ * a Map (*indexed). `at`: the map's tag. */
+int rb_map_put(struct rb_reader *r, PyObject **map, bool *indexed, PyObject *key, PyObject *value,
+               const unsigned char *at);
+/* The Map of an index; takes it over. */
+PyObject *rb_map_new(PyObject *index);
+/* -1 with EncodeError if two keys of the dict are one term. */
+int rb_map_check_distinct(PyObject *dict, const struct rb_limits *limits);
+
+/* ---- encode.c */
+
+struct rb_writer {
+    unsigned char *start, *p, *end; /* p: the next byte */
+    PyObject *bytes;                /* owns start..end, or NULL while they are the caller's stack */
+    struct rb_limits limits;
+    uint64_t terms;
+    bool record_ok;
+    bool
+        canonical; /* map entries in the order of their keys' bytes, ports in one form, records allowed */
+    const char *depth_rule; /* "depth", or "key_depth" for the keys of a Map */
+};
+
+enum { RB_WRITER_STACK_BYTES = 2048 };
+
+/* The bytes of `term`, with VERSION_MAGIC first if `versioned`. */
+PyObject *rb_encode(PyObject *term, const struct rb_limits *limits, bool versioned, bool record_ok);
+PyObject *rb_canonical(PyObject *term, const struct rb_limits *limits, uint32_t depth_max,
+                       const char *depth_rule);
+
+/* ---- write.c */
+
+int rb_writer_grow(struct rb_writer *w, size_t size);
+
+static inline int rb_room(struct rb_writer *w, size_t size) {
+    return rb_likely((size_t)(w->end - w->p) >= size) ? 0 : rb_writer_grow(w, size);
+}
+
+/* 1: written; 0: a container, not written; -1: an exception is set. */
+int rb_write_leaf(struct rb_writer *w, PyObject *term);
+int rb_write_long(struct rb_writer *w, PyObject *number);
+int rb_write_name(struct rb_writer *w, PyObject *atom);
+
+#endif
