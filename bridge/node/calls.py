@@ -1,0 +1,110 @@
+"""Calls and monitors out of Python tasks: each waits in its own task for one answer or one DOWN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from bridge.dist.errors import LocalProtocolError
+from bridge.etf import Reference
+from bridge.node import gen
+from bridge.node.processes import Process
+from bridge.node.router import Router, Target
+
+Term = Any
+
+
+class ProcessDown(trio.BrokenResourceError):
+    """The process called or watched has ended: `reason` is the term of its DOWN (`noproc`,
+    `noconnection`, ...).
+    """
+
+    def __init__(self, target: Target, reason: Term) -> None:
+        super().__init__(f"{target!r} is down: {reason!r}")
+        self.target = target
+        self.reason = reason
+
+
+class PendingCall:
+    """One call that waits. As in OTP: monitor first, then ask; the monitor's reference is the reply
+    alias.
+    """
+
+    def __init__(self, router: Router, caller: Process, target: Target) -> None:
+        self._router = router
+        self._caller = caller
+        self._target = target
+        self._ended = trio.Event()
+        self._answer: Term = None
+        self._reason: tuple[Term] | None = None
+        self._ref = router.ids.next_ref()
+
+    def ask(self, request: Term) -> None:
+        """Send the request. Raises EncodeError."""
+        self._router.open_alias(self._ref, self._take_answer)
+        self._router.monitor(self._caller, self._target, self._take_down, ref=self._ref)
+        message = gen.call_message(self._caller.pid, self._ref, request)
+        self._router.send(self._caller.pid, self._target, message)
+
+    async def wait(self) -> Term:
+        """The answer. Raises ProcessDown."""
+        await self._ended.wait()
+        if self._reason is not None:
+            raise ProcessDown(self._target, self._reason[0])
+        return self._answer
+
+    def forget(self) -> None:
+        """Nothing of this call reaches anybody any more, however late it comes."""
+        self._router.close_alias(self._ref)
+        self._router.demonitor(self._ref)
+
+    def _take_answer(self, message: tuple[Term, Term]) -> None:
+        if not self._ended.is_set():
+            self._answer = message[1]
+            self._ended.set()
+
+    def _take_down(self, reason: Term) -> None:
+        if not self._ended.is_set():
+            self._reason = (reason,)
+            self._ended.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """What a monitor reports, once. `target` is as it was given: a pid, or {name, node}."""
+
+    ref: Reference
+    target: Target
+    reason: Term
+
+
+class Monitor:
+    """A monitor held by a Python task. `wait` for its Down, or `cancel` it."""
+
+    def __init__(self, router: Router, owner: Process, target: Target) -> None:
+        self._router = router
+        self._ended = trio.Event()
+        self._down: Down | None = None
+        self.target = target
+        self.ref = router.ids.next_ref()
+        router.monitor(owner, target, self._take, ref=self.ref)
+
+    async def wait(self) -> Down:
+        """The Down, also if it came before. Cancelled: the monitor stays. LocalProtocolError after
+        `cancel`.
+        """
+        await self._ended.wait()
+        if self._down is None:
+            raise LocalProtocolError("this monitor was cancelled")
+        return self._down
+
+    def cancel(self) -> None:
+        """Demonitor; a Down that has come already stays."""
+        self._router.demonitor(self.ref)
+        self._ended.set()
+
+    def _take(self, reason: Term) -> None:
+        self._down = Down(self.ref, self.target, reason)
+        self._ended.set()

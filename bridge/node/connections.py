@@ -1,0 +1,267 @@
+"""The trio side of `peers`: accepts, dials, hands sockets to the carrier, and tells the router what
+is lost.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import structlog
+import trio
+
+from bridge.dist.connect import Connected, DialRefused, accept_peer, dial_peer
+from bridge.dist.cookie import Cookie
+from bridge.dist.errors import EpmdError, RemoteProtocolError
+from bridge.dist.handshake import HANDSHAKE_TIMEOUT_S, Acceptor, Initiator
+from bridge.dist.handshake_events import Identity, Peer, Status
+from bridge.dist.names import split_node_name
+from bridge.node.carrier import Carrier
+from bridge.node.peers import Connection, Peers
+
+log = structlog.get_logger("ringbridge.node")
+
+UNAUTHENTICATED_MAX = 64  # concurrent handshakes that have not proved the cookie
+CONNECT_TIMEOUT_S = 10.0  # look-up, TCP and handshake; a BEAM allows 7 s for the last two
+_NOK_WAIT_S = 1.0  # after `nok`: how long the peer's own attempt may take to show itself
+
+
+class NoConnection(Exception):
+    """There is no connection to that node and none could be made."""
+
+    def __init__(self, peer: str, why: str) -> None:
+        super().__init__(f"no connection to {peer}: {why}")
+        self.peer = peer
+        self.why = why
+
+
+class Resolver(Protocol):
+    """Finds where a node listens: epmd, or a table of the user's."""
+
+    async def lookup(self, alive: str, host: str) -> int | None:
+        """The TCP port of `alive` on `host`; None if unknown. May raise EpmdError."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Who may connect. `allow(name, address)` is asked with the claimed node name and the peer's IP
+    address.
+    """
+
+    allow: Callable[[str, str], bool] = lambda name, address: True
+    unauthenticated_max: int = UNAUTHENTICATED_MAX
+    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
+
+
+class Connections:
+    """All connections of one node.
+
+    `nursery` runs one task per dial and per accepted socket until its handshake has ended; none of
+    them lets an error out. `lost(peer)` is called when everything over a connection is to be given
+    up.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        cookie: Cookie,
+        carrier: Carrier,
+        *,
+        nursery: trio.Nursery,
+        resolver: Resolver | None,
+        policy: Policy,
+        lost: Callable[[str], None],
+    ) -> None:
+        self.identity = identity
+        self.peers = Peers(identity.name)
+        self._cookie = cookie
+        self._carrier = carrier
+        self._nursery = nursery
+        self._resolver = resolver
+        self._policy = policy
+        self._lost = lost
+        self._unauthenticated = 0
+        self._challenges: set[int] = set()
+
+    # -- out ---------------------------------------------------------------------------------------
+
+    async def connect(self, peer: str) -> Connection:
+        """The connection to `peer`, made if there is none; callers at the same time share one
+        attempt.
+
+        Raises NoConnection, ValueError for what is no node name. Cancelled: an attempt goes on for
+        others.
+        """
+        split_node_name(peer)
+        if peer == self.identity.name:
+            raise ValueError("a node does not connect to itself")
+        with trio.move_on_after(CONNECT_TIMEOUT_S):
+            return await self._connect(peer)
+        raise NoConnection(peer, f"not up within {CONNECT_TIMEOUT_S:g} s")
+
+    async def _connect(self, peer: str) -> Connection:
+        while True:
+            await trio.lowlevel.checkpoint()
+            if connection := self.peers.connection_of(peer):
+                return connection
+            if self.peers.claims_of(peer):  # the peer dials us at this moment
+                await self.peers.changed(peer).wait()
+                continue
+            attempt = self.peers.attempt_of(peer)
+            if attempt is None:
+                scope = trio.CancelScope()
+                attempt = self.peers.begin_attempt(peer, scope.cancel)
+                self._nursery.start_soon(self._dial, peer, attempt, scope)
+            await attempt.done.wait()
+            match attempt.error:
+                case None | DialRefused(status=Status.ALIVE):
+                    pass  # up, or given up for a connection that is coming in
+                case DialRefused(status=Status.NOK):
+                    changed = self.peers.changed(peer)
+                    with trio.move_on_after(_NOK_WAIT_S):
+                        await changed.wait()
+                case error:
+                    if self.peers.connection_of(peer) is None:
+                        raise NoConnection(peer, str(error)) from error
+
+    async def _dial(self, peer: str, attempt: object, scope: trio.CancelScope) -> None:
+        error: Exception | None = None
+        try:
+            with scope:
+                await self._dial_once(peer)
+        except (OSError, EpmdError, RemoteProtocolError, DialRefused, NoConnection) as failure:
+            error = failure
+            if isinstance(failure, RemoteProtocolError):
+                log.warning("dial failed", peer=peer, rule=failure.rule)
+        finally:
+            self.peers.end_attempt(peer, attempt, error)  # type: ignore[arg-type]
+
+    async def _dial_once(self, peer: str) -> None:
+        alive, host = split_node_name(peer)
+        port = await self._resolver.lookup(alive, host) if self._resolver else None
+        if port is None:
+            raise NoConnection(peer, f"no node of that name is known on {host}")
+        stream = await trio.open_tcp_stream(host, port)
+        core = Initiator(
+            self.identity,
+            self._cookie,
+            peer,
+            challenge=secrets.randbits(32),
+            outstanding=lambda: self._challenges,
+        )
+        try:
+            connected = await dial_peer(
+                stream,
+                core,
+                replace=lambda: self.peers.connection_of(peer) is None,
+                timeout_s=self._policy.handshake_timeout_s,
+            )
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        self._established(stream, connected)
+
+    # -- in ----------------------------------------------------------------------------------------
+
+    async def serve(self, listeners: list[trio.SocketListener]) -> None:
+        """Accept on `listeners` until cancelled; they are closed then."""
+        await trio.serve_listeners(self._accept, listeners, handler_nursery=self._nursery)
+
+    async def _accept(self, stream: trio.SocketStream) -> None:
+        address = _address_of(stream)
+        if self._unauthenticated >= self._policy.unauthenticated_max:
+            rule = f"at most {self._policy.unauthenticated_max} connections may be unauthenticated"
+            log.warning("peer refused", peer=None, address=address, rule=rule)
+            await trio.aclose_forcefully(stream)
+            return
+        challenge = secrets.randbits(32)
+        core = Acceptor(self.identity, self._cookie, challenge=challenge)
+        self._unauthenticated += 1
+        self._challenges.add(challenge)
+        claims: list[str] = []
+        try:
+            connected = await accept_peer(
+                stream,
+                core,
+                decide=partial(self._decide, address, claims),
+                proven=self._take_over,
+                timeout_s=self._policy.handshake_timeout_s,
+            )
+            if connected is not None:
+                self._established(stream, connected)
+            else:
+                await trio.aclose_forcefully(stream)
+        except RemoteProtocolError as error:
+            log.warning("peer refused", peer=error.peer, address=address, rule=error.rule)
+            await stream.aclose()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        finally:
+            self._unauthenticated -= 1
+            self._challenges.discard(challenge)
+            for peer in claims:
+                self.peers.end_claim(peer)
+
+    def _decide(self, address: str, claims: list[str], peer: Peer) -> Status:
+        if not self._policy.allow(peer.name, address):
+            rule = "the allow list does not name it"
+            log.warning("peer refused", peer=peer.name, address=address, rule=rule)
+            return Status.NOT_ALLOWED
+        status = self.peers.claim(peer.name)
+        if status is not Status.NOK:
+            claims.append(peer.name)
+        return status
+
+    def _take_over(self, peer: Peer) -> None:
+        """The peer has proved the cookie: what there was of it goes now."""
+        if attempt := self.peers.attempt_of(peer.name):
+            attempt.give_up()
+        if old := self.peers.connection_of(peer.name):
+            self.drop(old, "replaced by a new connection of the same node")
+
+    # -- established -------------------------------------------------------------------------------
+
+    def _established(self, stream: trio.SocketStream, connected: Connected) -> None:
+        peer = connected.peer
+        if old := self.peers.connection_of(peer.name):
+            self.drop(old, "replaced by a new connection of the same node")
+        # No checkpoint between here and up(): the first signal must find its connection.
+        sock = socket.socket(fileno=stream.socket.detach())
+        conn = self._carrier.adopt(
+            sock,
+            peer=peer.name,
+            flags=peer.flags,
+            creation=peer.creation,
+            leftover=connected.leftover,
+        )
+        self.peers.up(Connection(conn, peer.name, peer.flags, peer.creation))
+        log.info("connection up", peer=peer.name, flags=hex(peer.flags))
+
+    def drop(self, connection: Connection, reason: str) -> None:
+        """Close a connection of ours for `reason` (one log line) and give up all that went over
+        it.
+        """
+        self._carrier.drop(connection.id, reason)
+        self.lost(connection.id, reason)
+
+    def lost(self, conn: int, reason: str) -> None:
+        """The carrier lost `conn`. Does nothing for one that we dropped before."""
+        if connection := self.peers.down(conn):
+            log.info("connection lost", peer=connection.peer, reason=reason)
+            self._lost(connection.peer)
+
+    @property
+    def unauthenticated(self) -> int:
+        return self._unauthenticated
+
+
+def _address_of(stream: trio.SocketStream) -> str:
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:  # reset before we looked
+        return "unknown"

@@ -1,0 +1,115 @@
+"""The gen protocol: how a call is asked and where its answer goes (dist-protocol.md, 4.2;
+gen.erl).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.etf import Atom, ImproperList, Pid, Reference
+
+Term = Any
+
+GEN_CALL, GEN_CAST, SYSTEM = Atom("$gen_call"), Atom("$gen_cast"), Atom("system")
+ALIAS = Atom("alias")
+DOWN, EXIT, PROCESS = Atom("DOWN"), Atom("EXIT"), Atom("process")
+NORMAL, KILL, KILLED, SHUTDOWN = Atom("normal"), Atom("kill"), Atom("killed"), Atom("shutdown")
+NOPROC, NOCONNECTION, NOTSUP = Atom("noproc"), Atom("noconnection"), Atom("notsup")
+OK, ERROR = Atom("ok"), Atom("error")
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who called, as its request said: the `From` of OTP. The tag is echoed, otherwise never relied
+    on.
+    """
+
+    pid: Pid
+    tag: Term
+
+    @property
+    def reply_to(self) -> Pid | Reference:
+        """The alias if the tag holds one, else the pid."""
+        return alias_of(self.tag) or self.pid
+
+    def reply(self, value: Term) -> tuple[Term, Term]:
+        """The message that answers this call."""
+        return (self.tag, value)
+
+
+def alias_tag(ref: Reference) -> ImproperList:
+    """[alias | Ref]: answer to the alias Ref."""
+    return ImproperList((ALIAS,), ref)
+
+
+def alias_of(tag: Term) -> Reference | None:
+    """The alias in [alias | Ref], or in [[alias | Ref] | _] as multi_call sends since OTP 27."""
+    match tag:
+        case ImproperList((Atom("alias"),), Reference() as ref):
+            return ref
+        case ImproperList((ImproperList((Atom("alias"),), Reference() as ref),), _):
+            return ref
+        case [ImproperList((Atom("alias"),), Reference() as ref), *_]:
+            return ref
+        case _:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    sender: Sender
+    request: Term
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    request: Term
+
+
+@dataclass(frozen=True, slots=True)
+class SystemRequest:
+    """A message of the `sys` protocol."""
+
+    sender: Sender
+    request: Term
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """Anything else."""
+
+    message: Term
+
+
+Request = Call | Cast | SystemRequest | Info
+
+
+def classify(message: Term) -> Request:
+    """What a message to a gen_server-like process is."""
+    match message:
+        case (Atom("$gen_call"), (Pid() as pid, tag), request):
+            return Call(Sender(pid, tag), request)
+        case (Atom("$gen_cast"), request):
+            return Cast(request)
+        case (Atom("system"), (Pid() as pid, tag), request):
+            return SystemRequest(Sender(pid, tag), request)
+        case _:
+            return Info(message)
+
+
+def call_message(caller: Pid, ref: Reference, request: Term) -> tuple[Term, ...]:
+    return (GEN_CALL, (caller, alias_tag(ref)), request)
+
+
+def cast_message(request: Term) -> tuple[Term, ...]:
+    return (GEN_CAST, request)
+
+
+def answer_in(message: Term) -> tuple[Reference, Term] | None:
+    """(alias, value) if `message` is the answer to a call with an alias tag, however it came."""
+    match message:
+        case (tag, value) if (ref := alias_of(tag)) is not None:
+            return ref, value
+        case _:
+            return None

@@ -1,0 +1,352 @@
+"""The node: one name and creation, its processes, its connections, and calls out. `open_node` makes
+one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+import trio
+
+from bridge.dist import control as c
+from bridge.dist.cookie import Cookie
+from bridge.dist.errors import RemoteProtocolError
+from bridge.dist.handshake_events import Identity
+from bridge.etf import Atom, DecodeError, Pid, Reference, decode_bare
+from bridge.node import gen
+from bridge.node.calls import Monitor, PendingCall, ProcessDown
+from bridge.node.carrier import Carrier
+from bridge.node.connections import Connections, NoConnection, Policy, Resolver
+from bridge.node.direct import NetKernel, RelayServiceHooks, RelayServiceProxy
+from bridge.node.ids import Ids
+from bridge.node.outgoing import encode_signal
+from bridge.node.processes import Process
+from bridge.node.router import Address, Router, Target, node_of
+from bridge.node.server import GenServer
+from bridge.node.service import Service
+
+Term = Any
+Dest = Pid | Reference | str | Atom | tuple[str | Atom, str | Atom]
+log = structlog.get_logger("ringbridge.node")
+
+CALL_TIMEOUT_S = 5.0  # GenServer.call's default
+
+
+@dataclass(frozen=True)
+class NodeStatistics:
+    """A moment's counts. `unwanted_messages`: sent to the pid that calls are made from, and
+    dropped.
+    """
+
+    connections: int
+    unauthenticated: int
+    processes: int
+    monitors_held: int
+    monitors_on_us: int
+    pending_answers: int
+    unwanted_messages: int
+
+
+class _CallerInbox:
+    """The process that Python tasks outside any GenServer call from. Answers never come this
+    way.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def deliver(self, message: Term) -> None:
+        self.counts["unwanted"] += 1
+
+    def deliver_signal(self, message: Term) -> None:
+        self.counts["unwanted"] += 1
+
+    def stop(self, reason: Term) -> None:
+        pass
+
+
+class Node:
+    """A hidden Erlang node.
+
+    `nursery` runs the tasks of its services and handshakes; errors of handlers end their process,
+    never the nursery. `carrier` moves the bytes; what it reads is fed to `handle_signal` and
+    `handle_connection_lost` in wire order by one task.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        cookie: Cookie,
+        carrier: Carrier,
+        *,
+        nursery: trio.Nursery,
+        resolver: Resolver | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        self.name = identity.name
+        self.creation = identity.creation
+        self._carrier = carrier
+        self._nursery = nursery
+        self.router = Router(Ids(identity.name, identity.creation), self._emit)
+        self.connections = Connections(
+            identity,
+            cookie,
+            carrier,
+            nursery=nursery,
+            resolver=resolver,
+            policy=policy or Policy(),
+            lost=self.router.connection_lost,
+        )
+        NetKernel(self.router).start((Atom("net_kernel"),))
+        self._caller_inbox = _CallerInbox()
+        self._caller = self._new_caller()
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} creation {self.creation}>"
+
+    # -- processes ---------------------------------------------------------------------------------
+
+    async def start(
+        self, server: GenServer, *, name: str | None = None, names: Iterable[str] = ()
+    ) -> Pid:
+        """Start `server` as a process, registered under the name(s); returns its pid when `init` is
+        done.
+
+        Raises what `init` raises, ValueError when a name is taken. Cancelled: nothing runs.
+        """
+        server._node = self
+        all_names = {Atom(each) for each in ([name] if name is not None else []) + list(names)}
+        service = Service(self.router, server)
+        pid: Pid = await self._nursery.start(service.run, all_names)
+        return pid
+
+    def add_relay_service(
+        self, names: Sequence[str], *, module: str, hooks: RelayServiceHooks | None = None
+    ) -> Pid:
+        """A process that the relay answers for: its pid is what `Relay.install_service` wants.
+
+        Signals of it that come up here (`sys` messages, links, exits) are answered by way of
+        `hooks`. Raises ValueError when a name is taken.
+        """
+        proxy = RelayServiceProxy(self.router, module=module, hooks=hooks or RelayServiceHooks())
+        return proxy.start(tuple(map(Atom, names)), relay_owned=True)
+
+    def register(self, name: str, pid: Pid) -> None:
+        """Raises ValueError when the name is taken, or `pid` is no living process of ours."""
+        process = self.router.table.find(pid)
+        if process is None:
+            raise ValueError(f"{pid} is no living process of {self.name}")
+        self.router.table.register(Atom(name), process)
+
+    def unregister(self, name: str) -> None:
+        """Raises KeyError when nothing has the name."""
+        self.router.table.unregister(Atom(name))
+
+    def whereis(self, name: str) -> Pid | None:
+        process = self.router.table.find(Atom(name))
+        return process.pid if process else None
+
+    def registered(self) -> list[str]:
+        return self.router.table.registered()
+
+    def exit(self, pid: Pid, reason: Term) -> None:
+        """exit/2: ask a process, ours or a connected node's, to exit. Raises EncodeError."""
+        self.router.exit(self.caller().pid, pid, reason)
+
+    def stop_all(self, reason: Term = gen.SHUTDOWN) -> None:
+        """End every process; links and watchers hear `reason`."""
+        for process in self.router.table:
+            self.router.terminate(process, reason)
+
+    # -- calls out ---------------------------------------------------------------------------------
+
+    async def call(
+        self,
+        dest: Dest,
+        request: Term,
+        *,
+        timeout: float = CALL_TIMEOUT_S,  # noqa: ASYNC109  # the word of GenServer.call
+    ) -> Term:
+        """`GenServer.call`: ask, wait for the answer; connects if need be. `timeout` in seconds,
+        all included.
+
+        Raises trio.TooSlowError, ProcessDown (`noproc`, `noconnection`, the real reason),
+        NoConnection, EncodeError. A late answer reaches nobody, also after a cancel.
+        """
+        target = self._target(dest)
+        with trio.fail_after(timeout):
+            await self._connect_to(target)
+            pending = PendingCall(self.router, self.caller(), target)
+            try:
+                pending.ask(request)
+                return await pending.wait()
+            finally:
+                pending.forget()
+
+    async def cast(self, dest: Dest, request: Term) -> None:
+        """`GenServer.cast`: never an answer, no error if nobody is there. Raises NoConnection,
+        EncodeError.
+        """
+        await self.send(dest, gen.cast_message(request))
+
+    async def send(self, dest: Dest, message: Term) -> None:
+        """Send a message; connects if need be. Raises NoConnection, EncodeError. Cancelled: nothing
+        was sent.
+        """
+        address = self._address(dest)
+        await self._connect_to(address)
+        self.router.send(self.caller().pid, address, message)
+
+    def send_nowait(self, dest: Dest, message: Term) -> bool:
+        """Send over a connection that is up; False if there is none. Raises EncodeError."""
+        return self.router.send(self.caller().pid, self._address(dest), message)
+
+    async def monitor(self, dest: Dest) -> Monitor:
+        """Watch a process; `await monitor.wait()` gives its Down, `noconnection` if its node is not
+        reached.
+        """
+        target = self._target(dest)
+        await self._try_connect_to(target)
+        return Monitor(self.router, self.caller(), target)
+
+    async def ping(
+        self,
+        peer: str,
+        *,
+        timeout: float = CALL_TIMEOUT_S,  # noqa: ASYNC109  # as for call
+    ) -> bool:
+        """`Node.ping`: whether `peer` answers as a node of our cluster. Never raises for an absent
+        one.
+        """
+        try:
+            request = (Atom("is_auth"), Atom(self.name))
+            answer = await self.call(("net_kernel", peer), request, timeout=timeout)
+        except (NoConnection, ProcessDown, trio.TooSlowError):
+            return False
+        return bool(answer == Atom("yes"))
+
+    # -- connections -------------------------------------------------------------------------------
+
+    async def connect(self, peer: str) -> None:
+        """`Node.connect`. Raises NoConnection saying why, ValueError for what is no node name."""
+        await self.connections.connect(peer)
+
+    def disconnect(self, peer: str) -> bool:
+        """`Node.disconnect`: False if there was no connection."""
+        connection = self.connections.peers.connection_of(peer)
+        if connection is not None:
+            self.connections.drop(connection, "disconnected by this node")
+        return connection is not None
+
+    def connected(self) -> list[str]:
+        """Names of the nodes we are connected with."""
+        return sorted(connection.peer for connection in self.connections.peers)
+
+    async def serve(self, listeners: list[trio.SocketListener]) -> None:
+        """Accept peers until cancelled. Start it when the services are registered: names answer
+        before.
+        """
+        await self.connections.serve(listeners)
+
+    def handle_signal(self, conn: int, control: bytes, message: bytes | None) -> None:
+        """One signal from the carrier: bare terms. Never blocks. A peer that breaks a rule is
+        disconnected.
+        """
+        connection = self.connections.peers.by_id(conn)
+        if connection is None:
+            return  # dropped by us; what was on its way is nobody's
+        try:
+            term, end = decode_bare(control)
+            if end != len(control):
+                raise RemoteProtocolError("nothing follows a control message but its payload")
+            parsed = c.parse(term, payload=message is not None)
+            self.router.receive(connection.peer, parsed, lambda: decode_bare(message or b"")[0])
+        except (RemoteProtocolError, DecodeError) as error:
+            rule = error.rule if isinstance(error, RemoteProtocolError) else str(error)
+            log.warning("peer broke a rule, disconnecting", peer=connection.peer, rule=rule)
+            self.connections.drop(connection, f"protocol error: {rule}")
+
+    def handle_connection_lost(self, conn: int, reason: str) -> None:
+        """The carrier lost a connection: everything over it ends with `noconnection`. Never
+        blocks.
+        """
+        self.connections.lost(conn, reason)
+
+    def statistics(self) -> NodeStatistics:
+        counts = self.router.counts()
+        return NodeStatistics(
+            connections=len(self.connected()),
+            unauthenticated=self.connections.unauthenticated,
+            processes=counts["processes"],
+            monitors_held=counts["monitors_held"],
+            monitors_on_us=counts["monitors_on_us"],
+            pending_answers=counts["aliases"],
+            unwanted_messages=self._caller_inbox.counts["unwanted"],
+        )
+
+    # -- for GenServer -----------------------------------------------------------------------------
+
+    async def monitor_for(self, process: Process, dest: Dest) -> Reference:
+        target = self._target(dest)
+        await self._try_connect_to(target)
+        return self.router.monitor(process, target)
+
+    async def link_for(self, process: Process, other: Pid) -> None:
+        await self._try_connect_to(other)
+        self.router.link(process, other)
+
+    # -- helpers -----------------------------------------------------------------------------------
+
+    def caller(self) -> Process:
+        """The process that Python tasks call from; a killed one is replaced, as any caller would
+        be.
+        """
+        if self.router.table.find(self._caller.pid) is None:
+            self._caller = self._new_caller()
+        return self._caller
+
+    def _new_caller(self) -> Process:
+        return self.router.spawn(self._caller_inbox, trap_exit=True)
+
+    def _address(self, dest: Dest) -> Address:
+        match dest:
+            case Pid() | Reference():
+                return dest
+            case (name, node):
+                return (_atom(name), _atom(node))
+            case name:
+                return (_atom(name), Atom(self.name))
+
+    def _target(self, dest: Dest) -> Target:
+        address = self._address(dest)
+        if isinstance(address, Reference):
+            raise ValueError("an alias is sent to, not called or monitored")
+        return address
+
+    async def _connect_to(self, address: Address) -> None:
+        node = node_of(address)
+        if node != self.name:
+            await self.connections.connect(node)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def _try_connect_to(self, address: Address) -> None:
+        with suppress(NoConnection):  # the monitor or link says noconnection at once
+            await self._connect_to(address)
+
+    def _emit(self, node: str, message: c.ControlMessage, payload: Term) -> bool:
+        connection = self.connections.peers.connection_of(node)
+        if connection is None:
+            return False
+        control, body = encode_signal(message, payload, connection.flags)
+        self._carrier.send(connection.id, control, body)
+        return True
+
+
+def _atom(name: str | Atom) -> Atom:
+    return name if isinstance(name, Atom) else Atom(name)

@@ -1,0 +1,129 @@
+"""`open_node`: a node for as long as a block runs, in the order that peers can rely on.
+
+Listen first (so that the port is known), register at epmd (so that the creation is), start the
+carrier and the services, and only then accept: a peer that dialled early waits in the listen queue
+and finds every name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
+
+import trio
+
+from bridge.dist.cookie import Cookie, find_cookie
+from bridge.dist.epmd_client import EpmdClient, random_creation
+from bridge.dist.flags import OFFERED
+from bridge.dist.handshake_events import Identity
+from bridge.dist.names import split_node_name
+from bridge.dist.nursery import block_nursery
+from bridge.node.carrier import Carrier
+from bridge.node.connections import Policy, Resolver
+from bridge.node.node import Node
+from bridge.node.server import GenServer
+
+
+class EventCarrier(Carrier, Protocol):
+    """A carrier that is read by `await next_event()`, as the relay is."""
+
+    async def next_event(self) -> Any:
+        """The next Signal(conn, control, message) or ConnectionLost(conn, reason), in wire
+        order.
+        """
+
+
+CarrierFactory = Callable[[Identity], AbstractAsyncContextManager[EventCarrier]]
+Pump = Callable[[Node, EventCarrier], Awaitable[None]]
+
+
+@asynccontextmanager
+async def relay_carrier(identity: Identity) -> AsyncIterator[EventCarrier]:
+    """The relay thread as carrier, for a node used alone."""
+    from bridge.fabric.relay import (
+        Relay,
+    )  # late: the node does not need the native part to be imported
+
+    relay = Relay(node=identity.name, creation=identity.creation)
+    try:
+        yield relay
+    finally:
+        relay.close()
+
+
+async def pump_events(node: Node, carrier: EventCarrier) -> None:
+    """Feed the node from its carrier for ever. An application with events of its own writes its
+    own.
+    """
+    while True:
+        match await carrier.next_event():
+            case object(conn=conn, control=control, message=message):
+                node.handle_signal(conn, control, message)
+            case object(conn=conn, reason=reason):
+                node.handle_connection_lost(conn, reason)
+
+
+@asynccontextmanager
+async def open_node(
+    name: str,
+    *,
+    cookie: str | Cookie | None = None,
+    cookie_file: str | os.PathLike[str] | None = None,
+    services: Mapping[str, GenServer] | None = None,
+    before_listen: Callable[[Node], Awaitable[None]] | None = None,
+    listen: bool = True,
+    listen_host: str = "127.0.0.1",
+    listen_port: int = 0,
+    epmd: EpmdClient | None = None,
+    register: bool = True,
+    resolver: Resolver | None = None,
+    flags: int = OFFERED,
+    policy: Policy | None = None,
+    carrier: CarrierFactory = relay_carrier,
+    pump: Pump = pump_events,
+) -> AsyncIterator[Node]:
+    """Run the hidden node `name` (alive@host) while the block runs.
+
+    `services` are started under their names, then `before_listen(node)` runs, then peers are let
+    in. `listen=False`: calls out only. `register=False`: no epmd, a creation at random; give
+    `listen_port` then. `resolver` finds other nodes, by default epmd on their host. `carrier` makes
+    what moves the bytes, `pump` reads it: an application that has other events on the same carrier
+    gives its own. Tasks: the pump, the accept loop, one per handshake and per service; all end with
+    the block. Processes end with `shutdown`, which their watchers hear.
+    Raises ValueError (name), CookieError, NameTaken, EpmdError, OSError (the port), and what
+    services raise.
+    """
+    alive, _ = split_node_name(name)
+    secret = find_cookie(cookie=cookie, cookie_file=cookie_file)
+    client = epmd or EpmdClient.from_environ()
+    async with AsyncExitStack() as stack:
+        listeners = await trio.open_tcp_listeners(listen_port, host=listen_host) if listen else []
+        for listener in listeners:
+            stack.push_async_callback(listener.aclose)
+        if listeners and register:
+            port = listeners[0].socket.getsockname()[1]
+            creation = await stack.enter_async_context(client.registration(alive, port))
+        else:
+            creation = random_creation()
+        identity = Identity(name, creation, flags)
+        medium = await stack.enter_async_context(carrier(identity))
+        nursery = await stack.enter_async_context(block_nursery())
+        node = Node(
+            identity,
+            secret,
+            medium,
+            nursery=nursery,
+            resolver=resolver or client,
+            policy=policy,
+        )
+        stack.callback(node.stop_all)
+        nursery.start_soon(pump, node, medium)
+        for service_name, server in (services or {}).items():
+            await node.start(server, name=service_name)
+        if before_listen is not None:
+            await before_listen(node)
+        if listeners:
+            nursery.start_soon(node.serve, listeners)
+        yield node

@@ -1,0 +1,360 @@
+"""Signals and what they do to processes: the receiving side of dist-protocol.md, 5. No sockets, no
+tasks.
+
+A signal to a process of another node goes out through `emit`; one to a process of our own goes
+through the same door as if it had come from a peer, so that local and remote monitors, links and
+exits are one code. Signals are handled here at once, whatever the processes are doing:
+acknowledgements and DOWNs never wait for slow application code.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bridge.dist import control as c
+from bridge.dist.errors import RemoteProtocolError
+from bridge.etf import Atom, Pid, Reference, decode_bare, encode_bare
+from bridge.node import gen
+from bridge.node.ids import Ids
+from bridge.node.processes import Inbox, Process, ProcessTable, Watcher
+
+Term = Any
+Target = Pid | tuple[Atom, Atom]  # a pid, or a name at a node
+Address = Target | Reference  # an alias too
+
+MONITORS_MAX = 100_000  # held on us per peer; a peer with more is broken or hostile
+LINKS_MAX = 100_000  # per process
+
+
+def node_of(address: Address) -> str:
+    """The name of the node where `address` lives."""
+    node = address[1] if isinstance(address, tuple) else address.node
+    return node.name
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A monitor that a process of ours holds. `notify` takes the reason in place of a DOWN
+    message.
+    """
+
+    owner: Process
+    target: Target
+    notify: Callable[[Term], None] | None
+
+    @property
+    def signal_target(self) -> Pid | Atom:
+        return self.target[0] if isinstance(self.target, tuple) else self.target
+
+
+class Router:
+    """The processes of one node and the signals between them and the world.
+
+    `emit(node, message, payload)` sends to a connected node and says whether it is connected.
+    """
+
+    def __init__(self, ids: Ids, emit: Callable[[str, c.ControlMessage, Term], bool]) -> None:
+        self.ids = ids
+        self.table = ProcessTable()
+        self._emit_remote = emit
+        self._own_name = ids.node.name
+        self._watches: dict[Reference, Watch] = {}
+        self._watched: dict[Reference, Process] = {}
+        self._watched_by: Counter[str] = Counter()
+        self._aliases: dict[Reference, Callable[[Term], None]] = {}
+        self._local: deque[tuple[c.ControlMessage, Term]] = deque()
+        self._draining = False
+
+    # -- what processes of ours do -----------------------------------------------------------------
+
+    def spawn(
+        self,
+        inbox: Inbox,
+        *,
+        names: Iterable[Atom] = (),
+        trap_exit: bool = False,
+        owner: Literal["python", "relay"] = "python",
+    ) -> Process:
+        """A new process. Raises ValueError when a name is taken."""
+        process = Process(pid=self.ids.next_pid(), inbox=inbox, trap_exit=trap_exit, owner=owner)
+        self.table.add(process, names)
+        return process
+
+    def send(self, sender: Pid, to: Address, message: Term) -> bool:
+        """Send a message; False if it is to a node we are not connected with. Raises
+        EncodeError.
+        """
+        match to:
+            case Pid():
+                return self._emit(node_of(to), c.Send(sender, to), message)
+            case Reference():
+                return self._emit(node_of(to), c.AliasSend(sender, to), message)
+            case (name, _):
+                return self._emit(node_of(to), c.RegSend(sender, name), message)
+
+    def exit(self, sender: Pid, to: Pid, reason: Term) -> bool:
+        """exit/2; False if `to` is of a node we are not connected with."""
+        return self._emit(node_of(to), c.Exit2(sender, to, reason), None)
+
+    def link(self, process: Process, other: Pid) -> None:
+        if other == process.pid or not process.links.link(other):
+            return
+        if not self._emit(node_of(other), c.Link(process.pid, other), None) and (
+            process.links.receive_exit(other)
+        ):
+            self._exit_signal(process, other, gen.NOCONNECTION)
+
+    def unlink(self, process: Process, other: Pid) -> None:
+        id_ = process.links.unlink(other)
+        if id_ is not None:
+            self._emit(node_of(other), c.UnlinkId(id_, process.pid, other), None)
+
+    def monitor(
+        self,
+        process: Process,
+        target: Target,
+        notify: Callable[[Term], None] | None = None,
+        *,
+        ref: Reference | None = None,
+    ) -> Reference:
+        """Watch `target`. One DOWN comes, at once (`noconnection`) if its node is not connected."""
+        ref = ref or self.ids.next_ref()
+        watch = Watch(process, target, notify)
+        self._watches[ref] = watch
+        process.watching.add(ref)
+        message = c.MonitorP(process.pid, watch.signal_target, ref)
+        if not self._emit(node_of(target), message, None):
+            self._down(ref, gen.NOCONNECTION)
+        return ref
+
+    def demonitor(self, ref: Reference) -> None:
+        """No DOWN of `ref` comes any more. Unknown ones are normal."""
+        watch = self._watches.pop(ref, None)
+        if watch is not None:
+            watch.owner.watching.discard(ref)
+            message = c.DemonitorP(watch.owner.pid, watch.signal_target, ref)
+            self._emit(node_of(watch.target), message, None)
+
+    def open_alias(self, ref: Reference, receive: Callable[[Term], None]) -> None:
+        """Answers to the alias `ref` go to `receive` until `close_alias`."""
+        self._aliases[ref] = receive
+
+    def close_alias(self, ref: Reference) -> None:
+        self._aliases.pop(ref, None)
+
+    def terminate(self, process: Process, reason: Term) -> None:
+        """`process` ends: its links and watchers hear `reason`, its own monitors are given back.
+
+        At most once per process; `reason` must be a term that encodes.
+        """
+        if not self.table.remove(process):
+            return
+        for other in process.links.active():
+            self._emit(node_of(other), c.Exit(process.pid, other, reason), None)
+        for ref, watcher in process.watchers.items():
+            self._forget_watched(ref, watcher)
+            message = c.MonitorPExit(watcher.target, watcher.pid, ref, reason)
+            self._emit(node_of(watcher.pid), message, None)
+        process.watchers.clear()
+        for ref in tuple(process.watching):
+            self.demonitor(ref)
+        process.inbox.stop(reason)
+
+    # -- what comes from a node --------------------------------------------------------------------
+
+    def receive(self, origin: str, message: c.ControlMessage, payload: Callable[[], Term]) -> None:
+        """One signal from the node `origin`. `payload` decodes the payload term when it is wanted.
+
+        Raises RemoteProtocolError (of `payload` too): close that connection.
+        """
+        match message:
+            case c.Send(to=to):
+                self._deliver(self.table.find(to), payload)
+            case c.RegSend(name=name):
+                self._deliver(self.table.find(name), payload)
+            case c.AliasSend(alias=alias):
+                self._deliver_to_alias(alias, payload)
+            case c.AltactSend():
+                self._receive_altact(message, payload)
+            case c.MonitorP(sender, target, ref):
+                self._check_origin(origin, sender)
+                self._receive_monitor(origin, sender, target, ref)
+            case c.DemonitorP(sender, _, ref):
+                self._check_origin(origin, sender)
+                self._receive_demonitor(sender, ref)
+            case c.MonitorPExit(_, _, ref):
+                watch = self._watches.get(ref)
+                if watch is not None and node_of(watch.target) == origin:
+                    self._down(ref, _reason(message, payload))
+            case c.Link(sender, to):
+                self._check_origin(origin, sender)
+                self._receive_link(sender, to)
+            case c.UnlinkId(id_, sender, to):
+                self._check_origin(origin, sender)
+                self._receive_unlink(sender, to)
+                self._emit(origin, c.UnlinkIdAck(id_, to, sender), None)
+            case c.Unlink(sender, to):
+                self._check_origin(origin, sender)
+                self._receive_unlink(sender, to)
+            case c.UnlinkIdAck(id_, sender, to):
+                self._check_origin(origin, sender)
+                if process := self.table.find(to):
+                    process.links.receive_unlink_ack(sender, id_)
+            case c.Exit(sender, to):
+                self._check_origin(origin, sender)
+                process = self.table.find(to)
+                if process is not None and process.links.receive_exit(sender):
+                    self._exit_signal(process, sender, _reason(message, payload))
+            case c.Exit2(sender, to):
+                if process := self.table.find(to):
+                    self._exit2_signal(process, sender, _reason(message, payload))
+            case c.SpawnRequest(ref, sender):
+                # We do not offer SPAWN; one sent all the same is refused at once, never left open.
+                self._emit(origin, c.SpawnReply(ref, sender, 0, gen.NOTSUP), None)
+            case c.GroupLeader() | c.SpawnReply():
+                pass  # we have no group leaders and ask for no spawns
+
+    def connection_lost(self, node: str) -> None:
+        """Everything over the connection to `node` is gone (dist-protocol.md, 5.5)."""
+        for process in self.table:
+            for ref in [
+                r for r, watcher in process.watchers.items() if node_of(watcher.pid) == node
+            ]:
+                self._forget_watched(ref, process.watchers.pop(ref))
+            for other in process.links.take_all_of(node):
+                self._exit_signal(process, other, gen.NOCONNECTION)
+        for ref in [r for r, watch in self._watches.items() if node_of(watch.target) == node]:
+            self._down(ref, gen.NOCONNECTION)
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "processes": len(self.table),
+            "monitors_held": len(self._watches),
+            "monitors_on_us": len(self._watched),
+            "aliases": len(self._aliases),
+        }
+
+    # -- helpers -----------------------------------------------------------------------------------
+
+    def _emit(self, node: str, message: c.ControlMessage, payload: Term) -> bool:
+        if node != self._own_name:
+            return self._emit_remote(node, message, payload)
+        if isinstance(message, c.Send | c.RegSend | c.AliasSend):
+            # A copy by way of the codec: what arrives has the types, and the errors, of a remote
+            # send.
+            payload, _ = decode_bare(encode_bare(payload))
+        self._local.append((message, payload))
+        if not self._draining:  # one at a time and in order, however deep the consequences go
+            self._draining = True
+            try:
+                while self._local:
+                    self._receive_own(*self._local.popleft())
+            finally:
+                self._draining = False
+        return True
+
+    def _receive_own(self, message: c.ControlMessage, payload: Term) -> None:
+        self.receive(self._own_name, message, lambda: payload)
+
+    def _check_origin(self, origin: str, sender: Pid) -> None:
+        if sender.node.name != origin:
+            raise RemoteProtocolError(
+                "links, exits and monitors come from a pid of the connected node"
+            )
+
+    def _deliver(self, process: Process | None, payload: Callable[[], Term]) -> None:
+        if process is None:
+            return
+        message = payload()
+        answer = gen.answer_in(message)
+        if answer is not None and self.ids.is_own(answer[0].node, answer[0].creation):
+            # An answer sent to the pid, as OTP 25's net_kernel does; a late one is nobody's.
+            if receive := self._aliases.get(answer[0]):
+                receive(message)
+            return
+        process.inbox.deliver(message)
+
+    def _deliver_to_alias(self, alias: Reference, payload: Callable[[], Term]) -> None:
+        if receive := self._aliases.get(alias):
+            receive(payload())
+
+    def _receive_altact(self, message: c.AltactSend, payload: Callable[[], Term]) -> None:
+        match message.to:
+            case Reference() as alias:
+                if (
+                    not message.flags & c.ALTACT_EXIT
+                ):  # our aliases stand for calls, which do not exit
+                    self._deliver_to_alias(alias, payload)
+            case to:
+                process = self.table.find(to)
+                if not message.flags & c.ALTACT_EXIT:
+                    self._deliver(process, payload)
+                elif process is not None:
+                    self._exit2_signal(process, message.sender, payload())
+
+    def _receive_monitor(
+        self, origin: str, sender: Pid, target: Pid | Atom, ref: Reference
+    ) -> None:
+        process = self.table.find(target)
+        if process is None:
+            self._emit(origin, c.MonitorPExit(target, sender, ref, gen.NOPROC), None)
+        elif ref not in self._watched:
+            if self._watched_by[origin] >= MONITORS_MAX and origin != self._own_name:
+                raise RemoteProtocolError(f"a node holds at most {MONITORS_MAX} monitors here")
+            self._watched[ref] = process
+            self._watched_by[origin] += 1
+            process.watchers[ref] = Watcher(sender, target)
+
+    def _receive_demonitor(self, sender: Pid, ref: Reference) -> None:
+        process = self._watched.get(ref)
+        if process is not None and process.watchers[ref].pid == sender:
+            self._forget_watched(ref, process.watchers.pop(ref))
+
+    def _forget_watched(self, ref: Reference, watcher: Watcher) -> None:
+        del self._watched[ref]
+        node = node_of(watcher.pid)
+        self._watched_by[node] -= 1
+        if not self._watched_by[node]:
+            del self._watched_by[node]
+
+    def _receive_link(self, sender: Pid, to: Pid) -> None:
+        process = self.table.find(to)
+        if process is None:
+            self._emit(node_of(sender), c.Exit(to, sender, gen.NOPROC), None)
+            return
+        if len(process.links) >= LINKS_MAX:
+            raise RemoteProtocolError(f"a process has at most {LINKS_MAX} links")
+        process.links.receive_link(sender)
+
+    def _receive_unlink(self, sender: Pid, to: Pid) -> None:
+        if process := self.table.find(to):
+            process.links.receive_unlink(sender)
+
+    def _down(self, ref: Reference, reason: Term) -> None:
+        watch = self._watches.pop(ref)
+        watch.owner.watching.discard(ref)
+        if watch.notify is not None:
+            watch.notify(reason)
+        else:
+            watch.owner.inbox.deliver_signal((gen.DOWN, ref, gen.PROCESS, watch.target, reason))
+
+    def _exit_signal(self, process: Process, sender: Pid, reason: Term) -> None:
+        """A link broke: `normal` kills nobody, and `kill` is a reason like any other."""
+        if process.trap_exit:
+            process.inbox.deliver_signal((gen.EXIT, sender, reason))
+        elif reason != gen.NORMAL:
+            self.terminate(process, reason)
+
+    def _exit2_signal(self, process: Process, sender: Pid, reason: Term) -> None:
+        """exit/2: `kill` cannot be trapped."""
+        if reason == gen.KILL:
+            self.terminate(process, gen.KILLED)
+        else:
+            self._exit_signal(process, sender, reason)
+
+
+def _reason(message: c.Exit | c.Exit2 | c.MonitorPExit, payload: Callable[[], Term]) -> Term:
+    return payload() if message.reason is c.PAYLOAD else message.reason

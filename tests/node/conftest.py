@@ -1,0 +1,78 @@
+"""Fixtures: a private epmd per run, BEAMs, and our node over each carrier that there is."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+from beam_node import COOKIE, HOST, Beam, Epmd
+from plain_carrier import plain_carrier
+
+from bridge.node import EpmdClient, Node, open_node, relay_carrier
+
+needs_erlang = pytest.mark.skipif(
+    shutil.which("elixir") is None or shutil.which("epmd") is None, reason="no Erlang here"
+)
+HAS_RELAY = importlib.util.find_spec("bridge.fabric.relay") is not None
+OpenNode = Callable[..., AbstractAsyncContextManager[Node]]
+StartBeam = Callable[..., Beam]
+
+_serial = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def epmd() -> Iterator[Epmd]:
+    server = Epmd()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def start_beam(epmd: Epmd) -> Iterator[StartBeam]:
+    """start_beam(alive=None, cookie=..., arguments=...): a BEAM of this test; `await .ready()` before use."""
+    started: list[Beam] = []
+
+    def start(alive: str | None = None, **options: Any) -> Beam:
+        started.append(Beam(alive or f"beam{next(_serial)}", epmd.port, **options))
+        return started[-1]
+
+    yield start
+    for beam in started:
+        beam.close()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(plain_carrier, id="plain"),
+        pytest.param(
+            relay_carrier,
+            id="relay",
+            marks=pytest.mark.skipif(not HAS_RELAY, reason="the relay is not built"),
+        ),
+    ]
+)
+def carrier(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def open_test_node(epmd: Epmd, carrier: Any) -> OpenNode:
+    """open_test_node(alive=None, **options of open_node): our node in the tests' cluster."""
+
+    @asynccontextmanager
+    async def open_it(alive: str | None = None, **options: Any) -> AsyncIterator[Node]:
+        options = {
+            "cookie": COOKIE,
+            "epmd": EpmdClient(port=epmd.port, start_if_absent=False),
+            "carrier": carrier,
+            **options,
+        }
+        async with open_node(f"{alive or f'py{next(_serial)}'}@{HOST}", **options) as node:
+            yield node
+
+    return open_it
