@@ -202,7 +202,8 @@ class Shepherd:
             with theirs:
                 child = await _spawner.spawn(find_shepherd(), theirs.fileno())
             ours.setblocking(False)
-            await _send(ours, packet, [*link_fds, obituary_fd])
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # read why below
+                await _send(ours, packet, [*link_fds, obituary_fd])
             started, fds = await _receive_started(ours, argv[0], spawn.cwd)
         except BaseException:
             _close_socket(ours)

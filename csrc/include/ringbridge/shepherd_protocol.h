@@ -51,11 +51,9 @@ struct rb_message_header {
     uint32_t length;  /* of the whole message, this header included */
 };
 
-#define RB_START_NO_NAMESPACES \
-    0x1 /* do not try namespaces (a test, or a debugger that needs to see the tree) */
-#define RB_START_LANDLOCK \
-    0x2 /* a seventh descriptor: the ruleset that the worker puts on itself before exec */
-#define RB_START_HOLD_STDIN 0x4 /* the shepherd keeps stdin open as well, until CLOSE_STDIN */
+#define RB_START_NO_NAMESPACES 0x1 /* do not try namespaces: a debugger needs to see the tree */
+#define RB_START_LANDLOCK 0x2      /* a seventh descriptor: a ruleset for the worker */
+#define RB_START_HOLD_STDIN 0x4    /* the shepherd keeps stdin open too, until CLOSE_STDIN */
 
 /* Followed by strings_bytes of NUL-terminated strings: cwd ("" = the bridge's own), argc
  * arguments (the first one is also the path to execute), envc entries NAME=value. */
@@ -88,10 +86,9 @@ struct rb_message_stop {
 };
 
 #define RB_STARTED_PID_NAMESPACE 0x1  /* the tree ends with its init, whatever it does */
-#define RB_STARTED_USER_NAMESPACE 0x2 /* the PID namespace needed a user namespace too (not root) */
-#define RB_STARTED_SUBREAPER \
-    0x4 /* no namespace to be had: docs/shepherd.md says what is then still certain */
-#define RB_STARTED_LANDLOCK 0x8 /* the ruleset of START is in force */
+#define RB_STARTED_USER_NAMESPACE 0x2 /* that took a user namespace too (not root) */
+#define RB_STARTED_SUBREAPER 0x4      /* none to be had: docs/shepherd.md says what then holds */
+#define RB_STARTED_LANDLOCK 0x8       /* the ruleset of START is in force */
 
 struct rb_message_started {
     struct rb_message_header header;
@@ -103,13 +100,11 @@ struct rb_message_started {
     uint32_t reserved;       /* 0 */
 };
 
-#define RB_EXITED_CORE 0x1 /* a core was dumped */
-#define RB_EXITED_OOM 0x2  /* most likely the OOM killer */
-#define RB_EXITED_STOPPED \
-    0x4 /* the end was asked for: STOP, the bridge's death, or SIGTERM to the shepherd */
-#define RB_EXITED_INIT_LOST \
-    0x8 /* the init was killed, by the shepherd (after the grace) or by someone else */
-#define RB_EXITED_LINGERS 0x10 /* something of the tree cannot die yet (uninterruptible sleep) */
+#define RB_EXITED_CORE 0x1      /* a core was dumped */
+#define RB_EXITED_OOM 0x2       /* most likely the OOM killer */
+#define RB_EXITED_STOPPED 0x4   /* asked for: STOP, the bridge's death, SIGTERM to the shepherd */
+#define RB_EXITED_INIT_LOST 0x8 /* the init was killed, after the grace or by someone else */
+#define RB_EXITED_LINGERS 0x10  /* something of the tree is in uninterruptible sleep */
 
 struct rb_message_exited {
     struct rb_message_header header;

@@ -1,0 +1,221 @@
+"""What the shepherd's tests share: programs, marked processes, descriptors, deaths with a deadline.
+
+Every worker carries a mark in its environment, and so does its whole tree; every memfd carries it
+in its name. So what is left of a worker can be counted from outside, by looking at all of /proc.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import subprocess
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import trio
+
+from bridge.workers.shepherd import Shepherd, Spawn
+
+ROOT = Path(__file__).resolve().parents[2]
+MARK = "SHEPHERD_TEST_MARK"
+
+
+@cache
+def _build() -> Path:
+    subprocess.run(
+        ["make", "--no-print-directory", "-f", "csrc/shepherd/shepherd.mk"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    return ROOT / "build"
+
+
+def shepherd_program() -> Path:
+    return _build() / "bin" / "ringbridge-shepherd"
+
+
+def program(name: str) -> str:
+    """A test program from csrc/tests/programs, built."""
+    return str(_build() / "tests" / "programs" / name)
+
+
+def cores_are_files() -> bool:
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text()
+    return not pattern.startswith("|") and resource.getrlimit(resource.RLIMIT_CORE)[1] != 0
+
+
+def _pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def read_proc(pid: int, name: str) -> bytes:
+    return Path(f"/proc/{pid}/{name}").read_bytes()
+
+
+def marked_processes(mark: str) -> dict[int, str]:
+    """Every living process whose environment holds the mark: pid and command line."""
+    wanted, found = f"{MARK}={mark}".encode(), {}
+    for pid in _pids():
+        try:
+            if wanted in read_proc(pid, "environ").split(b"\0"):
+                found[pid] = read_proc(pid, "cmdline").replace(b"\0", b" ").decode()
+        except OSError:
+            continue  # it has ended, or is another user's
+    return found
+
+
+def marked_memfds(mark: str) -> list[str]:
+    """Every descriptor of any process that is a memfd of this mark: "pid/fd"."""
+    found = []
+    for pid in _pids():
+        try:
+            fds = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue  # it has ended, or is another user's
+        found += [f"{pid}/{fd}" for fd in fds if f"memfd:{mark}" in _target(pid, fd)]
+    return found
+
+
+def _target(pid: int, fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{fd}")
+    except OSError:
+        return ""  # closed meanwhile
+
+
+class Witness:
+    """Holds pidfds of processes, so that their end can be waited for without asking again."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self._pidfds = {os.pidfd_open(pid): pid for pid in pids}
+
+    def wait_all_gone(self, within_s: float) -> float:
+        """Returns after how many seconds the last one was gone; fails when some are not in time."""
+        start = time.monotonic()
+        left = dict(self._pidfds)
+        poll = select.poll()
+        for fd in left:
+            poll.register(fd, select.POLLIN)
+        while left:
+            wait_s = start + within_s - time.monotonic()
+            ended = poll.poll(max(0.0, wait_s * 1000))
+            assert ended, f"{sorted(left.values())} still there after {within_s} s"
+            for fd, _ in ended:
+                poll.unregister(fd)
+                del left[fd]
+        return time.monotonic() - start
+
+    def close(self) -> None:
+        for fd in self._pidfds:
+            os.close(fd)
+        self._pidfds = {}
+
+
+@contextmanager
+def witnessed(pids: Iterable[int]) -> Iterator[Witness]:
+    witness = Witness(pids)
+    try:
+        yield witness
+    finally:
+        witness.close()
+
+
+@dataclass
+class Link:
+    """Five descriptors to give away and an obituary to read: what the bridge has for a worker."""
+
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __post_init__(self) -> None:
+        self.fds = [os.memfd_create(f"{self.mark}-{index}") for index in range(5)]
+        self.obituary, self.obituary_end = os.pipe2(os.O_CLOEXEC)
+
+    def spawn(self, *argv: str, env: dict[str, str] | None = None, **options: object) -> Spawn:
+        environment = {"PATH": os.defpath, MARK: self.mark, **(env or {})}
+        return Spawn(argv=argv, env=environment, **options)  # type: ignore[arg-type]
+
+    def close_obituary_end(self) -> None:
+        if self.obituary_end >= 0:
+            os.close(self.obituary_end)
+            self.obituary_end = -1
+
+    async def read_obituary(self) -> bytes:
+        """All that is ever written into the obituary, up to its end of file."""
+        self.close_obituary_end()
+        os.set_blocking(self.obituary, False)
+        text = b""
+        while True:
+            await trio.lowlevel.wait_readable(self.obituary)
+            part = os.read(self.obituary, 4096)
+            if part == b"":
+                return text
+            text += part
+
+    def close(self) -> None:
+        self.close_obituary_end()
+        for fd in (*self.fds, self.obituary):
+            os.close(fd)
+
+
+@asynccontextmanager
+async def started(*argv: str, **options: object) -> AsyncIterator[tuple[Shepherd, Link]]:
+    """A worker under its shepherd; at the end nothing of it may be left, whatever happened."""
+    link = Link()
+    try:
+        env = options.pop("env", None)
+        spawn = link.spawn(*argv, env=env, **options)  # type: ignore[arg-type]
+        shepherd = await Shepherd.start(spawn, link_fds=link.fds, obituary_fd=link.obituary_end)
+        try:
+            yield shepherd, link
+        finally:
+            await shepherd.aclose()
+    finally:
+        link.close()
+    assert marked_processes(link.mark) == {}
+    assert marked_memfds(link.mark) == []
+
+
+async def read_line(fd: int) -> str:
+    """One line from a pipe (borrowed)."""
+    line = b""
+    while not line.endswith(b"\n"):
+        await trio.lowlevel.wait_readable(fd)
+        part = os.read(fd, 1)
+        assert part, f"end of file after {line!r}"
+        line += part
+    return line.decode().rstrip("\n")
+
+
+async def read_all(fd: int) -> str:
+    """All of a pipe, up to its end (borrowed)."""
+    text = b""
+    while True:
+        await trio.lowlevel.wait_readable(fd)
+        part = os.read(fd, 65536)
+        if part == b"":
+            return text.decode()
+        text += part
+
+
+def children() -> set[int]:
+    """This process's own children, zombies included."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for task in tasks for pid in task.read_text().split()}
+
+
+def open_descriptors() -> dict[str, str]:
+    """This process's own descriptors and what they are."""
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:
+            continue  # the listing's own
+    return found
