@@ -1,0 +1,166 @@
+"""ringbridge.toml: what is read, and what is said about a file that breaks a rule."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bridge import config as settings
+from bridge.config import Config, ConfigError, LinkSettings, NodeConfig, RoleConfig
+
+ROOT = Path(__file__).parents[2]
+ROLE = '[roles.echo]\ncommand = ["./echo"]\n'
+
+
+def read(text: str, folder: Path = Path("/etc/ringbridge")) -> Config:
+    return settings.parse(text, folder / "ringbridge.toml")
+
+
+def test_the_default_file_has_the_three_roles_and_listens_on_loopback_only() -> None:
+    config = settings.load(ROOT / "ringbridge.toml")
+    assert list(config.roles) == ["echo", "sleep", "simulation"]
+    assert config.node.listen == "127.0.0.1"
+    assert config.node.allow == ()
+
+
+def test_a_file_with_one_role_needs_nothing_else() -> None:
+    config = read(ROLE)
+    assert config.node == NodeConfig()
+    assert config.link == LinkSettings()
+    assert config.roles == {"echo": RoleConfig(command=("./echo",))}
+
+
+BROKEN = [
+    # text, key, value, a part of the rule, a part of the mend
+    ("[nodes]\n" + ROLE, "nodes", {}, "no such key", "Did you mean node?"),
+    ("[node]\nnmae = 1\n" + ROLE, "node.nmae", 1, "no such key", "Did you mean name?"),
+    (ROLE + "wokers = 2", "roles.echo.wokers", 2, "no such key", "Did you mean workers?"),
+    (ROLE + "workers = 0", "roles.echo.workers", 0, "at least 1", "default is 1"),
+    (ROLE + 'workers = "2"', "roles.echo.workers", "2", "a whole number", "default is 1"),
+    (ROLE + 'restart = "always"', "roles.echo.restart", "always", '"transient"', "permanent"),
+    ("[roles.echo]\nworkers = 1", "roles.echo.command", None, "missing", "command = ["),
+    ("[roles.echo]\ncommand = []", "roles.echo.command", [], "at least one element", ""),
+    ('[roles.echo]\ncommand = "echo"', "roles.echo.command", "echo", "a list, like", ""),
+    ('[roles.echo]\ncommand = [""]', "roles.echo.command", ("",), "the program", "Name"),
+    ("roles = 3", "roles", 3, "table of tables", "[roles.<name>]"),
+    ("[roles]\necho = 3", "roles.echo", 3, "expected a table", "[roles.echo]"),
+    ("", "roles", None, "no role", "Add a table"),
+    (f"[roles.{'r' * 64}]\ncommand = ['x']", f"roles.{'r' * 64}", None, "63 bytes", "shorter"),
+    ('[node]\nname = "bridge"\n' + ROLE, "node.name", "bridge", "alive@host", "bridge@127.0.0.1"),
+    ('[node]\nlisten = "here"\n' + ROLE, "node.listen", "here", "an IP address", "127.0.0.1"),
+    ('[node]\nallow = ["web"]\n' + ROLE, "node.allow", "web", "alive@host", "full node names"),
+    ("[node]\nport = 65536\n" + ROLE, "node.port", 65536, "at most 65535", "default is 0"),
+    ("[link]\nslots = 1000\n" + ROLE, "link.slots", 1000, "power of two", "Take 512"),
+    (
+        "[link]\nresult_bytes = 100_000_000\n" + ROLE,
+        "link.result_bytes",
+        100_000_000,
+        "times a power of two",
+        "Take 67108864",
+    ),
+    (
+        ROLE + "payload_bytes_max = 2_000_000\npool_bytes = 1_000_000",
+        "roles.echo.payload_bytes_max",
+        2_000_000,
+        "not be above pool_bytes, which is 1000000",
+        "raise pool_bytes",
+    ),
+    (
+        ROLE + "timeout_default_ms = 9_000\ntimeout_max_ms = 8_000",
+        "roles.echo.timeout_default_ms",
+        9_000,
+        "not be above timeout_max_ms",
+        "Lower it",
+    ),
+    (
+        ROLE + 'env = { RINGBRIDGE_COOKIE = "x" }',
+        "roles.echo.env",
+        "RINGBRIDGE_COOKIE",
+        "no worker is ever given the cookie",
+        "Take it out",
+    ),
+    (
+        ROLE + 'env = { RINGBRIDGE_LINK_FD = "9" }',
+        "roles.echo.env",
+        "RINGBRIDGE_LINK_FD",
+        "set by the bridge itself",
+        "another name",
+    ),
+    ("[node\n", "(syntax)", None, "not TOML", "that line"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value", "rule", "mend"),
+    BROKEN,
+    ids=[f"{row[1]}-{i}" for i, row in enumerate(BROKEN)],
+)
+def test_an_error_names_file_key_value_rule_and_mend(
+    text: str, key: str, value: object, rule: str, mend: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    error = caught.value
+    assert error.key == key
+    if value is not None:
+        assert error.value == value
+    assert rule in error.rule
+    assert mend in error.mend
+    assert str(error).startswith(f"/etc/ringbridge/ringbridge.toml: {key}")
+    assert error.rule in str(error)
+    assert error.mend in str(error)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none.toml: .*No such file.*--config"):
+        settings.load(tmp_path / "none.toml")
+
+
+def test_a_relative_command_starts_at_the_folder_of_the_file(tmp_path: Path) -> None:
+    program = tmp_path / "echo"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    config = read('[roles.echo]\ncommand = ["./echo", "-v"]', tmp_path)
+    assert config.role_argv("echo") == (str(program), "-v")
+
+
+def test_a_command_without_a_slash_is_found_on_path(tmp_path: Path) -> None:
+    config = read('[roles.echo]\ncommand = ["sh"]', tmp_path)
+    assert Path(config.role_argv("echo")[0]).name == "sh"
+
+
+@pytest.mark.parametrize(
+    ("command", "rule", "mend"),
+    [
+        ("build/bin/rb-none", "does not exist", "make workers"),
+        ("./none", "does not exist", "Correct the path"),
+        ("no-such-program-anywhere", "no such program on PATH", "a path with a slash"),
+        ("./plain", "not executable", "chmod +x"),
+    ],
+)
+def test_a_command_that_cannot_run_says_what_to_do(
+    tmp_path: Path, command: str, rule: str, mend: str
+) -> None:
+    (tmp_path / "plain").write_text("")
+    config = read(f'[roles.echo]\ncommand = ["{command}"]', tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(rule)) as caught:
+        config.role_argv("echo")
+    assert caught.value.key == "roles.echo.command"
+    assert mend in caught.value.mend
+
+
+def test_the_documentation_describes_every_key_with_its_default_and_no_other() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", text, re.MULTILINE))
+    fields = {
+        field.name: field.default
+        for type_ in (NodeConfig, LinkSettings, RoleConfig)
+        for field in msgspec.structs.fields(type_)
+    }
+    assert rows.keys() == fields.keys()
+    for name, default in fields.items():
+        if type(default) is int:
+            assert rows[name].replace(" ", "") == f"`{default}`", name
+        elif type(default) is str:
+            assert rows[name] == f'`"{default}"`', name
