@@ -1,0 +1,105 @@
+"""`ringbridge doctor`: each check finds what is bad, says how to mend it, and never raises."""
+
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from bridge import config as settings
+from bridge.ops import doctor
+from bridge.ops.doctor import Finding, Patient
+
+SETTINGS = '[node]\nport = {port}\n[roles.echo]\ncommand = ["{command}"]\n'
+
+
+def patient(
+    tmp_path: Path,
+    *,
+    port: int = 0,
+    command: str = "sh",
+    name: str = "doctor@127.0.0.1",
+    **env: str,
+) -> Patient:
+    file = tmp_path / "ringbridge.toml"
+    config = settings.parse(SETTINGS.format(port=port, command=command), file)
+    environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "ERL_EPMD_PORT": "1", **env}
+    return Patient(config=config, name=name, cookie_file=None, environ=environ)
+
+
+def find(subject: Patient, name: str) -> Finding:
+    return next(finding for finding in doctor.examine(subject) if finding.name == name)
+
+
+def test_every_bad_finding_has_a_mend(tmp_path: Path) -> None:
+    subject = patient(tmp_path, command="./none", name="nonsense", PATH="/nowhere")
+    findings = list(doctor.examine(subject))
+    assert [f.name for f in findings if not f.ok and not f.mend] == []
+    bad = {f.name for f in findings if not f.ok}
+    assert {"epmd", "role echo", "node name"} <= bad
+
+
+def test_this_kernel_has_what_the_tests_of_the_fabric_need(tmp_path: Path) -> None:
+    for name in ("kernel", "memfd with seals", "eventfd", "pidfd", "futex"):
+        assert find(patient(tmp_path), name).ok, name
+
+
+def test_a_forbidden_call_is_a_finding_with_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object) -> int:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "pidfd_open", forbidden)
+    monkeypatch.setattr(fcntl, "fcntl", forbidden)
+    for name in ("pidfd", "memfd with seals"):
+        finding = find(patient(tmp_path), name)
+        assert not finding.ok
+        assert finding.must
+        assert "Operation not permitted" in finding.found
+
+
+def test_a_loose_cookie_file_is_bad_and_a_missing_one_is_not(tmp_path: Path) -> None:
+    assert "serve creates" in find(patient(tmp_path), "cookie").found
+    cookie = tmp_path / ".erlang.cookie"
+    cookie.write_text("SECRET")
+    cookie.chmod(0o644)
+    finding = find(patient(tmp_path), "cookie")
+    assert not finding.ok
+    assert "chmod 400" in finding.found
+    cookie.chmod(0o400)
+    finding = find(patient(tmp_path), "cookie")
+    assert finding.ok
+    assert "SECRET" not in finding.found
+
+
+def test_a_port_that_is_taken_is_bad(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        finding = find(patient(tmp_path, port=other.getsockname()[1]), "listen address")
+    assert not finding.ok
+    assert "ss -ltnp" in finding.mend
+
+
+def test_a_role_without_its_program_is_bad(tmp_path: Path) -> None:
+    assert find(patient(tmp_path, command="sh"), "role echo").ok
+    finding = find(patient(tmp_path, command="build/bin/rb-none"), "role echo")
+    assert (finding.ok, finding.must) == (False, True)
+    assert "make workers" in finding.mend
+
+
+def test_no_epmd_anywhere_is_bad_and_one_on_path_is_started_by_serve(tmp_path: Path) -> None:
+    finding = find(patient(tmp_path, PATH="/nowhere"), "epmd")
+    assert not finding.ok
+    assert "epmd -daemon" in finding.mend
+    epmd = tmp_path / "epmd"
+    epmd.write_text("#!/bin/sh\n")
+    epmd.chmod(0o755)
+    assert find(patient(tmp_path, PATH=str(tmp_path)), "epmd").ok
+
+
+def test_an_epmd_port_that_is_no_number_is_a_finding(tmp_path: Path) -> None:
+    finding = find(patient(tmp_path, ERL_EPMD_PORT="x"), "epmd")
+    assert not finding.ok
+    assert "ERL_EPMD_PORT" in finding.found
