@@ -242,6 +242,13 @@ class Map:
         pairs = entries.items() if isinstance(entries, Mapping | Map) else entries
         object.__setattr__(self, "_index", {canonical(key): (key, value) for key, value in pairs})
 
+    @classmethod
+    def from_index(cls, index: "dict[bytes, tuple[Term, Term]]") -> "Map":
+        """The Map of entries whose keys are their canonical bytes already; keeps `index`."""
+        made = cls()
+        object.__setattr__(made, "_index", index)
+        return made
+
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a Map is immutable")
 
@@ -308,15 +315,29 @@ class Map:
 
 
 Term: TypeAlias = (
-    "bool | int | float | bytes | Atom | Pid | Port | Reference | Fun | Export | BitString"
-    " | ImproperList | Record | Map | tuple[Term, ...] | list[Term] | dict[Term, Term] | None"
+    bool
+    | int
+    | float
+    | bytes
+    | Atom
+    | Pid
+    | Port
+    | Reference
+    | Fun
+    | Export
+    | BitString
+    | ImproperList
+    | Record
+    | Map
+    | tuple["Term", ...]
+    | list["Term"]
+    | dict["Term", "Term"]
+    | None
 )
 """What decoding gives."""
 
 Encodable: TypeAlias = (
-    "bool | int | float | bytes | bytearray | memoryview | str | Atom | Pid | Port | Reference"
-    " | Fun | Export | BitString | ImproperList | Record | Map"
-    " | tuple[Any, ...] | list[Any] | dict[Any, Any] | None"
+    Term | str | bytearray | memoryview | tuple[Any, ...] | list[Any] | dict[Any, Any]
 )
 """What encoding takes. Element types are open: list and dict are invariant for a type checker."""
 

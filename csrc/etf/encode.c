@@ -133,9 +133,7 @@ static int begin_list(struct walk *w, PyObject *list) {
     return push(w, LIST, list, count) == NULL ? -1 : 0;
 }
 
-static int field_is_forged(PyObject *term) {
-    return rb_encode_error("field", PyUnicode_FromString(Py_TYPE(term)->tp_name));
-}
+static int field_is_forged(PyObject *term) { return rb_refused("field", term); }
 
 static int begin_improper(struct walk *w, PyObject *term) {
     PyObject *elements = *rb_slot(&rb_terms.improper, term, IMPROPER_ELEMENTS);
@@ -162,8 +160,7 @@ static int begin_map(struct walk *w, PyObject *entries, enum kind kind) {
 
 static int begin_record(struct walk *w, PyObject *term) {
     const struct rb_type *t = &rb_terms.record;
-    if (!w->out->record_ok)
-        return rb_encode_error("record", PyUnicode_FromString(Py_TYPE(term)->tp_name));
+    if (!w->out->record_ok) return rb_refused("record", term);
     PyObject *fields = *rb_slot(t, term, RECORD_FIELDS), *values = *rb_slot(t, term, RECORD_VALUES);
     PyObject *flags = *rb_slot(t, term, RECORD_FLAGS);
     if (fields == NULL || values == NULL || flags == NULL || !PyTuple_CheckExact(fields) ||
@@ -384,7 +381,7 @@ static int write_elements(struct walk *w, struct frame *f, PyObject **inner) {
         }
     }
 changed:
-    return rb_encode_error("changed", PyUnicode_FromString(Py_TYPE(f->object)->tp_name));
+    return rb_refused("changed", f->object);
 }
 
 static int write_term(struct rb_writer *out, PyObject *term) {

@@ -91,6 +91,8 @@ int rb_limits_read(PyObject *limits, struct rb_limits *out);
  * by Py_None), and return NULL or -1. */
 PyObject *rb_decode_error(const char *rule, Py_ssize_t offset, PyObject *value);
 int rb_encode_error(const char *rule, PyObject *value);
+/* The same with the name of the term's type as the value. */
+int rb_refused(const char *rule, PyObject *term);
 
 /* ---- big-endian bytes */
 

@@ -35,8 +35,8 @@ int rb_writer_grow(struct rb_writer *w, size_t size) {
     return 0;
 }
 
-static int refused(const char *rule, PyObject *term) {
-    return rb_encode_error(rule, PyUnicode_FromString(Py_TYPE(term)->tp_name));
+int rb_refused(const char *rule, PyObject *term) {
+    return rb_encode_error(rule, PyType_GetName(Py_TYPE(term)));
 }
 
 static int write_tag(struct rb_writer *w, unsigned char tag) {
@@ -167,7 +167,7 @@ static int write_memoryview(struct rb_writer *w, PyObject *term) {
     if (PyObject_GetBuffer(term, &view, PyBUF_SIMPLE) < 0) {
         if (!PyErr_ExceptionMatches(PyExc_BufferError)) return -1;
         PyErr_Clear();
-        return refused("buffer", term);
+        return rb_refused("buffer", term);
     }
     int result = write_binary(w, view.buf, view.len);
     PyBuffer_Release(&view);
@@ -182,7 +182,7 @@ static PyObject *slot(const struct rb_type *t, PyObject *o, int index) {
 
 static int field_is_forged(PyObject *term) {
     PyErr_Clear();
-    return refused("field", term);
+    return rb_refused("field", term);
 }
 
 static int get_unsigned(PyObject *number, uint64_t max, uint64_t *out) {
@@ -352,7 +352,7 @@ int rb_write_leaf(struct rb_writer *w, PyObject *term) {
     } else if (PyMemoryView_Check(term)) {
         result = write_memoryview(w, term);
     } else {
-        result = refused("type", term);
+        result = rb_refused("type", term);
     }
     return result < 0 ? -1 : 1;
 }
