@@ -40,6 +40,7 @@ class EpmdClient:
     port: int = epmd.DEFAULT_PORT
     host: str = "127.0.0.1"
     start_if_absent: bool = True
+    retry_s: float = RETRY_S
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
 
     @classmethod
@@ -70,7 +71,7 @@ class EpmdClient:
         """Hold the name `alive` for a listener on `port` while the block runs; yields our creation.
 
         Starts one task, ended with the block: it keeps the socket open and never writes to it (any
-        byte would unregister us), and registers again every RETRY_S when epmd goes away. As in OTP
+        byte would unregister us), and registers again every `retry_s` when epmd goes away. As in OTP
         the creation of the first registration stays ours for life.
         Raises NameTaken, EpmdError.
         """
@@ -96,7 +97,7 @@ class EpmdClient:
             try:
                 stream, _ = await self._register(alive, port)
             except (EpmdError, RemoteProtocolError, OSError, trio.TooSlowError):
-                await trio.sleep(RETRY_S)
+                await trio.sleep(self.retry_s)
             else:
                 return stream
 
