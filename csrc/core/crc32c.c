@@ -1,10 +1,12 @@
-/* crc32c.c: CRC-32C by table (eight bytes a step) and by the CPU's instruction (three streams a step).
+/* crc32c.c: CRC-32C by table (eight bytes a step) and by the CPU's instruction (three streams a
+ * step).
  *
- * The instruction has a latency of three cycles and a throughput of one a cycle, so one stream uses a third of the unit.
- * Long inputs are therefore cut into three equal runs that are summed side by side and joined at the end: the CRC register
- * after a run of n zero bytes is a linear map of the register before it, and this map, as four tables of 256 words, moves
- * the first run's register past the second run (Mark Adler, crc32c.c, 2013). Two run lengths: a long one whose joining
- * costs nothing and a short one that still serves a kibibyte. */
+ * The instruction has a latency of three cycles and a throughput of one a cycle, so one stream uses
+ * a third of the unit. Long inputs are therefore cut into three equal runs that are summed side by
+ * side and joined at the end: the CRC register after a run of n zero bytes is a linear map of the
+ * register before it, and this map, as four tables of 256 words, moves the first run's register
+ * past the second run (Mark Adler, crc32c.c, 2013). Two run lengths: a long one whose joining costs
+ * nothing and a short one that still serves a kibibyte. */
 #define _GNU_SOURCE
 #include "ringbridge/crc32c.h"
 
@@ -27,11 +29,12 @@ enum { POLYNOMIAL_BITS = 32, LONG_RUN = 4096, SHORT_RUN = 256 };
 static const uint32_t polynomial = 0x82f63b78u;
 
 static uint32_t byte_tables[8][256]; /* [k][b]: register after byte b and k zero bytes */
-static uint32_t past_long[4][256];   /* register after LONG_RUN zero bytes, by the register's bytes */
+static uint32_t past_long[4][256]; /* register after LONG_RUN zero bytes, by the register's bytes */
 static uint32_t past_short[4][256];
 static int hardware;
 static pthread_once_t prepared = PTHREAD_ONCE_INIT;
-static int ready; /* C0: set with release by prepare(), read with acquire in ensure(): who sees 1 sees the tables */
+static int ready; /* C0: set with release by prepare(), read with acquire in ensure(): who sees 1
+                     sees the tables */
 
 static uint64_t load64(const uint8_t *p) {
     uint64_t v;
@@ -39,7 +42,8 @@ static uint64_t load64(const uint8_t *p) {
     return v;
 }
 
-/* A linear map of the register is a matrix over GF(2): 32 columns, the images of its single bits. */
+/* A linear map of the register is a matrix over GF(2): 32 columns, the images of its single
+ * bits. */
 static uint32_t apply(const uint32_t *matrix, uint32_t vector) {
     uint32_t sum = 0;
     for (; vector; vector >>= 1, matrix++)
@@ -54,7 +58,8 @@ static void square(uint32_t *out, const uint32_t *matrix) {
 /* Tables of "the register after `bytes` zero bytes"; bytes is a power of two. */
 static void prepare_past(uint32_t tables[4][256], uint32_t bytes) {
     uint32_t one[POLYNOMIAL_BITS], two[POLYNOMIAL_BITS];
-    one[0] = polynomial; /* one zero bit: shift right, the bit that falls out brings the polynomial in */
+    one[0] =
+        polynomial; /* one zero bit: shift right, the bit that falls out brings the polynomial in */
     for (int i = 1; i < POLYNOMIAL_BITS; i++) one[i] = 1u << (i - 1);
     for (uint32_t bits = 1; bits < bytes * 8; bits *= 2) {
         square(two, one);
@@ -103,8 +108,9 @@ uint32_t rb_crc32c_table(uint32_t crc, const void *data, size_t size) {
     crc = ~crc;
     for (; size >= 8; size -= 8, p += 8) {
         uint64_t v = load64(p) ^ crc;
-        crc = byte_tables[7][v & 0xff] ^ byte_tables[6][v >> 8 & 0xff] ^ byte_tables[5][v >> 16 & 0xff] ^
-              byte_tables[4][v >> 24 & 0xff] ^ byte_tables[3][v >> 32 & 0xff] ^ byte_tables[2][v >> 40 & 0xff] ^
+        crc = byte_tables[7][v & 0xff] ^ byte_tables[6][v >> 8 & 0xff] ^
+              byte_tables[5][v >> 16 & 0xff] ^ byte_tables[4][v >> 24 & 0xff] ^
+              byte_tables[3][v >> 32 & 0xff] ^ byte_tables[2][v >> 40 & 0xff] ^
               byte_tables[1][v >> 48 & 0xff] ^ byte_tables[0][v >> 56];
     }
     for (; size; size--) crc = byte_tables[0][(crc ^ *p++) & 0xff] ^ (crc >> 8);
@@ -130,11 +136,13 @@ static inline uint32_t STEP1(uint32_t crc, uint8_t v) {
 #endif
 
 static inline uint32_t past(uint32_t tables[4][256], uint32_t crc) {
-    return tables[0][crc & 0xff] ^ tables[1][crc >> 8 & 0xff] ^ tables[2][crc >> 16 & 0xff] ^ tables[3][crc >> 24];
+    return tables[0][crc & 0xff] ^ tables[1][crc >> 8 & 0xff] ^ tables[2][crc >> 16 & 0xff] ^
+           tables[3][crc >> 24];
 }
 
 /* Three neighbouring runs of `run` bytes (a multiple of 8) from p on. */
-RB_CRC_TARGET static inline uint32_t three_runs(uint32_t crc, const uint8_t *p, size_t run, uint32_t tables[4][256]) {
+RB_CRC_TARGET static inline uint32_t three_runs(uint32_t crc, const uint8_t *p, size_t run,
+                                                uint32_t tables[4][256]) {
     uint32_t second = 0, third = 0;
     for (const uint8_t *end = p + run; p < end; p += 8) {
         crc = STEP8(crc, load64(p));
@@ -149,7 +157,8 @@ RB_CRC_TARGET uint32_t rb_crc32c_hardware(uint32_t crc, const void *data, size_t
     const uint8_t *p = data;
     ensure();
     crc = ~crc;
-    for (; size >= 3 * LONG_RUN; size -= 3 * LONG_RUN, p += 3 * LONG_RUN) crc = three_runs(crc, p, LONG_RUN, past_long);
+    for (; size >= 3 * LONG_RUN; size -= 3 * LONG_RUN, p += 3 * LONG_RUN)
+        crc = three_runs(crc, p, LONG_RUN, past_long);
     for (; size >= 3 * SHORT_RUN; size -= 3 * SHORT_RUN, p += 3 * SHORT_RUN)
         crc = three_runs(crc, p, SHORT_RUN, past_short);
     for (; size >= 8; size -= 8, p += 8) crc = STEP8(crc, load64(p));
@@ -171,5 +180,6 @@ int rb_crc32c_has_hardware(void) {
 }
 
 uint32_t rb_crc32c(uint32_t crc, const void *data, size_t size) {
-    return rb_crc32c_has_hardware() ? rb_crc32c_hardware(crc, data, size) : rb_crc32c_table(crc, data, size);
+    return rb_crc32c_has_hardware() ? rb_crc32c_hardware(crc, data, size)
+                                    : rb_crc32c_table(crc, data, size);
 }

@@ -11,8 +11,8 @@ RB_ASSERT_AT(struct rb_completion, crc, CRC_AT);
 RB_ASSERT_AT(struct rb_request, body, HEAD_BYTES);
 RB_ASSERT_AT(struct rb_completion, body, HEAD_BYTES);
 
-static uint32_t envelope_crc(const void *envelope, const uint8_t *body, const void *payload, uint32_t payload_bytes,
-                             uint64_t features) {
+static uint32_t envelope_crc(const void *envelope, const uint8_t *body, const void *payload,
+                             uint32_t payload_bytes, uint64_t features) {
     uint8_t head[HEAD_BYTES];
     uint32_t crc;
 
@@ -22,7 +22,8 @@ static uint32_t envelope_crc(const void *envelope, const uint8_t *body, const vo
     crc = rb_crc32c(0, head, sizeof head);
     if (!(features & RB_FEATURE_CRC_PAYLOAD)) return crc;
     if (payload == NULL) {
-        /* Inline. The length may come from the other side and be unchecked yet: never past the envelope. */
+        /* Inline. The length may come from the other side and be unchecked yet: never past the
+         * envelope. */
         payload = body;
         if (payload_bytes > RB_INLINE_BYTES_MAX) payload_bytes = RB_INLINE_BYTES_MAX;
     }

@@ -1,4 +1,5 @@
-/* gate.c: waiting and waking by futex, eventfd or signal (gate.h has the protocol and the labels). */
+/* gate.c: waiting and waking by futex, eventfd or signal (gate.h has the protocol and the
+ * labels). */
 #define _GNU_SOURCE
 #include "ringbridge/gate.h"
 
@@ -25,15 +26,16 @@ enum {
     SEQUENCE_SHIFT = 2,
     WAY_MASK = 3,
     NS_PER_S = 1000000000,
-    /* A park that was answered within this time would better have been a spin: a wake-up across cores takes about as long. */
+    /* A park that was answered within this time would better have been a spin: a wake-up across
+       cores takes about as long. */
     SHORT_WAIT_NS = 50000,
-    /* A signal goes to the whole process. If some thread of it does not block the signal, the kernel may drop it, so a wait
-     * for one never trusts it for longer than this. */
+    /* A signal goes to the whole process. If some thread of it does not block the signal, the
+     * kernel may drop it, so a wait for one never trusts it for longer than this. */
     SIGNAL_SLICE_NS = 100000000,
 };
 
-/* Set once a futex was refused in this process (a seccomp filter): not asked again. Relaxed: a hint, each thread may find out
- * by itself. */
+/* Set once a futex was refused in this process (a seccomp filter): not asked again. Relaxed: a
+ * hint, each thread may find out by itself. */
 static int futex_refused;
 
 static int64_t now_ns(void) {
@@ -47,15 +49,18 @@ static struct timespec to_timespec(int64_t ns) {
     return (struct timespec){.tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S)};
 }
 
-/* --- the waker ------------------------------------------------------------------------------------------------------- */
+/* --- the waker ------------------------------------------------------------------------------- */
 
-void rb_gate_waker_init(struct rb_gate_waker *w, const uint32_t *park, uint32_t *doorbell, int eventfd, int pidfd) {
+void rb_gate_waker_init(struct rb_gate_waker *w, const uint32_t *park, uint32_t *doorbell,
+                        int eventfd, int pidfd) {
     /* woken 0 is "awake in round 0", which no parking has: sequences begin with 1. */
-    *w = (struct rb_gate_waker){.park = park, .doorbell = doorbell, .eventfd = eventfd, .pidfd = pidfd};
+    *w = (struct rb_gate_waker){
+        .park = park, .doorbell = doorbell, .eventfd = eventfd, .pidfd = pidfd};
 }
 
-/* The flags of an eventfd's description are shared with the other side, which could clear O_NONBLOCK and fill the count up;
- * so ask before writing. A full count is a bell that still rings. */
+/* The flags of an eventfd's description are shared with the other side, which could clear
+ * O_NONBLOCK and fill the count up; so ask before writing. A full count is a bell that still
+ * rings. */
 static void eventfd_bump(int fd) {
     struct pollfd p = {.fd = fd, .events = POLLOUT};
     uint64_t one = 1;
@@ -65,14 +70,16 @@ static void eventfd_bump(int fd) {
 }
 
 int rb_gate_ring_slow(struct rb_gate_waker *w, uint32_t park) {
-    /* G2: pairs with G3 in rb_gate_announce() and with the kernel's comparison in FUTEX_WAIT: a waiter that read the doorbell
-     * before this store and sleeps after it is sent back at once. The word is read relaxed: only we write it. */
+    /* G2: pairs with G3 in rb_gate_announce() and with the kernel's comparison in FUTEX_WAIT: a
+     * waiter that read the doorbell before this store and sleeps after it is sent back at once. The
+     * word is read relaxed: only we write it. */
     rb_store_release(w->doorbell, rb_load_relaxed(w->doorbell) + 1);
     w->woken = park;
     w->wakes++;
     switch (park & WAY_MASK) {
     case RB_PARK_FUTEX:
-        syscall(SYS_futex, w->doorbell, FUTEX_WAKE, 1, NULL, NULL, 0); /* shared between processes: not PRIVATE */
+        syscall(SYS_futex, w->doorbell, FUTEX_WAKE, 1, NULL, NULL,
+                0); /* shared between processes: not PRIVATE */
         break;
     case RB_PARK_EVENTFD:
         if (w->eventfd >= 0) eventfd_bump(w->eventfd);
@@ -80,44 +87,50 @@ int rb_gate_ring_slow(struct rb_gate_waker *w, uint32_t park) {
     case RB_PARK_SIGNAL:
         if (w->pidfd >= 0) syscall(SYS_pidfd_send_signal, w->pidfd, RB_WAKE_SIGNAL, NULL, 0);
         break;
-    default:
-        break;
+    default: break;
     }
     return 1;
 }
 
-/* --- the waiter ------------------------------------------------------------------------------------------------------ */
+/* --- the waiter ------------------------------------------------------------------------------ */
 
-void rb_gate_waiter_init(struct rb_gate_waiter *w, uint32_t *park, const uint32_t *doorbell, int eventfd,
-                         uint32_t spin_max) {
-    *w = (struct rb_gate_waiter){
-        .park = park, .doorbell = doorbell, .eventfd = eventfd, .spin = spin_max / 2, .spin_max = spin_max};
+void rb_gate_waiter_init(struct rb_gate_waiter *w, uint32_t *park, const uint32_t *doorbell,
+                         int eventfd, uint32_t spin_max) {
+    *w = (struct rb_gate_waiter){.park = park,
+                                 .doorbell = doorbell,
+                                 .eventfd = eventfd,
+                                 .spin = spin_max / 2,
+                                 .spin_max = spin_max};
 }
 
 uint32_t rb_gate_announce(struct rb_gate_waiter *w, uint32_t how) {
-    /* G3: before G4, which is a release as well as seq_cst and so keeps this load above it. A bell rung for this parking comes
-     * after G4 and is therefore not in `bell`: pairs with G2. */
+    /* G3: before G4, which is a release as well as seq_cst and so keeps this load above it. A bell
+     * rung for this parking comes after G4 and is therefore not in `bell`: pairs with G2. */
     uint32_t bell = rb_load_acquire(w->doorbell);
-    /* A new sequence for each parking: the waker rings once a parking, so a second sleep needs a second announcement. Thirty
-     * bits: a stale `woken` could only match after 2^30 parkings of which none was woken. */
+    /* A new sequence for each parking: the waker rings once a parking, so a second sleep needs a
+     * second announcement. Thirty bits: a stale `woken` could only match after 2^30 parkings of
+     * which none was woken. */
     w->sequence++;
-    /* G4: pairs with G1 in rb_gate_ring(). seq_cst with the look G5 that follows: either the waker sees the parking or our look
-     * sees its position. */
+    /* G4: pairs with G1 in rb_gate_ring(). seq_cst with the look G5 that follows: either the waker
+     * sees the parking or our look sees its position. */
     rb_store_seq_cst(w->park, w->sequence << SEQUENCE_SHIFT | how);
     return bell;
 }
 
 void rb_gate_retract(struct rb_gate_waiter *w) {
-    /* G6: relaxed: a waker that still sees the parking rings for nothing, which every wait absorbs. */
+    /* G6: relaxed: a waker that still sees the parking rings for nothing, which every wait
+     * absorbs. */
     rb_store_relaxed(w->park, w->sequence << SEQUENCE_SHIFT | RB_PARK_AWAKE);
 }
 
-/* The three sleeps. Each returns 0 when there may be news (or not: spurious), -ETIMEDOUT at `deadline`, or -ENOSYS when this
- * way is not to be had. deadline: CLOCK_MONOTONIC in ns, negative for none. */
+/* The three sleeps. Each returns 0 when there may be news (or not: spurious), -ETIMEDOUT at
+ * `deadline`, or -ENOSYS when this way is not to be had. deadline: CLOCK_MONOTONIC in ns, negative
+ * for none. */
 
 static int sleep_futex(struct rb_gate_waiter *w, uint32_t bell, int64_t deadline) {
     struct timespec until = to_timespec(deadline);
-    /* FUTEX_WAIT needs only read access: the doorbell lies in the other side's memory, and the key is the file's inode. */
+    /* FUTEX_WAIT needs only read access: the doorbell lies in the other side's memory, and the key
+     * is the file's inode. */
     if (syscall(SYS_futex, w->doorbell, FUTEX_WAIT_BITSET, bell, deadline < 0 ? NULL : &until, NULL,
                 FUTEX_BITSET_MATCH_ANY) == 0)
         return 0;
@@ -128,7 +141,8 @@ static int sleep_futex(struct rb_gate_waiter *w, uint32_t bell, int64_t deadline
 static void eventfd_drain(int fd) {
     uint64_t count;
     struct iovec into = {.iov_base = &count, .iov_len = sizeof count};
-    /* RWF_NOWAIT and not O_NONBLOCK: the description's flags are shared with the other side. (eventfd: Linux 5.8.) */
+    /* RWF_NOWAIT and not O_NONBLOCK: the description's flags are shared with the other side.
+     * (eventfd: Linux 5.8.) */
     while (preadv2(fd, &into, 1, -1, RWF_NOWAIT) < 0 && errno == EINTR) {
     }
 }
@@ -173,19 +187,21 @@ static int sleep_by(struct rb_gate_waiter *w, uint32_t how, uint32_t bell, int64
     }
 }
 
-/* Parks by `how` until ready() or the deadline. Returns ready()'s value, 0 at the deadline; *refused is set, and 0 returned,
- * when this way is not to be had. */
-static int park(struct rb_gate_waiter *w, uint32_t how, int (*ready)(void *arg), void *arg, int64_t deadline,
-                int *refused) {
+/* Parks by `how` until ready() or the deadline. Returns ready()'s value, 0 at the deadline;
+ * *refused is set, and 0 returned, when this way is not to be had. */
+static int park(struct rb_gate_waiter *w, uint32_t how, int (*ready)(void *arg), void *arg,
+                int64_t deadline, int *refused) {
     for (;;) {
         uint32_t bell = rb_gate_announce(w, how);
-        /* G5: the second look. ready() must load the position seq_cst (rb_ring_available() does): a plain acquire load may be
-         * performed before G4 is visible, and then both sides could miss each other. */
+        /* G5: the second look. ready() must load the position seq_cst (rb_ring_available() does): a
+         * plain acquire load may be performed before G4 is visible, and then both sides could miss
+         * each other. */
         int found = ready(arg), slept = 0;
         if (!found) {
             slept = sleep_by(w, how, bell, deadline);
             if (slept != -ENOSYS) w->last = how;
-            found = ready(arg); /* at the deadline too: what came at the last moment is not left lying */
+            found = ready(
+                arg); /* at the deadline too: what came at the last moment is not left lying */
         }
         rb_gate_retract(w);
         *refused = slept == -ENOSYS;
@@ -193,7 +209,8 @@ static int park(struct rb_gate_waiter *w, uint32_t how, int (*ready)(void *arg),
     }
 }
 
-/* A signal that is not blocked would be taken away (it is ignored by default) before sigtimedwait() could see it. */
+/* A signal that is not blocked would be taken away (it is ignored by default) before sigtimedwait()
+ * could see it. */
 static void block_wake_signal(void) {
     sigset_t only;
     sigemptyset(&only);
@@ -201,7 +218,8 @@ static void block_wake_signal(void) {
     pthread_sigmask(SIG_BLOCK, &only, NULL);
 }
 
-int rb_gate_wait_by(struct rb_gate_waiter *w, uint32_t how, int (*ready)(void *arg), void *arg, int64_t timeout_ns) {
+int rb_gate_wait_by(struct rb_gate_waiter *w, uint32_t how, int (*ready)(void *arg), void *arg,
+                    int64_t timeout_ns) {
     int found = ready(arg), refused = 0;
     if (found || timeout_ns == 0) return found;
     if (how != RB_PARK_FUTEX && how != RB_PARK_EVENTFD && how != RB_PARK_SIGNAL) return -EINVAL;
@@ -210,7 +228,8 @@ int rb_gate_wait_by(struct rb_gate_waiter *w, uint32_t how, int (*ready)(void *a
     return refused && !found ? -ENOSYS : found;
 }
 
-/* Returns ready()'s value, or 0 when the budget is used up. A hit draws the budget towards twice of what it took. */
+/* Returns ready()'s value, or 0 when the budget is used up. A hit draws the budget towards twice of
+ * what it took. */
 static int spin(struct rb_gate_waiter *w, int (*ready)(void *arg), void *arg) {
     for (uint32_t i = 0; i < w->spin; i++) {
         int found;
@@ -227,7 +246,8 @@ static int spin(struct rb_gate_waiter *w, int (*ready)(void *arg), void *arg) {
     return 0;
 }
 
-/* A long park means that the spin before it was wasted; a short one, that a little more of it would have been enough. */
+/* A long park means that the spin before it was wasted; a short one, that a little more of it would
+ * have been enough. */
 static void adapt_to_park(struct rb_gate_waiter *w, int64_t parked_ns) {
     if (parked_ns > SHORT_WAIT_NS) {
         w->spin /= 2;
@@ -247,7 +267,8 @@ int rb_gate_wait(struct rb_gate_waiter *w, int (*ready)(void *arg), void *arg, i
     }
     found = spin(w, ready, arg);
     if (found) return found;
-    begin = now_ns(); /* the spin is not counted: it is shorter than the clock's meaning of a timeout */
+    begin =
+        now_ns(); /* the spin is not counted: it is shorter than the clock's meaning of a timeout */
     deadline = timeout_ns < 0 ? -1 : begin + timeout_ns;
     refused = rb_load_relaxed(&futex_refused);
     if (!refused) {

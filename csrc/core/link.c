@@ -23,7 +23,8 @@ static int fresh_nonce(uint64_t *nonce) {
     return 0;
 }
 
-static struct rb_relay_header header_of(const struct rb_link *link, const struct rb_link_parts *parts, uint64_t pool) {
+static struct rb_relay_header header_of(const struct rb_link *link,
+                                        const struct rb_link_parts *parts, uint64_t pool) {
     const struct rb_link_config *c = &link->config;
     struct rb_relay_header h = {
         .magic = RB_RELAY_MAGIC,
@@ -49,7 +50,8 @@ static struct rb_relay_header header_of(const struct rb_link *link, const struct
 }
 
 /* The relay side: memory, header, guards, rings in place, then the seals. */
-static int make_relay_side(struct rb_link *link, const struct rb_link_parts *parts, uint64_t pool_bytes) {
+static int make_relay_side(struct rb_link *link, const struct rb_link_parts *parts,
+                           uint64_t pool_bytes) {
     struct rb_relay_header header = header_of(link, parts, pool_bytes);
     struct rb_guard guards[RB_GUARDS_MAX];
     uint64_t bytes = parts->relay_side_bytes;
@@ -63,8 +65,10 @@ static int make_relay_side(struct rb_link *link, const struct rb_link_parts *par
     failed = rb_memory_guard(base, guards, rb_link_relay_guards(parts, guards));
     if (failed) goto fail_map;
     rb_memory_populate(base + RB_AT_POSITIONS, RB_PAGE_BYTES);
-    rb_memory_populate(base + parts->requests_at, parts->cancels_at - parts->requests_at - RB_PAGE_BYTES);
-    rb_memory_populate(base + parts->cancels_at, parts->givebacks_at - parts->cancels_at - RB_PAGE_BYTES);
+    rb_memory_populate(base + parts->requests_at,
+                       parts->cancels_at - parts->requests_at - RB_PAGE_BYTES);
+    rb_memory_populate(base + parts->cancels_at,
+                       parts->givebacks_at - parts->cancels_at - RB_PAGE_BYTES);
     rb_memory_populate(base + parts->givebacks_at, bytes - parts->givebacks_at - RB_PAGE_BYTES);
     failed = rb_memory_seal(fd, 1);
     if (failed < 0) goto fail_map;
@@ -81,7 +85,8 @@ fail_fd:
     return failed;
 }
 
-/* The worker side: the relay never writes it, so it has only a read-only mapping; the worker brings its pages in. */
+/* The worker side: the relay never writes it, so it has only a read-only mapping; the worker brings
+ * its pages in. */
 static int make_worker_side(struct rb_link *link, const struct rb_link_parts *parts) {
     struct rb_guard guards[RB_GUARDS_MAX];
     uint64_t bytes = parts->worker_side_bytes;
@@ -121,18 +126,24 @@ static void point(struct rb_link *link, const struct rb_link_parts *parts) {
     link->completions = (const void *)(link->worker_side + parts->completions_at);
     link->results = link->worker_side + parts->results_at;
 
-    link->request_ring = (struct rb_ring_producer){
-        .shared_tail = &link->ours->request_tail, .shared_head = &link->theirs->request_head, .slots = slots};
-    link->completion_ring = (struct rb_ring_consumer){
-        .shared_head = &link->ours->completion_head, .shared_tail = &link->theirs->completion_tail, .slots = slots};
-    link->giveback_ring = (struct rb_ring_producer){
-        .shared_tail = &link->ours->giveback_tail, .shared_head = &link->theirs->giveback_head, .slots = blocks};
-    rb_gate_waker_init(&link->waker, &link->theirs->park, &link->ours->doorbell, link->fds.wake_worker, -1);
+    link->request_ring = (struct rb_ring_producer){.shared_tail = &link->ours->request_tail,
+                                                   .shared_head = &link->theirs->request_head,
+                                                   .slots = slots};
+    link->completion_ring = (struct rb_ring_consumer){.shared_head = &link->ours->completion_head,
+                                                      .shared_tail = &link->theirs->completion_tail,
+                                                      .slots = slots};
+    link->giveback_ring = (struct rb_ring_producer){.shared_tail = &link->ours->giveback_tail,
+                                                    .shared_head = &link->theirs->giveback_head,
+                                                    .slots = blocks};
+    rb_gate_waker_init(&link->waker, &link->theirs->park, &link->ours->doorbell,
+                       link->fds.wake_worker, -1);
     /* The relay waits on sockets and the clock too, so it never spins here. */
-    rb_gate_waiter_init(&link->waiter, &link->ours->park, &link->theirs->doorbell, link->fds.wake_relay, 0);
+    rb_gate_waiter_init(&link->waiter, &link->ours->park, &link->theirs->doorbell,
+                        link->fds.wake_relay, 0);
 }
 
-int rb_link_create(struct rb_link *link, const struct rb_link_config *config, const struct rb_pool *pool) {
+int rb_link_create(struct rb_link *link, const struct rb_link_config *config,
+                   const struct rb_pool *pool) {
     struct rb_link made = {.config = *config, .fds = {-1, -1, -1, -1, -1}};
     struct rb_link_parts parts;
     int failed;
@@ -178,9 +189,10 @@ void rb_link_close(struct rb_link *link) {
     close_once(&link->fds.wake_relay);
 }
 
-/* --- hello ------------------------------------------------------------------------------------------------------------- */
+/* --- hello ----------------------------------------------------------------------------------- */
 
-/* The worker's text fields are shown to people, so they are checked like any other input: NUL-terminated, printable. */
+/* The worker's text fields are shown to people, so they are checked like any other input:
+ * NUL-terminated, printable. */
 static int text_is_clean(const uint8_t *text, size_t bytes) {
     size_t i = 0;
     for (; i < bytes && text[i]; i++)
@@ -191,28 +203,36 @@ static int text_is_clean(const uint8_t *text, size_t bytes) {
 /* The rule that a ready worker's hello breaks, or NULL. */
 static const char *broken_rule(const struct rb_link *link, const struct rb_worker_header *h) {
     if (h->nonce != link->nonce) return "the hello does not echo this link's nonce";
-    if (h->features & ~link->config.features) return "the hello takes features that were not offered";
+    if (h->features & ~link->config.features)
+        return "the hello takes features that were not offered";
     if (h->pid == 0) return "the hello names no pid";
-    if (!text_is_clean(h->kit, sizeof h->kit)) return "the kit's name is not printable, NUL-terminated text";
-    if (!text_is_clean(h->role, sizeof h->role)) return "the role's name is not printable, NUL-terminated text";
+    if (!text_is_clean(h->kit, sizeof h->kit))
+        return "the kit's name is not printable, NUL-terminated text";
+    if (!text_is_clean(h->role, sizeof h->role))
+        return "the role's name is not printable, NUL-terminated text";
     return NULL;
 }
 
-int rb_link_hello(const struct rb_link *link, struct rb_worker_header *copy, char *why, uint64_t why_bytes) {
-    /* H1: pairs with H0 in rb_link_greet(): who sees READY sees the other fields. seq_cst as a gate's look (G5). */
+int rb_link_hello(const struct rb_link *link, struct rb_worker_header *copy, char *why,
+                  uint64_t why_bytes) {
+    /* H1: pairs with H0 in rb_link_greet(): who sees READY sees the other fields. seq_cst as a
+     * gate's look (G5). */
     uint32_t hello = rb_load_seq_cst(&link->hello->hello);
     struct rb_worker_header h;
     const char *rule;
 
     if (hello == RB_HELLO_NONE) return 0;
-    memcpy(&h, link->hello, sizeof h); /* private from here on, whatever the worker goes on to write */
+    memcpy(&h, link->hello,
+           sizeof h); /* private from here on, whatever the worker goes on to write */
     h.hello = hello;
     if (h.magic != RB_WORKER_MAGIC) {
-        snprintf(why, (size_t)why_bytes, "the worker's header begins with %016llx, which is no worker's magic",
+        snprintf(why, (size_t)why_bytes,
+                 "the worker's header begins with %016llx, which is no worker's magic",
                  (unsigned long long)h.magic);
         return -EPROTO;
     }
-    if (h.version != RB_LAYOUT_VERSION || memcmp(h.digest, RB_LAYOUT_DIGEST_BYTES, sizeof h.digest) != 0) {
+    if (h.version != RB_LAYOUT_VERSION ||
+        memcmp(h.digest, RB_LAYOUT_DIGEST_BYTES, sizeof h.digest) != 0) {
         rb_link_mismatch("the worker", h.version, h.digest, "the bridge", why, why_bytes);
         return -EPROTO;
     }

@@ -1,4 +1,5 @@
-/* link_parts.c: where each part of a link lies. The relay lays a link out with it, the worker checks the header against it. */
+/* link_parts.c: where each part of a link lies. The relay lays a link out with it, the worker
+ * checks the header against it. */
 #include <errno.h>
 #include <stdio.h>
 
@@ -12,9 +13,7 @@ enum {
 static const uint64_t result_bytes_max = UINT64_C(1) << 40;
 static const uint64_t result_blocks_max = UINT64_C(1) << 20; /* a give-back ring of 8 MiB */
 
-static int power_of_two(uint64_t n) {
-    return n != 0 && (n & (n - 1)) == 0;
-}
+static int power_of_two(uint64_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
 static uint64_t whole_pages(uint64_t bytes) {
     return (bytes + RB_PAGE_BYTES - 1) / RB_PAGE_BYTES * RB_PAGE_BYTES;
@@ -25,7 +24,8 @@ static uint64_t after(uint64_t at, uint64_t bytes) {
     return at + whole_pages(bytes) + RB_PAGE_BYTES;
 }
 
-int rb_link_parts(struct rb_link_parts *parts, uint32_t slots, uint32_t result_block_bytes, uint64_t result_bytes) {
+int rb_link_parts(struct rb_link_parts *parts, uint32_t slots, uint32_t result_block_bytes,
+                  uint64_t result_bytes) {
     struct rb_link_parts p;
     uint64_t blocks;
 
@@ -47,7 +47,8 @@ int rb_link_parts(struct rb_link_parts *parts, uint32_t slots, uint32_t result_b
     return 0;
 }
 
-/* Every part is followed by one guard page, the last one too: `begins` are the offsets of the parts after the first. */
+/* Every part is followed by one guard page, the last one too: `begins` are the offsets of the parts
+ * after the first. */
 static int guards_before(const uint64_t *begins, int count, struct rb_guard *guards) {
     for (int i = 0; i < count; i++)
         guards[i] = (struct rb_guard){.at = begins[i] - RB_PAGE_BYTES, .bytes = RB_PAGE_BYTES};
@@ -55,19 +56,22 @@ static int guards_before(const uint64_t *begins, int count, struct rb_guard *gua
 }
 
 int rb_link_relay_guards(const struct rb_link_parts *p, struct rb_guard *guards) {
-    const uint64_t begins[] = {RB_AT_POSITIONS, p->requests_at, p->cancels_at, p->givebacks_at, p->relay_side_bytes};
+    const uint64_t begins[] = {RB_AT_POSITIONS, p->requests_at, p->cancels_at, p->givebacks_at,
+                               p->relay_side_bytes};
     return guards_before(begins, sizeof begins / sizeof *begins, guards);
 }
 
 int rb_link_worker_guards(const struct rb_link_parts *p, struct rb_guard *guards) {
-    const uint64_t begins[] = {RB_AT_POSITIONS, p->completions_at, p->results_at, p->worker_side_bytes};
+    const uint64_t begins[] = {RB_AT_POSITIONS, p->completions_at, p->results_at,
+                               p->worker_side_bytes};
     return guards_before(begins, sizeof begins / sizeof *begins, guards);
 }
 
-void rb_link_mismatch(const char *stranger, uint32_t version, const uint8_t *digest, const char *self, char *why,
-                      uint64_t why_bytes) {
+void rb_link_mismatch(const char *stranger, uint32_t version, const uint8_t *digest,
+                      const char *self, char *why, uint64_t why_bytes) {
     char hex[2 * RB_LAYOUT_DIGEST_SIZE + 1];
     for (int i = 0; i < RB_LAYOUT_DIGEST_SIZE; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-    snprintf(why, (size_t)why_bytes, "%s was built for layout version %u, digest %s; %s has version %u, digest %s",
+    snprintf(why, (size_t)why_bytes,
+             "%s was built for layout version %u, digest %s; %s has version %u, digest %s",
              stranger, version, hex, self, RB_LAYOUT_VERSION, RB_LAYOUT_DIGEST_HEX);
 }

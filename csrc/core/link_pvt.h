@@ -1,4 +1,5 @@
-/* link_pvt.h: what the files of the link share: where the parts lie, and how memory is made, mapped and checked. */
+/* link_pvt.h: what the files of the link share: where the parts lie, and how memory is made, mapped
+ * and checked. */
 #ifndef RINGBRIDGE_LINK_PVT_H
 #define RINGBRIDGE_LINK_PVT_H
 
@@ -6,17 +7,20 @@
 
 #include "ringbridge/link.h"
 
-/* --- link_parts.c: where each part lies -------------------------------------------------------------------------------- */
+/* --- link_parts.c: where each part lies ------------------------------------------------------ */
 
 struct rb_link_parts {
     uint64_t requests_at, cancels_at, givebacks_at, relay_side_bytes;
     uint64_t completions_at, results_at, worker_side_bytes;
     uint64_t populated_results; /* bytes of the result region that are populated in advance */
 };
-/* The one place that knows the order of the parts. -EINVAL when a number breaks its rule (link.h, rb_link_config). */
-int rb_link_parts(struct rb_link_parts *parts, uint32_t slots, uint32_t result_block_bytes, uint64_t result_bytes);
+/* The one place that knows the order of the parts. -EINVAL when a number breaks its rule (link.h,
+ * rb_link_config). */
+int rb_link_parts(struct rb_link_parts *parts, uint32_t slots, uint32_t result_block_bytes,
+                  uint64_t result_bytes);
 
-/* Begin and length of each guard in one side, in order. Returns how many (at most RB_GUARDS_MAX). */
+/* Begin and length of each guard in one side, in order. Returns how many (at most
+ * RB_GUARDS_MAX). */
 enum { RB_GUARDS_MAX = 5 };
 struct rb_guard {
     uint64_t at, bytes;
@@ -24,15 +28,17 @@ struct rb_guard {
 int rb_link_relay_guards(const struct rb_link_parts *parts, struct rb_guard *guards);
 int rb_link_worker_guards(const struct rb_link_parts *parts, struct rb_guard *guards);
 
-/* Says that `stranger` has another layout than `self`, with both versions and both digests in hex. */
-void rb_link_mismatch(const char *stranger, uint32_t version, const uint8_t *digest, const char *self, char *why,
-                      uint64_t why_bytes);
+/* Says that `stranger` has another layout than `self`, with both versions and both digests in
+ * hex. */
+void rb_link_mismatch(const char *stranger, uint32_t version, const uint8_t *digest,
+                      const char *self, char *why, uint64_t why_bytes);
 
-/* --- link_memory.c: memfds, seals, mappings ------------------------------------------------------------------------------ */
+/* --- link_memory.c: memfds, seals, mappings -------------------------------------------------- */
 
 /* A close-on-exec memfd of `bytes` that may still be sealed, or a negative errno. */
 int rb_memory_create(const char *name, uint64_t bytes);
-/* Seals the size; and, with `read_only`, against any further writable mapping. Returns the seals in force or a negative errno. */
+/* Seals the size; and, with `read_only`, against any further writable mapping. Returns the seals in
+ * force or a negative errno. */
 int rb_memory_seal(int fd, int read_only);
 /* Size of a sealed memfd: -EPROTO unless its size can no longer change. */
 int64_t rb_memory_sealed_bytes(int fd);

@@ -16,7 +16,8 @@ static int refuse(char *why, uint64_t why_bytes, const char *rule) {
     return -EPROTO;
 }
 
-/* What a worker of any layout may write and the relay of any layout can read: the first 48 bytes (layout.toml). */
+/* What a worker of any layout may write and the relay of any layout can read: the first 48 bytes
+ * (layout.toml). */
 static void tell_refusal(const struct rb_link_fds *fds, uint64_t nonce) {
     struct rb_worker_header *hello;
     uint8_t *page;
@@ -36,29 +37,37 @@ static void tell_refusal(const struct rb_link_fds *fds, uint64_t nonce) {
     if (fds->wake_relay >= 0 && write(fds->wake_relay, &one, sizeof one) < 0) return;
 }
 
-/* The rule that a header of our own layout breaks, or NULL. `relay_bytes`, `worker_bytes`: what the descriptors really hold. */
-static const char *broken_rule(const struct rb_relay_header *h, const struct rb_link_parts *parts, int64_t relay_bytes,
-                               int64_t worker_bytes, int64_t pool_bytes) {
+/* The rule that a header of our own layout breaks, or NULL. `relay_bytes`, `worker_bytes`: what the
+ * descriptors really hold. */
+static const char *broken_rule(const struct rb_relay_header *h, const struct rb_link_parts *parts,
+                               int64_t relay_bytes, int64_t worker_bytes, int64_t pool_bytes) {
     if (h->nonce == 0) return "the link has no nonce";
-    if (h->features & ~features_known) return "the link asks for features that this worker does not know";
-    if (h->result_blocks != h->result_bytes / h->result_block_bytes) return "the number of result blocks does not fit";
+    if (h->features & ~features_known)
+        return "the link asks for features that this worker does not know";
+    if (h->result_blocks != h->result_bytes / h->result_block_bytes)
+        return "the number of result blocks does not fit";
     if (h->requests_at != parts->requests_at || h->cancels_at != parts->cancels_at ||
         h->givebacks_at != parts->givebacks_at || h->completions_at != parts->completions_at ||
         h->results_at != parts->results_at || h->relay_side_bytes != parts->relay_side_bytes ||
         h->worker_side_bytes != parts->worker_side_bytes)
         return "a part of the link is not where its sizes put it";
-    if (relay_bytes != (int64_t)h->relay_side_bytes) return "the relay side has another size than its header says";
-    if (worker_bytes != (int64_t)h->worker_side_bytes) return "the worker side has another size than the header says";
-    if (pool_bytes != (int64_t)h->pool_bytes) return "the pool has another size than the header says, or is not sealed";
+    if (relay_bytes != (int64_t)h->relay_side_bytes)
+        return "the relay side has another size than its header says";
+    if (worker_bytes != (int64_t)h->worker_side_bytes)
+        return "the worker side has another size than the header says";
+    if (pool_bytes != (int64_t)h->pool_bytes)
+        return "the pool has another size than the header says, or is not sealed";
     return NULL;
 }
 
-static int check_header(const struct rb_relay_header *h, const struct rb_link_fds *fds, struct rb_link_parts *parts,
-                        char *why, uint64_t why_bytes) {
+static int check_header(const struct rb_relay_header *h, const struct rb_link_fds *fds,
+                        struct rb_link_parts *parts, char *why, uint64_t why_bytes) {
     const char *rule;
 
-    if (h->magic != RB_RELAY_MAGIC) return refuse(why, why_bytes, "descriptor 3 holds no link of a relay");
-    if (h->version != RB_LAYOUT_VERSION || memcmp(h->digest, RB_LAYOUT_DIGEST_BYTES, sizeof h->digest) != 0) {
+    if (h->magic != RB_RELAY_MAGIC)
+        return refuse(why, why_bytes, "descriptor 3 holds no link of a relay");
+    if (h->version != RB_LAYOUT_VERSION ||
+        memcmp(h->digest, RB_LAYOUT_DIGEST_BYTES, sizeof h->digest) != 0) {
         rb_link_mismatch("the bridge", h->version, h->digest, "this worker", why, why_bytes);
         tell_refusal(fds, h->nonce);
         return -EPROTO;
@@ -66,7 +75,8 @@ static int check_header(const struct rb_relay_header *h, const struct rb_link_fd
     if (rb_link_parts(parts, h->slots, h->result_block_bytes, h->result_bytes) < 0)
         rule = "a size of the link breaks its rule";
     else
-        rule = broken_rule(h, parts, rb_memory_sealed_bytes(fds->relay_side), rb_memory_sealed_bytes(fds->worker_side),
+        rule = broken_rule(h, parts, rb_memory_sealed_bytes(fds->relay_side),
+                           rb_memory_sealed_bytes(fds->worker_side),
                            fds->pool < 0 ? 0 : rb_memory_sealed_bytes(fds->pool));
     if (!rule) return 0;
     tell_refusal(fds, h->nonce);
@@ -101,7 +111,8 @@ static int map_sides(struct rb_link_worker *link, const struct rb_link_parts *pa
         if (failed) goto fail_worker;
     }
     rb_memory_populate(worker_side + RB_AT_POSITIONS, 2 * RB_PAGE_BYTES);
-    rb_memory_populate(worker_side + parts->completions_at, parts->results_at - parts->completions_at - RB_PAGE_BYTES);
+    rb_memory_populate(worker_side + parts->completions_at,
+                       parts->results_at - parts->completions_at - RB_PAGE_BYTES);
     rb_memory_populate(worker_side + parts->results_at, parts->populated_results);
     link->relay_side = relay_side;
     link->worker_side = worker_side;
@@ -128,36 +139,44 @@ static void point(struct rb_link_worker *link, const struct rb_link_parts *parts
     link->completions = (void *)(link->worker_side + parts->completions_at);
     link->results = link->worker_side + parts->results_at;
 
-    link->request_ring = (struct rb_ring_consumer){
-        .shared_head = &link->ours->request_head, .shared_tail = &link->theirs->request_tail, .slots = slots};
-    link->completion_ring = (struct rb_ring_producer){
-        .shared_tail = &link->ours->completion_tail, .shared_head = &link->theirs->completion_head, .slots = slots};
+    link->request_ring = (struct rb_ring_consumer){.shared_head = &link->ours->request_head,
+                                                   .shared_tail = &link->theirs->request_tail,
+                                                   .slots = slots};
+    link->completion_ring = (struct rb_ring_producer){.shared_tail = &link->ours->completion_tail,
+                                                      .shared_head = &link->theirs->completion_head,
+                                                      .slots = slots};
     link->giveback_ring = (struct rb_ring_consumer){.shared_head = &link->ours->giveback_head,
                                                     .shared_tail = &link->theirs->giveback_tail,
                                                     .slots = link->header.result_blocks};
-    rb_gate_waker_init(&link->waker, &link->theirs->park, &link->ours->doorbell, link->fds.wake_relay, -1);
-    rb_gate_waiter_init(&link->waiter, &link->ours->park, &link->theirs->doorbell, link->fds.wake_worker,
-                        RB_GATE_SPIN_MAX);
+    rb_gate_waker_init(&link->waker, &link->theirs->park, &link->ours->doorbell,
+                       link->fds.wake_relay, -1);
+    rb_gate_waiter_init(&link->waiter, &link->ours->park, &link->theirs->doorbell,
+                        link->fds.wake_worker, RB_GATE_SPIN_MAX);
 }
 
 /* What the worker starts must not inherit the link: it would keep the memory and could write it. */
 static void close_on_exec(const struct rb_link_fds *fds) {
-    const int all[] = {fds->relay_side, fds->worker_side, fds->pool, fds->wake_worker, fds->wake_relay};
+    const int all[] = {fds->relay_side, fds->worker_side, fds->pool, fds->wake_worker,
+                       fds->wake_relay};
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i] >= 0) fcntl(all[i], F_SETFD, FD_CLOEXEC);
 }
 
-int rb_link_attach(struct rb_link_worker *link, const struct rb_link_fds *fds, char *why, uint64_t why_bytes) {
+int rb_link_attach(struct rb_link_worker *link, const struct rb_link_fds *fds, char *why,
+                   uint64_t why_bytes) {
     struct rb_link_worker made = {.fds = *fds};
     struct rb_link_parts parts;
     int failed;
 
     close_on_exec(fds);
     failed = copy_header(fds->relay_side, &made.header);
-    if (failed == -EPROTO) return refuse(why, why_bytes, "descriptor 3 is no memory whose size is sealed");
+    if (failed == -EPROTO)
+        return refuse(why, why_bytes, "descriptor 3 is no memory whose size is sealed");
     if (!failed) failed = check_header(&made.header, fds, &parts, why, why_bytes);
     if (failed == -EPROTO) return failed;
-    if (!failed) failed = rb_region_init(&made.result_region, made.header.result_bytes, made.header.result_block_bytes);
+    if (!failed)
+        failed = rb_region_init(&made.result_region, made.header.result_bytes,
+                                made.header.result_block_bytes);
     if (!failed) {
         failed = map_sides(&made, &parts);
         if (failed) rb_region_fini(&made.result_region);
@@ -176,7 +195,8 @@ static void put_text(uint8_t *field, size_t bytes, const char *text) {
     memcpy(field, text, strnlen(text, bytes - 1));
 }
 
-void rb_link_greet(struct rb_link_worker *link, const char *kit, uint32_t kit_version, const char *role) {
+void rb_link_greet(struct rb_link_worker *link, const char *kit, uint32_t kit_version,
+                   const char *role) {
     struct rb_worker_header *h = link->hello;
 
     h->magic = RB_WORKER_MAGIC;
@@ -188,7 +208,8 @@ void rb_link_greet(struct rb_link_worker *link, const char *kit, uint32_t kit_ve
     h->kit_version = kit_version;
     put_text(h->kit, sizeof h->kit, kit);
     put_text(h->role, sizeof h->role, role);
-    /* H0: pairs with H1 in rb_link_hello(): who sees READY sees the fields above. seq_cst as a gate's G0. */
+    /* H0: pairs with H1 in rb_link_hello(): who sees READY sees the fields above. seq_cst as a
+     * gate's G0. */
     rb_store_seq_cst(&h->hello, RB_HELLO_READY);
     rb_gate_ring(&link->waker);
 }

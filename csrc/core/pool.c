@@ -1,4 +1,5 @@
-/* pool.c: a role's payload pool: one memfd that the relay alone writes and every worker of the role maps read-only. */
+/* pool.c: a role's payload pool: one memfd that the relay alone writes and every worker of the role
+ * maps read-only. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/mman.h>

@@ -8,7 +8,8 @@
 
 enum { WORD_BITS = 64 };
 
-/* Index of the first block from `from` on that is taken (want 1) or free (want 0); `blocks` when there is none. */
+/* Index of the first block from `from` on that is taken (want 1) or free (want 0); `blocks` when
+ * there is none. */
 static uint32_t find(const struct rb_region *r, uint32_t from, int want) {
     uint64_t flip = want ? 0 : ~UINT64_C(0);
     uint32_t words = (r->blocks + WORD_BITS - 1) / WORD_BITS, word = from / WORD_BITS;
@@ -98,8 +99,8 @@ int64_t rb_region_trim(struct rb_region *r, int fd, uint64_t at, uint64_t keep_b
         end = find(r, from, 1);
         if (end > r->highest_touched) end = r->highest_touched;
         bytes = (uint64_t)(end - from) * r->block_bytes;
-        if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(at + (uint64_t)from * r->block_bytes),
-                      (off_t)bytes) < 0)
+        if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                      (off_t)(at + (uint64_t)from * r->block_bytes), (off_t)bytes) < 0)
             return -errno;
         punched += (int64_t)bytes;
         if (end == r->highest_touched) {

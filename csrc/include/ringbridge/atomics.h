@@ -1,7 +1,9 @@
-/* atomics.h: the compiler's atomics in names that carry the order, and the asserts of what crosses a process.
+/* atomics.h: the compiler's atomics in names that carry the order, and the asserts of what crosses
+ * a process.
  *
- * C99 has neither _Atomic nor _Static_assert; the GNU builtins have both meanings. All words shared between processes are
- * touched through these names only, so that a reader finds every one of them, and each use names its partner. */
+ * C99 has neither _Atomic nor _Static_assert; the GNU builtins have both meanings. All words shared
+ * between processes are touched through these names only, so that a reader finds every one of them,
+ * and each use names its partner. */
 #ifndef RINGBRIDGE_ATOMICS_H
 #define RINGBRIDGE_ATOMICS_H
 
@@ -26,8 +28,9 @@ static inline void rb_pause(void) {
 #endif
 }
 
-#define RB_ASSERT_AT(type, field, offset)                                                                              \
+#define RB_ASSERT_AT(type, field, offset) \
     __extension__ _Static_assert(offsetof(type, field) == (offset), #type "." #field " moved")
-#define RB_ASSERT_SIZE(type, size) __extension__ _Static_assert(sizeof(type) == (size), #type " changed its size")
+#define RB_ASSERT_SIZE(type, size) \
+    __extension__ _Static_assert(sizeof(type) == (size), #type " changed its size")
 
 #endif

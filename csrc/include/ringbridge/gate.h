@@ -1,20 +1,24 @@
 /* gate.h: how one side of a link waits for the other, and how it is woken (FutexGate).
  *
- * Each side writes only its own memory, so a waiter announces itself in its own `park` word and the waker cannot clear it; the
- * waker instead bumps its own `doorbell` word, which is what the waiter's futex compares. Park words carry a sequence, so one
- * parking costs the waker one system call however often it publishes, and a side that is awake costs none.
+ * Each side writes only its own memory, so a waiter announces itself in its own `park` word and the
+ * waker cannot clear it; the waker instead bumps its own `doorbell` word, which is what the
+ * waiter's futex compares. Park words carry a sequence, so one parking costs the waker one system
+ * call however often it publishes, and a side that is awake costs none.
  *
  *      waker                                       waiter
  *      publish the position        G0 (= R0)       d = load(doorbell)               G3
  *      p = load(park)              G1              store(park, seq << 2 | how)      G4
  *      if parked and p != last woken:              look at the position again       G5
- *          store(doorbell, +1)     G2              if still nothing: futex(doorbell == d), or poll(eventfd), or sigwait
- *          wake as p says                          store(park, seq << 2 | awake)    G6
+ *          store(doorbell, +1)     G2              if still nothing: futex(doorbell == d),
+ *          wake as p says                              or poll(eventfd), or sigtimedwait()
+ *                                                  store(park, seq << 2 | awake)    G6
  *
- * G0/G1 against G4/G5, all sequentially consistent: either the waker sees the parking or the waiter sees the position; never
- * neither (store buffering). So what a gate waits for is stored seq_cst before rb_gate_ring() and loaded seq_cst by ready(): the
- * ring's positions are (R0, R1), a control word or a hello must be too. G2 against G3: a doorbell that rang between G3 and the futex makes the futex return at once. An
- * eventfd keeps its count and a blocked signal stays pending, so these two need no comparison. */
+ * G0/G1 against G4/G5, all sequentially consistent: either the waker sees the parking or the waiter
+ * sees the position; never neither (store buffering). So what a gate waits for is stored seq_cst
+ * before rb_gate_ring() and loaded seq_cst by ready(): the ring's positions are (R0, R1), a control
+ * word or a hello must be too. G2 against G3: a doorbell that rang between G3 and the futex makes
+ * the futex return at once. An eventfd keeps its count and a blocked signal stays pending, so these
+ * two need no comparison. */
 #ifndef RINGBRIDGE_GATE_H
 #define RINGBRIDGE_GATE_H
 
@@ -37,37 +41,46 @@ struct rb_gate_waiter {
     const uint32_t *doorbell; /* the waker's */
     int eventfd;              /* read side for RB_PARK_EVENTFD; -1: none */
     uint32_t sequence;
-    uint32_t spin;     /* pauses before parking: adapted between 0 and spin_max by what the last waits found */
+    uint32_t spin;     /* pauses before parking: 0 .. spin_max, by what the last waits found */
     uint32_t spin_max; /* 0: park at once */
-    uint32_t last;     /* RB_PARK_...: how the last wait ended up waiting; RB_PARK_AWAKE: the spin was enough */
+    uint32_t last; /* RB_PARK_...: how the last wait ended; RB_PARK_AWAKE: the spin was enough */
 };
 
-void rb_gate_waker_init(struct rb_gate_waker *w, const uint32_t *park, uint32_t *doorbell, int eventfd, int pidfd);
-void rb_gate_waiter_init(struct rb_gate_waiter *w, uint32_t *park, const uint32_t *doorbell, int eventfd, uint32_t spin_max);
+void rb_gate_waker_init(struct rb_gate_waker *w, const uint32_t *park, uint32_t *doorbell,
+                        int eventfd, int pidfd);
+void rb_gate_waiter_init(struct rb_gate_waiter *w, uint32_t *park, const uint32_t *doorbell,
+                         int eventfd, uint32_t spin_max);
 
-/* To be called after the position was published (G0). Costs one load while the waiter is awake. Returns 1 when it rang. */
+/* To be called after the position was published (G0). Costs one load while the waiter is awake.
+ * Returns 1 when it rang. */
 int rb_gate_ring_slow(struct rb_gate_waker *w, uint32_t park);
 static inline int rb_gate_ring(struct rb_gate_waker *w) {
-    /* G1: pairs with G4 in rb_gate_announce(); seq_cst with G0, else store buffering would let both sides miss each other. */
+    /* G1: pairs with G4 in rb_gate_announce(); seq_cst with G0, else store buffering would let both
+     * sides miss each other. */
     uint32_t park = rb_load_seq_cst(w->park);
     if ((park & 3u) == RB_PARK_AWAKE || park == w->woken) return 0;
     return rb_gate_ring_slow(w, park);
 }
 
-/* The waiter's steps by themselves, for a caller with a poll loop of its own (the relay waits on sockets too):
- * announce, look again, then wait for the eventfd, then retract. Returns the doorbell's value (G3) for the futex. */
+/* The waiter's steps by themselves, for a caller with a poll loop of its own (the relay waits on
+ * sockets too): announce, look again, then wait for the eventfd, then retract. Returns the
+ * doorbell's value (G3) for the futex. */
 uint32_t rb_gate_announce(struct rb_gate_waiter *w, uint32_t how);
 void rb_gate_retract(struct rb_gate_waiter *w);
 
-/* Where a worker's waits begin; about what a wake-up across cores costs, so that a spin never loses more than it can win. */
+/* Where a worker's waits begin; about what a wake-up across cores costs, so that a spin never loses
+ * more than it can win. */
 #define RB_GATE_SPIN_MAX 1000
 
-/* Waits until ready(arg) is non-zero: bounded adaptive spin, then futex, or eventfd where the futex is refused (ENOSYS, EPERM),
- * or a signal where there is no eventfd. Returns ready()'s value, or 0 after `timeout_ns` (negative: none).
- * Spurious wake-ups are absorbed. The signal is RB_WAKE_SIGNAL: the calling thread blocks it here, the process should block it in
- * every thread before the first wait (one that does not may swallow it; the wait then looks again within 100 ms). */
+/* Waits until ready(arg) is non-zero: bounded adaptive spin, then futex, or eventfd where the futex
+ * is refused (ENOSYS, EPERM), or a signal where there is no eventfd. Returns ready()'s value, or 0
+ * after `timeout_ns` (negative: none). Spurious wake-ups are absorbed. The signal is
+ * RB_WAKE_SIGNAL: the calling thread blocks it here, the process should block it in every thread
+ * before the first wait (one that does not may swallow it; the wait then looks again within 100
+ * ms). */
 int rb_gate_wait(struct rb_gate_waiter *w, int (*ready)(void *arg), void *arg, int64_t timeout_ns);
 /* The same by one named way (tests; RB_PARK_...); -ENOSYS when this way is not to be had. */
-int rb_gate_wait_by(struct rb_gate_waiter *w, uint32_t how, int (*ready)(void *arg), void *arg, int64_t timeout_ns);
+int rb_gate_wait_by(struct rb_gate_waiter *w, uint32_t how, int (*ready)(void *arg), void *arg,
+                    int64_t timeout_ns);
 
 #endif

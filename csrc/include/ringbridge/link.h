@@ -1,17 +1,23 @@
-/* link.h: the one primitive that moves jobs: one relay, one worker, two sealed memfds (DESIGN.md, section 4).
+/* link.h: the one primitive that moves jobs: one relay, one worker, two sealed memfds (DESIGN.md,
+ * section 4).
  *
- *      relay side (relay writes, worker maps read-only)      worker side (worker writes, relay maps read-only)
- *      header | guard | positions | guard                    header | guard | positions + telemetry | guard
- *      request ring | guard | cancel words | guard           completion ring | guard | result region
- *      give-back ring | guard                                guard
+ *      relay side                                    worker side
+ *      (relay writes, worker maps read-only)         (worker writes, relay maps read-only)
+ *      header | guard | positions | guard            header | guard | positions, telemetry | guard
+ *      request ring | guard | cancel words | guard   completion ring | guard
+ *      give-back ring | guard                        result region | guard
  *
- * Guard pages lie in the mapping (PROT_NONE) and as holes in the file. Both memfds carry F_SEAL_GROW | F_SEAL_SHRINK |
- * F_SEAL_SEAL; the relay's also F_SEAL_FUTURE_WRITE, set after the relay has mapped it: the worker cannot map it writable.
- * Only rings and the first MiB of the result region are populated in advance.
+ * Guard pages lie in the mapping (PROT_NONE) and as holes in the file. Both memfds carry
+ * F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL; the relay's also F_SEAL_FUTURE_WRITE, set after the
+ * relay has mapped it: the worker cannot map it writable. Only rings and the first MiB of the
+ * result region are populated in advance.
  *
- * The payload pool is one memfd per role, written by the relay, sealed FUTURE_WRITE, mapped read-only by every worker.
+ * The payload pool is one memfd per role, written by the relay, sealed FUTURE_WRITE, mapped
+ * read-only by every worker. Linux refuses to punch holes under that seal (EPERM), so a pool keeps
+ * every page that it has once used: first fit keeps this at the most that was in use at once.
  *
- * Death: whoever dies, the kernel drops its mappings and descriptors; the last close frees the memory; there is no name. */
+ * Death: whoever dies, the kernel drops its mappings and descriptors; the last close frees the
+ * memory; there is no name. */
 #ifndef RINGBRIDGE_LINK_H
 #define RINGBRIDGE_LINK_H
 
@@ -29,9 +35,12 @@ struct rb_link_config {
     uint64_t features;           /* RB_FEATURE_... */
     uint64_t worker_id;
 };
-#define RB_LINK_CONFIG_DEFAULT                                                                                         \
-    { .slots = 1024, .result_block_bytes = 4096, .result_bytes = 64u << 20,                                            \
-      .features = RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD, .worker_id = 0 }
+#define RB_LINK_CONFIG_DEFAULT                                     \
+    {.slots = 1024,                                                \
+     .result_block_bytes = 4096,                                   \
+     .result_bytes = 64u << 20,                                    \
+     .features = RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD, \
+     .worker_id = 0}
 
 /* Descriptors of a link, in the order in which a worker inherits them. -1: none. */
 struct rb_link_fds {
@@ -43,7 +52,7 @@ struct rb_pool {
     int fd;
     uint8_t *base;
     uint64_t bytes;
-    uint32_t seals; /* F_SEAL_...; F_SEAL_FUTURE_WRITE among them wherever the kernel has it (5.1) */
+    uint32_t seals; /* F_SEAL_FUTURE_WRITE among them wherever the kernel has it (5.1) */
     struct rb_region region;
 };
 int rb_pool_create(struct rb_pool *pool, uint64_t bytes, uint32_t block_bytes);
@@ -54,16 +63,16 @@ struct rb_link {
     struct rb_link_config config;
     struct rb_link_fds fds;
     uint64_t nonce;
-    uint32_t seals;               /* of the relay side, as in rb_pool */
-    uint8_t *relay_side;          /* mapped read-write */
-    const uint8_t *worker_side;   /* mapped read-only */
+    uint32_t seals;             /* of the relay side, as in rb_pool */
+    uint8_t *relay_side;        /* mapped read-write */
+    const uint8_t *worker_side; /* mapped read-only */
     uint64_t relay_side_bytes, worker_side_bytes;
     struct rb_relay_positions *ours;
     const struct rb_worker_positions *theirs;
     const struct rb_worker_header *hello;
     const struct rb_telemetry *telemetry;
     struct rb_request *requests;
-    uint64_t *cancels;            /* one word a request slot: the job id to stop */
+    uint64_t *cancels; /* one word a request slot: the job id to stop */
     struct rb_giveback *givebacks;
     const struct rb_completion *completions;
     const uint8_t *results;
@@ -73,15 +82,20 @@ struct rb_link {
     struct rb_gate_waker waker;   /* wakes the worker */
     struct rb_gate_waiter waiter; /* waits for the worker */
 };
-/* Makes the memory and descriptors. `pool` is lent: its fd is named in the header's size only and is not closed with the link.
- * All descriptors are close-on-exec. 0 or negative errno; nothing is left behind on failure. */
-int rb_link_create(struct rb_link *link, const struct rb_link_config *config, const struct rb_pool *pool);
+/* Makes the memory and descriptors. `pool` is lent: its fd is named in the header's size only and
+ * is not closed with the link. All descriptors are close-on-exec. 0 or negative errno; nothing is
+ * left behind on failure. */
+int rb_link_create(struct rb_link *link, const struct rb_link_config *config,
+                   const struct rb_pool *pool);
 void rb_link_close(struct rb_link *link);
 
-/* A private, checked copy of the worker's hello. Returns 1 when ready, 0 when not yet, -EPROTO with `why` filled in
- * (both digests in hex, both versions) when the worker was built for another layout or broke a rule. */
-int rb_link_hello(const struct rb_link *link, struct rb_worker_header *copy, char *why, uint64_t why_bytes);
-/* A consistent copy of the telemetry block. 0, or -EAGAIN when no still moment was found in a bounded number of tries. */
+/* A private, checked copy of the worker's hello. Returns 1 when ready, 0 when not yet, -EPROTO with
+ * `why` filled in (both digests in hex, both versions) when the worker was built for another layout
+ * or broke a rule. */
+int rb_link_hello(const struct rb_link *link, struct rb_worker_header *copy, char *why,
+                  uint64_t why_bytes);
+/* A consistent copy of the telemetry block. 0, or -EAGAIN when no still moment was found in a
+ * bounded number of tries. */
 int rb_link_telemetry(const struct rb_link *link, struct rb_telemetry *copy);
 
 /* The worker's end. */
@@ -107,11 +121,15 @@ struct rb_link_worker {
     struct rb_gate_waker waker;
     struct rb_gate_waiter waiter;
 };
-/* Maps and checks an inherited link. -EPROTO with `why` when the header is not ours: in that case the worker has already been
- * marked RB_HELLO_REFUSED with its own digest if that was possible, so that the relay can name both. */
-int rb_link_attach(struct rb_link_worker *link, const struct rb_link_fds *fds, char *why, uint64_t why_bytes);
-/* Publishes the hello (kit and role are NUL-terminated UTF-8, cut to their fields) and wakes the relay. */
-void rb_link_greet(struct rb_link_worker *link, const char *kit, uint32_t kit_version, const char *role);
+/* Maps and checks an inherited link. -EPROTO with `why` when the header is not ours: in that case
+ * the worker has already been marked RB_HELLO_REFUSED with its own digest if that was possible, so
+ * that the relay can name both. */
+int rb_link_attach(struct rb_link_worker *link, const struct rb_link_fds *fds, char *why,
+                   uint64_t why_bytes);
+/* Publishes the hello (kit and role are NUL-terminated UTF-8, cut to their fields) and wakes the
+ * relay. */
+void rb_link_greet(struct rb_link_worker *link, const char *kit, uint32_t kit_version,
+                   const char *role);
 void rb_link_detach(struct rb_link_worker *link);
 
 #endif
