@@ -198,6 +198,7 @@ static enum rb_state announce(struct rb_shepherd *s, const struct rb_news *news)
     rb_close(&s->stdout_fd);
     rb_close(&s->stderr_fd);
     if (!(s->start_flags & RB_START_HOLD_STDIN)) rb_close(&s->stdin_fd);
+    rb_forget_startup();
     return RUNNING;
 }
 

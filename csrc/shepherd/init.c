@@ -159,5 +159,6 @@ void rb_run_init(const struct rb_job *job, const struct rb_worker_ends *ends, in
         end_tree(&init);
     }
     init.oom_kills_before = rb_oom_kills();
+    rb_forget_startup();
     watch(&init);
 }

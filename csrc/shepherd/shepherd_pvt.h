@@ -111,7 +111,7 @@ int rb_start_family(const struct rb_job *job, const struct rb_worker_ends *ends,
 /* fork(2) with namespace flags, without the C library's own ideas of what a fork is. */
 pid_t rb_clone(unsigned long flags);
 
-/* init.c, exec.c, sweep.c, oom.c --------------------------------------------------------------- */
+/* init.c, exec.c, sweep.c, oom.c, footprint.c ------------------------------------------------- */
 
 void rb_run_init(const struct rb_job *job, const struct rb_worker_ends *ends, int life,
                  int in_namespace) __attribute__((noreturn));
@@ -130,6 +130,9 @@ void rb_sweep_children(pid_t group);
 
 /* The kernel's count of OOM kills since boot, 0 when it cannot be read. */
 uint64_t rb_oom_kills(void);
+
+/* Give back the text pages that only the start needed; they come again on demand. */
+void rb_forget_startup(void);
 
 /* shepherd.c ----------------------------------------------------------------------------------- */
 

@@ -455,6 +455,16 @@ async def test_fifty_shepherds_leave_no_descriptor_and_no_child() -> None:
     assert (open_descriptors(), children()) == before
 
 
+async def test_a_shepherd_and_its_init_are_small() -> None:
+    """PSS of the pair, alone on the machine: the worst case, as all text counts for it alone."""
+    async with started("sleep", "1000") as (shepherd, _):
+        pss_kib = 0
+        for pid in (shepherd.shepherd_pid, shepherd.init_pid):
+            rollup = read_proc(pid, "smaps_rollup").decode()
+            pss_kib += int(rollup.split("Pss:")[1].split()[0])
+        assert pss_kib <= 300
+
+
 async def test_words_of_a_shepherd_that_ended_with_ours_unread_still_arrive() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
