@@ -1,0 +1,49 @@
+/* request.h: what a message to the JobDispatcher asks for. Shapes of DESIGN.md, section 3; nothing is copied. */
+#ifndef RB_RELAY_REQUEST_H
+#define RB_RELAY_REQUEST_H
+
+#include "ringbridge/term.h"
+
+/* Who is to be answered, and by which way (dist-protocol, "What BEAM calls put on the wire"). */
+struct rb_from {
+    struct rb_slice pid;
+    struct rb_slice tag;       /* echoed as it is, never otherwise relied on */
+    struct rb_slice alias;     /* reference to answer to; empty: answer to the pid */
+    struct rb_slice monitor;   /* reference in the tag that may be a monitor held for the call; empty: none */
+};
+
+enum rb_message_kind {
+    RB_MESSAGE_OTHER,  /* nothing that a GenServer would answer */
+    RB_MESSAGE_CALL,   /* '$gen_call': the cursor stands at the request */
+    RB_MESSAGE_CAST,
+    RB_MESSAGE_SYSTEM, /* sys: suspend, get_state, ... */
+};
+/* Moves to the request of a call. Returns an rb_message_kind, or -EAGAIN when more bytes are needed to tell. */
+int rb_message_kind(struct rb_cursor *c, struct rb_from *from);
+
+enum rb_request_kind {
+    RB_REQUEST_SUBMIT, /* the cursor stands at the payload */
+    RB_REQUEST_STATS,
+    RB_REQUEST_STATUS,
+    RB_REQUEST_CANCEL,
+    RB_REQUEST_BAD, /* why[] says what is wrong with it */
+};
+#define RB_WHY_BYTES 200
+struct rb_submit {
+    unsigned arity; /* 3: no options; 4 */
+    struct rb_slice role;
+    /* options */
+    uint16_t opcode;
+    uint8_t priority; /* 0 critical .. 3 low */
+    int has_timeout;
+    uint64_t timeout_ms; /* UINT64_MAX: infinity */
+    int detail;
+    uint8_t trace_id[16], span_id[8], trace_flags;
+};
+/* Parses {submit, Role, | Payload ...} up to the payload, or one of the short requests (`job` is then their argument).
+ * -EAGAIN when more bytes are needed. */
+int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job, char why[RB_WHY_BYTES]);
+/* Parses what follows the payload. 0, or -EINVAL with `why`; -EAGAIN when cut. */
+int rb_submit_options(struct rb_cursor *c, struct rb_submit *submit, char why[RB_WHY_BYTES]);
+
+#endif
