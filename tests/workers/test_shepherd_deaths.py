@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +82,8 @@ class Scene:
                 self.bridge.send_signal(signum)
             else:
                 for family in self.families:
-                    os.kill(family[name], signum)
+                    with suppress(ProcessLookupError):  # the bridge's death was faster
+                        os.kill(family[name], signum)
 
     def left(self) -> list[object]:
         return [(marked_processes(mark), marked_memfds(mark)) for mark in self.marks]
@@ -129,7 +130,8 @@ def bridge_with(programs: Path, mode: Mode, worker: str, **order: object) -> Ite
             if scene is not None:
                 for mark in scene.marks:
                     for pid in marked_processes(mark):
-                        os.kill(pid, signal.SIGKILL)
+                        with suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
 
 
 def witness_of(scene: Scene, *absent: int) -> Witness:
