@@ -24,6 +24,10 @@ from bridge.dist.cookie import COOKIE_VARIABLE
 from bridge.dist.names import node_name_problem
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+PAGE_BYTES = 4 * KIB
+ROLES_MAX = 64  # of the relay, as WORKERS_MAX
+WORKERS_MAX = 4_096
+RESULT_BLOCKS_MAX = 1 << 20  # of a link: the ring that gives them back has a slot for each
 ROLE_NAME_MAX_BYTES = 63  # a link's header holds it in 64 bytes, NUL-terminated
 RESERVED_PREFIX = "RINGBRIDGE_"  # of environment variables: the bridge's own
 
@@ -207,6 +211,12 @@ def _broken_rules(config: Config) -> Iterator[_Broken]:
     if not config.roles:
         mend = "Add a table [roles.<name>] with a command, like the project's own ringbridge.toml"
         yield "roles", None, "there is no role, so no job could ever run", mend
+    if len(config.roles) > ROLES_MAX:
+        yield "roles", None, f"a bridge has at most {ROLES_MAX} roles", "Run a second bridge"
+    workers = sum(role.workers for role in config.roles.values())
+    if workers > WORKERS_MAX // 2:  # the other half of the relay's places is for their successors
+        rule = f"a bridge has at most {WORKERS_MAX // 2} workers, these are {workers}"
+        yield "roles", None, rule, "Lower some workers, or run a second bridge"
     for name, role in config.roles.items():
         yield from _broken_role_rules(name, role)
 
@@ -234,6 +244,9 @@ def _broken_link_rules(link: LinkSettings) -> Iterator[_Broken]:
         rule = f"it must be result_block_bytes ({link.result_block_bytes}) times a power of two"
         mend = f"Take {_power_below(max(blocks, 1)) * link.result_block_bytes}"
         yield "link.result_bytes", link.result_bytes, rule, mend
+    elif blocks > RESULT_BLOCKS_MAX:
+        rule = f"it must be at most {RESULT_BLOCKS_MAX} times result_block_bytes"
+        yield "link.result_bytes", link.result_bytes, rule, "Raise result_block_bytes, or lower it"
 
 
 def _broken_role_rules(name: str, role: RoleConfig) -> Iterator[_Broken]:
@@ -252,6 +265,9 @@ def _broken_role_rules(name: str, role: RoleConfig) -> Iterator[_Broken]:
         elif "\0" in value or "=" in variable or not variable or "\0" in variable:
             rule = "a variable's name has no = and neither name nor value a NUL character"
             yield f"{key}.env", variable, rule, "Correct it"
+    if role.pool_bytes % PAGE_BYTES:
+        mend = f"Take {role.pool_bytes // PAGE_BYTES * PAGE_BYTES}"
+        yield f"{key}.pool_bytes", role.pool_bytes, f"it must be a multiple of {PAGE_BYTES}", mend
     for lower, upper in (
         ("payload_bytes_max", "pool_bytes"),
         ("timeout_default_ms", "timeout_max_ms"),
