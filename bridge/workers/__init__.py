@@ -1,0 +1,1 @@
+"""Workers from the bridge's side: started, guarded, watched, restarted, listed."""
