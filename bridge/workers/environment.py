@@ -1,0 +1,31 @@
+"""What a worker is told by its environment, and what it is kept from.
+
+A worker gets a short list of harmless variables of the bridge, the `env` of its role, and the three
+that lead it to its link. Everything else of the bridge's environment stays there: who holds the
+cookie owns the cluster, and other secrets are no worker's business either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bridge.fabric import layout
+
+PASSED_ON = ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR")
+PASSED_ON_PREFIX = "LC_"
+
+
+def worker_environment(
+    *, worker_id: int, role: str, role_env: Mapping[str, str], base: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment of one worker. `base`: the bridge's own; `role_env`: what the role adds."""
+    env = {
+        name: value
+        for name, value in base.items()
+        if name in PASSED_ON or name.startswith(PASSED_ON_PREFIX)
+    }
+    env.update(role_env)
+    env[layout.ENV_LINK_FD] = str(layout.FD_RELAY_SIDE)
+    env[layout.ENV_WORKER_ID] = str(worker_id)
+    env[layout.ENV_ROLE] = role
+    return env
