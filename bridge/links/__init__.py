@@ -1,0 +1,1 @@
+"""Links between workers: who may have one, and what happens on it."""

@@ -1,0 +1,9 @@
+"""What an operator can run into."""
+
+
+class NotBuilt(Exception):
+    """A native part is missing; the message says how to get it."""
+
+
+class NoStatus(Exception):
+    """The bridge could not be asked; the message says why and what to try."""
