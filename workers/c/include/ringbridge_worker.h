@@ -1,0 +1,87 @@
+/* ringbridge_worker.h: what a worker written in C needs to serve jobs of a bridge (docs/workers-c.md is the tour).
+ *
+ * A worker is one process that the bridge starts with a link among its descriptors. Its main() hands a handler to
+ * rb_worker_main(), which says hello, calls the handler for each job in order, one at a time on the calling thread, and beats
+ * the heart from a thread of its own. Each job gets exactly one answer: rb_complete...(), rb_fail() or rb_cancelled(); a handler
+ * that returns without one has failed the job.
+ *
+ * A crash is not the kit's business: no signal handlers. The bridge sees the death, answers the job, starts the next worker.
+ * Calling the kit wrongly (two answers, more bytes than reserved) is a bug of the worker: a line on stderr and abort().
+ *
+ * All functions belong to the handler's thread, except rb_is_cancelled(), which any thread of the handler may call while the
+ * handler has not returned. */
+#ifndef RINGBRIDGE_WORKER_H
+#define RINGBRIDGE_WORKER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RB_KIT_VERSION (1u << 16 | 0u) /* major << 16 | minor */
+
+struct rb_job;
+typedef void (*rb_handler)(struct rb_job *job, void *user);
+
+struct rb_worker_options {
+    rb_handler handler;
+    void *user; /* handed to each call */
+    /* 1: every job takes microseconds. Then answers are published in batches, up to 50 us late, which saves a store and
+     * perhaps a wake-up each. 0: each answer leaves at once, so none waits behind the next job, however long that takes. */
+    int short_jobs;
+};
+
+/* Serves until the bridge says drain or stop. Returns main()'s exit status:
+ * 0 done; 64 not started by a bridge; 71 the link cannot be mapped; 78 built for another layout, or a header that breaks a rule
+ * (the reason is on stderr; both digests when they differ). A bridge that breaks a rule later ends the process with 76. */
+int rb_worker_main(int argc, char **argv, const struct rb_worker_options *options);
+
+/* --- the job --------------------------------------------------------------------------------------------------------- */
+
+uint64_t rb_job_id(const struct rb_job *job);
+uint16_t rb_job_opcode(const struct rb_job *job);
+/* The payload where it lies, read-only, valid until the answer is given. Never NULL. */
+const void *rb_job_payload(const struct rb_job *job, size_t *size);
+/* 1: the payload is external term bytes without the leading 131; 0: raw bytes as the caller sent them. */
+int rb_job_payload_is_term(const struct rb_job *job);
+/* CLOCK_MONOTONIC; 0: none. */
+uint64_t rb_job_deadline_ns(const struct rb_job *job);
+
+/* 1 when nobody wants the answer any more: the caller gave up or died, the deadline passed, or the worker is told to stop.
+ * One load, and a look at the clock (25 ns) when the job has a deadline: often is fine. Then call rb_cancelled() and return. */
+int rb_is_cancelled(const struct rb_job *job);
+/* Sleeps for `ns`, or until the job is cancelled (noticed within 5 ms). Returns rb_is_cancelled(). */
+int rb_job_sleep(struct rb_job *job, uint64_t ns);
+
+/* --- its answer ------------------------------------------------------------------------------------------------------ */
+
+/* Room for an answer of `size` bytes, written by the worker, read by the bridge from where it lies: no further copy. Waits
+ * while the region is full of answers that the bridge still sends. NULL with errno EMSGSIZE (it would never fit) or ECANCELED
+ * (cancelled while waiting); a handler may then simply return: the kit answers for it. A second call replaces the first. */
+void *rb_result_reserve(struct rb_job *job, size_t size);
+/* Answers with the first `size` bytes of what was reserved. */
+void rb_complete(struct rb_job *job, size_t size);
+/* The same, as external term bytes without the leading 131. The bridge checks them before they leave. */
+void rb_complete_term(struct rb_job *job, size_t size);
+/* Reserve, copy, complete in one. 0, or -EMSGSIZE, -ECANCELED as above. */
+int rb_complete_bytes(struct rb_job *job, const void *bytes, size_t size);
+int rb_complete_term_bytes(struct rb_job *job, const void *bytes, size_t size);
+/* {:error, {:job_failed, code, message}}. Longer messages are cut at RB_MESSAGE_BYTES_MAX. Codes from RB_CODE_KIT on are the
+ * kit's. */
+void rb_fail(struct rb_job *job, uint16_t code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* {:error, :cancelled}, or nothing at all where nobody waits. */
+void rb_cancelled(struct rb_job *job);
+
+#define RB_MESSAGE_BYTES_MAX 1024
+#define RB_CODE_KIT 65280
+#define RB_CODE_ANSWER_TOO_LARGE \
+    65280                       /* rb_result_reserve() said EMSGSIZE and the handler returned */
+#define RB_CODE_NO_ANSWER 65281 /* the handler returned without an answer */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

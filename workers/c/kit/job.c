@@ -1,0 +1,39 @@
+/* job.c: what a handler may ask of its job. */
+#include "kit_pvt.h"
+
+/* A cancelled job notices within this time; a worker asleep in one job costs 200 wake-ups a second. */
+static const uint64_t SLEEP_SLICE_NS = 5000000;
+
+uint64_t rb_job_id(const struct rb_job *job) { return job->request.job; }
+uint16_t rb_job_opcode(const struct rb_job *job) { return job->request.opcode; }
+uint64_t rb_job_deadline_ns(const struct rb_job *job) { return job->request.deadline_ns; }
+int rb_job_payload_is_term(const struct rb_job *job) {
+    return (job->request.flags & RB_FLAG_TERM) != 0;
+}
+
+const void *rb_job_payload(const struct rb_job *job, size_t *size) {
+    *size = job->request.payload_bytes;
+    return job->payload;
+}
+
+int rb_is_cancelled(const struct rb_job *job) {
+    /* C1: pairs with C0 in the relay's stop_running(). The word holds the id of the job to stop, so what was written for an
+     * earlier job of this slot means nothing to us. Nothing else is read on the strength of it; acquire costs nothing. */
+    if (rb_load_acquire(&job->worker->link.cancels[job->slot]) == job->request.job) return 1;
+    if (rb_kit_control(job->worker) == RB_CONTROL_STOP) return 1;
+    return job->request.deadline_ns != 0 && rb_now_ns() >= job->request.deadline_ns;
+}
+
+static int ready_when_cancelled(void *arg) { return rb_is_cancelled(arg); }
+
+int rb_job_sleep(struct rb_job *job, uint64_t ns) {
+    uint64_t end = rb_now_ns() + ns;
+    for (;;) {
+        uint64_t now = rb_now_ns();
+        if (now >= end) return rb_is_cancelled(job);
+        uint64_t slice = end - now < SLEEP_SLICE_NS ? end - now : SLEEP_SLICE_NS;
+        /* By the gate, so that a bridge which rings after a cancel is heard at once; in slices, as it need not ring. */
+        if (rb_gate_wait(&job->worker->link.waiter, ready_when_cancelled, job, (int64_t)slice))
+            return 1;
+    }
+}

@@ -1,0 +1,91 @@
+/* kit_pvt.h: what the kit's parts share: the worker, the job being run, the counters.
+ *
+ *      main.c       opens the link, says hello, ends the process
+ *      serve.c      the loop: wait, take a batch, run each job, release slots
+ *      job.c        what a handler may ask of its job
+ *      answer.c     room for answers, completions, give-backs
+ *      heartbeat.c  the thread that tells the bridge that we live */
+#ifndef RINGBRIDGE_KIT_PVT_H
+#define RINGBRIDGE_KIT_PVT_H
+
+#include <pthread.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "ringbridge/link.h"
+#include "ringbridge_worker.h"
+
+enum {
+    RB_EXIT_USAGE = 64,
+    RB_EXIT_OSERR = 71,
+    RB_EXIT_PROTOCOL = 76,
+    RB_EXIT_CONFIG = 78
+}; /* sysexits.h */
+
+/* Written by the handler's thread, read by the heartbeat's: all relaxed, since each word says something by itself and one beat
+ * may well be a job behind. */
+struct rb_kit_counters {
+    uint64_t jobs, failed, run_ns;
+    uint64_t started; /* requests whose handler has been entered, as the shared word */
+    uint32_t last_code, gate;
+};
+
+struct rb_heartbeat {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    int ending; /* under the lock */
+    uint64_t beats;
+};
+
+struct rb_worker {
+    struct rb_link_worker link;
+    const struct rb_worker_options *options;
+    uint64_t unreleased;     /* request slots whose job is answered, not yet released */
+    uint64_t unpublished_ns; /* when the oldest unpublished completion was made; 0: none */
+    uint64_t now_ns; /* the clock at the end of the last job, which is the start of the next */
+    struct rb_kit_counters counters;
+    struct rb_heartbeat heartbeat;
+};
+
+enum rb_job_state { RB_JOB_OPEN, RB_JOB_RESERVED, RB_JOB_ANSWERED };
+
+struct rb_job {
+    struct rb_worker *worker;
+    struct rb_request request; /* private copy */
+    const uint8_t *payload;
+    uint64_t slot;
+    uint64_t drained_ns, start_ns;
+    enum rb_job_state state;
+    int refused;         /* errno of the last rb_result_reserve() that failed */
+    uint64_t wanted;     /* its size */
+    uint64_t reserved;   /* bytes */
+    int64_t first_block; /* -1: the answer lies in inline_bytes */
+    uint8_t inline_bytes[RB_INLINE_BYTES_MAX];
+};
+
+static inline uint64_t rb_now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* The bridge broke a rule of the link: nothing in it can be trusted. A line on stderr, exit status 76. */
+void rb_kit_broken(const struct rb_worker *w, const char *format, ...)
+    __attribute__((noreturn, format(printf, 2, 3)));
+/* The worker called the kit wrongly: a line on stderr, abort(). */
+void rb_kit_misused(const struct rb_job *job, const char *what) __attribute__((noreturn));
+
+void rb_kit_serve(struct rb_worker *w); /* returns when told to drain or stop */
+int rb_kit_control(const struct rb_worker *w);
+
+void rb_kit_publish(struct rb_worker *w); /* completions, then the slots of their requests */
+void rb_kit_take_givebacks(struct rb_worker *w);
+void rb_kit_answer_unanswered(
+    struct rb_job *job); /* what a handler that returned without an answer has meant */
+
+int rb_heartbeat_start(
+    struct rb_worker *w); /* the first beat is made before it returns; 0 or negative errno */
+void rb_heartbeat_stop(struct rb_worker *w); /* after a last beat */
+
+#endif

@@ -1,0 +1,92 @@
+/* main.c: opens the link that the process was started with, says hello, serves, ends. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "kit_pvt.h"
+
+static const char *environment_or(const char *name, const char *otherwise) {
+    const char *value = getenv(name);
+    return value != NULL && *value != '\0' ? value : otherwise;
+}
+
+void rb_kit_broken(const struct rb_worker *w, const char *format, ...) {
+    char what[200];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "worker %llu: the bridge broke a rule of the link: %s\n",
+            (unsigned long long)w->link.header.worker_id, what);
+    /* Without atexit(): the worker's own state says nothing about what is wrong. */
+    _exit(RB_EXIT_PROTOCOL);
+}
+
+void rb_kit_misused(const struct rb_job *job, const char *what) {
+    fprintf(stderr, "worker %llu: job %llu: %s\n",
+            (unsigned long long)job->worker->link.header.worker_id,
+            (unsigned long long)job->request.job, what);
+    abort();
+}
+
+/* The first of the link's descriptors, or -1. */
+static int first_descriptor(void) {
+    const char *text = getenv(RB_ENV_LINK_FD);
+    char *end;
+    long fd;
+    if (text == NULL || *text == '\0') return -1;
+    errno = 0;
+    fd = strtol(text, &end, 10);
+    return errno == 0 && *end == '\0' && fd >= 0 && fd < 1 << 20 ? (int)fd : -1;
+}
+
+/* A role may have no pool, and a link no eventfds. */
+static int open_or_none(int fd) { return fcntl(fd, F_GETFD) < 0 ? -1 : fd; }
+
+int rb_worker_main(int argc, char **argv, const struct rb_worker_options *options) {
+    struct rb_worker worker = {.options = options};
+    const char *name = argc > 0 ? argv[0] : "worker";
+    char why[512];
+    int first = first_descriptor(), failed;
+
+    if (first < 0 || open_or_none(first) < 0) {
+        fprintf(stderr,
+                "%s: a worker of a ringbridge: it is started by one, with " RB_ENV_LINK_FD
+                " naming its link\n",
+                name);
+        return RB_EXIT_USAGE;
+    }
+    struct rb_link_fds fds = {
+        .relay_side = first,
+        .worker_side = first + 1,
+        .pool = open_or_none(first + 2),
+        .wake_worker = open_or_none(first + 3),
+        .wake_relay = open_or_none(first + 4),
+    };
+    failed = rb_link_attach(&worker.link, &fds, why, sizeof why);
+    if (failed) {
+        fprintf(stderr, "%s: refused: %s\n", name, why);
+        return failed == -EPROTO ? RB_EXIT_CONFIG : RB_EXIT_OSERR;
+    }
+    /* Before the first thread, so that every one has it blocked (gate.h). */
+    sigset_t wake;
+    sigemptyset(&wake);
+    sigaddset(&wake, RB_WAKE_SIGNAL);
+    sigprocmask(SIG_BLOCK, &wake, NULL);
+
+    failed = rb_heartbeat_start(&worker);
+    if (failed) {
+        fprintf(stderr, "%s: no thread for the heartbeat: %s\n", name, strerror(-failed));
+        return RB_EXIT_OSERR;
+    }
+    rb_link_greet(&worker.link, "c", RB_KIT_VERSION, environment_or(RB_ENV_ROLE, ""));
+    rb_kit_serve(&worker);
+    rb_heartbeat_stop(&worker);
+    rb_link_detach(&worker.link);
+    return 0;
+}

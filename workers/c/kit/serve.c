@@ -1,0 +1,108 @@
+/* serve.c: the loop: wait at the gate, take what is in the ring as one batch, run job by job.
+ *
+ *      wait ──> batch of n ──> copy, check ──> started ──> handler ──> completion ──┐
+ *       ^          ^────────────────────── next job ────────────────────────────────┤
+ *       └───────────────────────── publish, release slots ──────────────────────────┘
+ *
+ * Death: killed before `started` moves, the bridge gives the job to another worker; killed after it, the job is lost with us and
+ * answered {:worker_crashed, ...}; killed after the completion is published, the answer stands. */
+#include <errno.h>
+#include <string.h>
+
+#include "kit_pvt.h"
+#include "ringbridge/envelope.h"
+
+/* Pages of large answers go back to the kernel after this long without work; the first MiB stays. */
+static const int64_t TRIM_AFTER_NS = 1000000000;
+enum { RESULTS_KEPT_BYTES = 1 << 20 };
+
+int rb_kit_control(const struct rb_worker *w) {
+    /* seq_cst: a gate waits for it (gate.h: G0 and G5). Pairs with the relay's store of drain or stop. */
+    return (int)rb_load_seq_cst(&w->link.theirs->control);
+}
+
+/* Points the job at its payload, or ends the process: the relay is ours, and never sends what breaks a rule. */
+static void check(struct rb_job *job) {
+    const struct rb_worker *w = job->worker;
+    const struct rb_request *q = &job->request;
+    uint64_t pool_bytes = w->link.header.pool_bytes;
+    if (q->flags & RB_FLAG_INLINE) {
+        if (q->payload_bytes > RB_INLINE_BYTES_MAX)
+            rb_kit_broken(w, "job %llu has %u bytes inline", (unsigned long long)q->job,
+                          q->payload_bytes);
+        job->payload = q->body;
+    } else {
+        if (q->payload_at > pool_bytes || q->payload_bytes > pool_bytes - q->payload_at)
+            rb_kit_broken(w, "job %llu has %u bytes at %llu of a pool of %llu",
+                          (unsigned long long)q->job, q->payload_bytes,
+                          (unsigned long long)q->payload_at, (unsigned long long)pool_bytes);
+        job->payload = w->link.pool ? w->link.pool + q->payload_at : q->body;
+    }
+    uint32_t crc = rb_request_crc(q, job->payload, w->link.header.features);
+    if (crc != q->crc)
+        rb_kit_broken(w, "job %llu has CRC %08x, its bytes make %08x", (unsigned long long)q->job,
+                      q->crc, crc);
+}
+
+static void run_one(struct rb_worker *w, uint64_t drained_ns) {
+    uint64_t slot = rb_ring_slot(&w->link.request_ring, w->unreleased);
+    struct rb_job job = {.worker = w,
+                         .slot = slot,
+                         .first_block = -1,
+                         .drained_ns = drained_ns,
+                         .start_ns = w->now_ns,
+                         .request = w->link.requests[slot]};
+    check(&job);
+    uint64_t started = w->counters.started + 1;
+    rb_store_relaxed(&w->counters.started,
+                     started); /* for the heartbeat; one writer: this thread */
+    /* K0: pairs with the relay's acquire load after our death. In order with the handler's own effects as the call is opaque to
+     * the compiler and a process that dies has made its earlier stores. */
+    rb_store_release(&w->link.ours->started, started);
+    if (rb_is_cancelled(&job)) {
+        rb_cancelled(&job);
+    } else {
+        w->options->handler(&job, w->options->user);
+        rb_kit_answer_unanswered(&job);
+    }
+    w->unreleased++;
+}
+
+static int ready_with_work(void *arg) {
+    struct rb_worker *w = arg;
+    return rb_ring_available(&w->link.request_ring) != 0 || rb_kit_control(w) != RB_CONTROL_RUN;
+}
+
+/* Waits without end, or, while large answers have left pages behind, until it is time to give those back. */
+static void wait_for_work(struct rb_worker *w) {
+    struct rb_region *region = &w->link.result_region;
+    for (;;) {
+        int swollen = (uint64_t)region->highest_touched * region->block_bytes > RESULTS_KEPT_BYTES;
+        int found = rb_gate_wait(&w->link.waiter, ready_with_work, w, swollen ? TRIM_AFTER_NS : -1);
+        rb_store_relaxed(&w->counters.gate,
+                         w->link.waiter.last); /* for the heartbeat; one writer: this thread */
+        if (found) return;
+        rb_kit_take_givebacks(w);
+        rb_region_trim(region, w->link.fds.worker_side, w->link.header.results_at,
+                       RESULTS_KEPT_BYTES);
+    }
+}
+
+void rb_kit_serve(struct rb_worker *w) {
+    for (;;) {
+        /* The control word first: what was published before "drain" is then in the count. */
+        int control = rb_kit_control(w);
+        int64_t count = rb_ring_available(&w->link.request_ring);
+        if (count < 0)
+            rb_kit_broken(w, "the position of the request ring ran backwards or too far");
+        if (control == RB_CONTROL_STOP || (control != RB_CONTROL_RUN && count == 0)) return;
+        if (count == 0) {
+            wait_for_work(w);
+            continue;
+        }
+        rb_kit_take_givebacks(w);
+        uint64_t drained_ns = w->now_ns = rb_now_ns();
+        while (count-- > 0 && rb_kit_control(w) != RB_CONTROL_STOP) run_one(w, drained_ns);
+        rb_kit_publish(w);
+    }
+}
