@@ -1,0 +1,1 @@
+"""The Python face of the C core: links, the relay thread, the layout. Knows nothing of nodes."""

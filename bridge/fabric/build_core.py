@@ -1,0 +1,34 @@
+"""Builds bridge.fabric._core with cffi in API mode: the shared-memory core and the relay thread.
+
+The declarations are the part of csrc/include/ringbridge/relay.h between its two cffi marks, so
+that they are written once.
+"""
+
+import re
+from glob import glob
+from pathlib import Path
+
+from cffi import FFI
+
+HEADER = Path("csrc/include/ringbridge/relay.h")
+
+
+def declarations(header: str) -> str:
+    """Return what lies between the marks, without comments (cffi has no preprocessor)."""
+    marked = header.split("/* <cffi> */", 1)[1].split("/* </cffi> */", 1)[0]
+    return re.sub(r"/\*.*?\*/", "", marked, flags=re.DOTALL)
+
+
+ffibuilder = FFI()
+ffibuilder.cdef(declarations(HEADER.read_text()))
+ffibuilder.set_source(
+    "bridge.fabric._core",
+    '#include "ringbridge/layout.h"\n#include "ringbridge/relay.h"\n',
+    sources=sorted([*glob("csrc/core/*.c"), *glob("csrc/relay/*.c")]),
+    include_dirs=["csrc/include"],
+    extra_compile_args=["-std=gnu99", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function"],
+    libraries=["pthread"],
+)
+
+if __name__ == "__main__":
+    ffibuilder.compile(verbose=True)

@@ -1,0 +1,84 @@
+"""What the relay has to say, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A frame that is not the relay's own business: bare terms, without the leading 131.
+
+    `message` is None where the control message carries no payload.
+    """
+
+    conn: int
+    control: bytes
+    message: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost:
+    """The relay has closed a connection; nothing more comes from it. `reason` is a short rule."""
+
+    conn: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A worker has greeted and its layout fits: jobs flow to it. `pid` is as the worker sees it."""
+
+    worker_id: int
+    pid: int
+    kit: str
+    kit_version: tuple[int, int]
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRefused:
+    """A worker's greeting broke a rule (`why` names both layout digests) and it was killed."""
+
+    worker_id: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBroke:
+    """A worker broke `rule` of its link: fenced and killed, its started jobs answered."""
+
+    worker_id: int
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnded:
+    """A worker's process is gone: exit code, or the signal that ended it."""
+
+    worker_id: int
+    status: int | None
+    signal: int | None
+    core: bool
+    oom: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOutput:
+    """Bytes that a worker wrote. Cut anywhere; dropped when nobody takes events for long."""
+
+    worker_id: int
+    stream: Literal["stdout", "stderr"]
+    data: bytes
+
+
+Event: TypeAlias = (
+    Signal
+    | ConnectionLost
+    | WorkerReady
+    | WorkerRefused
+    | WorkerBroke
+    | WorkerEnded
+    | WorkerOutput
+)

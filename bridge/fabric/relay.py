@@ -1,0 +1,396 @@
+"""The relay thread, seen from trio: it moves the bytes, this side decides.
+
+Every method but `next_event` hands a note to the relay and returns at once. Once adopted, a socket
+is the relay's alone; once added, so are a worker's descriptors.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Literal, NamedTuple
+
+import trio
+
+from bridge.fabric import layout
+from bridge.fabric._core import ffi, lib
+from bridge.fabric.events import (
+    ConnectionLost,
+    Event,
+    Signal,
+    WorkerBroke,
+    WorkerEnded,
+    WorkerOutput,
+    WorkerReady,
+    WorkerRefused,
+)
+
+__all__ = [
+    "ConnectionLost",
+    "Event",
+    "Hops",
+    "LinkConfig",
+    "LinkFds",
+    "Relay",
+    "RelayLimits",
+    "RelayStats",
+    "RoleLimits",
+    "RoleState",
+    "RoleStats",
+    "Signal",
+    "WorkerBroke",
+    "WorkerEnded",
+    "WorkerOutput",
+    "WorkerReady",
+    "WorkerRefused",
+    "WorkerStats",
+]
+
+MIB = 1 << 20
+_OBITUARY_CORE, _OBITUARY_OOM = 1, 2
+_CRC_FEATURES = {
+    "off": 0,
+    "envelope": layout.FEATURE_CRC_ENVELOPE,
+    "payload": layout.FEATURE_CRC_ENVELOPE | layout.FEATURE_CRC_PAYLOAD,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """Bounds of every connection, and how the relay waits. Times in ms or us as named."""
+
+    tick_ms: int = 15_000
+    silence_ms: int = 75_000
+    frame_bytes_max: int = 2**31 - 1  # a BEAM's own bound; what is kept of it is bounded below
+    signal_bytes_max: int = 128 * MIB  # signals being assembled on one connection
+    upward_bytes_max: int = 64 * MIB  # frames waiting for the interpreter, of all connections
+    outgoing_bytes_max: int = 128 * MIB  # answers waiting on one socket
+    monitors_max: int = 100_000  # held on the relay's service by one connection
+    busy_sleep_us: int = 50
+    spin_us: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class RoleLimits:
+    """What one role may hold and how long its jobs may take."""
+
+    name: str
+    payload_bytes_max: int = 64 * MIB
+    depth_max: int = 4096
+    timeout_default_ms: int = 60_000
+    timeout_max_ms: int = 3_600_000
+    pool_bytes: int = 256 * MIB
+    credit_us: int = 200
+    cancel_term_ms: int = 1000
+    cancel_kill_ms: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LinkConfig:
+    """One worker's link: `slots` and the number of result blocks are powers of two."""
+
+    slots: int = 1024
+    result_bytes: int = 64 * MIB
+    result_block_bytes: int = 4096
+    crc: Literal["off", "envelope", "payload"] = "payload"
+
+
+class LinkFds(NamedTuple):
+    """A link's descriptors in the order in which a worker inherits them. The relay closes them."""
+
+    relay_side: int
+    worker_side: int
+    pool: int
+    wake_worker: int
+    wake_relay: int
+
+
+class RoleState(IntEnum):
+    RUNNING = 0
+    DRAINING = 1  # new jobs are answered :draining
+    GIVEN_UP = 2  # all jobs are answered :no_worker
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStats:
+    """accepted == sum(answered.values()) + in_flight; refused jobs were never accepted."""
+
+    accepted: int
+    in_flight: int
+    answered: dict[str, int]
+    refused: dict[str, int]
+    connections: int
+    rounds: int
+    sleeps: int
+    parks: int
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoleStats:
+    queued: int
+    placed: int
+    workers_ready: int
+    accepted: int
+    answered: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """`service_ns` is a moving average of run time; `credit` is in jobs; times are CLOCK_MONOTONIC."""
+
+    in_flight: int
+    done: int
+    lost: int
+    service_ns: int
+    credit: int
+    heartbeats: int
+    heartbeat_ns: int
+    wakes: int
+    gate: int
+    state: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hops:
+    """Mean time in us between the stations of a job, over `samples` jobs that were timed."""
+
+    samples: int
+    socket_to_queue_us: float
+    queue_to_ring_us: float
+    ring_to_answer_us: float
+    worker_run_us: float
+    answer_to_socket_us: float
+
+
+_REASONS = (
+    "ok",
+    "overloaded",
+    "deadline_exceeded",
+    "cancelled",
+    "no_worker",
+    "draining",
+    "too_large",
+    "worker_crashed",
+    "worker_broke",
+    "job_failed",
+    "bad_request",
+)
+assert len(_REASONS) == lib.RB_REASONS
+
+
+def _check(code: int, what: str) -> None:
+    """Raise OSError for a negative errno of the core."""
+    if code < 0:
+        raise OSError(-code, f"{what}: {os.strerror(-code)}")
+
+
+class Relay:
+    """Starts the relay's thread; `close` ends it, with every socket and link that it owns."""
+
+    def __init__(self, *, node: str, creation: int, limits: RelayLimits | None = None) -> None:
+        limits = limits or RelayLimits()
+        name = ffi.new("char[]", node.encode())
+        config = ffi.new("struct rb_relay_config *")
+        config.node = name
+        config.creation = creation
+        for field in limits.__dataclass_fields__:
+            setattr(config, field, getattr(limits, field))
+        handle = ffi.new("struct rb_relay **")
+        _check(lib.rb_relay_open(handle, config), f"relay of {node}")
+        self._relay: Any = handle[0]
+        self._event = ffi.new("struct rb_event *")
+        self._event_fd: int = lib.rb_relay_event_fd(self._relay)
+        self._connections = 0
+        self._roles = 0
+        self._closed = False
+
+    def close(self) -> None:
+        """End the thread and close what it owns. May be repeated."""
+        if not self._closed:
+            self._closed = True
+            if trio.lowlevel.in_trio_run():
+                trio.lowlevel.notify_closing(self._event_fd)
+            lib.rb_relay_close(self._relay)
+
+    # ---- connections
+
+    def adopt(
+        self, sock: socket.socket, *, peer: str, flags: int, creation: int, leftover: bytes = b""
+    ) -> int:
+        """Take a socket after its handshake; returns the connection's id.
+
+        `flags` are the negotiated ones; `creation` is the peer's, told for the record only.
+        """
+        del creation  # pids carry it; the relay compares whole pids
+        self._connections += 1
+        number = self._connections
+        fd = sock.detach()
+        code = lib.rb_relay_adopt(
+            self._relay, number, fd, peer.encode("latin-1"), flags, leftover, len(leftover)
+        )
+        if code < 0:
+            os.close(fd)
+        _check(code, f"connection of {peer}")
+        return number
+
+    def send(self, conn: int, control: bytes, message: bytes | None = None) -> None:
+        """Queue one signal of bare terms. A connection that is gone swallows it."""
+        data = ffi.NULL if message is None else message
+        code = lib.rb_relay_send(
+            self._relay, conn, control, len(control), data, len(message or b"")
+        )
+        _check(code, f"connection {conn}")
+
+    def drop(self, conn: int, reason: str) -> None:
+        """Close a connection after what was queued before, as far as its socket takes that."""
+        _check(lib.rb_relay_drop(self._relay, conn, reason.encode()), f"connection {conn}")
+
+    # ---- the service that the relay answers
+
+    def install_service(self, *, pid: tuple[int, int], names: Sequence[str]) -> None:
+        """From here on the relay answers for the process with this id and serial and its names."""
+        text = b"".join(name.encode() + b"\0" for name in names) + b"\0"
+        _check(lib.rb_relay_install_service(self._relay, *pid, text), "service")
+
+    def service_down(self, reason: bytes) -> None:
+        """Tell every monitor DOWN with `reason` (a bare term); later ones get noproc."""
+        _check(lib.rb_relay_service_down(self._relay, reason, len(reason)), "service")
+
+    # ---- roles and workers
+
+    def add_role(self, limits: RoleLimits) -> int:
+        """Make a role with its payload pool; jobs for it queue from now on. Returns its number."""
+        name = ffi.new("char[]", limits.name.encode())
+        config = ffi.new("struct rb_role_config *")
+        for field in limits.__dataclass_fields__:
+            if field != "name":
+                setattr(config, field, getattr(limits, field))
+        config.name = name
+        _check(lib.rb_relay_add_role(self._relay, self._roles, config), f"role {limits.name}")
+        self._roles += 1
+        return self._roles - 1
+
+    def set_role_state(self, role: int, state: RoleState) -> None:
+        _check(lib.rb_relay_set_role_state(self._relay, role, int(state)), f"role {role}")
+
+    def create_link(self, role: int, worker_id: int, config: LinkConfig) -> LinkFds:
+        """Make the memory and descriptors of one worker's link. The relay keeps and closes them."""
+        fds = ffi.new("int[5]")
+        code = lib.rb_relay_create_link(
+            self._relay,
+            role,
+            worker_id,
+            config.slots,
+            config.result_bytes,
+            config.result_block_bytes,
+            _CRC_FEATURES[config.crc],
+            fds,
+        )
+        _check(code, f"link of worker {worker_id}")
+        return LinkFds(*fds)
+
+    def add_worker(
+        self, worker_id: int, *, pidfd: int, obituary_fd: int, stdout_fd: int, stderr_fd: int
+    ) -> None:
+        """Take a started worker and its descriptors; jobs flow once it has greeted."""
+        code = lib.rb_relay_add_worker(
+            self._relay, worker_id, pidfd, obituary_fd, stdout_fd, stderr_fd
+        )
+        _check(code, f"worker {worker_id}")
+
+    def drop_link(self, worker_id: int) -> None:
+        """Forget a link whose worker could not be started."""
+        _check(lib.rb_relay_drop_link(self._relay, worker_id), f"link of worker {worker_id}")
+
+    def drain_worker(self, worker_id: int) -> None:
+        """No new jobs; the worker finishes what it has and leaves; WorkerEnded follows."""
+        _check(lib.rb_relay_drain_worker(self._relay, worker_id), f"worker {worker_id}")
+
+    # ---- figures
+
+    def stats(self) -> RelayStats:
+        raw = ffi.new("struct rb_relay_stats *")
+        lib.rb_relay_read_stats(self._relay, raw)
+        return RelayStats(
+            accepted=raw.accepted,
+            in_flight=raw.in_flight,
+            answered=dict(zip(_REASONS, raw.answered, strict=True)),
+            refused=dict(zip(_REASONS[1:], list(raw.refused)[1:], strict=True)),
+            connections=raw.connections,
+            rounds=raw.rounds,
+            sleeps=raw.sleeps,
+            parks=raw.parks,
+            bytes_in=raw.bytes_in,
+            bytes_out=raw.bytes_out,
+        )
+
+    def role_stats(self, role: int) -> RoleStats:
+        raw = ffi.new("struct rb_role_stats *")
+        _check(lib.rb_relay_read_role(self._relay, role, raw), f"role {role}")
+        return RoleStats(**{name: getattr(raw, name) for name in RoleStats.__dataclass_fields__})
+
+    def worker_stats(self, worker_id: int) -> WorkerStats:
+        """Raises OSError (ENOENT) when there is no such worker any more."""
+        raw = ffi.new("struct rb_worker_stats *")
+        _check(lib.rb_relay_read_worker(self._relay, worker_id, raw), f"worker {worker_id}")
+        return WorkerStats(
+            **{name: getattr(raw, name) for name in WorkerStats.__dataclass_fields__}
+        )
+
+    def hops(self) -> Hops:
+        raw = ffi.new("struct rb_relay_hops *")
+        lib.rb_relay_read_hops(self._relay, raw)
+        samples = max(raw.samples, 1) * 1000
+        return Hops(
+            samples=raw.samples,
+            socket_to_queue_us=raw.socket_to_queue_ns / samples,
+            queue_to_ring_us=raw.queue_to_ring_ns / samples,
+            ring_to_answer_us=raw.ring_to_answer_ns / samples,
+            worker_run_us=raw.worker_run_ns / samples,
+            answer_to_socket_us=raw.answer_to_socket_ns / samples,
+        )
+
+    # ---- events
+
+    async def next_event(self) -> Event:
+        """Wait for the next thing the relay has to say. One task only; cancelling loses nothing."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not lib.rb_relay_take(self._relay, self._event):
+            await trio.lowlevel.wait_readable(self._event_fd)
+            # Cleared before the next look, so that a ring after that look is not lost.
+            lib.rb_relay_hush(self._relay)
+        return _event(self._event)
+
+
+def _event(raw: Any) -> Event:
+    data: bytes = ffi.buffer(raw.data, raw.size)[:]
+    match raw.kind:
+        case lib.RB_EVENT_SIGNAL:
+            control = data[: raw.a]
+            return Signal(raw.connection, control, data[raw.a :] or None)
+        case lib.RB_EVENT_CONNECTION_LOST:
+            return ConnectionLost(raw.connection, data.decode())
+        case lib.RB_EVENT_WORKER_READY:
+            kit, _, role = data.decode("utf-8", "replace").partition("\0")
+            return WorkerReady(raw.worker, raw.a, kit, (raw.b >> 16, raw.b & 0xFFFF), role)
+        case lib.RB_EVENT_WORKER_REFUSED:
+            return WorkerRefused(raw.worker, data.decode("utf-8", "replace"))
+        case lib.RB_EVENT_WORKER_BROKE:
+            return WorkerBroke(raw.worker, data.decode())
+        case lib.RB_EVENT_WORKER_ENDED:
+            return WorkerEnded(
+                raw.worker,
+                status=None if raw.a < 0 else raw.a,
+                signal=raw.b or None,
+                core=bool(raw.c & _OBITUARY_CORE),
+                oom=bool(raw.c & _OBITUARY_OOM),
+            )
+        case lib.RB_EVENT_WORKER_OUTPUT:
+            return WorkerOutput(raw.worker, "stdout" if raw.a == 1 else "stderr", data)
+        case kind:
+            raise AssertionError(f"unknown event kind {kind}")

@@ -1,0 +1,225 @@
+/* conn.c: established sockets. Always read; written only here, in one piece a round; bounded both ways. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "relay_pvt.h"
+
+enum { READS_A_ROUND = 8 }; /* one peer's flood must not starve the others */
+
+uint8_t *rb_buffer_room(struct rb_buffer *b, size_t size) {
+    if (b->begin == b->end) b->begin = b->end = 0;
+    if (b->end + size > b->capacity) {
+        if (b->begin > 0 && b->end - b->begin + size <= b->capacity) {
+            memmove(b->at, b->at + b->begin, b->end - b->begin);
+        } else {
+            size_t grown = b->capacity ? b->capacity * 2 : 16384;
+            while (grown < b->end - b->begin + size) grown *= 2;
+            uint8_t *at = malloc(grown);
+            if (!at) return NULL;
+            if (b->at) memcpy(at, b->at + b->begin, b->end - b->begin);
+            free(b->at);
+            b->at = at;
+            b->capacity = grown;
+        }
+        b->end -= b->begin;
+        b->begin = 0;
+    }
+    return b->at + b->end;
+}
+
+int rb_buffer_put(struct rb_buffer *b, const void *bytes, size_t size) {
+    uint8_t *room = rb_buffer_room(b, size);
+    if (!room) return -ENOMEM;
+    memcpy(room, bytes, size);
+    b->end += size;
+    return 0;
+}
+
+struct rb_conn *rb_conn_find(struct rb_relay *r, uint32_t id) {
+    struct rb_conn *c = r->conns[id % CONNECTIONS_MAX];
+    return c && c->id == id ? c : NULL;
+}
+
+struct rb_conn *rb_conn_of_node(struct rb_relay *r, struct rb_slice node) {
+    for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
+        struct rb_conn *c = r->conns[i];
+        if (c && !c->failed && rb_slice_is(node, c->peer)) return c;
+    }
+    return NULL;
+}
+
+static void poll_for(struct rb_conn *c, int out) {
+    if (c->wants_out == out) return;
+    c->wants_out = out;
+    struct epoll_event e = {.events = EPOLLIN | (out ? EPOLLOUT : 0), .data.u64 = rb_source(RB_SOURCE_CONN, c->id)};
+    epoll_ctl(c->relay->epoll, EPOLL_CTL_MOD, c->fd, &e);
+}
+
+int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, const char *peer, uint64_t flags, const uint8_t *leftover, size_t size) {
+    struct rb_conn **slot = &r->conns[id % CONNECTIONS_MAX];
+    if (*slot) return -EMFILE;
+    struct rb_conn *c = calloc(1, sizeof *c);
+    if (!c) return -ENOMEM;
+    c->relay = r;
+    c->id = id;
+    c->fd = fd;
+    strncpy(c->peer, peer, sizeof c->peer - 1);
+    c->flags = flags;
+    c->sent_ns = c->received_ns = r->now;
+    rb_service_bind(c);
+    if (rb_intake_open(&c->intake, &c->owner, flags, r->config.frame_bytes_max, r->config.signal_bytes_max) < 0) {
+        free(c);
+        return -ENOMEM;
+    }
+    struct epoll_event e = {.events = EPOLLIN, .data.u64 = rb_source(RB_SOURCE_CONN, id)};
+    if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, fd, &e) < 0) {
+        int error = errno;
+        rb_intake_close(&c->intake);
+        free(c);
+        return -error;
+    }
+    *slot = c;
+    COUNT(r->stats.connections, 1);
+    /* The peer may have sent frames behind its last handshake message. They are fed like any other bytes. */
+    while (size > 0 && !c->failed) {
+        struct rb_room room[2];
+        int pieces = rb_intake_room(&c->intake, room);
+        size_t n = room[0].size < size ? room[0].size : size;
+        (void)pieces;
+        memcpy(room[0].at, leftover, n);
+        leftover += n;
+        size -= n;
+        if (rb_intake_took(&c->intake, n) < 0) rb_conn_fail(c, c->intake.why);
+    }
+    return 0;
+}
+
+void rb_conn_fail(struct rb_conn *c, const char *reason) {
+    if (!c->failed) c->failed = reason ? reason : "closed";
+    rb_conn_dirty(c); /* closed when the round flushes */
+}
+
+void rb_conn_close(struct rb_conn *c, const char *reason) {
+    struct rb_relay *r = c->relay;
+    c->failed = reason; /* answers to it go nowhere from here */
+    while (c->jobs) rb_job_cancel(r, c->jobs, RB_REASON_CANCELLED);
+    rb_intake_close(&c->intake);
+    rb_monitors_free(c);
+    if (c->dirty) {
+        for (struct rb_conn **p = &r->dirty_conns; *p; p = &(*p)->next_dirty) {
+            if (*p == c) {
+                *p = c->next_dirty;
+                break;
+            }
+        }
+    }
+    r->conns[c->id % CONNECTIONS_MAX] = NULL;
+    COUNT(r->stats.connections, -1);
+    close(c->fd);
+    rb_up_event(r, RB_EVENT_CONNECTION_LOST, c->id, 0, 0, 0, 0, reason, strlen(reason));
+    free(c->out.at);
+    free(c);
+}
+
+void rb_conn_read(struct rb_conn *c) {
+    for (int i = 0; i < READS_A_ROUND && !c->failed; i++) {
+        struct rb_room room[2];
+        struct iovec iov[2];
+        int pieces = rb_intake_room(&c->intake, room);
+        size_t asked = 0;
+        for (int k = 0; k < pieces; k++) {
+            iov[k] = (struct iovec){room[k].at, room[k].size};
+            asked += room[k].size;
+        }
+        struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)pieces};
+        ssize_t n = recvmsg(c->fd, &message, MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+        if (n <= 0) {
+            rb_conn_fail(c, n == 0 ? "closed_by_peer" : errno == ECONNRESET ? "reset_by_peer" : "socket_error");
+            return;
+        }
+        c->received_ns = c->relay->now;
+        COUNT(c->relay->stats.bytes_in, n);
+        if (rb_intake_took(&c->intake, (size_t)n) < 0) rb_conn_fail(c, c->intake.why);
+        if ((size_t)n < asked) return; /* a short read emptied the socket */
+    }
+}
+
+void rb_conn_dirty(struct rb_conn *c) {
+    if (c->dirty) return;
+    c->dirty = 1;
+    c->next_dirty = c->relay->dirty_conns;
+    c->relay->dirty_conns = c;
+}
+
+/* Sends what waits, then `bytes`; returns how much of `bytes` left, or -1 when the connection failed. */
+static ssize_t transmit(struct rb_conn *c, const uint8_t *bytes, size_t size) {
+    size_t waiting = c->out.end - c->out.begin, sent = 0;
+    while (sent < waiting + size) {
+        struct iovec iov[2];
+        int pieces = 0;
+        if (sent < waiting) iov[pieces++] = (struct iovec){c->out.at + c->out.begin + sent, waiting - sent};
+        size_t of_bytes = sent > waiting ? sent - waiting : 0;
+        if (size > of_bytes) iov[pieces++] = (struct iovec){(void *)(uintptr_t)(bytes + of_bytes), size - of_bytes};
+        struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)pieces};
+        ssize_t n = sendmsg(c->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
+        if (n < 0) {
+            rb_conn_fail(c, errno == EPIPE || errno == ECONNRESET ? "reset_by_peer" : "socket_error");
+            return -1;
+        }
+        sent += (size_t)n;
+        c->sent_ns = c->relay->now;
+    }
+    COUNT(c->relay->stats.bytes_out, sent);
+    c->out.begin += sent < waiting ? sent : waiting;
+    return sent > waiting ? (ssize_t)(sent - waiting) : 0;
+}
+
+int rb_conn_write_through(struct rb_conn *c, const uint8_t *bytes, size_t size) {
+    if (c->failed) return -EPIPE;
+    ssize_t sent = transmit(c, bytes, size);
+    if (sent < 0) return -EPIPE;
+    if ((size_t)sent == size) return 0;
+    if (rb_buffer_put(&c->out, bytes + sent, size - (size_t)sent) < 0) {
+        rb_conn_fail(c, "no_memory");
+        return -ENOMEM;
+    }
+    rb_conn_dirty(c);
+    return 0;
+}
+
+void rb_conn_flush(struct rb_conn *c) {
+    if (c->failed) return;
+    if (c->out.begin < c->out.end && transmit(c, NULL, 0) < 0) return;
+    size_t left = c->out.end - c->out.begin;
+    if (left > c->relay->config.outgoing_bytes_max) {
+        rb_conn_fail(c, "outgoing_limit_reached: the peer does not read");
+        return;
+    }
+    poll_for(c, left > 0);
+}
+
+void rb_conns_tick(struct rb_relay *r) {
+    /* net_ticktime's rule (dist_util.erl): the kernel's clock is looked at four times an interval. */
+    uint64_t interval = r->config.tick_ms * NS_PER_MS;
+    if (r->now - r->ticked_ns < interval / 4) return;
+    r->ticked_ns = r->now;
+    for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
+        struct rb_conn *c = r->conns[i];
+        if (!c) continue;
+        if (r->now - c->received_ns > r->config.silence_ms * NS_PER_MS) {
+            rb_conn_fail(c, "net_tick_timeout");
+        } else if (r->now - c->sent_ns >= interval * 3 / 4) {
+            static const uint8_t tick[4];
+            if (rb_buffer_put(&c->out, tick, sizeof tick) == 0) rb_conn_dirty(c);
+            c->sent_ns = r->now;
+        }
+    }
+}

@@ -1,0 +1,123 @@
+/* face.c: the functions that make things on the other thread (roles with their pools, links) and read figures there.
+ *
+ * Memory is made here, where a page fault costs the interpreter's time and not the relay's, and handed over whole. */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "note.h"
+#include "relay_pvt.h"
+
+enum { POOL_BLOCK_BYTES = 1024 };
+
+int rb_relay_add_role(struct rb_relay *r, uint32_t id, const struct rb_role_config *config) {
+    if (id >= ROLES_MAX || r->face_roles[id]) return -EINVAL;
+    if (strlen(config->name) >= sizeof r->face_roles[id]->name) return -ENAMETOOLONG;
+    struct rb_role *role = calloc(1, sizeof *role);
+    if (!role) return -ENOMEM;
+    role->id = id;
+    strcpy(role->name, config->name);
+    role->config = *config;
+    role->config.name = role->name;
+    int rc = rb_pool_create(&role->pool, config->pool_bytes, POOL_BLOCK_BYTES);
+    if (rc == 0 && (rc = rb_note_role(r, role)) < 0) rb_pool_close(&role->pool);
+    if (rc < 0) {
+        free(role);
+        return rc;
+    }
+    r->face_roles[id] = role;
+    return 0;
+}
+
+static struct rb_worker **face_worker(struct rb_relay *r, uint64_t id) {
+    struct rb_worker **slot = &r->face_workers[id % WORKERS_MAX];
+    return *slot && (*slot)->id == id ? slot : NULL;
+}
+
+int rb_relay_create_link(struct rb_relay *r, uint32_t role_id, uint64_t id, uint32_t slots, uint64_t result_bytes,
+                         uint32_t result_block_bytes, uint64_t features, int fds[5]) {
+    if (role_id >= ROLES_MAX || !r->face_roles[role_id]) return -ENOENT;
+    struct rb_worker **slot = &r->face_workers[id % WORKERS_MAX];
+    if (*slot) return -EMFILE;
+    struct rb_worker *w = calloc(1, sizeof *w);
+    if (!w) return -ENOMEM;
+    struct rb_link_config config = {.slots = slots,
+                                    .result_block_bytes = result_block_bytes,
+                                    .result_bytes = result_bytes,
+                                    .features = features,
+                                    .worker_id = id};
+    w->relay = r;
+    w->id = id;
+    w->role = r->face_roles[role_id];
+    w->credit = 1;
+    w->pidfd = w->obituary_fd = w->stdout_fd = w->stderr_fd = -1;
+    w->atoms.left = 256;
+    w->placed = calloc(slots ? slots : 1, sizeof *w->placed);
+    int rc = w->placed ? rb_link_create(&w->link, &config, &w->role->pool) : -ENOMEM;
+    if (rc < 0) {
+        free(w->placed);
+        free(w);
+        return rc;
+    }
+    fds[0] = w->link.fds.relay_side;
+    fds[1] = w->link.fds.worker_side;
+    fds[2] = w->role->pool.fd;
+    fds[3] = w->link.fds.wake_worker;
+    fds[4] = w->link.fds.wake_relay;
+    *slot = w;
+    return 0;
+}
+
+int rb_relay_add_worker(struct rb_relay *r, uint64_t id, int pidfd, int obituary_fd, int stdout_fd, int stderr_fd) {
+    struct rb_worker **slot = face_worker(r, id);
+    if (!slot || (*slot)->obituary_fd >= 0) return -ENOENT;
+    struct rb_worker *w = *slot;
+    w->pidfd = pidfd;
+    w->obituary_fd = obituary_fd;
+    w->stdout_fd = stdout_fd;
+    w->stderr_fd = stderr_fd;
+    int rc = rb_note_worker(r, w);
+    if (rc < 0) w->pidfd = w->obituary_fd = w->stdout_fd = w->stderr_fd = -1;
+    return rc;
+}
+
+int rb_relay_drop_link(struct rb_relay *r, uint64_t id) {
+    struct rb_worker **slot = face_worker(r, id);
+    if (!slot || (*slot)->obituary_fd >= 0) return -ENOENT; /* once handed over it ends by its obituary */
+    rb_link_close(&(*slot)->link);
+    free((*slot)->placed);
+    free(*slot);
+    *slot = NULL;
+    return 0;
+}
+
+void rb_face_forget(struct rb_relay *r, uint64_t id) {
+    struct rb_worker **slot = face_worker(r, id);
+    if (!slot) return;
+    free(*slot);
+    *slot = NULL;
+}
+
+/* --- Figures: each word is written by the relay alone; a reader sees each as it was at some recent moment ---------------------- */
+
+static void copy_words(const void *from, void *to, size_t size) {
+    const uint64_t *f = from;
+    uint64_t *t = to;
+    for (size_t i = 0; i < size / sizeof *f; i++) t[i] = rb_load_relaxed(&f[i]);
+}
+
+void rb_relay_read_stats(struct rb_relay *r, struct rb_relay_stats *stats) { copy_words(&r->stats, stats, sizeof *stats); }
+void rb_relay_read_hops(struct rb_relay *r, struct rb_relay_hops *hops) { copy_words(&r->hops, hops, sizeof *hops); }
+
+int rb_relay_read_role(struct rb_relay *r, uint32_t id, struct rb_role_stats *stats) {
+    if (id >= ROLES_MAX || !r->face_roles[id]) return -ENOENT;
+    copy_words(&r->face_roles[id]->stats, stats, sizeof *stats);
+    return 0;
+}
+
+int rb_relay_read_worker(struct rb_relay *r, uint64_t id, struct rb_worker_stats *stats) {
+    struct rb_worker **slot = face_worker(r, id);
+    if (!slot) return -ENOENT;
+    copy_words(&(*slot)->stats, stats, sizeof *stats);
+    return 0;
+}

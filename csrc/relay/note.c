@@ -1,0 +1,298 @@
+/* note.c: what passes between the relay and the thread that runs trio, and the functions that the latter calls (ringbridge/relay.h).
+ *
+ * Each way has one duct. Functions named rb_relay_* run on the other thread; the rest on the relay's. The face keeps its own list of
+ * workers, because it alone may free a worker's memory: after it has taken the event that the worker ended. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "note.h"
+#include "relay_pvt.h"
+
+/* --- Upward -------------------------------------------------------------------------------------------------------------- */
+
+struct up_note {
+    struct rb_note head; /* kind: rb_event_kind */
+    uint32_t connection;
+    uint32_t reserved;
+    uint64_t worker;
+    int64_t a, b, c;
+    struct rb_note *next; /* while it waits for room */
+    uint64_t size;
+    uint8_t data[];
+};
+
+static struct up_note *up_note(uint32_t kind, size_t size) {
+    struct up_note *n = malloc(sizeof *n + size);
+    if (!n) return NULL;
+    memset(n, 0, sizeof *n);
+    n->head.kind = kind;
+    n->head.size = (uint32_t)(sizeof *n + size);
+    n->size = size;
+    return n;
+}
+
+struct rb_note *rb_note_next(const struct rb_note *note) { return ((const struct up_note *)note)->next; }
+
+void rb_up_flush(struct rb_relay *r) {
+    while (r->waiting_up) {
+        struct up_note *n = (struct up_note *)r->waiting_up;
+        struct rb_note *next = n->next;
+        if (rb_duct_put(&r->up, &n->head) < 0) return;
+        r->waiting_up = next;
+        if (!next) r->waiting_up_end = &r->waiting_up;
+        rb_duct_ring(&r->up);
+    }
+}
+
+void rb_up_event(struct rb_relay *r, uint32_t kind, uint32_t connection, uint64_t worker, int64_t a, int64_t b, int64_t c,
+                 const void *data, size_t size) {
+    struct up_note *n = up_note(kind, size);
+    if (!n) return;
+    n->connection = connection;
+    n->worker = worker;
+    n->a = a;
+    n->b = b;
+    n->c = c;
+    if (size) memcpy(n->data, data, size);
+    if (!r->waiting_up && rb_duct_put(&r->up, &n->head) == 0) {
+        rb_duct_ring(&r->up);
+    } else if (kind == RB_EVENT_WORKER_OUTPUT) {
+        free(n); /* a talkative worker and a stalled interpreter: its words are dropped, not kept without bound */
+    } else {
+        /* Ends of connections and workers are never lost; there are no more of them than connections and workers. */
+        *r->waiting_up_end = &n->head;
+        r->waiting_up_end = &n->next;
+    }
+}
+
+int rb_up_signal(struct rb_relay *r, uint32_t connection, struct rb_slice control, struct rb_slice message) {
+    if (r->waiting_up) return -EAGAIN;
+    struct up_note *n = up_note(RB_EVENT_SIGNAL, control.size + message.size);
+    if (!n) return -ENOMEM;
+    n->connection = connection;
+    n->a = (int64_t)control.size;
+    memcpy(n->data, control.at, control.size);
+    if (message.size) memcpy(n->data + control.size, message.at, message.size);
+    if (rb_duct_put(&r->up, &n->head) < 0) {
+        free(n);
+        return -EAGAIN;
+    }
+    rb_duct_ring(&r->up);
+    return 0;
+}
+
+int rb_relay_event_fd(const struct rb_relay *r) { return r->up.eventfd; }
+void rb_relay_hush(struct rb_relay *r) { rb_duct_hush(&r->up); }
+
+int rb_relay_take(struct rb_relay *r, struct rb_event *event) {
+    free(r->event_note);
+    r->event_note = rb_duct_take(&r->up);
+    if (!r->event_note) return 0;
+    const struct up_note *n = (const struct up_note *)r->event_note;
+    *event = (struct rb_event){.kind = n->head.kind,
+                               .connection = n->connection,
+                               .worker = n->worker,
+                               .a = n->a,
+                               .b = n->b,
+                               .c = n->c,
+                               .data = n->data,
+                               .size = n->size};
+    if (n->head.kind == RB_EVENT_WORKER_ENDED) rb_face_forget(r, n->worker);
+    return 1;
+}
+
+/* --- Downward ------------------------------------------------------------------------------------------------------------ */
+
+enum down_kind { DOWN_ADOPT, DOWN_SEND, DOWN_DROP, DOWN_SERVICE, DOWN_SERVICE_DOWN, DOWN_ROLE, DOWN_ROLE_STATE, DOWN_WORKER,
+                 DOWN_DRAIN, DOWN_STOP };
+
+struct down_note {
+    struct rb_note head;
+    uint32_t connection; /* or role */
+    int fd;
+    uint64_t flags;      /* or state, or worker id */
+    void *object;
+    uint64_t a, b;       /* sizes of the two parts of data */
+    uint8_t data[];
+};
+
+static struct down_note *down_note(enum down_kind kind, const void *a, size_t a_size, const void *b, size_t b_size) {
+    struct down_note *n = malloc(sizeof *n + a_size + b_size);
+    if (!n) return NULL;
+    memset(n, 0, sizeof *n);
+    n->head.kind = kind;
+    n->head.size = (uint32_t)(sizeof *n + a_size + b_size);
+    n->a = a_size;
+    n->b = b_size;
+    if (a_size) memcpy(n->data, a, a_size);
+    if (b_size) memcpy(n->data + a_size, b, b_size);
+    return n;
+}
+
+static int hand_down(struct rb_relay *r, struct down_note *n) {
+    if (!n) return -ENOMEM;
+    int rc = rb_duct_put(&r->down, &n->head);
+    if (rc < 0) {
+        free(n);
+        return rc;
+    }
+    rb_duct_ring(&r->down);
+    return 0;
+}
+
+int rb_relay_adopt(struct rb_relay *r, uint32_t connection, int fd, const char *peer, uint64_t flags, const uint8_t *leftover,
+                   uint64_t size) {
+    struct down_note *n = down_note(DOWN_ADOPT, peer, strlen(peer) + 1, leftover, size);
+    if (!n) return -ENOMEM;
+    n->connection = connection;
+    n->fd = fd;
+    n->flags = flags;
+    return hand_down(r, n);
+}
+
+int rb_relay_send(struct rb_relay *r, uint32_t connection, const uint8_t *control, uint64_t control_size, const uint8_t *message,
+                  uint64_t message_size) {
+    struct down_note *n = down_note(DOWN_SEND, control, control_size, message, message_size);
+    if (!n) return -ENOMEM;
+    n->connection = connection;
+    n->flags = message != NULL;
+    return hand_down(r, n);
+}
+
+int rb_relay_drop(struct rb_relay *r, uint32_t connection, const char *reason) {
+    struct down_note *n = down_note(DOWN_DROP, reason, strlen(reason) + 1, NULL, 0);
+    if (n) n->connection = connection;
+    return hand_down(r, n);
+}
+
+int rb_relay_install_service(struct rb_relay *r, uint32_t pid_id, uint32_t pid_serial, const char *names) {
+    size_t size = 0;
+    while (names[size]) size += strlen(names + size) + 1;
+    if (size + 1 > sizeof r->service_text) return -EINVAL;
+    struct down_note *n = down_note(DOWN_SERVICE, names, size + 1, NULL, 0);
+    if (!n) return -ENOMEM;
+    n->flags = (uint64_t)pid_id << 32 | pid_serial;
+    return hand_down(r, n);
+}
+
+int rb_relay_service_down(struct rb_relay *r, const uint8_t *reason, uint64_t size) {
+    return hand_down(r, down_note(DOWN_SERVICE_DOWN, reason, size, NULL, 0));
+}
+
+int rb_note_role(struct rb_relay *r, struct rb_role *role) {
+    struct down_note *n = down_note(DOWN_ROLE, NULL, 0, NULL, 0);
+    if (n) n->object = role;
+    return hand_down(r, n);
+}
+
+int rb_relay_set_role_state(struct rb_relay *r, uint32_t role, uint32_t state) {
+    if (role >= ROLES_MAX || state > RB_ROLE_GIVEN_UP) return -EINVAL;
+    struct down_note *n = down_note(DOWN_ROLE_STATE, NULL, 0, NULL, 0);
+    if (!n) return -ENOMEM;
+    n->connection = role;
+    n->flags = state;
+    return hand_down(r, n);
+}
+
+int rb_note_worker(struct rb_relay *r, struct rb_worker *w) {
+    struct down_note *n = down_note(DOWN_WORKER, NULL, 0, NULL, 0);
+    if (n) n->object = w;
+    return hand_down(r, n);
+}
+
+int rb_relay_drain_worker(struct rb_relay *r, uint64_t worker) {
+    struct down_note *n = down_note(DOWN_DRAIN, NULL, 0, NULL, 0);
+    if (n) n->flags = worker;
+    return hand_down(r, n);
+}
+
+int rb_note_stop(struct rb_relay *r) { return hand_down(r, down_note(DOWN_STOP, NULL, 0, NULL, 0)); }
+
+/* --- Carried out --------------------------------------------------------------------------------------------------------- */
+
+static void install_service(struct rb_relay *r, const struct down_note *n) {
+    memcpy(r->service_text, n->data, n->a);
+    r->service_names_count = 0;
+    for (const char *name = r->service_text; *name && r->service_names_count < SERVICE_NAMES_MAX; name += strlen(name) + 1)
+        r->service_names[r->service_names_count++] = (struct rb_slice){(const uint8_t *)name, strlen(name)};
+    uint8_t *p = r->service_pid;
+    *p++ = RB_TAG_NEW_PID;
+    *p++ = RB_TAG_SMALL_ATOM_UTF8;
+    *p++ = (uint8_t)r->node_text.size;
+    memcpy(p, r->node_text.at, r->node_text.size);
+    p += r->node_text.size;
+    rb_put_be32(p, (uint32_t)(n->flags >> 32));
+    rb_put_be32(p + 4, (uint32_t)n->flags);
+    rb_put_be32(p + 8, r->config.creation);
+    r->service_pid_size = (size_t)(p + 12 - r->service_pid);
+    r->service_up = 1;
+}
+
+static void set_role_state(struct rb_relay *r, uint32_t id, uint32_t state) {
+    struct rb_role *role = r->roles[id];
+    if (!role) return;
+    role->state = state;
+    if (state == RB_ROLE_GIVEN_UP) rb_role_give_up(r, role, RB_REASON_NO_WORKER);
+}
+
+static void carry_out(struct rb_relay *r, const struct down_note *n) {
+    struct rb_conn *c;
+    switch ((enum down_kind)n->head.kind) {
+    case DOWN_ADOPT: {
+        int rc = rb_conn_open(r, n->connection, n->fd, (const char *)n->data, n->flags, n->data + n->a, n->b);
+        if (rc < 0) {
+            static const char why[] = "no_room_for_another_connection";
+            close(n->fd);
+            rb_up_event(r, RB_EVENT_CONNECTION_LOST, n->connection, 0, 0, 0, 0, why, sizeof why - 1);
+        }
+        break;
+    }
+    case DOWN_SEND: {
+        struct rb_slice message = {n->data + n->a, n->b};
+        c = rb_conn_find(r, n->connection);
+        if (c) rb_send_signal(c, (struct rb_slice){n->data, n->a}, n->flags ? &message : NULL);
+        break;
+    }
+    case DOWN_DROP:
+        c = rb_conn_find(r, n->connection);
+        if (c) {
+            rb_conn_flush(c); /* what was said before still goes, as far as the socket takes it */
+            if (rb_conn_find(r, n->connection) == c) rb_conn_close(c, (const char *)n->data);
+        }
+        break;
+    case DOWN_SERVICE: install_service(r, n); break;
+    case DOWN_SERVICE_DOWN: rb_service_down(r, (struct rb_slice){n->data, n->a}); break;
+    case DOWN_ROLE: {
+        struct rb_role *role = n->object;
+        r->roles[role->id] = role;
+        if (role->id >= r->roles_count) r->roles_count = role->id + 1;
+        break;
+    }
+    case DOWN_ROLE_STATE: set_role_state(r, n->connection, (uint32_t)n->flags); break;
+    case DOWN_WORKER: {
+        struct rb_worker *w = n->object;
+        r->workers[w->id % WORKERS_MAX] = w;
+        rb_worker_watch(w);
+        break;
+    }
+    case DOWN_DRAIN: {
+        struct rb_worker *w = rb_worker_find(r, n->flags);
+        if (w) rb_worker_drain(w);
+        break;
+    }
+    case DOWN_STOP: r->stopping = 1; break;
+    }
+}
+
+int rb_down_take(struct rb_relay *r) {
+    struct rb_note *note;
+    int count = 0;
+    while (!r->stopping && (note = rb_duct_take(&r->down))) {
+        carry_out(r, (const struct down_note *)note);
+        free(note);
+        count++;
+    }
+    return count;
+}
