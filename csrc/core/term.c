@@ -2,20 +2,24 @@
 
 #include <errno.h>
 
-static int need(const struct rb_cursor *c, size_t size) { return rb_cursor_left(c) >= size ? 0 : -EAGAIN; }
+static int need(const struct rb_cursor *c, size_t size) {
+    return rb_cursor_left(c) >= size ? 0 : -EAGAIN;
+}
 
 int rb_term_tag(const struct rb_cursor *c) { return c->at < c->end ? *c->at : -EAGAIN; }
 
-/* Bytes of the fixed part of a term after its tag, and what follows it: so many bytes of data, so many terms. */
+/* Bytes of the fixed part of a term after its tag, and what follows it: so many bytes of data, so
+ * many terms. */
 static int measure(const struct rb_cursor *c, uint64_t *bytes, uint64_t *terms) {
     const uint8_t *p = c->at + 1;
     size_t left = rb_cursor_left(c) - 1;
     uint64_t data = 0, inside = 0, fixed;
-#define FIXED(n)                                                                                                       \
-    do {                                                                                                               \
-        fixed = (n);                                                                                                   \
-        if (left < fixed) return -EAGAIN;                                                                              \
+#define FIXED(n)                          \
+    do {                                  \
+        fixed = (n);                      \
+        if (left < fixed) return -EAGAIN; \
     } while (0)
+    /* clang-format off: a table of tags */
     switch (*c->at) {
     case RB_TAG_NIL: FIXED(0); break;
     case RB_TAG_SMALL_INTEGER: FIXED(1); break;
@@ -23,22 +27,63 @@ static int measure(const struct rb_cursor *c, uint64_t *bytes, uint64_t *terms) 
     case RB_TAG_NEW_FLOAT: FIXED(8); break;
     case RB_TAG_FLOAT: FIXED(31); break;
     case RB_TAG_SMALL_ATOM:
-    case RB_TAG_SMALL_ATOM_UTF8: FIXED(1); data = p[0]; break;
+    case RB_TAG_SMALL_ATOM_UTF8:
+        FIXED(1);
+        data = p[0];
+        break;
     case RB_TAG_ATOM:
     case RB_TAG_ATOM_UTF8:
-    case RB_TAG_STRING: FIXED(2); data = rb_be16(p); break;
-    case RB_TAG_BINARY: FIXED(4); data = rb_be32(p); break;
-    case RB_TAG_BIT_BINARY: FIXED(5); data = rb_be32(p); break;
-    case RB_TAG_SMALL_BIG: FIXED(2); data = p[0]; break;
-    case RB_TAG_LARGE_BIG: FIXED(5); data = rb_be32(p); break;
-    case RB_TAG_SMALL_TUPLE: FIXED(1); inside = p[0]; break;
-    case RB_TAG_LARGE_TUPLE: FIXED(4); inside = rb_be32(p); break;
-    case RB_TAG_LIST: FIXED(4); inside = (uint64_t)rb_be32(p) + 1; break;
-    case RB_TAG_MAP: FIXED(4); inside = 2 * (uint64_t)rb_be32(p); break;
-    case RB_TAG_EXPORT: FIXED(0); inside = 3; break;
-    /* size, arity, uniq, index, nfree; then module, old index, old uniq, pid and the free variables as terms */
-    case RB_TAG_NEW_FUN: FIXED(4 + 1 + 16 + 4 + 4); inside = 4 + (uint64_t)rb_be32(p + 25); break;
-    case RB_TAG_RECORD: FIXED(5); inside = 2 + 2 * (uint64_t)rb_be32(p); break;
+    case RB_TAG_STRING:
+        FIXED(2);
+        data = rb_be16(p);
+        break;
+    case RB_TAG_BINARY:
+        FIXED(4);
+        data = rb_be32(p);
+        break;
+    case RB_TAG_BIT_BINARY:
+        FIXED(5);
+        data = rb_be32(p);
+        break;
+    case RB_TAG_SMALL_BIG:
+        FIXED(2);
+        data = p[0];
+        break;
+    case RB_TAG_LARGE_BIG:
+        FIXED(5);
+        data = rb_be32(p);
+        break;
+    case RB_TAG_SMALL_TUPLE:
+        FIXED(1);
+        inside = p[0];
+        break;
+    case RB_TAG_LARGE_TUPLE:
+        FIXED(4);
+        inside = rb_be32(p);
+        break;
+    case RB_TAG_LIST:
+        FIXED(4);
+        inside = (uint64_t)rb_be32(p) + 1;
+        break;
+    case RB_TAG_MAP:
+        FIXED(4);
+        inside = 2 * (uint64_t)rb_be32(p);
+        break;
+    case RB_TAG_EXPORT:
+        FIXED(0);
+        inside = 3;
+        break;
+    /* size, arity, uniq, index, nfree; then module, old index, old uniq, pid and the free
+     * variables as terms */
+    case RB_TAG_NEW_FUN:
+        FIXED(4 + 1 + 16 + 4 + 4);
+        inside = 4 + (uint64_t)rb_be32(p + 25);
+        break;
+    case RB_TAG_RECORD:
+        FIXED(5);
+        inside = 2 + 2 * (uint64_t)rb_be32(p);
+        break;
+    /* clang-format on */
     /* These begin with their node, an atom; their numbers follow it. */
     case RB_TAG_NEW_PID:
     case RB_TAG_PID:
@@ -79,17 +124,26 @@ static int measure(const struct rb_cursor *c, uint64_t *bytes, uint64_t *terms) 
     return 0;
 }
 
+int rb_term_step(struct rb_cursor *c, uint64_t *inside) {
+    uint64_t bytes, terms;
+    if (c->at == c->end) return -EAGAIN;
+    int rc = measure(c, &bytes, &terms);
+    if (rc < 0) return rc;
+    if (bytes > rb_cursor_left(c)) return -EAGAIN;
+    c->at += bytes;
+    *inside = terms;
+    return 0;
+}
+
 int rb_term_skip(struct rb_cursor *c, struct rb_slice *term) {
     struct rb_cursor at = *c;
     uint64_t pending = 1;
     while (pending > 0) {
-        uint64_t bytes, inside;
-        if (at.at == at.end) return -EAGAIN;
-        int rc = measure(&at, &bytes, &inside);
+        uint64_t inside;
+        int rc = rb_term_step(&at, &inside);
         if (rc < 0) return rc;
-        if (bytes > rb_cursor_left(&at)) return -EAGAIN;
-        at.at += bytes;
-        /* Each term takes a byte at least; what cannot fit yet may still come, so this is no error of its own. */
+        /* Each term takes a byte at least; what cannot fit yet may still come, so this is no error
+         * of its own. */
         pending += inside - 1;
     }
     if (term) {

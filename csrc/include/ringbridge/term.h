@@ -1,8 +1,10 @@
 /* term.h: walking external terms without building them (erl_ext_dist; tags as in docs/terms.md).
  *
- * A cursor moves over bytes that somebody else wrote. Every function either moves it past what it names and returns >= 0, or leaves it where
- * it was and returns -EAGAIN (the bytes end inside the term: more may make it whole) or -EPROTO (no continuation can).
- * Skipping counts terms instead of recursing, so depth costs nothing; arities are held against the bytes that are left. */
+ * A cursor moves over bytes that somebody else wrote. Every function either moves it past what
+ * it names and returns >= 0, or leaves it where it was and returns -EAGAIN (the bytes end inside
+ * the term: more may make it whole) or -EPROTO (no continuation can). Skipping counts terms
+ * instead of recursing, so depth costs nothing; arities are held against the bytes that are
+ * left. */
 #ifndef RINGBRIDGE_TERM_H
 #define RINGBRIDGE_TERM_H
 
@@ -53,24 +55,26 @@ struct rb_cursor {
 };
 
 static inline struct rb_cursor rb_cursor_of(struct rb_slice s) {
-    struct rb_cursor c = {s.at, s.at + s.size};
+    struct rb_cursor c = {s.at, s.size ? s.at + s.size : s.at}; /* NULL + 0 is undefined in C */
     return c;
 }
 static inline size_t rb_cursor_left(const struct rb_cursor *c) { return (size_t)(c->end - c->at); }
 
 static inline int rb_slice_equal(struct rb_slice a, struct rb_slice b) {
-    return a.size == b.size && memcmp(a.at, b.at, a.size) == 0;
+    return a.size == b.size && (a.size == 0 || memcmp(a.at, b.at, a.size) == 0);
 }
 static inline int rb_slice_is(struct rb_slice s, const char *text) {
     size_t size = strlen(text);
-    return s.size == size && memcmp(s.at, text, size) == 0;
+    return s.size == size && (size == 0 || memcmp(s.at, text, size) == 0);
 }
 
 static inline uint16_t rb_be16(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
 static inline uint32_t rb_be32(const uint8_t *p) {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
-static inline uint64_t rb_be64(const uint8_t *p) { return (uint64_t)rb_be32(p) << 32 | rb_be32(p + 4); }
+static inline uint64_t rb_be64(const uint8_t *p) {
+    return (uint64_t)rb_be32(p) << 32 | rb_be32(p + 4);
+}
 static inline void rb_put_be16(uint8_t *p, uint16_t v) {
     p[0] = (uint8_t)(v >> 8);
     p[1] = (uint8_t)v;
@@ -86,9 +90,13 @@ static inline void rb_put_be32(uint8_t *p, uint32_t v) {
 int rb_term_tag(const struct rb_cursor *c);
 /* Past one whole term of any kind; `term`, unless NULL, becomes its bytes. */
 int rb_term_skip(struct rb_cursor *c, struct rb_slice *term);
+/* Past the next term's own bytes, but not past the terms inside it: `*inside` is how many of
+ * them follow. Pids, ports and references are passed whole, with their node. */
+int rb_term_step(struct rb_cursor *c, uint64_t *inside);
 /* Enters a tuple: its arity. -EPROTO when the next term is none. */
 int64_t rb_term_tuple(struct rb_cursor *c);
-/* An atom of any of the four atom tags: its text. Latin-1 forms are given as they are (all our names are ASCII). */
+/* An atom of any of the four atom tags: its text. Latin-1 forms are given as they are (all our
+ * names are ASCII). */
 int rb_term_atom(struct rb_cursor *c, struct rb_slice *text);
 /* A binary: its bytes need not all be there. Returns 0 with the cursor on the first byte. */
 int rb_term_binary_head(struct rb_cursor *c, uint32_t *size);
@@ -96,7 +104,8 @@ int rb_term_binary_head(struct rb_cursor *c, uint32_t *size);
 int rb_term_text(struct rb_cursor *c, struct rb_slice *text);
 /* An integer of 0 .. 2^63-1. -ERANGE when it is one but lies outside. */
 int rb_term_unsigned(struct rb_cursor *c, uint64_t *value);
-/* A list or map head: its count; -EPROTO when the next term is none. NIL is a list of 0 and has no tail to skip: `*tail` says. */
+/* A list or map head: its count; -EPROTO when the next term is none. NIL is a list of 0 and has no
+ * tail to skip: `*tail` says. */
 int64_t rb_term_list(struct rb_cursor *c, int *tail);
 int64_t rb_term_map(struct rb_cursor *c);
 
