@@ -19,7 +19,6 @@ static int measure(const struct rb_cursor *c, uint64_t *bytes, uint64_t *terms) 
         fixed = (n);                      \
         if (left < fixed) return -EAGAIN; \
     } while (0)
-    /* clang-format off: a table of tags */
     switch (*c->at) {
     case RB_TAG_NIL: FIXED(0); break;
     case RB_TAG_SMALL_INTEGER: FIXED(1); break;
@@ -83,7 +82,6 @@ static int measure(const struct rb_cursor *c, uint64_t *bytes, uint64_t *terms) 
         FIXED(5);
         inside = 2 + 2 * (uint64_t)rb_be32(p);
         break;
-    /* clang-format on */
     /* These begin with their node, an atom; their numbers follow it. */
     case RB_TAG_NEW_PID:
     case RB_TAG_PID:
