@@ -2,45 +2,12 @@
  *
  * An atom carries its wire form and its hash, so that encoding copies bytes and dict lookups call no Python. The table
  * is direct-mapped: a new atom takes over the slot of an old one, so whatever peers invent it holds at most
- * TABLE_SLOTS atoms of at most 255 bytes. Being in the table is no part of an atom's meaning: two Atom objects of one
+ * RB_ATOM_TABLE_SLOTS atoms of at most 255 bytes. Being in the table is no part of an atom's meaning: two Atom objects of one
  * text may exist and are equal. Atom has no cycle collector support on purpose: it holds one str, and dicts and
  * tuples of atoms stay out of the collector's way. */
 #include "etf.h"
 
-enum { TABLE_SLOTS = 2048 };
-
-static struct rb_atom *table[TABLE_SLOTS];
-
-/* Eight bytes at a time through a multiply, as in wyhash; only the spread over the slots depends on it. */
-static inline size_t table_index(const unsigned char *text, size_t size) {
-    const uint64_t odd = UINT64_C(0x9e3779b97f4a7c15);
-    uint64_t h = size * odd, word;
-    for (; size > 8; text += 8, size -= 8) {
-        memcpy(&word, text, 8);
-        h = (h ^ word) * odd;
-        h ^= h >> 32;
-    }
-    word = 0;
-    if (size >= 4) { /* two overlapping halves instead of a copy of variable length */
-        uint32_t low, high;
-        memcpy(&low, text, 4);
-        memcpy(&high, text + size - 4, 4);
-        word = (uint64_t)high << 32 | low;
-    } else if (size > 0) {
-        word = (uint64_t)text[0] << 16 | (uint64_t)text[size >> 1] << 8 | text[size - 1];
-    }
-    h = (h ^ word) * odd;
-    return (size_t)(h >> 32) % TABLE_SLOTS;
-}
-
-static inline bool has_text(const struct rb_atom *atom, const unsigned char *text, size_t size) {
-    return (size_t)Py_SIZE(atom) == size + 2 && memcmp(atom->wire + 2, text, size) == 0;
-}
-
-struct rb_atom *rb_atom_cached(const unsigned char *text, size_t size) {
-    struct rb_atom *atom = table[table_index(text, size)];
-    return atom != NULL && has_text(atom, text, size) ? atom : NULL;
-}
+struct rb_atom *rb_atom_table[RB_ATOM_TABLE_SLOTS];
 
 static PyObject *value_of(struct rb_atom *atom) {
     static const struct {
@@ -64,8 +31,9 @@ static struct rb_atom *atom_new(PyObject *name, const unsigned char *text, Py_ss
     }
     Py_hash_t hash = PyObject_Hash(name);
     Py_ssize_t head = size <= 255 ? 2 : 3;
+    Py_ssize_t padded = (head + size + RB_CHUNK - 1) / RB_CHUNK * RB_CHUNK;
     struct rb_atom *atom =
-        hash == -1 ? NULL : PyObject_NewVar(struct rb_atom, &rb_atom_type, head + size);
+        hash == -1 ? NULL : PyObject_NewVar(struct rb_atom, &rb_atom_type, padded);
     if (atom == NULL) {
         Py_DECREF(name);
         return NULL;
@@ -83,8 +51,10 @@ static struct rb_atom *atom_new(PyObject *name, const unsigned char *text, Py_ss
         rb_put16(atom->wire + 1, (uint16_t)size);
     }
     memcpy(atom->wire + head, text, (size_t)size);
+    atom->wire_size = head + size;
+    memset(atom->wire + atom->wire_size, 0, (size_t)(padded - atom->wire_size));
     if (head == 2) {
-        struct rb_atom **slot = &table[table_index(text, (size_t)size)];
+        struct rb_atom **slot = rb_atom_slot(text, (size_t)size);
         struct rb_atom *old = *slot;
         Py_INCREF(atom);
         *slot = atom;
@@ -168,8 +138,8 @@ static PyObject *atom_compare(PyObject *left, PyObject *right, int op) {
     if (!rb_is_atom(left) || !rb_is_atom(right)) Py_RETURN_NOTIMPLEMENTED;
     const struct rb_atom *a = (struct rb_atom *)left, *b = (struct rb_atom *)right;
     if (op == Py_EQ || op == Py_NE) {
-        bool same = a == b || (a->hash == b->hash && Py_SIZE(a) == Py_SIZE(b) &&
-                               memcmp(a->wire, b->wire, (size_t)Py_SIZE(a)) == 0);
+        bool same = a == b || (a->hash == b->hash && a->wire_size == b->wire_size &&
+                               memcmp(a->wire, b->wire, (size_t)a->wire_size) == 0);
         return PyBool_FromLong(same == (op == Py_EQ));
     }
     int order = PyUnicode_Compare(a->name, b->name); /* by code points, as Erlang does */

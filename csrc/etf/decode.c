@@ -229,7 +229,11 @@ static inline PyObject *dict_for(uint32_t count) {
 }
 
 PyObject *rb_decode_term(struct rb_reader *r) {
-    struct walk w = {.r = r, .frames = w.first, .depth = 0, .capacity = FRAMES_AT_FIRST};
+    struct walk w; /* no initializer: it would clear the first frames each time */
+    w.r = r;
+    w.frames = w.first;
+    w.depth = 0;
+    w.capacity = FRAMES_AT_FIRST;
     const unsigned char *p = r->p, *at; /* r->p is brought up to date before anyone else reads it */
     const unsigned char *const end = r->end;
     struct frame *f;
@@ -309,7 +313,7 @@ next_term:
         if (!claim(r, (uint64_t)count * 2, (uint64_t)count * 2, count, at)) goto failed;
         v = dict_for(count);
         if (count == 0) break;
-        if ((f = push(&w, MAP_KEY, v, count, at)) == NULL) goto failed;
+        if (push(&w, MAP_KEY, v, count, at) == NULL) goto failed;
         goto next_term;
     case NEW_FUN_EXT:
     case RECORD_EXT: {

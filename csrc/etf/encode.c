@@ -5,7 +5,7 @@
  * for each element, and a size that is no longer the one already written is an error, not a guess. */
 #include "etf.h"
 
-enum kind { TUPLE, LIST, TAIL, IMPROPER, DICT, INDEX };
+enum kind { TUPLE, LIST, IMPROPER, DICT, INDEX };
 
 /* Kinds of key in a dict that can be one term although Python tells them apart. */
 enum { KEY_TEXT = 1, KEY_BYTES = 2, KEY_NAMED = 4, KEY_CONSTANT = 8, KEY_OTHER = 16 };
@@ -14,15 +14,11 @@ struct frame {
     PyObject *object;  /* strong */
     PyObject *pending; /* strong: the value that follows a key, the tail that follows elements */
     Py_ssize_t next;   /* index, or PyDict_Next's position */
-    Py_ssize_t left;
-    size_t marks; /* canonical: where this map's marks begin */
+    Py_ssize_t count;  /* elements; of a map, entries to come */
+    size_t marks;      /* canonical: where this map's marks begin */
     uint8_t kind;
     uint8_t key_kinds;
-    bool value_is_written; /* the pending one, or it is just being written */
-};
-
-struct mark {
-    size_t key, value; /* offsets in the output */
+    bool pending_is_written; /* or just being written */
 };
 
 enum { FRAMES_AT_FIRST = 32 };
@@ -31,12 +27,12 @@ struct walk {
     struct rb_writer *out;
     struct frame *frames;
     uint32_t depth, capacity;
-    struct mark *marks; /* of all open maps, canonical only */
+    struct rb_mark *marks; /* of all open maps, canonical only */
     size_t marks_used, marks_capacity;
     struct frame first[FRAMES_AT_FIRST];
 };
 
-static struct frame *push(struct walk *w, enum kind kind, PyObject *object, Py_ssize_t left) {
+static struct frame *push(struct walk *w, enum kind kind, PyObject *object, Py_ssize_t count) {
     const uint32_t depth_max = w->out->limits.depth_max;
     if (rb_unlikely(w->depth >= depth_max)) {
         rb_encode_error(w->out->depth_rule, PyLong_FromUnsignedLong(depth_max));
@@ -58,11 +54,11 @@ static struct frame *push(struct walk *w, enum kind kind, PyObject *object, Py_s
     f->object = Py_NewRef(object);
     f->pending = NULL;
     f->next = 0;
-    f->left = left;
+    f->count = count;
     f->marks = w->marks_used;
     f->kind = (uint8_t)kind;
     f->key_kinds = 0;
-    f->value_is_written = false;
+    f->pending_is_written = false;
     return f;
 }
 
@@ -214,7 +210,7 @@ static bool keys_may_coincide(uint8_t kinds) {
 static int mark_entry(struct walk *w, size_t key_at) {
     if (w->marks_used == w->marks_capacity) {
         size_t capacity = w->marks_capacity == 0 ? 16 : 2 * w->marks_capacity;
-        struct mark *grown = PyMem_Realloc(w->marks, capacity * sizeof *grown);
+        struct rb_mark *grown = PyMem_Realloc(w->marks, capacity * sizeof *grown);
         if (grown == NULL) {
             PyErr_NoMemory();
             return -1;
@@ -222,65 +218,14 @@ static int mark_entry(struct walk *w, size_t key_at) {
         w->marks = grown;
         w->marks_capacity = capacity;
     }
-    w->marks[w->marks_used++] = (struct mark){.key = key_at};
+    w->marks[w->marks_used++] = (struct rb_mark){.key = key_at};
     return 0;
-}
-
-struct entry {
-    const unsigned char *at;
-    size_t key_size, size;
-};
-
-static int compare_entries(const void *left, const void *right) {
-    const struct entry *a = left, *b = right;
-    size_t common = a->key_size < b->key_size ? a->key_size : b->key_size;
-    int order = memcmp(a->at, b->at, common);
-    return order != 0 ? order : (a->key_size > b->key_size) - (a->key_size < b->key_size);
-}
-
-/* Put the entries of a map that has just been written into the order of their keys' bytes. */
-static int sort_entries(struct walk *w, const struct mark *marks, size_t count) {
-    struct rb_writer *out = w->out;
-    const unsigned char *begin = out->start + marks[0].key;
-    size_t size = (size_t)(out->p - begin);
-    struct entry *entries = PyMem_Malloc(count * sizeof *entries);
-    unsigned char *sorted = PyMem_Malloc(size);
-    int result = -1;
-    if (entries == NULL || sorted == NULL) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    for (size_t i = 0; i < count; i++) {
-        size_t end = i + 1 < count ? marks[i + 1].key : (size_t)(out->p - out->start);
-        entries[i] = (struct entry){.at = out->start + marks[i].key,
-                                    .key_size = marks[i].value - marks[i].key,
-                                    .size = end - marks[i].key};
-    }
-    qsort(entries, count, sizeof *entries, compare_entries);
-    unsigned char *p = sorted;
-    for (size_t i = 0; i < count; i++) {
-        if (i > 0 && compare_entries(&entries[i - 1], &entries[i]) == 0) {
-            PyObject *key = PyBytes_FromStringAndSize((const char *)entries[i].at,
-                                                      (Py_ssize_t)entries[i].key_size);
-            if (key != NULL) rb_encode_error("duplicate_key", rb_decode_canonical(key));
-            Py_XDECREF(key);
-            goto done;
-        }
-        memcpy(p, entries[i].at, entries[i].size);
-        p += entries[i].size;
-    }
-    memcpy(out->p - size, sorted, size);
-    result = 0;
-done:
-    PyMem_Free(entries);
-    PyMem_Free(sorted);
-    return result;
 }
 
 static int end_of_map(struct walk *w, struct frame *f) {
     if (w->out->canonical) {
         size_t count = w->marks_used - f->marks;
-        int result = count < 2 ? 0 : sort_entries(w, w->marks + f->marks, count);
+        int result = count < 2 ? 0 : rb_map_sort(w->out, w->marks + f->marks, count);
         w->marks_used = f->marks;
         return result;
     }
@@ -291,103 +236,175 @@ static int end_of_map(struct walk *w, struct frame *f) {
 
 /* ---- the walk */
 
-/* As rb_write_leaf(), with the most frequent kinds of term seen first. */
-static inline int write_leaf(struct rb_writer *out, PyObject *term) {
+/* The frequent small leaves, written without a look at the writer: its fields would have to be loaded and stored for
+ * each byte, since bytes may alias anything. The end of what was written, or NULL for everything else.
+ * FAST_ROOM bytes are there. */
+enum { FAST_ROOM = 64, FAST_BYTES_MAX = 48 };
+
+static inline unsigned char *put_constant(unsigned char *p, const unsigned char *wire, int size) {
+    memcpy(p, wire, 8); /* one store; what is too much is overwritten by what follows, or cut off */
+    return p + size;
+}
+
+static inline unsigned char *put_fast(unsigned char *p, PyObject *term) {
     const PyTypeObject *t = Py_TYPE(term);
     if (t == &rb_atom_type) {
-        size_t size = (size_t)Py_SIZE(term);
-        if (rb_room(out, size) < 0) return -1;
-        memcpy(out->p, ((struct rb_atom *)term)->wire, size);
-        out->p += size;
-        return 1;
+        const struct rb_atom *atom = (const struct rb_atom *)term;
+        const Py_ssize_t padded = Py_SIZE(atom);
+        if (padded > FAST_ROOM) return NULL;
+        for (Py_ssize_t i = 0; i < padded; i += RB_CHUNK) memcpy(p + i, atom->wire + i, RB_CHUNK);
+        return p + atom->wire_size;
     }
-    if (t == &PyLong_Type) return rb_write_long(out, term) < 0 ? -1 : 1;
-    if (t == &PyTuple_Type || t == &PyList_Type || t == &PyDict_Type) return 0;
+    if (t == &PyLong_Type) {
+        long long value;
+        return rb_compact(term, &value) ? rb_put_integer(p, value) : NULL;
+    }
+    if (t == &PyBytes_Type) {
+        const Py_ssize_t size = PyBytes_GET_SIZE(term);
+        if (size > FAST_BYTES_MAX) return NULL;
+        p[0] = BINARY_EXT;
+        rb_put32(p + 1, (uint32_t)size);
+        memcpy(p + 5, PyBytes_AS_STRING(term), (size_t)size);
+        return p + 5 + size;
+    }
+    if (t == &PyFloat_Type) {
+        uint64_t bits = rb_float_bits(term);
+        if (!rb_is_finite(bits)) return NULL;
+        p[0] = NEW_FLOAT_EXT;
+        rb_put64(p + 1, bits);
+        return p + 9;
+    }
+    if (term == Py_None) return put_constant(p, rb_nil, RB_NIL_SIZE);
+    if (term == Py_True) return put_constant(p, rb_true, RB_TRUE_SIZE);
+    if (term == Py_False) return put_constant(p, rb_false, RB_FALSE_SIZE);
+    return NULL;
+}
+
+/* 1: written; 0: a container, not written; -1: an exception. */
+static inline int write_leaf(struct rb_writer *out, PyObject *term) {
+    if (rb_likely(out->end - out->p >= FAST_ROOM)) {
+        unsigned char *p = put_fast(out->p, term);
+        if (p != NULL) {
+            out->p = p;
+            return 1;
+        }
+    }
     return rb_write_leaf(out, term);
 }
 
-/* Write elements of the innermost container up to the next one that is itself a container, *inner (borrowed).
- * 0: there is one; 1: the container is complete; -1: an exception. */
-static int write_elements(struct walk *w, struct frame *f, PyObject **inner) {
+/* Each of the following writes elements of the innermost container up to the next one that is itself a container,
+ * *inner (borrowed). 0: there is one; 1: the container is complete; -1: an exception. No Python code runs meanwhile. */
+
+static int write_items(struct rb_writer *out, struct frame *f, PyObject *const *items,
+                       PyObject **inner) {
+    unsigned char *p = out->p;
+    while (f->next < f->count) {
+        PyObject *item = items[f->next++];
+        if (rb_likely(out->end - p >= FAST_ROOM)) {
+            unsigned char *end = put_fast(p, item);
+            if (rb_likely(end != NULL)) {
+                p = end;
+                continue;
+            }
+        }
+        out->p = p;
+        int written = rb_write_leaf(out, item);
+        p = out->p;
+        if (written != 1) {
+            *inner = item;
+            return written;
+        }
+    }
+    out->p = p;
+    return 1;
+}
+
+static int write_list(struct rb_writer *out, struct frame *f, PyObject **inner) {
+    if (PyList_GET_SIZE(f->object) != f->count) {
+        rb_refused("changed", f->object);
+        return -1;
+    }
+    int result = write_items(out, f, ((PyListObject *)f->object)->ob_item, inner);
+    if (result != 1) return result;
+    if (rb_room(out, 1) < 0) return -1;
+    *out->p++ = NIL_EXT;
+    return 1;
+}
+
+static int write_improper(struct rb_writer *out, struct frame *f, PyObject **inner) {
+    if (f->pending_is_written) return 1;
+    int result = write_items(out, f, &PyTuple_GET_ITEM(f->object, 0), inner);
+    if (result != 1) return result;
+    f->pending_is_written = true;
+    *inner = f->pending;
+    return write_leaf(out, f->pending);
+}
+
+static int write_entries(struct walk *w, struct frame *f, PyObject **inner) {
     struct rb_writer *out = w->out;
     PyObject *key, *value;
-    int written = 1;
-    switch ((enum kind)f->kind) {
-    case TUPLE:
-    case IMPROPER:
-        while (f->left > 0) {
-            f->left--;
-            *inner = PyTuple_GET_ITEM(f->object, f->next++);
-            written = write_leaf(out, *inner);
-            if (written != 1) return written;
-        }
-        if (f->kind == TUPLE) return 1;
-        f->kind = TAIL;
-        *inner = f->pending;
-        return write_leaf(out, *inner);
-    case TAIL: return 1;
-    case LIST:
-        for (; f->left > 0; f->left--) {
-            if (f->next >= PyList_GET_SIZE(f->object)) goto changed;
-            *inner = PyList_GET_ITEM(f->object, f->next++);
-            written = write_leaf(out, *inner);
-            if (written < 0) return -1;
-            if (written == 0) {
-                f->left--;
-                return 0;
+    int written;
+    if (f->pending != NULL && f->pending_is_written) Py_CLEAR(f->pending);
+    for (;;) {
+        if (f->pending != NULL) { /* its key was a container, and is written now */
+            f->pending_is_written = true;
+            value = f->pending;
+        } else {
+            if (f->count == 0) return end_of_map(w, f) < 0 ? -1 : 1;
+            f->count--;
+            if (!PyDict_Next(f->object, &f->next, &key, &value)) goto changed;
+            if (f->kind == INDEX) {
+                if (!PyTuple_CheckExact(value) || PyTuple_GET_SIZE(value) != 2) goto changed;
+                key = PyTuple_GET_ITEM(value, 0);
+                value = PyTuple_GET_ITEM(value, 1);
+            } else if (!rb_is_atom(key) || ((struct rb_atom *)key)->value != key) {
+                f->key_kinds |= key_kind(key);
             }
-        }
-        if (f->next != PyList_GET_SIZE(f->object)) goto changed;
-        if (rb_room(out, 1) < 0) return -1;
-        *out->p++ = NIL_EXT;
-        return 1;
-    case DICT:
-    case INDEX:
-        for (;;) {
-            if (f->pending != NULL) { /* the key was a container, and is written now */
-                if (f->value_is_written) {
-                    f->value_is_written = false;
-                    Py_CLEAR(f->pending);
-                    continue;
-                }
-                f->value_is_written = true;
-                value = f->pending;
-            } else {
-                if (f->left == 0) return end_of_map(w, f) < 0 ? -1 : 1;
-                f->left--;
-                if (!PyDict_Next(f->object, &f->next, &key, &value)) goto changed;
-                if (f->kind == INDEX) {
-                    if (!PyTuple_CheckExact(value) || PyTuple_GET_SIZE(value) != 2) goto changed;
-                    key = PyTuple_GET_ITEM(value, 0);
-                    value = PyTuple_GET_ITEM(value, 1);
-                } else {
-                    f->key_kinds |= key_kind(key);
-                }
-                if (out->canonical && mark_entry(w, (size_t)(out->p - out->start)) < 0) return -1;
-                written = write_leaf(out, key);
-                if (written < 0) return -1;
+            if (out->canonical && mark_entry(w, (size_t)(out->p - out->start)) < 0) return -1;
+            written = write_leaf(out, key);
+            if (written != 1) {
                 if (written == 0) {
                     f->pending = Py_NewRef(value);
+                    f->pending_is_written = false;
                     *inner = key;
-                    return 0;
                 }
-            }
-            if (out->canonical) w->marks[w->marks_used - 1].value = (size_t)(out->p - out->start);
-            written = write_leaf(out, value);
-            if (written != 1) {
-                *inner = value;
                 return written;
             }
         }
+        if (out->canonical) w->marks[w->marks_used - 1].value = (size_t)(out->p - out->start);
+        written = write_leaf(out, value);
+        if (written != 1) {
+            *inner = value;
+            return written;
+        }
+        if (f->pending != NULL) Py_CLEAR(f->pending);
     }
 changed:
-    return rb_refused("changed", f->object);
+    rb_refused("changed", f->object);
+    return -1;
+}
+
+static int write_elements(struct walk *w, struct frame *f, PyObject **inner) {
+    switch ((enum kind)f->kind) {
+    case TUPLE: return write_items(w->out, f, &PyTuple_GET_ITEM(f->object, 0), inner);
+    case LIST: return write_list(w->out, f, inner);
+    case IMPROPER: return write_improper(w->out, f, inner);
+    case DICT:
+    case INDEX: return write_entries(w, f, inner);
+    }
+    Py_UNREACHABLE();
 }
 
 static int write_term(struct rb_writer *out, PyObject *term) {
     int result = write_leaf(out, term);
     if (result != 0) return result;
-    struct walk w = {.out = out, .frames = w.first, .capacity = FRAMES_AT_FIRST};
+    struct walk w; /* no initializer: it would clear the first frames each time */
+    w.out = out;
+    w.frames = w.first;
+    w.depth = 0;
+    w.capacity = FRAMES_AT_FIRST;
+    w.marks = NULL;
+    w.marks_used = w.marks_capacity = 0;
     result = begin(&w, term);
     while (result >= 0 && w.depth > 0) {
         struct frame *f = &w.frames[w.depth - 1];
@@ -411,28 +428,27 @@ static int write_term(struct rb_writer *out, PyObject *term) {
     return result;
 }
 
-/* Run `out`, whose limits and options are set, over `term`. */
-static PyObject *run(struct rb_writer *out, PyObject *term, bool versioned) {
+/* Run a writer whose limits and options are set over `term`. */
+static PyObject *run(struct rb_writer out, PyObject *term, bool versioned) {
     unsigned char stack[RB_WRITER_STACK_BYTES];
-    out->start = out->p = stack;
-    out->end = stack + sizeof stack;
-    out->bytes = NULL;
-    out->terms = 1;
-    if (versioned) *out->p++ = VERSION_MAGIC;
-    if (write_term(out, term) < 0) {
-        Py_XDECREF(out->bytes);
+    out.start = out.p = stack;
+    out.end = stack + sizeof stack;
+    out.terms = 1;
+    if (versioned) *out.p++ = VERSION_MAGIC;
+    if (write_term(&out, term) < 0) {
+        Py_XDECREF(out.bytes);
         return NULL;
     }
-    Py_ssize_t size = out->p - out->start;
-    if (out->bytes == NULL) return PyBytes_FromStringAndSize((const char *)stack, size);
-    _PyBytes_Resize(&out->bytes, size); /* sets it to NULL on failure */
-    return out->bytes;
+    Py_ssize_t size = out.p - out.start;
+    if (out.bytes == NULL) return PyBytes_FromStringAndSize((const char *)stack, size);
+    _PyBytes_Resize(&out.bytes, size); /* sets it to NULL on failure */
+    return out.bytes;
 }
 
 PyObject *rb_encode(PyObject *term, const struct rb_limits *limits, bool versioned,
                     bool record_ok) {
     struct rb_writer out = {.limits = *limits, .record_ok = record_ok, .depth_rule = "depth"};
-    return run(&out, term, versioned);
+    return run(out, term, versioned);
 }
 
 PyObject *rb_canonical(PyObject *term, const struct rb_limits *limits, uint32_t depth_max,
@@ -440,5 +456,5 @@ PyObject *rb_canonical(PyObject *term, const struct rb_limits *limits, uint32_t 
     struct rb_writer out = {
         .limits = *limits, .record_ok = true, .canonical = true, .depth_rule = depth_rule};
     out.limits.depth_max = depth_max;
-    return run(&out, term, false);
+    return run(out, term, false);
 }

@@ -19,17 +19,24 @@
 
 #include "tags.h"
 
+/* Calls between our own files need no jump table, and our names are no one else's business. */
+#pragma GCC visibility push(hidden)
+
 #define rb_likely(x) __builtin_expect(!!(x), 1)
 #define rb_unlikely(x) __builtin_expect(!!(x), 0)
 
 /* ---- atom.c */
 
+enum { RB_CHUNK = 16 }; /* wire forms of atoms are compared and copied in pieces of this size */
+
 struct rb_atom {
-    PyObject_VAR_HEAD /* ob_size: bytes of wire */
+    PyObject_VAR_HEAD /* ob_size: bytes of wire, its padding included */
         Py_hash_t hash;
     PyObject *name;       /* str */
     PyObject *value;      /* borrowed: True, False or None for their atoms, else this atom itself */
-    unsigned char wire[]; /* tag, length, UTF-8 text: what is sent */
+    Py_ssize_t wire_size; /* without the padding */
+    unsigned char
+        wire[]; /* tag, length, UTF-8 text: what is sent; zeros up to a multiple of RB_CHUNK */
 };
 
 extern PyTypeObject rb_atom_type;
@@ -39,8 +46,53 @@ extern PyTypeObject rb_atom_type;
 /* The atom of `size` bytes of UTF-8. NULL with UnicodeDecodeError, or with ValueError when above 255 characters. */
 struct rb_atom *rb_atom_from_utf8(const unsigned char *text, Py_ssize_t size);
 struct rb_atom *rb_atom_from_str(PyObject *name);
-/* The same from recently seen atoms, a borrowed reference; NULL (no exception) when it is not there. size <= 255. */
-struct rb_atom *rb_atom_cached(const unsigned char *text, size_t size);
+
+enum { RB_ATOM_TABLE_SLOTS = 2048 };
+
+extern struct rb_atom *rb_atom_table[RB_ATOM_TABLE_SLOTS];
+
+static inline uint64_t rb_word(const unsigned char *p) {
+    uint64_t word;
+    memcpy(&word, p, 8);
+    return word;
+}
+
+/* 1 to 8 bytes as one number, without reading past them and without a loop. */
+static inline uint64_t rb_short_word(const unsigned char *p, size_t size) {
+    if (size == 8) return rb_word(p);
+    if (size >= 4) {
+        uint32_t low, high;
+        memcpy(&low, p, 4);
+        memcpy(&high, p + size - 4, 4);
+        return (uint64_t)high << 32 | low;
+    }
+    return size == 0 ? 0 : (uint64_t)p[0] << 16 | (uint64_t)p[size >> 1] << 8 | p[size - 1];
+}
+
+/* The slot of a text of 0 to 255 bytes. A multiply per eight bytes, as in wyhash: only the spread depends on it. */
+static inline struct rb_atom **rb_atom_slot(const unsigned char *text, size_t size) {
+    const uint64_t odd = UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t h = size * odd;
+    for (; size > 8; text += 8, size -= 8) {
+        h = (h ^ rb_word(text)) * odd;
+        h ^= h >> 32;
+    }
+    h = (h ^ rb_short_word(text, size)) * odd;
+    return &rb_atom_table[(h >> 32) % RB_ATOM_TABLE_SLOTS];
+}
+
+static inline bool rb_same_text(const unsigned char *a, const unsigned char *b, size_t size) {
+    for (; size > 8; a += 8, b += 8, size -= 8)
+        if (rb_word(a) != rb_word(b)) return false;
+    return rb_short_word(a, size) == rb_short_word(b, size);
+}
+
+/* The same atom from those seen lately, a borrowed reference; NULL (no exception) when it is not there. size <= 255. */
+static inline struct rb_atom *rb_atom_cached(const unsigned char *text, size_t size) {
+    struct rb_atom *atom = *rb_atom_slot(text, size);
+    if (atom == NULL || (size_t)atom->wire_size != size + 2) return NULL;
+    return rb_same_text(atom->wire + 2, text, size) ? atom : NULL;
+}
 
 /* ---- terms.c: the Python types of bridge/etf/terms.py, built and read through the offsets of their slots */
 
@@ -131,6 +183,8 @@ static inline void rb_put64(unsigned char *p, uint64_t v) {
 
 /* ---- decode.c */
 
+struct rb_writer;
+
 struct rb_reader {
     const unsigned char *start, *end; /* offsets in errors count from start */
     const unsigned char *p;           /* the next byte */
@@ -175,6 +229,15 @@ PyObject *rb_map_new(PyObject *index);
 /* -1 with EncodeError if two keys of the dict are one term. */
 int rb_map_check_distinct(PyObject *dict, const struct rb_limits *limits);
 
+/* Where in the output an entry's key and value begin. */
+struct rb_mark {
+    size_t key, value;
+};
+
+/* Put the last `count` entries written, a whole map's, into the order of their keys' bytes. -1 with EncodeError if two
+ * keys are one term. */
+int rb_map_sort(struct rb_writer *out, const struct rb_mark *marks, size_t count);
+
 /* ---- encode.c */
 
 struct rb_writer {
@@ -203,9 +266,55 @@ static inline int rb_room(struct rb_writer *w, size_t size) {
     return rb_likely((size_t)(w->end - w->p) >= size) ? 0 : rb_writer_grow(w, size);
 }
 
+/* INTEGER_EXT or SMALL_INTEGER_EXT at p, at most 5 bytes; their end, or NULL when the value needs more. */
+static inline unsigned char *rb_put_integer(unsigned char *p, long long value) {
+    if (value >= 0 && value <= 255) {
+        p[0] = SMALL_INTEGER_EXT;
+        p[1] = (unsigned char)value;
+        return p + 2;
+    }
+    if (value != (int32_t)value) return NULL;
+    p[0] = INTEGER_EXT;
+    rb_put32(p + 1, (uint32_t)value);
+    return p + 5;
+}
+
+static inline uint64_t rb_float_bits(PyObject *number) {
+    uint64_t bits;
+    double value = PyFloat_AS_DOUBLE(number);
+    memcpy(&bits, &value, 8);
+    return bits;
+}
+
+static inline bool rb_is_finite(uint64_t bits) {
+    const uint64_t exponent = UINT64_C(0x7ff) << 52;
+    return (bits & exponent) != exponent;
+}
+
+/* The constants on the wire, padded so that one load and one store copy them. */
+enum { RB_NIL_SIZE = 5, RB_TRUE_SIZE = 6, RB_FALSE_SIZE = 7 };
+static const unsigned char rb_nil[8] = {SMALL_ATOM_UTF8_EXT, 3, 'n', 'i', 'l'};
+static const unsigned char rb_true[8] = {SMALL_ATOM_UTF8_EXT, 4, 't', 'r', 'u', 'e'};
+static const unsigned char rb_false[8] = {SMALL_ATOM_UTF8_EXT, 5, 'f', 'a', 'l', 's', 'e'};
+
+/* The value of an int that CPython keeps in one digit; false when it has more. */
+static inline bool rb_compact(PyObject *number, long long *value) {
+#if PY_VERSION_HEX < 0x030C0000
+    Py_ssize_t digits = Py_SIZE(number);
+    if (digits < -1 || digits > 1) return false;
+    *value = digits * (long long)((PyLongObject *)number)->ob_digit[0];
+#else
+    if (!PyUnstable_Long_IsCompact((PyLongObject *)number)) return false;
+    *value = PyUnstable_Long_CompactValue((PyLongObject *)number);
+#endif
+    return true;
+}
+
 /* 1: written; 0: a container, not written; -1: an exception is set. */
 int rb_write_leaf(struct rb_writer *w, PyObject *term);
-int rb_write_long(struct rb_writer *w, PyObject *number);
+/* -2, without an exception, when it is no Atom. */
 int rb_write_name(struct rb_writer *w, PyObject *atom);
+
+#pragma GCC visibility pop
 
 #endif

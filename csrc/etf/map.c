@@ -121,3 +121,54 @@ int rb_map_check_distinct(PyObject *dict, const struct rb_limits *limits) {
     Py_DECREF(seen);
     return result;
 }
+
+/* ---- canonical order */
+
+struct entry {
+    const unsigned char *at;
+    size_t key_size, size;
+};
+
+static int compare_entries(const void *left, const void *right) {
+    const struct entry *a = left, *b = right;
+    size_t common = a->key_size < b->key_size ? a->key_size : b->key_size;
+    int order = memcmp(a->at, b->at, common);
+    return order != 0 ? order : (a->key_size > b->key_size) - (a->key_size < b->key_size);
+}
+
+int rb_map_sort(struct rb_writer *out, const struct rb_mark *marks, size_t count) {
+    const unsigned char *begin = out->start + marks[0].key;
+    size_t size = (size_t)(out->p - begin);
+    struct entry *entries = PyMem_Malloc(count * sizeof *entries);
+    unsigned char *sorted = PyMem_Malloc(size);
+    int result = -1;
+    if (entries == NULL || sorted == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (size_t i = 0; i < count; i++) {
+        size_t end = i + 1 < count ? marks[i + 1].key : (size_t)(out->p - out->start);
+        entries[i] = (struct entry){.at = out->start + marks[i].key,
+                                    .key_size = marks[i].value - marks[i].key,
+                                    .size = end - marks[i].key};
+    }
+    qsort(entries, count, sizeof *entries, compare_entries);
+    unsigned char *p = sorted;
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0 && compare_entries(&entries[i - 1], &entries[i]) == 0) {
+            PyObject *key = PyBytes_FromStringAndSize((const char *)entries[i].at,
+                                                      (Py_ssize_t)entries[i].key_size);
+            if (key != NULL) rb_encode_error("duplicate_key", rb_decode_canonical(key));
+            Py_XDECREF(key);
+            goto done;
+        }
+        memcpy(p, entries[i].at, entries[i].size);
+        p += entries[i].size;
+    }
+    memcpy(out->p - size, sorted, size);
+    result = 0;
+done:
+    PyMem_Free(entries);
+    PyMem_Free(sorted);
+    return result;
+}

@@ -87,53 +87,36 @@ static int write_bignum(struct rb_writer *w, PyObject *number) {
     return 0;
 }
 
-int rb_write_long(struct rb_writer *w, PyObject *number) {
+static int write_long(struct rb_writer *w, PyObject *number) {
     int overflow = 0;
     long long value;
-#if PY_VERSION_HEX < 0x030C0000
-    Py_ssize_t digits = Py_SIZE(number);
-    if (digits >= -1 && digits <= 1)
-        value = digits * (long long)((PyLongObject *)number)->ob_digit[0];
-    else
-#else
-    if (PyUnstable_Long_IsCompact((PyLongObject *)number))
-        value = PyUnstable_Long_CompactValue((PyLongObject *)number);
-    else
-#endif
-    {
+    if (!rb_compact(number, &value)) {
         value = PyLong_AsLongLongAndOverflow(number, &overflow);
         if (overflow != 0) return write_bignum(w, number);
     }
     if (rb_room(w, 11) < 0) return -1;
-    unsigned char *p = w->p;
-    if (value >= 0 && value <= 255) {
-        p[0] = SMALL_INTEGER_EXT;
-        p[1] = (unsigned char)value;
-        w->p = p + 2;
-    } else if (value == (int32_t)value) {
-        p[0] = INTEGER_EXT;
-        rb_put32(p + 1, (uint32_t)value);
-        w->p = p + 5;
-    } else {
-        uint64_t magnitude = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
-        size_t size = (size_t)(71 - __builtin_clzll(magnitude)) / 8;
-        if (size > w->limits.integer_bytes_max)
-            return rb_encode_error("integer_size", PyLong_FromSize_t(size));
-        p[0] = SMALL_BIG_EXT;
-        p[1] = (unsigned char)size;
-        p[2] = value < 0;
-        memcpy(p + 3, &magnitude, 8);
-        w->p = p + 3 + size;
+    unsigned char *p = rb_put_integer(w->p, value);
+    if (p != NULL) {
+        w->p = p;
+        return 0;
     }
+    uint64_t magnitude = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    size_t size = (size_t)(71 - __builtin_clzll(magnitude)) / 8;
+    if (size > w->limits.integer_bytes_max)
+        return rb_encode_error("integer_size", PyLong_FromSize_t(size));
+    p = w->p;
+    p[0] = SMALL_BIG_EXT;
+    p[1] = (unsigned char)size;
+    p[2] = value < 0;
+    memcpy(p + 3, &magnitude, 8);
+    w->p = p + 3 + size;
     return 0;
 }
 
 static int write_float(struct rb_writer *w, PyObject *term) {
-    double value = PyFloat_AS_DOUBLE(term);
-    uint64_t bits;
-    memcpy(&bits, &value, 8);
-    const uint64_t exponent = UINT64_C(0x7ff) << 52;
-    if ((bits & exponent) == exponent) return rb_encode_error("float", PyFloat_FromDouble(value));
+    uint64_t bits = rb_float_bits(term);
+    if (!rb_is_finite(bits))
+        return rb_encode_error("float", PyFloat_FromDouble(PyFloat_AS_DOUBLE(term)));
     if (rb_room(w, 9) < 0) return -1;
     *w->p = NEW_FLOAT_EXT;
     rb_put64(w->p + 1, bits);
@@ -193,7 +176,8 @@ static int get_unsigned(PyObject *number, uint64_t max, uint64_t *out) {
 
 int rb_write_name(struct rb_writer *w, PyObject *atom) {
     if (atom == NULL || !rb_is_atom(atom)) return -2;
-    return write_bytes(w, ((struct rb_atom *)atom)->wire, (size_t)Py_SIZE(atom));
+    return write_bytes(w, ((struct rb_atom *)atom)->wire,
+                       (size_t)((struct rb_atom *)atom)->wire_size);
 }
 
 static int write_pid(struct rb_writer *w, PyObject *term) {
@@ -299,28 +283,28 @@ static int write_bits(struct rb_writer *w, PyObject *term) {
     return write_bytes(w, PyBytes_AS_STRING(data), (size_t)size);
 }
 
-static int write_constant(struct rb_writer *w, const char *text, size_t size) {
-    if (rb_room(w, 8) < 0) return -1;
-    w->p[0] = SMALL_ATOM_UTF8_EXT;
-    w->p[1] = (unsigned char)size;
-    memcpy(w->p + 2, text, size);
-    w->p += 2 + size;
-    return 0;
-}
-
 int rb_write_leaf(struct rb_writer *w, PyObject *term) {
     const PyTypeObject *t = Py_TYPE(term);
+    const unsigned long containers =
+        Py_TPFLAGS_TUPLE_SUBCLASS | Py_TPFLAGS_LIST_SUBCLASS | Py_TPFLAGS_DICT_SUBCLASS;
     int result;
-    if (t == &PyUnicode_Type) {
+    if (t->tp_flags & containers) return 0;
+    if (PyLong_Check(term) && !PyBool_Check(term)) {
+        result = write_long(w, term);
+    } else if (PyBytes_Check(term)) {
+        result = write_binary(w, PyBytes_AS_STRING(term), PyBytes_GET_SIZE(term));
+    } else if (PyUnicode_Check(term)) {
         result = write_str(w, term);
-    } else if (t == &PyFloat_Type) {
+    } else if (PyFloat_Check(term)) {
         result = write_float(w, term);
+    } else if (rb_is_atom(term)) {
+        result = rb_write_name(w, term);
     } else if (term == Py_None) {
-        result = write_constant(w, "nil", 3);
+        result = write_bytes(w, rb_nil, RB_NIL_SIZE);
     } else if (term == Py_True) {
-        result = write_constant(w, "true", 4);
+        result = write_bytes(w, rb_true, RB_TRUE_SIZE);
     } else if (term == Py_False) {
-        result = write_constant(w, "false", 5);
+        result = write_bytes(w, rb_false, RB_FALSE_SIZE);
     } else if (t == rb_terms.pid.type) {
         result = write_pid(w, term);
     } else if (t == rb_terms.reference.type) {
@@ -335,18 +319,6 @@ int rb_write_leaf(struct rb_writer *w, PyObject *term) {
         result = write_fun(w, term);
     } else if (t == rb_terms.export.type) {
         result = write_export(w, term);
-    } else if (rb_is_atom(term)) {
-        result = rb_write_name(w, term);
-    } else if (PyLong_Check(term)) {
-        result = rb_write_long(w, term);
-    } else if (PyBytes_Check(term)) {
-        result = write_binary(w, PyBytes_AS_STRING(term), PyBytes_GET_SIZE(term));
-    } else if (PyTuple_Check(term) || PyList_Check(term) || PyDict_Check(term)) {
-        return 0;
-    } else if (PyUnicode_Check(term)) {
-        result = write_str(w, term);
-    } else if (PyFloat_Check(term)) {
-        result = write_float(w, term);
     } else if (PyByteArray_Check(term)) {
         result = write_binary(w, PyByteArray_AS_STRING(term), PyByteArray_GET_SIZE(term));
     } else if (PyMemoryView_Check(term)) {
