@@ -1,0 +1,138 @@
+"""HandshakeDriver: brings one worker to life: link, environment, shepherd, and over to the relay.
+
+The worker greets over its link; the relay checks the greeting (layout digest, nonce, role) and
+tells the outcome as an event, so nothing is awaited here beyond the start of the process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bridge.config import RoleConfig
+from bridge.fabric.relay import LinkConfig, LinkFds
+from bridge.workers.environment import worker_environment
+from bridge.workers.shepherd import Spawn
+
+
+@dataclass(frozen=True, slots=True)
+class RolePlan:
+    """What all workers of one role have in common; `id` is the role's number at the relay."""
+
+    id: int
+    name: str
+    argv: tuple[str, ...]
+    cwd: str
+    config: RoleConfig
+
+
+class Links(Protocol):
+    """The relay, as far as workers come and go in it."""
+
+    def create_link(self, role: int, worker_id: int, config: LinkConfig) -> LinkFds: ...
+    def drop_link(self, worker_id: int) -> None: ...
+    def drain_worker(self, worker_id: int) -> None: ...
+    def add_worker(
+        self, worker_id: int, *, pidfd: int, obituary_fd: int, stdout_fd: int, stderr_fd: int
+    ) -> None: ...
+
+
+class Guard(Protocol):
+    """A running shepherd, as far as it is needed here."""
+
+    @property
+    def pid(self) -> int: ...
+    def take_pidfd(self) -> int: ...
+    def take_stdin(self) -> int: ...
+    def take_stdout(self) -> int: ...
+    def take_stderr(self) -> int: ...
+    async def stop(self) -> object: ...
+    async def aclose(self) -> None: ...
+
+
+class StartGuard(Protocol):
+    """Shepherd.start."""
+
+    def __call__(
+        self, spawn: Spawn, *, link_fds: Sequence[int], obituary_fd: int
+    ) -> Awaitable[Guard]: ...
+
+
+class HandshakeDriver:
+    """Starts workers. Holds no worker: each `start` stands for itself."""
+
+    def __init__(
+        self,
+        relay: Links,
+        *,
+        link: LinkConfig,
+        base_env: Mapping[str, str],
+        start_guard: StartGuard,
+        close: Callable[[int], None] = os.close,
+    ) -> None:
+        self._relay = relay
+        self._link = link
+        self._base_env = base_env
+        self._start_guard = start_guard
+        self._close = close
+
+    async def start(self, worker_id: int, plan: RolePlan) -> Guard:
+        """Start worker `worker_id` of a role and give it to the relay.
+
+        Raises OSError (no memory, no process, no such program) with nothing left behind. The same
+        holds when it is cancelled.
+        """
+        fds = self._relay.create_link(plan.id, worker_id, self._link)
+        try:
+            obituary, obituary_end = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            self._relay.drop_link(worker_id)
+            raise
+        try:
+            guard = await self._start_guard(
+                Spawn(
+                    argv=plan.argv,
+                    env=worker_environment(
+                        worker_id=worker_id,
+                        role=plan.name,
+                        role_env=plan.config.env,
+                        base=self._base_env,
+                    ),
+                    cwd=plan.cwd,
+                    grace_s=plan.config.grace_ms / 1000,
+                ),
+                link_fds=fds,
+                obituary_fd=obituary_end,
+            )
+        except BaseException:
+            self._close(obituary)
+            self._relay.drop_link(worker_id)
+            raise
+        finally:
+            self._close(obituary_end)
+        try:
+            # A worker hears of its jobs through its link only; at its stdin is the end of file.
+            self._close(guard.take_stdin())
+            self._give(worker_id, guard, obituary)
+        except BaseException:
+            await guard.aclose()
+            self._relay.drop_link(worker_id)
+            raise
+        return guard
+
+    def _give(self, worker_id: int, guard: Guard, obituary: int) -> None:
+        """Hand the worker's descriptors to the relay. If it refuses them, they are closed."""
+        fds = {
+            "obituary_fd": obituary,
+            "pidfd": guard.take_pidfd(),
+            "stdout_fd": guard.take_stdout(),
+            "stderr_fd": guard.take_stderr(),
+        }
+        try:
+            self._relay.add_worker(worker_id, **fds)
+        except OSError:
+            for fd in fds.values():
+                self._close(fd)
+            raise
