@@ -1,0 +1,290 @@
+"""One worker's place in its role, and its life story: started, greeted, ended, started again.
+
+`live` is the story, told in order by one task. Each life has a worker id and a link of its own: ids
+are never used twice, and a link that saw a crash is never used again. What happens to the worker
+arrives as the relay's events, what people want of it through `want`; both wake the story.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from random import Random
+from typing import TypeAlias
+
+import structlog
+import trio
+
+from bridge.fabric.relay import (
+    WorkerBroke,
+    WorkerEnded,
+    WorkerOutput,
+    WorkerReady,
+    WorkerRefused,
+)
+from bridge.workers.handshake_driver import Guard, HandshakeDriver, Links, RolePlan
+from bridge.workers.output import LineCutter
+from bridge.workers.restart_policy import GiveUp, LeaveEnded, RestartPolicy, StartAgain
+
+WorkerEvent: TypeAlias = WorkerReady | WorkerRefused | WorkerBroke | WorkerEnded | WorkerOutput
+
+# A killed worker's end is told by the relay within milliseconds; past this the relay has lost it.
+END_TOLD_WITHIN_S = 5.0
+
+
+class State(Enum):
+    STARTING = "starting"  # its process runs, it has not greeted
+    READY = "ready"
+    DRAINING = "draining"  # finishes what it has, gets nothing new
+    RESTARTING = "restarting"  # ended; the backoff runs
+    DRAINED = "drained"  # ended because it was asked to
+    GIVEN_UP = "given_up"  # ended too often
+    FINISHED = "finished"  # ended, and its restart type says: for good
+    STOPPED = "stopped"  # the bridge stops
+
+
+class Wanted(Enum):
+    RUN = "run"
+    RESTART = "restart"
+    DRAIN = "drain"
+    STOP = "stop"
+
+
+@dataclass(slots=True)
+class _Life:
+    """What the relay has told about the life that runs now."""
+
+    greeting: WorkerReady | None = None
+    refused: str | None = None
+    end: WorkerEnded | None = None
+    failure: str | None = None  # the first thing that went wrong: what follows from it is not told
+    output: dict[str, LineCutter] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        return self.end is not None or self.refused is not None
+
+
+class Worker:
+    """Worker `index` of a role, through all its lives. `id` is that of the present or last one."""
+
+    def __init__(
+        self,
+        plan: RolePlan,
+        index: int,
+        *,
+        driver: HandshakeDriver,
+        relay: Links,
+        next_id: Callable[[Worker], int],
+        changed: Callable[[Worker], None],
+        drain_s: float,
+        random: Random,
+    ) -> None:
+        config = plan.config
+        self.plan = plan
+        self.index = index
+        self.id = next_id(self)
+        self.state = State.STARTING
+        self.os_pid: int | None = None
+        self.kit: str | None = None
+        self.kit_version: str | None = None
+        self.restarts = 0
+        self.last_error: str | None = None
+        self._driver = driver
+        self._relay = relay
+        self._next_id = next_id
+        self._changed = changed
+        self._drain_s = drain_s
+        self._random = random
+        self._policy = RestartPolicy(
+            restart=config.restart,
+            max_restarts=config.max_restarts,
+            window_s=config.window_s,
+            backoff_min_s=config.backoff_min_ms / 1000,
+            backoff_max_s=config.backoff_max_ms / 1000,
+        )
+        self._wanted = Wanted.RUN
+        self._life = _Life()
+        self._news = trio.Event()
+        self._log = structlog.get_logger("ringbridge.worker").bind(role=plan.name)
+
+    # ---- what is told and asked
+
+    def want(self, wanted: Wanted) -> None:
+        """Ask for a drain, a restart or the stop. A worker told to stop hears nothing else."""
+        if self._wanted is not Wanted.STOP:
+            self._wanted = wanted
+            self._tell()
+
+    def handle(self, event: WorkerEvent) -> None:
+        """Take one event of the present life. Never blocks."""
+        life = self._life
+        match event:
+            case WorkerOutput():
+                cutter = life.output.setdefault(event.stream, LineCutter())
+                self._log_output(event.stream, cutter.feed(event.data, trio.current_time()))
+                return
+            case WorkerReady():
+                life.greeting = event
+            case WorkerRefused():
+                life.refused = event.why
+            case WorkerBroke():
+                self._fail(f"it broke a rule and was fenced: {event.rule}")
+            case WorkerEnded():
+                life.end = event
+        self._tell()
+
+    # ---- the story
+
+    async def live(self) -> None:
+        """Live until the stop is wanted; when this returns or is cancelled, no process is left."""
+        try:
+            while self._wanted is not Wanted.STOP:
+                normal = await self._live_once()
+                if self._wanted is Wanted.RUN:
+                    await self._rest(normal)
+                if self._wanted is Wanted.DRAIN:
+                    self._enter(State.DRAINED)
+                    await self._until(lambda: self._wanted is not Wanted.DRAIN)
+                if self._wanted is Wanted.RESTART:
+                    self._policy.forget()
+                    self._wanted = Wanted.RUN
+                if self._wanted is Wanted.RUN:
+                    self.restarts += 1
+                    self.id = self._next_id(self)
+        finally:
+            self._enter(State.STOPPED)
+
+    async def _live_once(self) -> bool:
+        """One life, from start to end. Returns whether its end was normal (exit status 0)."""
+        self._life = life = _Life()
+        self._log = self._log.bind(worker=self.id)
+        self._enter(State.STARTING)
+        try:
+            guard = await self._driver.start(self.id, self.plan)
+        except OSError as error:
+            self._fail(f"it could not be started: {error}")
+            return False
+        self.os_pid = guard.pid
+        try:
+            await self._greet()
+            if life.greeting and not life.over and self._wanted is Wanted.RUN:
+                self._enter(State.READY)
+                await self._until(lambda: life.over or self._wanted is not Wanted.RUN)
+            if life.greeting and not life.over:
+                await self._drain()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._bury(guard)
+        return self._tell_end()
+
+    async def _greet(self) -> None:
+        """Wait for the worker's hello, for as long as its role allows."""
+        life, config = self._life, self.plan.config
+        with trio.move_on_after(config.start_ms / 1000) as starting:
+            await self._until(lambda: life.greeting or life.over or self._wanted is not Wanted.RUN)
+        if starting.cancelled_caught:
+            self._fail(f"it did not greet within {config.start_ms} ms (start_ms)")
+        elif life.refused is not None:
+            self._fail(f"it was refused: {life.refused}")
+        elif life.greeting:
+            self.kit = life.greeting.kit
+            self.kit_version = "{}.{}".format(*life.greeting.kit_version)
+            self._log.info("worker ready", os_pid=self.os_pid, kit=self.kit)
+
+    async def _drain(self) -> None:
+        """Let the worker finish what it has; past the drain time it is ended all the same."""
+        self._enter(State.DRAINING)
+        self._relay.drain_worker(self.id)
+        with trio.move_on_after(self._drain_s) as draining:
+            await self._until(lambda: self._life.over)
+        if draining.cancelled_caught:
+            self._log.warning("worker did not drain in time and is ended", drain_s=self._drain_s)
+
+    async def _bury(self, guard: Guard) -> None:
+        """End what still runs, wait for the relay to tell the end, let go of the shepherd."""
+        if self._life.end is None:
+            await guard.stop()
+            with trio.move_on_after(END_TOLD_WITHIN_S):
+                await self._until(lambda: self._life.end is not None)
+        await guard.aclose()
+        now_s = trio.current_time()
+        for stream, cutter in self._life.output.items():
+            self._log_output(stream, cutter.finish(now_s))
+        self.os_pid = None
+
+    def _tell_end(self) -> bool:
+        """Log how the life ended. Returns whether that was normal."""
+        life = self._life
+        if self._wanted is not Wanted.RUN:
+            self._log.info("worker ended as asked", asked=self._wanted.value)
+            return True
+        if life.end is None:
+            self._fail("its end was never told by the relay")
+            return False
+        if life.failure is None and life.greeting and life.end.status == 0:
+            self._log.info("worker ended", how=describe_end(life.end))
+            return True
+        greeted = "" if life.greeting else " before it greeted"
+        self._fail(f"it ended{greeted}: {describe_end(life.end)}")
+        return False
+
+    async def _rest(self, normal: bool) -> None:
+        """After an end nobody asked for: the backoff, or until somebody asks for the worker."""
+        decision = self._policy.decide(
+            now_s=trio.current_time(), normal=normal, random=self._random.random()
+        )
+        match decision:
+            case StartAgain(delay_s):
+                self._enter(State.RESTARTING)
+                self._log.info("worker starts again", delay_ms=round(delay_s * 1000))
+                with trio.move_on_after(delay_s):
+                    await self._until(lambda: self._wanted is not Wanted.RUN)
+            case GiveUp(why):
+                self._enter(State.GIVEN_UP)
+                self._log.error("worker given up", why=why, last_error=self.last_error)
+                await self._until(lambda: self._wanted is not Wanted.RUN)
+            case LeaveEnded():
+                self._enter(State.FINISHED)
+                self._log.info("worker finished", restart=self.plan.config.restart)
+                await self._until(lambda: self._wanted is not Wanted.RUN)
+
+    # ---- small change
+
+    def _fail(self, why: str) -> None:
+        if self._life.failure is None:
+            self._life.failure = self.last_error = why
+            self._log.warning("worker failed", why=why)
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self._changed(self)
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    async def _until(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            await self._news.wait()
+
+    def _log_output(self, stream: str, lines: list[str]) -> None:
+        for line in lines:
+            self._log.info("worker output", stream=stream, line=line)
+
+
+def describe_end(end: WorkerEnded) -> str:
+    """How a worker ended, in words: "exit status 3", "signal 11 (SIGSEGV), core dumped"."""
+    if end.signal:
+        try:
+            name = signals.Signals(end.signal).name
+        except ValueError:
+            name = "real-time"
+        words = f"signal {end.signal} ({name})"
+    elif end.status is not None:
+        words = f"exit status {end.status}"
+    else:
+        words = "an unknown status"
+    return words + (", core dumped" if end.core else "") + (", out of memory" if end.oom else "")
