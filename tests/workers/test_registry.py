@@ -1,0 +1,108 @@
+"""WorkerRegistry: what it answers to requests of callers, good and bad."""
+
+from types import SimpleNamespace
+
+import pytest
+from registry_fakes import Scene
+
+from bridge.etf import Atom, Term
+from bridge.workers.registry import WorkerRegistry
+from bridge.workers.worker import State, Wanted
+
+A = Atom
+OK = A("ok")
+
+
+def registry(scene: Scene) -> WorkerRegistry:
+    figures = SimpleNamespace(in_flight=2, done=40)
+    return WorkerRegistry(scene.supervisor, figures=lambda worker_id: figures)
+
+
+def scene_of_two() -> Scene:
+    scene = Scene(names=("echo", "sleep"))
+    for worker_id, worker in enumerate(scene.workers, 1):
+        worker.id = worker_id
+        scene.supervisor._by_id[worker_id] = worker
+    scene.workers[0].state = State.READY
+    scene.workers[0].kit = "c"
+    scene.workers[0].os_pid = 77
+    scene.workers[1].state = State.GIVEN_UP
+    scene.workers[1].last_error = "it ended: signal 9 (SIGKILL)"
+    return scene
+
+
+ECHO = {
+    A("id"): 1,
+    A("role"): A("echo"),
+    A("index"): 0,
+    A("state"): A("ready"),
+    A("os_pid"): 77,
+    A("kit"): b"c",
+    A("kit_version"): None,
+    A("in_flight"): 2,
+    A("done"): 40,
+    A("restarts"): 0,
+    A("last_error"): None,
+}
+
+
+def test_list_gives_a_map_for_each_worker() -> None:
+    answer = registry(scene_of_two()).answer(A("list"))
+    assert isinstance(answer, tuple)
+    assert answer[0] == OK
+    assert answer[1][0] == ECHO
+    sleep = answer[1][1]
+    assert sleep[A("state")] == A("given_up")
+    assert sleep[A("last_error")] == b"it ended: signal 9 (SIGKILL)"
+    assert sleep[A("in_flight")] == 0  # what is gone has nothing in flight
+
+
+@pytest.mark.parametrize("role", [A("echo"), b"echo"])
+def test_lookup_finds_a_role_by_atom_and_by_binary(role: Term) -> None:
+    assert registry(scene_of_two()).answer((A("lookup"), role)) == (
+        OK,
+        {A("role"): A("echo"), A("state"): A("running"), A("workers"): [ECHO]},
+    )
+
+
+def test_stats_count_the_workers_by_state() -> None:
+    assert registry(scene_of_two()).answer(A("stats")) == (
+        OK,
+        {
+            A("workers"): 2,
+            A("states"): {A("ready"): 1, A("given_up"): 1},
+            A("restarts"): 0,
+            A("roles"): [A("echo"), A("sleep")],
+        },
+    )
+
+
+@pytest.mark.parametrize(("verb", "wanted"), [("drain", Wanted.DRAIN), ("restart", Wanted.RESTART)])
+def test_drain_and_restart_ask_the_worker(verb: str, wanted: Wanted) -> None:
+    scene = scene_of_two()
+    assert registry(scene).answer((A(verb), 2)) == OK
+    assert scene.workers[1]._wanted is wanted
+    assert scene.workers[0]._wanted is Wanted.RUN
+
+
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        (A("lst"), b"the WorkerRegistry knows :list, {:lookup, role}"),
+        ((A("lookup"),), b"the WorkerRegistry knows"),
+        ((A("lookup"), A("ech")), b"there is no role ech; the roles are echo, sleep"),
+        ((A("lookup"), 7), b"a role is an atom or a binary, not 7"),
+        ((A("drain"), 9), b"no worker has the id 9"),
+        ((A("drain"), True), b"a worker's id is an integer"),
+        ((A("restart"), b"1"), b"a worker's id is an integer"),
+        ([1, 2], b"the WorkerRegistry knows"),
+        ({}, b"the WorkerRegistry knows"),
+        (None, b"the WorkerRegistry knows"),
+    ],
+)
+def test_anything_else_is_a_bad_request_that_names_the_rule(request_: Term, why: bytes) -> None:
+    answer = registry(scene_of_two()).answer_any(request_)
+    assert isinstance(answer, tuple)
+    error, (reason, text) = answer
+    assert (error, reason) == (A("error"), A("bad_request"))
+    assert text.startswith(why)
