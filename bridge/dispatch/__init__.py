@@ -1,0 +1,1 @@
+"""Dispatch: Python's half of the service that the relay answers."""

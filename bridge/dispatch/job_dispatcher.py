@@ -1,0 +1,88 @@
+"""JobDispatcher, Python's half: the process whose calls the relay answers.
+
+Every `$gen_call`, cast, monitor and demonitor for it is the relay's and never comes here. What
+comes is the rest of a process' life: `sys` messages, links and exits. When somebody ends the
+process, its watchers hear the reason and it starts again under the same names; the jobs, which are
+the relay's, run on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+
+from bridge.etf import Atom, encode_bare
+from bridge.node.direct import DirectProcess
+from bridge.node.gen import SystemRequest, classify
+from bridge.node.router import Router
+from bridge.ops.answers import ERROR, Term
+
+NAMES = ("Elixir.Ringbridge.JobDispatcher", "job_dispatcher")
+MODULE = "Ringbridge.JobDispatcher"
+NOT_HELD = (
+    b"the JobDispatcher cannot be suspended in this version: the relay answers its calls and has "
+    b"no way to hold admission yet; drain workers through the WorkerRegistry instead"
+)
+
+
+class ServiceOwner(Protocol):
+    """The relay, as far as it answers for a process."""
+
+    def install_service(self, *, pid: tuple[int, int], names: Sequence[str]) -> None: ...
+    def service_down(self, reason: bytes) -> None: ...
+
+
+class JobDispatcher:
+    """Keeps the process in the node's table and the relay's; `figures` is its state to `:sys`."""
+
+    def __init__(self, router: Router, relay: ServiceOwner, *, figures: Callable[[], Term]) -> None:
+        self._router = router
+        self._relay = relay
+        self._figures = figures
+        self._stopping = False
+        self._log = structlog.get_logger("ringbridge.dispatch")
+
+    def start(self) -> None:
+        """Appear under the names. Raises ValueError when one is taken."""
+        process = _Process(self._router, figures=self._figures, ended=self._ended)
+        pid = process.start(tuple(map(Atom, NAMES)), relay_owned=True)
+        self._relay.install_service(pid=(pid.id, pid.serial), names=NAMES)
+
+    def stop(self) -> None:
+        """From now on an end of the process is the last one: the node ends all of its own."""
+        self._stopping = True
+
+    def _ended(self, reason: Term) -> None:
+        self._relay.service_down(encode_bare(reason))
+        if not self._stopping:
+            self._log.warning(
+                "process ended, starting it again", process=MODULE, reason=repr(reason)
+            )
+            self.start()
+
+
+class _Process(DirectProcess):
+    """One incarnation."""
+
+    def __init__(
+        self, router: Router, *, figures: Callable[[], Term], ended: Callable[[Term], None]
+    ) -> None:
+        super().__init__(router, module=MODULE)
+        self._figures = figures
+        self._ended = ended
+
+    def get_state(self) -> Term:
+        return self._figures()
+
+    def deliver(self, message: Term) -> None:
+        match classify(message):
+            case SystemRequest(sender, Atom("suspend") | Atom("resume")):
+                # "ok" would be a lie: the calls go on.
+                self.reply(sender, (ERROR, (Atom("not_supported"), NOT_HELD)))
+            case _:
+                super().deliver(message)
+
+    def stopped(self, reason: Term) -> None:
+        self._ended(reason)
