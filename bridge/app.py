@@ -1,0 +1,306 @@
+"""The bridge as a whole: what is opened in which order, which tasks run, and how it all ends.
+
+Start: listen (nobody is accepted yet), register at epmd, which gives the creation; then the relay,
+the node with its services, the roles and their workers; last the door is opened, so that every name
+answers before the first peer can ask.
+
+Stop: no new job (callers, old and new, are answered :draining); the workers finish what they have;
+then every service gives its watchers DOWN shutdown, and the relay closes what is left.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from typing import Any, assert_never
+
+import msgspec
+import structlog
+import trio
+
+import bridge
+from bridge.config import Config
+from bridge.dispatch.job_dispatcher import JobDispatcher
+from bridge.dist.cookie import COOKIE_VARIABLE, Cookie
+from bridge.dist.epmd_client import EpmdClient
+from bridge.dist.handshake_events import Identity
+from bridge.dist.names import split_node_name
+from bridge.etf import Atom
+from bridge.fabric.relay import (
+    ConnectionLost,
+    LinkConfig,
+    Relay,
+    RelayLimits,
+    RoleLimits,
+    Signal,
+    WorkerBroke,
+    WorkerEnded,
+    WorkerOutput,
+    WorkerReady,
+    WorkerRefused,
+)
+from bridge.links import link_manager
+from bridge.links.link_manager import LinkManager
+from bridge.node import Node, Policy
+from bridge.ops import diagnostics
+from bridge.ops.answers import Answering, to_term
+from bridge.ops.diagnostics import Diagnostics
+from bridge.workers import registry
+from bridge.workers.handshake_driver import HandshakeDriver, RolePlan
+from bridge.workers.port_supervisor import PortSupervisor
+from bridge.workers.registry import WorkerRegistry
+from bridge.workers.shepherd import Shepherd
+
+log = structlog.get_logger("ringbridge")
+
+LISTEN_BACKLOG = 128
+# Under a flood of frames the other tasks get their turn after so many.
+EVENTS_IN_A_ROW = 64
+# Between two starts of a service that somebody ends again and again.
+SERVICE_RESTART_S = 0.1
+# The last frames (DOWN of the services) leave in the relay's next round.
+FLUSH_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a script wants to know once the bridge answers."""
+
+    name: str
+    port: int
+    os_pid: int
+
+
+async def serve(
+    config: Config,
+    *,
+    name: str,
+    cookie: Cookie,
+    ready: Callable[[Ready], None] = lambda ready: None,
+) -> None:
+    """Run the bridge until SIGTERM or SIGINT. A second signal skips the drain.
+
+    Raises ConfigError (a role's program), EpmdError, OSError (the port) before anything has
+    started.
+    """
+    plans = [
+        RolePlan(number, role, config.role_argv(role), str(config.role_cwd(role)), settings)
+        for number, (role, settings) in enumerate(config.roles.items())
+    ]
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with AsyncExitStack() as stack:
+            listeners = await trio.open_tcp_listeners(
+                config.node.port, host=config.node.listen, backlog=LISTEN_BACKLOG
+            )
+            for listener in listeners:
+                stack.push_async_callback(listener.aclose)
+            port: int = listeners[0].socket.getsockname()[1]
+            epmd = EpmdClient.from_environ()
+            alive, _ = split_node_name(name)
+            creation = await stack.enter_async_context(epmd.registration(alive, port))
+            relay = Relay(node=name, creation=creation, limits=relay_limits(config))
+            stack.callback(relay.close)
+            running = Bridge(config, plans, relay=relay)
+            # Two nurseries: what carries the signals outlives what needs them to end in order.
+            async with trio.open_nursery() as carrying:
+                node = Node(
+                    Identity(name, creation),
+                    cookie,
+                    relay,
+                    nursery=carrying,
+                    resolver=epmd,
+                    policy=door(config),
+                )
+                carrying.start_soon(running.feed, node)
+                async with trio.open_nursery() as nursery:
+                    await running.start(node, nursery)
+                    nursery.start_soon(node.serve, listeners)
+                    log.info("ready", node=name, port=port, roles=[plan.name for plan in plans])
+                    ready(Ready(name, port, os.getpid()))
+                    await _stop_signal(signals)
+                    nursery.start_soon(_second_signal, signals, nursery.cancel_scope)
+                    await running.stop()
+                    nursery.cancel_scope.cancel()
+                await running.end_services(node)
+                carrying.cancel_scope.cancel()
+    log.info("stopped", node=name)
+
+
+class Bridge:
+    """The running parts and the tasks that join them."""
+
+    def __init__(self, config: Config, plans: list[RolePlan], *, relay: Relay) -> None:
+        self._relay = relay
+        self._started = time.monotonic()
+        for plan in plans:
+            # The relay numbers the roles; the plan carries the number from here on.
+            number = relay.add_role(role_limits(config, plan.name))
+            assert number == plan.id, "roles are numbered in the order of their making"
+        driver = HandshakeDriver(
+            relay,
+            link=LinkConfig(**msgspec.structs.asdict(config.link)),
+            base_env=os.environ,
+            start_guard=Shepherd.start,
+        )
+        self.supervisor = PortSupervisor(
+            plans, relay=relay, driver=driver, drain_s=config.node.drain_ms / 1000
+        )
+        self.registry = WorkerRegistry(self.supervisor, figures=self._figures)
+        self._all_ended = trio.Event()
+
+    async def start(self, node: Node, nursery: trio.Nursery) -> None:
+        """Start services and workers in `nursery`; returns when every name answers."""
+        self.dispatcher = JobDispatcher(node.router, self._relay, figures=self._dispatch_figures)
+        self.dispatcher.start()
+        services: list[tuple[tuple[str, ...], Callable[[], Answering]]] = [
+            (registry.NAMES, lambda: WorkerRegistry(self.supervisor, figures=self._figures)),
+            (link_manager.NAMES, LinkManager),
+            (diagnostics.NAMES, lambda: Diagnostics(lambda: self.status(node))),
+        ]
+        for names, make in services:
+            await nursery.start(self._keep_service, node, names, make)
+        await nursery.start(self._run_workers)
+
+    async def stop(self) -> None:
+        """No new jobs; let the workers finish what they have and end them."""
+        log.info("stopping: no new jobs, the workers finish what they have")
+        self.supervisor.stop()
+        await self._all_ended.wait()
+
+    async def end_services(self, node: Node) -> None:
+        """Every process of the node ends; whoever watches one hears shutdown."""
+        self.dispatcher.stop()
+        node.stop_all(Atom("shutdown"))
+        await trio.sleep(FLUSH_S)
+
+    async def feed(self, node: Node) -> None:
+        """The one task that takes the relay's events: signals to the node, the rest to workers."""
+        for count in itertools.count():
+            if count % EVENTS_IN_A_ROW == 0:
+                await trio.lowlevel.checkpoint()
+            event = await self._relay.next_event()
+            match event:
+                case Signal(conn, control, message):
+                    node.handle_signal(conn, control, message)
+                case ConnectionLost(conn, reason):
+                    node.handle_connection_lost(conn, reason)
+                case (
+                    WorkerReady()
+                    | WorkerRefused()
+                    | WorkerBroke()
+                    | WorkerEnded()
+                    | WorkerOutput() as told
+                ):
+                    self.supervisor.handle(told)
+                case _:
+                    assert_never(event)
+
+    def status(self, node: Node) -> Mapping[str, Any]:
+        """The whole bridge as one record; texts are texts here, binaries once it is sent."""
+        return {
+            "node": node.name,
+            "version": bridge.__version__,
+            "python": platform.python_version(),
+            "os_pid": os.getpid(),
+            "uptime_ms": int((time.monotonic() - self._started) * 1000),
+            "connections": node.connected(),
+            "processes": asdict(node.statistics()),
+            "roles": [self._role_status(plan) for plan in self.supervisor.plans],
+            "workers": self.registry.describe_all(),
+            "relay": self._dispatch_figures(),
+        }
+
+    def _role_status(self, plan: RolePlan) -> Mapping[str, Any]:
+        return {
+            "name": plan.name,
+            "state": Atom(self.supervisor.role_state(plan.id).name.lower()),
+            **asdict(self._relay.role_stats(plan.id)),
+        }
+
+    def _dispatch_figures(self) -> Any:
+        return to_term(asdict(self._relay.stats()))
+
+    def _figures(self, worker_id: int) -> Any:
+        try:
+            return self._relay.worker_stats(worker_id)
+        except OSError:  # not linked yet, or gone already
+            return None
+
+    async def _run_workers(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        try:
+            await self.supervisor.run(task_status=task_status)
+        finally:
+            self._all_ended.set()
+
+    async def _keep_service(
+        self,
+        node: Node,
+        names: tuple[str, ...],
+        make: Callable[[], Answering],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run a service while the bridge lives: one that was ended starts again."""
+        while True:
+            service = make()
+            await node.start(service, names=names)
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+            await service.ended.wait()
+            log.warning("process ended, starting it again", process=service.module)
+            await trio.sleep(SERVICE_RESTART_S)
+
+
+# ---- settings in the words of the parts
+
+
+def relay_limits(config: Config) -> RelayLimits:
+    """A tick after a quarter of net_ticktime, a silent peer gone after 5/4 of it: as in OTP."""
+    quarter_ms = config.node.net_ticktime_s * 250
+    return RelayLimits(tick_ms=quarter_ms, silence_ms=5 * quarter_ms)
+
+
+def role_limits(config: Config, role: str) -> RoleLimits:
+    settings = config.roles[role]
+    return RoleLimits(
+        name=role,
+        payload_bytes_max=settings.payload_bytes_max,
+        depth_max=settings.depth_max,
+        timeout_default_ms=settings.timeout_default_ms,
+        timeout_max_ms=settings.timeout_max_ms,
+        pool_bytes=settings.pool_bytes,
+        credit_us=settings.credit_us,
+        cancel_term_ms=settings.cancel_term_ms,
+        cancel_kill_ms=settings.cancel_kill_ms,
+    )
+
+
+def door(config: Config) -> Policy:
+    """Whom the bridge lets in: all that have the cookie, or those that [node] allow names."""
+    allowed = frozenset(config.node.allow)
+    return Policy(allow=lambda name, address: not allowed or name in allowed)
+
+
+def forget_cookie_variable() -> None:
+    """Take the cookie out of the environment, so that no process that we start inherits it."""
+    os.environ.pop(COOKIE_VARIABLE, None)
+
+
+async def _stop_signal(signals: Any) -> None:
+    async for number in signals:
+        log.info("stop asked", signal=signal.Signals(number).name)
+        return
+
+
+async def _second_signal(signals: Any, scope: trio.CancelScope) -> None:
+    async for number in signals:
+        log.warning("stop asked again: not waiting any longer", signal=signal.Signals(number).name)
+        scope.cancel()

@@ -1,0 +1,113 @@
+"""The command line: help that helps, and errors in one line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bridge
+
+ROOT = Path(__file__).parents[2]
+
+
+def ringbridge(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "200",
+        "TERM": "dumb",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", "from bridge.cli import main; main()", *arguments],
+        cwd=cwd,
+        env=environ | env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_help_names_the_commands_and_each_command_its_options() -> None:
+    text = ringbridge("--help").stdout
+    for command in ("serve", "status", "doctor", "version"):
+        assert command in text
+    text = ringbridge("serve", "--help").stdout
+    for option in ("--config", "--name", "--cookie-file", "--log-format", "--ready-fd"):
+        assert option in text
+    assert "RINGBRIDGE_COOKIE" in text
+
+
+def test_the_cookie_is_no_option_of_any_command() -> None:
+    for command in ("serve", "status", "doctor"):
+        done = ringbridge(command, "--cookie", "SECRET")
+        assert done.returncode == 2
+        assert "No such option" in done.stderr
+
+
+def test_version_is_the_package_s() -> None:
+    assert ringbridge("version").stdout == f"ringbridge {bridge.__version__}\n"
+
+
+def test_no_arguments_show_the_help() -> None:
+    done = ringbridge()
+    assert "serve" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "status"])
+def test_a_wrong_setting_is_one_line_and_status_1(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "ringbridge.toml"
+    file.write_text('[roles.echo]\ncommand = ["sh"]\nworkers = 0\n')
+    done = ringbridge(command, "--config", str(file))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"ringbridge: {file}: roles.echo.workers = 0: " in done.stderr
+
+
+def test_doctor_ends_with_1_and_the_mend_when_a_program_is_missing(tmp_path: Path) -> None:
+    file = tmp_path / "ringbridge.toml"
+    file.write_text('[roles.echo]\ncommand = ["./none"]\n')
+    done = ringbridge("doctor", "--config", str(file), HOME=str(tmp_path))
+    assert done.returncode == 1, done.stdout
+    assert "role echo" in done.stdout
+    assert "Correct the path" in done.stdout
+
+
+def test_doctor_runs_where_the_settings_are_wrong(tmp_path: Path) -> None:
+    done = ringbridge("doctor", "--config", str(tmp_path / "none.toml"), HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert "settings" in done.stdout
+    assert "memfd" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.beam
+def test_status_says_why_when_no_bridge_runs(tmp_path: Path) -> None:
+    done = ringbridge(
+        "status",
+        "--name",
+        "nobody@127.0.0.1",
+        cwd=tmp_path,
+        RINGBRIDGE_COOKIE="X",
+        ERL_EPMD_PORT="1",
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "no epmd" in done.stderr
+
+
+def test_log_lines_are_json_where_nobody_reads_along(tmp_path: Path) -> None:
+    script = (
+        "from bridge.ops import logs; logs.set_up(); import structlog\n"
+        "structlog.get_logger('x').warning('it happened', worker=7)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    line = json.loads(done.stderr)
+    assert (line["event"], line["level"], line["worker"]) == ("it happened", "warning", 7)
+    assert line["timestamp"].endswith("Z")

@@ -1,0 +1,353 @@
+"""`ringbridge serve` end to end: a real Elixir node calls, real workers answer, nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from beam_node import COOKIE, Beam, Epmd
+from serve_support import (
+    BIN,
+    ROOT,
+    SETTINGS,
+    Serving,
+    ask,
+    descendants,
+    holders,
+    memfds,
+    serving,
+)
+from shepherd_support import read_proc, witnessed
+
+pytestmark = [
+    pytest.mark.beam,
+    pytest.mark.skipif(shutil.which("elixir") is None, reason="no Elixir here"),
+    pytest.mark.skipif(not (BIN / "rb-echo").exists(), reason="the workers are not built"),
+]
+
+
+async def test_a_plain_call_from_elixir_is_answered_by_a_worker(
+    epmd: Epmd, beam: Beam, tmp_path: Path
+) -> None:
+    async with serving(epmd, tmp_path) as bridge:
+        call = f"GenServer.call({bridge.target()}, {{:submit, :echo, %s}})"
+        assert await ask(beam, call % '"hi"') == '{:ok, "hi"}'
+        assert await ask(beam, call % "{:a, [1, 2.5], %{b: nil}}") == (
+            "{:ok, {:a, [1, 2.5], %{b: nil}}}"
+        )
+        big = call % 'String.duplicate("x", 1_000_000)'
+        assert await ask(beam, f"{{:ok, answer}} = {big}; byte_size(answer)") == "1000000"
+        erlang_name = bridge.target(":job_dispatcher")
+        assert await ask(beam, f'GenServer.call({erlang_name}, {{:submit, "echo", "x"}})') == (
+            '{:ok, "x"}'
+        )
+        assert await bridge.terminate() == 0
+
+
+async def test_ready_is_told_by_one_log_line_and_on_the_ready_descriptor(
+    epmd: Epmd, tmp_path: Path
+) -> None:
+    async with serving(epmd, tmp_path, alive="told") as bridge:
+        (line,) = bridge.logs("ready")
+        assert (line["node"], line["port"]) == ("told@127.0.0.1", bridge.ready["port"])
+        assert bridge.ready == {"name": bridge.name, "port": line["port"], "os_pid": bridge.pid}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_signal_lets_running_jobs_finish_and_ends_with_status_0(
+    epmd: Epmd, beam: Beam, tmp_path: Path, number: int
+) -> None:
+    async with serving(epmd, tmp_path) as bridge:
+        await bridge.wait_workers(3)
+        family = descendants(bridge.pid)
+        await ask(
+            beam,
+            f"{_sleeping(bridge, 700)}; "
+            f"ref = Process.monitor({bridge.target('Ringbridge.WorkerRegistry')}); :ok",
+        )
+        await _running(beam, bridge, 1)
+        late = f'GenServer.call({bridge.target()}, {{:submit, :echo, "late"}})'
+        with witnessed(family) as witness:
+            bridge.process.send_signal(number)
+            await bridge.wait_log("stopping: no new jobs, the workers finish what they have")
+            assert await ask(beam, late) == "{:error, :draining}"
+            assert await bridge.wait_end() == 0
+            witness.wait_all_gone(1.0)
+        assert (await ask(beam, "Task.await(task)")).startswith("{:ok, ")
+        down = "receive do {:DOWN, ^ref, _, _, why} -> why after 5000 -> :none end"
+        assert await ask(beam, down) == ":shutdown"
+
+
+async def test_a_second_signal_does_not_wait_for_jobs(
+    epmd: Epmd, beam: Beam, tmp_path: Path
+) -> None:
+    settings = SETTINGS.replace("drain_ms = 2_000", "drain_ms = 60_000")
+    async with serving(epmd, tmp_path, settings=settings) as bridge:
+        await bridge.wait_workers(3)
+        await ask(beam, f"{_sleeping(bridge, 50_000)}; :ok")
+        await _running(beam, bridge, 1)
+        bridge.process.terminate()
+        await bridge.wait_log("stop asked")
+        bridge.process.terminate()
+        assert await bridge.wait_end(8.0) == 0
+        assert (await ask(beam, "Task.await(task)")).startswith(("{:error, ", "{:exit, "))
+
+
+async def test_a_killed_bridge_leaves_no_process_and_no_shared_memory(
+    epmd: Epmd, beam: Beam, tmp_path: Path
+) -> None:
+    async with serving(epmd, tmp_path) as bridge:
+        await bridge.wait_workers(3)
+        family = descendants(bridge.pid)
+        memory = memfds(bridge.pid)
+        assert len(family) == 9  # shepherd, init and worker, three times
+        assert len(memory) == 8  # two to a link, one pool to a role
+        with witnessed(family) as witness:
+            bridge.process.kill()
+            witness.wait_all_gone(1.0)
+        bridge.process.wait()
+        assert holders(memory) == []
+
+
+async def test_a_killed_worker_is_told_to_its_caller_and_started_again(
+    epmd: Epmd, beam: Beam, tmp_path: Path
+) -> None:
+    async with serving(epmd, tmp_path) as bridge:
+        await bridge.wait_workers(3)
+        await ask(beam, f"{_sleeping(bridge, 5_000)}; :ok")
+        worker = await _running(beam, bridge, 1)
+        os.kill(worker["os_pid"], signal.SIGKILL)
+        answer = await ask(beam, "Task.await(task)")
+        assert re.match(r"\{:error, \{:worker_crashed, %\{.*signal: 9", answer), answer
+        again = await bridge.wait_log("worker ready", 4)
+        assert again["role"] == "sleep"
+        assert again["worker"] == 4
+        call = f'GenServer.call({bridge.target()}, {{:submit, :sleep, "1"}})'
+        assert (await ask(beam, call)).startswith("{:ok, ")
+        listed = await _workers(beam, bridge)
+        assert {w["id"] for w in listed} == {1, 2, 3, 4} - {worker["id"]}
+        assert next(w for w in listed if w["id"] == 4)["restarts"] == 1
+
+
+async def test_a_worker_that_cannot_greet_is_given_up_and_its_role_says_no_worker(
+    epmd: Epmd, beam: Beam, tmp_path: Path
+) -> None:
+    settings = SETTINGS + (
+        '[roles.broken]\ncommand = ["sh", "-c", "echo no such luck >&2; exit 3"]\n'
+        "max_restarts = 2\nbackoff_min_ms = 1\n"
+    )
+    async with serving(epmd, tmp_path, settings=settings) as bridge:
+        given_up = await bridge.wait_log("worker given up")
+        assert given_up["last_error"] == "it ended before it greeted: exit status 3"
+        output = [line["line"] for line in bridge.logs("worker output")]
+        assert output == ["no such luck"] * 3
+        call = f'GenServer.call({bridge.target()}, {{:submit, :broken, "x"}})'
+        assert await ask(beam, call) == "{:error, :no_worker}"
+        call = f'GenServer.call({bridge.target()}, {{:submit, :echo, "x"}})'
+        assert await ask(beam, call) == '{:ok, "x"}'
+
+
+async def test_the_services_answer_and_survive_what_they_do_not_know(
+    epmd: Epmd, beam: Beam, tmp_path: Path
+) -> None:
+    async with serving(epmd, tmp_path) as bridge:
+        await bridge.wait_workers(3)
+        for service in ("WorkerRegistry", "LinkManager", "Diagnostics"):
+            target = bridge.target(f"Ringbridge.{service}")
+            before = await ask(beam, f":sys.get_state({target}) |> is_map()")
+            assert before == "true"
+            answer = await ask(beam, f"GenServer.call({target}, {{:nonsense, 1}})")
+            assert answer.startswith("{:error, {:bad_request, "), answer
+            assert await ask(beam, f"GenServer.cast({target}, :nonsense)") == ":ok"
+            assert await ask(beam, f"elem(GenServer.call({target}, :x), 0)") == ":error"
+        lookup = f"GenServer.call({bridge.target(':worker_registry')}, {{:lookup, :sleep}})"
+        assert await ask(
+            beam, f"{{:ok, role}} = {lookup}; {{role.state, length(role.workers)}}"
+        ) == ("{:running, 2}")
+        status = f"GenServer.call({bridge.target(':diagnostics')}, :status)"
+        keys = await ask(beam, f"{{:ok, status}} = {status}; Map.keys(status) |> Enum.sort()")
+        for key in (":connections", ":node", ":relay", ":roles", ":uptime_ms", ":workers"):
+            assert key in keys
+        assert bridge.process.poll() is None
+
+
+async def test_the_dispatcher_shows_its_figures_and_says_that_it_cannot_be_suspended(
+    epmd: Epmd, beam: Beam, tmp_path: Path
+) -> None:
+    async with serving(epmd, tmp_path) as bridge:
+        call = f'GenServer.call({bridge.target()}, {{:submit, :echo, "x"}})'
+        assert await ask(beam, call) == '{:ok, "x"}'
+        state = f":sys.get_state({bridge.target()})"
+        assert await ask(beam, f"s = {state}; {{s.accepted, s.in_flight, s.answered.ok}}") == (
+            "{1, 0, 1}"
+        )
+        assert "not_supported" in await ask(beam, f":sys.suspend({bridge.target()})")
+        assert await ask(beam, call) == '{:ok, "x"}'
+
+
+@pytest.mark.parametrize("service", ["WorkerRegistry", "JobDispatcher", "Diagnostics"])
+async def test_a_service_that_is_killed_tells_its_watchers_and_answers_again(
+    epmd: Epmd, beam: Beam, tmp_path: Path, service: str
+) -> None:
+    async with serving(epmd, tmp_path) as bridge:
+        target = bridge.target(f"Ringbridge.{service}")
+        await ask(beam, f"ref = Process.monitor({target}); :ok")
+        await ask(beam, f"{{_, _, _, [_, _, pid | _]}} = :sys.get_status({target}); :ok")
+        await ask(beam, f"pid = elem(:sys.get_status({target}), 1); Process.exit(pid, :kill)")
+        down = "receive do {:DOWN, ^ref, _, _, why} -> why after 5000 -> :none end"
+        assert await ask(beam, down) == ":killed"
+        await bridge.wait_log("process ended, starting it again")
+        retry = (
+            f"Enum.find_value(1..100, fn _ -> try do GenServer.call({target}, :stats) "
+            "catch :exit, _ -> Process.sleep(20); nil end end) |> elem(0)"
+        )
+        assert await ask(beam, retry) in (":ok", ":error")
+
+
+async def test_drain_and_restart_a_worker_from_elixir(
+    epmd: Epmd, beam: Beam, tmp_path: Path
+) -> None:
+    async with serving(epmd, tmp_path) as bridge:
+        await bridge.wait_workers(3)
+        registry = bridge.target("Ringbridge.WorkerRegistry")
+        echo = next(w for w in await _workers(beam, bridge) if w["role"] == "echo")
+        assert await ask(beam, f"GenServer.call({registry}, {{:drain, {echo['id']}}})") == ":ok"
+        call = f'GenServer.call({bridge.target()}, {{:submit, :echo, "x"}})'
+        await _until_answer(beam, call, "{:error, :draining}")
+        assert await ask(beam, f"GenServer.call({registry}, {{:restart, {echo['id']}}})") == ":ok"
+        await _until_answer(beam, call, '{:ok, "x"}')
+
+
+async def test_a_wrong_cookie_is_refused_with_one_clear_line(epmd: Epmd, tmp_path: Path) -> None:
+    stranger = Beam("stranger", epmd.port, cookie="another-cookie")
+    try:
+        await stranger.ready()
+        async with serving(epmd, tmp_path) as bridge:
+            answer = await stranger.evaluate(f"Node.connect(:'{bridge.name}')")
+            assert answer == "false"
+            line = await bridge.wait_log("peer refused")
+            assert "cookie" in line["rule"]
+            assert line["peer"] == "stranger@127.0.0.1"
+            assert COOKIE not in bridge.log_file.read_text()
+    finally:
+        stranger.close()
+
+
+async def test_a_node_outside_the_allow_list_is_refused(
+    epmd: Epmd, beam: Beam, tmp_path: Path
+) -> None:
+    settings = SETTINGS.replace("[node]", '[node]\nallow = ["friend@127.0.0.1"]')
+    async with serving(epmd, tmp_path, alive="choosy", settings=settings) as bridge:
+        assert await ask(beam, f"Node.connect(:'{bridge.name}')") == "false"
+        assert "allow list" in (await bridge.wait_log("peer refused"))["rule"]
+
+
+async def test_a_name_that_is_taken_is_one_line_and_status_1(epmd: Epmd, tmp_path: Path) -> None:
+    async with serving(epmd, tmp_path) as bridge:
+        done = _serve(tmp_path, epmd, "--name", bridge.name)
+        assert done.returncode == 1
+        assert "already taken" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_role_whose_program_is_missing_is_told_before_anything_starts(
+    epmd: Epmd, tmp_path: Path
+) -> None:
+    (tmp_path / "ringbridge.toml").write_text('[roles.echo]\ncommand = ["./none"]\n')
+    done = _serve(tmp_path, epmd)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "roles.echo.command" in done.stderr
+
+
+async def test_no_process_below_the_bridge_has_the_cookie(epmd: Epmd, tmp_path: Path) -> None:
+    async with serving(epmd, tmp_path) as bridge:
+        await bridge.wait_workers(3)
+        for pid in descendants(bridge.pid):
+            for what in ("environ", "cmdline"):
+                assert COOKIE.encode() not in read_proc(pid, what)
+
+
+async def test_status_shows_roles_and_workers_as_tables_and_as_json(
+    epmd: Epmd, tmp_path: Path
+) -> None:
+    async with serving(epmd, tmp_path) as bridge:
+        await bridge.wait_workers(3)
+        done = _ringbridge(tmp_path, epmd, "status", "--name", bridge.name, "--json")
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert report["node"] == bridge.name
+        assert [role["name"] for role in report["roles"]] == ["echo", "sleep"]
+        assert [worker["state"] for worker in report["workers"]] == ["ready"] * 3
+        done = _ringbridge(tmp_path, epmd, "status", "--name", bridge.name)
+        assert done.returncode == 0, done.stderr
+        for word in ("echo", "sleep", "ready", "running", bridge.name):
+            assert word in done.stdout
+
+
+def _serve(folder: Path, epmd: Epmd, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return _ringbridge(folder, epmd, "serve", "--log-format", "json", *arguments)
+
+
+def _ringbridge(folder: Path, epmd: Epmd, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from bridge.cli import main; main()", *arguments],
+        cwd=folder,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(folder),
+            "RINGBRIDGE_COOKIE": COOKIE,
+            "ERL_EPMD_PORT": str(epmd.port),
+            "COLUMNS": "160",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def _sleeping(bridge: Serving, milliseconds: int) -> str:
+    """The Elixir of a task that calls the role sleep; an exit of the call is its value too."""
+    call = f'GenServer.call({bridge.target()}, {{:submit, :sleep, "{milliseconds}"}}, 60_000)'
+    return f"task = Task.async(fn -> try do {call} catch :exit, why -> {{:exit, why}} end end)"
+
+
+async def _workers(beam: Beam, bridge: Serving) -> list[dict[str, object]]:
+    """The registry's list, as Python records."""
+    registry = bridge.target("Ringbridge.WorkerRegistry")
+    text = await ask(
+        beam,
+        f"{{:ok, workers}} = GenServer.call({registry}, :list); Enum.map(workers, fn w -> "
+        "{w.id, to_string(w.role), to_string(w.state), w.os_pid || 0, w.in_flight, w.restarts} "
+        "end)",
+    )
+    keys = ("id", "role", "state", "os_pid", "in_flight", "restarts")
+    rows = json.loads(text.replace("{", "[").replace("}", "]"))
+    return [dict(zip(keys, row, strict=True)) for row in rows]
+
+
+async def _running(beam: Beam, bridge: Serving, count: int) -> dict[str, object]:
+    """Wait until `count` jobs are with workers; returns the first worker that has one."""
+    for _ in range(200):
+        busy = [worker for worker in await _workers(beam, bridge) if worker["in_flight"]]
+        if len(busy) >= count:
+            return busy[0]
+    raise AssertionError("no job came to a worker")
+
+
+async def _until_answer(beam: Beam, call: str, wanted: str) -> None:
+    for _ in range(200):
+        if (answer := await ask(beam, call)) == wanted:
+            return
+        await ask(beam, "Process.sleep(20)")
+    raise AssertionError(f"{call} gives {answer}, not {wanted}")
