@@ -6,9 +6,9 @@
 #include "ringbridge/telemetry.h"
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-enum { READS = 20000 };
+enum { READS = 20000, WRITES = 1000 };
 #else
-enum { READS = 300000 };
+enum { READS = 300000, WRITES = 10000 };
 #endif
 
 /* All fields of the n-th write tell n. */
@@ -62,7 +62,7 @@ static void a_copy_under_a_writer_is_of_one_moment_and_never_older(void) {
     uint64_t before = 0;
     int whole = 0;
     pthread_create(&thread, NULL, write_on, NULL);
-    while (whole < READS) {
+    while (whole < READS || before < WRITES) { /* the writer's thread may start late */
         if (rb_telemetry_load(&shared, &copy) < 0) {
             sched_yield();
             continue;
@@ -74,7 +74,6 @@ static void a_copy_under_a_writer_is_of_one_moment_and_never_older(void) {
     }
     rb_store_relaxed(&enough, 1);
     pthread_join(thread, NULL);
-    CHECK(before > 0);
 }
 
 int main(void) {
