@@ -1,7 +1,5 @@
-"""Erlang distribution, the parts before and beside the frames: epmd, handshake, flags, cookie,
-control messages.
+"""Erlang distribution beside the frames: epmd, handshake, flags, cookie, control messages.
 
-Everything here is a pure core that takes bytes and gives events, except `epmd_client`, `connect`
-and `listener`, the thin trio shells around them. Framing, ticks and fragments live in the relay
-(C).
+Pure cores that take bytes and give events, and two thin trio shells around them, `epmd_client` and
+`connect`. Framing, ticks and fragments live in the relay (C).
 """

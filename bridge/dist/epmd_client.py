@@ -71,8 +71,8 @@ class EpmdClient:
         """Hold the name `alive` for a listener on `port` while the block runs; yields our creation.
 
         Starts one task, ended with the block: it keeps the socket open and never writes to it (any
-        byte would unregister us), and registers again every `retry_s` when epmd goes away. As in OTP
-        the creation of the first registration stays ours for life.
+        byte would unregister us), and registers again every `retry_s` when epmd goes away. As in
+        OTP the creation of the first registration stays ours for life.
         Raises NameTaken, EpmdError.
         """
         stream, creation = await self._register_or_start(alive, port)

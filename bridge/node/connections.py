@@ -29,6 +29,9 @@ UNAUTHENTICATED_MAX = 64  # concurrent handshakes that have not proved the cooki
 CONNECT_TIMEOUT_S = 10.0  # look-up, TCP and handshake; a BEAM allows 7 s for the last two
 _NOK_WAIT_S = 1.0  # after `nok`: how long the peer's own attempt may take to show itself
 
+# The carrier's words for a peer that just went away; every other reason is a rule or a fault.
+_ORDINARY_ENDS = frozenset({"closed_by_peer", "reset_by_peer"})
+
 
 class NoConnection(Exception):
     """There is no connection to that node and none could be made."""
@@ -198,6 +201,8 @@ class Connections:
         except RemoteProtocolError as error:
             log.warning("peer refused", peer=error.peer, address=address, rule=error.rule)
             await stream.aclose()
+        except OSError as error:  # of the carrier, which has closed the socket
+            log.warning("peer refused", peer=core.peer_name, address=address, rule=str(error))
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
@@ -242,17 +247,19 @@ class Connections:
         self.peers.up(Connection(conn, peer.name, peer.flags, peer.creation))
         log.info("connection up", peer=peer.name, flags=hex(peer.flags))
 
-    def drop(self, connection: Connection, reason: str) -> None:
-        """Close a connection of ours for `reason` (one log line) and give up all that went over
-        it.
-        """
+    def drop(self, connection: Connection, reason: str, *, rule_broken: bool = False) -> None:
+        """Close a connection of ours (one log line) and give up all that went over it."""
         self._carrier.drop(connection.id, reason)
-        self.lost(connection.id, reason)
+        self._end(connection.id, reason, ordinary=not rule_broken)
 
     def lost(self, conn: int, reason: str) -> None:
         """The carrier lost `conn`. Does nothing for one that we dropped before."""
+        self._end(conn, reason, ordinary=reason in _ORDINARY_ENDS)
+
+    def _end(self, conn: int, reason: str, *, ordinary: bool) -> None:
         if connection := self.peers.down(conn):
-            log.info("connection lost", peer=connection.peer, reason=reason)
+            level = log.info if ordinary else log.warning
+            level("connection lost", peer=connection.peer, reason=reason)
             self._lost(connection.peer)
 
     @property

@@ -77,7 +77,7 @@ class DirectProcess:
         self.stopped(reason)
 
     def reply(self, sender: Sender, value: Term) -> None:
-        self._router.send(self.pid, sender.reply_to, sender.reply(value))
+        self._router.reply(self.pid, sender, value)
 
     def _handle_system(self, sender: Sender, request: Term) -> None:
         value, action = sys_protocol.answer(self, request)

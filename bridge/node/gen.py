@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.etf import Atom, ImproperList, Pid, Reference
+from bridge.etf import Atom, EncodeError, ImproperList, Pid, Reference, encode_bare
 
 Term = Any
 
@@ -104,6 +104,19 @@ def call_message(caller: Pid, ref: Reference, request: Term) -> tuple[Term, ...]
 
 def cast_message(request: Term) -> tuple[Term, ...]:
     return (GEN_CAST, request)
+
+
+def sendable(term: Term) -> Term:
+    """`term` if it can be sent to any node, else an atom that says that it cannot.
+
+    A native record of OTP 29 decodes but is not sent on; something from Python may be no term at
+    all.
+    """
+    try:
+        encode_bare(term)
+    except EncodeError:
+        return Atom("not_sendable")
+    return term
 
 
 def answer_in(message: Term) -> tuple[Reference, Term] | None:

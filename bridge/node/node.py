@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 import trio
 
 from bridge.dist import control as c
@@ -32,7 +31,6 @@ from bridge.node.service import Service
 
 Term = Any
 Dest = Pid | Reference | str | Atom | tuple[str | Atom, str | Atom]
-log = structlog.get_logger("ringbridge.node")
 
 CALL_TIMEOUT_S = 5.0  # GenServer.call's default
 
@@ -268,8 +266,7 @@ class Node:
             self.router.receive(connection.peer, parsed, lambda: decode_bare(message or b"")[0])
         except (RemoteProtocolError, DecodeError) as error:
             rule = error.rule if isinstance(error, RemoteProtocolError) else str(error)
-            log.warning("peer broke a rule, disconnecting", peer=connection.peer, rule=rule)
-            self.connections.drop(connection, f"protocol error: {rule}")
+            self.connections.drop(connection, rule, rule_broken=True)
 
     def handle_connection_lost(self, conn: int, reason: str) -> None:
         """The carrier lost a connection: everything over it ends with `noconnection`. Never
@@ -343,6 +340,10 @@ class Node:
         connection = self.connections.peers.connection_of(node)
         if connection is None:
             return False
+        match message:
+            case c.Exit(to=to) | c.UnlinkId(to=to) | c.UnlinkIdAck(to=to):
+                if to.creation != connection.creation:
+                    return True  # a BEAM closes on these for a pid of its earlier life (11)
         control, body = encode_signal(message, payload, connection.flags)
         self._carrier.send(connection.id, control, body)
         return True

@@ -42,9 +42,8 @@ Pump = Callable[[Node, EventCarrier], Awaitable[None]]
 @asynccontextmanager
 async def relay_carrier(identity: Identity) -> AsyncIterator[EventCarrier]:
     """The relay thread as carrier, for a node used alone."""
-    from bridge.fabric.relay import (
-        Relay,
-    )  # late: the node does not need the native part to be imported
+    # Late: the node does not need the native part to be imported.
+    from bridge.fabric.relay import Relay
 
     relay = Relay(node=identity.name, creation=identity.creation)
     try:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from bridge.dist import control as c
 from bridge.dist.errors import RemoteProtocolError
-from bridge.etf import Atom, Pid, Reference, decode_bare, encode_bare
+from bridge.etf import Atom, EncodeError, Pid, Reference, decode_bare, encode_bare
 from bridge.node import gen
 from bridge.node.ids import Ids
 from bridge.node.processes import Inbox, Process, ProcessTable, Watcher
@@ -95,6 +95,16 @@ class Router:
             case (name, _):
                 return self._emit(node_of(to), c.RegSend(sender, name), message)
 
+    def reply(self, sender: Pid, to: gen.Sender, value: Term) -> None:
+        """Answer a call. Raises EncodeError for `value`; a tag that cannot go back is its caller's
+        loss.
+        """
+        try:
+            self.send(sender, to.reply_to, to.reply(value))
+        except EncodeError:
+            if gen.sendable(to.tag) == to.tag:
+                raise
+
     def exit(self, sender: Pid, to: Pid, reason: Term) -> bool:
         """exit/2; False if `to` is of a node we are not connected with."""
         return self._emit(node_of(to), c.Exit2(sender, to, reason), None)
@@ -148,10 +158,11 @@ class Router:
     def terminate(self, process: Process, reason: Term) -> None:
         """`process` ends: its links and watchers hear `reason`, its own monitors are given back.
 
-        At most once per process; `reason` must be a term that encodes.
+        At most once per process. A reason that cannot be sent becomes `not_sendable`.
         """
         if not self.table.remove(process):
             return
+        reason = gen.sendable(reason)
         for other in process.links.active():
             self._emit(node_of(other), c.Exit(process.pid, other, reason), None)
         for ref, watcher in process.watchers.items():

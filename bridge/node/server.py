@@ -91,7 +91,7 @@ class GenServer:
     @property
     def module(self) -> str:
         """What stands for the callback module in `:sys.get_status` and in logs."""
-        return type(self).__qualname__
+        return type(self).__name__
 
     # -- to use ------------------------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ class GenServer:
         """Answer a call for which NO_REPLY was returned. Raises EncodeError. Lost if the caller's
         node is.
         """
-        self._node.router.send(self.pid, sender.reply_to, sender.reply(value))
+        self._node.router.reply(self.pid, sender, value)
 
     async def monitor(self, target: Target) -> Reference:
         """Watch `target`; `{'DOWN', ref, process, target, reason}` comes to `handle_info`."""

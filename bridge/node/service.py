@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 import trio
 
-from bridge.etf import Atom, EncodeError, Pid, encode_bare
+from bridge.etf import Atom, Pid
 from bridge.node import gen, sys_protocol
 from bridge.node.gen import Call, Cast, Info, Request, Sender, SystemRequest
 from bridge.node.mailbox import Mailbox
@@ -103,7 +103,7 @@ class Service:
                         break
                     await self._handle(request)
         except Stop as stop:
-            return _sendable(stop.reason)
+            return stop.reason
         except Exception as error:
             log.exception("process crashed", process=self.module, pid=str(self.pid))
             text = str(error).encode("utf-8", "replace")[:1024]
@@ -145,7 +145,7 @@ class Service:
                 pass
 
     def _reply(self, sender: Sender, value: Term) -> None:
-        self._router.send(self.pid, sender.reply_to, sender.reply(value))
+        self._router.reply(self.pid, sender, value)
 
     async def _clean_up(self, reason: Term) -> None:
         with trio.CancelScope(shield=True), trio.move_on_after(TERMINATE_GRACE_S) as grace:
@@ -155,12 +155,3 @@ class Service:
                 log.exception("terminate failed", process=self.module, pid=str(self.pid))
         if grace.cancelled_caught:
             log.warning("terminate took too long", process=self.module, grace_s=TERMINATE_GRACE_S)
-
-
-def _sendable(reason: Term) -> Term:
-    """`reason` if it is a term, else an atom that says that it was none."""
-    try:
-        encode_bare(reason)
-    except EncodeError:
-        return Atom("reason_is_no_term")
-    return reason

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bridge.etf import Atom, Pid, encode_bare
-from bridge.node.gen import ERROR, OK
+from bridge.etf import Atom, Pid, charlist, encode_bare
+from bridge.node.gen import ERROR, OK, sendable
 
 Term = Any
 
@@ -55,7 +55,9 @@ def answer(view: SystemView, request: Term) -> tuple[Term, Action | None]:
     """The reply to a system request, and what it asks to be done after it is sent."""
     match request:
         case Atom("get_state"):
-            return _state(view), None
+            return _state(
+                view
+            ), None  # the bare state: sys.erl takes {error, _} for the only failure
         case Atom("get_status"):
             return _status(view), None
         case Atom("suspend"):
@@ -68,7 +70,7 @@ def answer(view: SystemView, request: Term) -> tuple[Term, Action | None]:
             why = b"the state of a Python process is not replaced from outside"
             return (ERROR, (Atom("unauthorized"), why)), None
         case _:
-            return (ERROR, (Atom("unknown_system_msg"), request)), None
+            return (ERROR, (Atom("unknown_system_msg"), sendable(request))), None
 
 
 def _state(view: SystemView) -> Term:
@@ -77,7 +79,7 @@ def _state(view: SystemView) -> Term:
         encode_bare(state)
     except Exception as error:  # no term, or a bug: told to the asker, kills nobody
         return (ERROR, (Atom("callback_failed"), _system_get_state(view), _exception(error)))
-    return (OK, state)
+    return state
 
 
 def _system_get_state(view: SystemView) -> Term:
@@ -91,10 +93,13 @@ def _exception(error: Exception) -> Term:
 def _status(view: SystemView) -> Term:
     running = Atom("suspended") if view.suspended else Atom("running")
     module = Atom(view.module)
-    header = (Atom("header"), f"Status for Python process {view.module}".encode())
-    _, state = _state(view)
-    data = [(b"Status", running), (b"Parent", view.pid), (b"Logged events", [])]
-    misc = [header, (Atom("data"), data), (Atom("data"), [(b"State", state)])]
+    header = (Atom("header"), charlist(f"Status for Python process {view.module}"))
+    data = [
+        (charlist("Status"), running),
+        (charlist("Parent"), view.pid),
+        (charlist("Logged events"), []),
+    ]
+    misc = [header, (Atom("data"), data), (Atom("data"), [(charlist("State"), _state(view))])]
     # No process dictionary; a Python process has no parent, so it is its own; no debug options.
     status = [[], running, view.pid, [], misc]
     return (Atom("status"), view.pid, (Atom("module"), module), status)

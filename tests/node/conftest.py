@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+import trio
 from beam_node import COOKIE, HOST, Beam, Epmd
 from plain_carrier import plain_carrier
 
@@ -18,7 +19,7 @@ from bridge.node import EpmdClient, Node, open_node, relay_carrier
 needs_erlang = pytest.mark.skipif(
     shutil.which("elixir") is None or shutil.which("epmd") is None, reason="no Erlang here"
 )
-HAS_RELAY = importlib.util.find_spec("bridge.fabric.relay") is not None
+HAS_RELAY = importlib.util.find_spec("bridge.fabric._core") is not None
 OpenNode = Callable[..., AbstractAsyncContextManager[Node]]
 StartBeam = Callable[..., Beam]
 
@@ -32,9 +33,38 @@ def epmd() -> Iterator[Epmd]:
     server.close()
 
 
+_shared: list[Beam] = []
+
+
+@pytest.fixture(scope="session")
+def shared_beams() -> Iterator[None]:
+    yield
+    for beam in _shared:
+        beam.close()
+
+
+@pytest.fixture
+async def beam(epmd: Epmd, shared_beams: None) -> Beam:
+    """A BEAM that tests share, until one loses it or leaves something in its mailbox."""
+    if _shared:
+        try:
+            with trio.fail_after(5):
+                clean = await _shared[-1].evaluate("Process.info(self(), :messages) |> elem(1)")
+        except (AssertionError, OSError, trio.TooSlowError):
+            clean = "no"
+        if clean == "[]":
+            await _shared[-1].evaluate("Process.flag(:trap_exit, false)")
+            return _shared[-1]
+        _shared.pop().close()
+    _shared.append(await Beam(f"shared{next(_serial)}", epmd.port).ready())
+    return _shared[-1]
+
+
 @pytest.fixture
 def start_beam(epmd: Epmd) -> Iterator[StartBeam]:
-    """start_beam(alive=None, cookie=..., arguments=...): a BEAM of this test; `await .ready()` before use."""
+    """start_beam(alive=None, cookie=..., arguments=...): a BEAM of this test; `await .ready()`
+    before use.
+    """
     started: list[Beam] = []
 
     def start(alive: str | None = None, **options: Any) -> Beam:

@@ -1,7 +1,8 @@
-"""A test double of the relay: the Carrier protocol in plain Python, one reader and one writer per socket.
+"""A test double of the relay: the Carrier protocol in plain Python, one reader and one writer per
+socket.
 
-It frames (dist-protocol.md, 3), answers ticks, and puts fragments together. It has none of the relay's bounds:
-what is tested over it is the node.
+It frames (dist-protocol.md, 3), answers ticks, and puts fragments together. It has none of the
+relay's bounds: what is tested over it is the node.
 """
 
 from __future__ import annotations
@@ -81,9 +82,9 @@ class PlainCarrier:
                     nursery.start_soon(self._write, conn, queue)
                     await self._read(id_, conn, bytearray(leftover))
                     nursery.cancel_scope.cancel()
-                reason = "closed by the peer"
+                reason = "closed_by_peer"
             except* trio.BrokenResourceError:
-                reason = "broken"
+                reason = "reset_by_peer"
         if self._conns.pop(id_, None):
             self._events_in.send_nowait(ConnectionLost(id_, reason))
 
