@@ -218,6 +218,8 @@ void rb_fail(struct rb_job *job, uint16_t code, const char *format, ...) {
 
     if (job->state == RB_JOB_ANSWERED) rb_kit_misused(job, "it was answered twice");
     va_start(arguments, format);
+    /* clang-tidy 14 sees this only when it is given several files at once; alone the file is clean.
+     * NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized) */
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
     size_t size = strlen(message);

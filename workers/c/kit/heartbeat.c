@@ -39,7 +39,7 @@ static void *beat_until_ending(void *arg) {
         next.tv_nsec %= 1000000000;
         while (!h->ending && pthread_cond_timedwait(&h->wake, &h->lock, &next) != ETIMEDOUT) {
         }
-        beat(w);
+        if (!h->ending) beat(w);
     }
     pthread_mutex_unlock(&h->lock);
     return NULL;
@@ -79,4 +79,5 @@ void rb_heartbeat_stop(struct rb_worker *w) {
     pthread_cond_signal(&h->wake);
     pthread_mutex_unlock(&h->lock);
     pthread_join(h->thread, NULL);
+    beat(w); /* the last one, with all jobs counted; the thread may have ended before its first */
 }

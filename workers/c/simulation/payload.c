@@ -67,6 +67,10 @@ static enum sim_code decode_header(const uint8_t *bytes, size_t size, struct sim
     return SIM_OK;
 }
 
+static int same_place(const double *a, const double *b) {
+    return a[0] == b[0] && a[1] == b[1] && a[2] == b[2];
+}
+
 static enum sim_code decode_body(const uint8_t *body, int index, struct sim_request *q,
                                  struct radau *state, char *message) {
     static const char axis[] = "xyz";
@@ -95,7 +99,7 @@ static enum sim_code decode_body(const uint8_t *body, int index, struct sim_requ
         state->v[3 * index + k] = v;
     }
     for (int other = 0; other < index; other++)
-        if (memcmp(&state->x[3 * other], &state->x[3 * index], 3 * sizeof(double)) == 0)
+        if (same_place(&state->x[3 * other], &state->x[3 * index]))
             REFUSE(SIM_BODIES_COINCIDE, "bodies %u and %u are in the same place", q->id[other], id);
     return SIM_OK;
 }

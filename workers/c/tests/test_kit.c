@@ -3,9 +3,9 @@
 #include <limits.h>
 #include <sys/stat.h>
 
-#include "check.h"
 #include "peer.h"
 #include "ringbridge_worker.h"
+#include "tests/check.h"
 
 static const struct peer_options defaults = PEER_DEFAULT;
 static uint8_t *big; /* 64 MiB of a pattern that repeats nowhere near */
@@ -57,6 +57,12 @@ static void the_hello_names_kit_version_role_and_pid(void) {
     peer_stop(&p);
 }
 
+/* The digest that the Makefile gives rb-wrong-digest: ours with one added to each hexadecimal digit. */
+static void other_digest(char theirs[65]) {
+    static const char digits[] = "0123456789abcdef0", ours[] = RB_LAYOUT_DIGEST_HEX;
+    for (int i = 0; i <= 64; i++) theirs[i] = i < 64 ? strchr(digits, ours[i])[1] : '\0';
+}
+
 static void a_worker_of_another_layout_leaves_with_78_and_both_digests_are_named(void) {
     struct peer p;
     struct peer_options options = defaults;
@@ -65,7 +71,7 @@ static void a_worker_of_another_layout_leaves_with_78_and_both_digests_are_named
     options.stderr_kept = 1;
     peer_start(&p, "rb-wrong-digest", &options, 0);
     CHECK_EQUAL(peer_wait(&p, 5000), 78);
-    snprintf(theirs, sizeof theirs, "%s", WRONG_DIGEST_HEX);
+    other_digest(theirs);
     snprintf(text, sizeof text, "%s", peer_stderr(&p));
     CHECK(strstr(text, RB_LAYOUT_DIGEST_HEX) != NULL);
     CHECK(strstr(text, theirs) != NULL);
@@ -173,6 +179,14 @@ static void a_role_without_a_pool_serves_inline_payloads(void) {
     options.pool_bytes = 0;
     peer_start(&p, "rb-echo", &options, 1);
     expect_echo(&p, peer_submit(&p, 0, big, 64), big, 64, 0);
+    peer_stop(&p);
+}
+
+static void the_template_of_the_readme_works(void) {
+    struct peer p;
+    peer_start(&p, "upper", &defaults, 1);
+    peer_submit_text(&p, 0, "hello");
+    expect_echo(&p, 1, (const uint8_t *)"HELLO", 5, 0);
     peer_stop(&p);
 }
 
@@ -302,7 +316,7 @@ static void a_running_job_notices_its_cancel(void) {
     uint64_t job = peer_submit_text(&p, 0, "60000");
     CHECK_EQUAL(peer_await_started(&p, 1), 1);
     peer_cancel(&p, job);
-    expect_status(&p, RB_STATUS_CANCELLED, 200);
+    expect_status(&p, RB_STATUS_CANCELLED, 500);
     expect_echo(&p, peer_submit_text(&p, 0, "1"), (const uint8_t *)"1", 1, 0);
     peer_stop(&p);
 }
@@ -321,13 +335,12 @@ static void a_cancel_meant_for_an_earlier_job_of_the_slot_does_nothing(void) {
 
 static void a_job_cancelled_before_its_turn_never_runs(void) {
     struct peer p;
-    struct peer_answer a;
-    peer_start(&p, "rb-sleep", &defaults, 1);
-    peer_submit_text(&p, 0, "100");
-    peer_cancel(&p, peer_submit_text(&p, 0, "60000"));
-    CHECK(peer_answer(&p, &a, 5000));
-    CHECK_EQUAL(a.completion.status, RB_STATUS_OK);
-    expect_status(&p, RB_STATUS_CANCELLED, 200);
+    peer_start(&p, "rb-echo", &defaults, 1);
+    kill(p.pid, SIGSTOP);
+    peer_cancel(&p, peer_submit_text(&p, 3, "42")); /* would end the worker */
+    kill(p.pid, SIGCONT);
+    expect_status(&p, RB_STATUS_CANCELLED, 500);
+    expect_echo(&p, peer_submit(&p, 0, big, 5), big, 5, 0);
     peer_stop(&p);
 }
 
@@ -352,7 +365,7 @@ static void a_started_job_keeps_its_slot_and_the_next_is_not_started(void) {
     CHECK_EQUAL(rb_load_acquire(&p.link.theirs->request_head), 0);
     CHECK_EQUAL(rb_load_acquire(&p.link.theirs->started), 1);
     peer_cancel(&p, job);
-    expect_status(&p, RB_STATUS_CANCELLED, 200);
+    expect_status(&p, RB_STATUS_CANCELLED, 500);
     struct peer_answer a;
     CHECK(peer_answer(&p, &a, 200));
     CHECK_EQUAL(peer_await_started(&p, 2), 2);
@@ -369,7 +382,7 @@ static void an_answer_does_not_wait_behind_the_next_job(void) {
     peer_publish(&p);
     expect_echo(&p, 1, (const uint8_t *)"0", 1, 0);
     peer_cancel(&p, job);
-    expect_status(&p, RB_STATUS_CANCELLED, 200);
+    expect_status(&p, RB_STATUS_CANCELLED, 500);
     peer_stop(&p);
 }
 
@@ -423,9 +436,9 @@ static void the_heart_beats_while_a_handler_runs(void) {
     CHECK_EQUAL(peer_await_started(&p, 3), 3);
     usleep(2 * RB_HEARTBEAT_MS * 1000 + 200000);
     CHECK_EQUAL(rb_link_telemetry(&p.link, &later), 0);
-    CHECK(later.heartbeats >= 3 && later.heartbeats <= 4);
-    CHECK(later.heartbeat_ns > first.heartbeat_ns &&
-          peer_now_ns() - later.heartbeat_ns < 700000000);
+    uint64_t passed_ms = (later.heartbeat_ns - first.heartbeat_ns) / 1000000;
+    CHECK(passed_ms >= 2 * RB_HEARTBEAT_MS - 50);
+    CHECK(later.heartbeats >= 3 && later.heartbeats <= passed_ms / RB_HEARTBEAT_MS + 2);
     CHECK_EQUAL(later.jobs, 2);
     CHECK_EQUAL(later.failed, 1);
     CHECK_EQUAL(later.last_code, 1);
@@ -443,6 +456,15 @@ static void the_last_beat_counts_every_job(void) {
     CHECK_EQUAL(rb_link_telemetry(&p.link, &last), 0);
     CHECK_EQUAL(last.jobs, 10);
     peer_close(&p);
+    for (int i = 0; i < 20; i++) { /* also when it ends before the heartbeat's thread has run */
+        peer_start(&p, "rb-echo", &defaults, 1);
+        expect_echo(&p, peer_submit(&p, 0, big, 5), big, 5, 0);
+        peer_control(&p, RB_CONTROL_DRAIN);
+        CHECK_EQUAL(peer_wait(&p, 1000), 0);
+        CHECK_EQUAL(rb_link_telemetry(&p.link, &last), 0);
+        CHECK_EQUAL(last.jobs, 1);
+        peer_close(&p);
+    }
 }
 
 /* --- failures ----------------------------------------------------------------------------------------------------------- */
@@ -620,7 +642,7 @@ static void a_simulation_of_a_thousand_years_notices_its_cancel(void) {
     uint64_t job = peer_submit(&p, 0, request, (uint32_t)circle(request, 365000.0));
     CHECK_EQUAL(peer_await_started(&p, 1), 1);
     peer_cancel(&p, job);
-    expect_status(&p, RB_STATUS_CANCELLED, 100);
+    expect_status(&p, RB_STATUS_CANCELLED, 500);
     peer_stop(&p);
 }
 
@@ -640,6 +662,7 @@ int main(void) {
     RUN(batches_are_answered_once_each_and_in_order);
     RUN(every_choice_of_checksums_works);
     RUN(a_role_without_a_pool_serves_inline_payloads);
+    RUN(the_template_of_the_readme_works);
     RUN(an_answer_larger_than_the_region_is_a_failed_job);
     RUN(a_full_region_holds_the_worker_until_blocks_are_given_back);
     RUN(a_job_that_waits_for_room_can_be_cancelled);
