@@ -249,7 +249,12 @@ class Connections:
 
     def drop(self, connection: Connection, reason: str, *, rule_broken: bool = False) -> None:
         """Close a connection of ours (one log line) and give up all that went over it."""
-        self._carrier.drop(connection.id, reason)
+        try:
+            self._carrier.drop(connection.id, reason)
+        except OSError as error:
+            log.error(
+                "the carrier could not drop a connection", peer=connection.peer, why=str(error)
+            )
         self._end(connection.id, reason, ordinary=not rule_broken)
 
     def lost(self, conn: int, reason: str) -> None:

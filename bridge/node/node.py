@@ -345,7 +345,13 @@ class Node:
                 if to.creation != connection.creation:
                     return True  # a BEAM closes on these for a pid of its earlier life (11)
         control, body = encode_signal(message, payload, connection.flags)
-        self._carrier.send(connection.id, control, body)
+        try:
+            self._carrier.send(connection.id, control, body)
+        except (
+            OSError
+        ) as error:  # its queue is full; a gap in the order of signals is not an option
+            self.connections.drop(connection, f"the carrier is full: {error}", rule_broken=True)
+            return False
         return True
 
 

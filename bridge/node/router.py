@@ -345,7 +345,9 @@ class Router:
             process.links.receive_unlink(sender)
 
     def _down(self, ref: Reference, reason: Term) -> None:
-        watch = self._watches.pop(ref)
+        watch = self._watches.pop(ref, None)
+        if watch is None:  # a loss within a loss: its DOWN has been given already
+            return
         watch.owner.watching.discard(ref)
         if watch.notify is not None:
             watch.notify(reason)

@@ -4,6 +4,7 @@ list.
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,11 +34,14 @@ class ListCarrier:
     def __init__(self) -> None:
         self.sent: list[tuple[Any, ...]] = []
         self.dropped: list[tuple[int, str]] = []
+        self.full = False
 
     def adopt(self, sock: socket.socket, **_: Any) -> int:
         raise AssertionError("nobody connects here")
 
     def send(self, conn: int, control: bytes, message: bytes | None = None) -> None:
+        if self.full:
+            raise OSError(errno.EAGAIN, "full")
         self.sent.append((decode_bare(control)[0], *(decode_bare(message)[:1] if message else ())))
 
     def drop(self, conn: int, reason: str) -> None:
@@ -157,6 +161,21 @@ async def test_bytes_that_are_no_control_message_cost_the_connection() -> None:
             node.handle_signal(1, control, None)
             assert len(carrier.dropped) == 1
             assert node.connected() == []
+
+
+async def test_a_carrier_that_takes_no_more_costs_the_connection() -> None:
+    async with connected_node() as (node, carrier):
+        server = Counter()
+        pid = await node.start(server, name="counter")
+        await server.monitor(YOU)
+        await server.link(YOU)
+        for number in range(3):
+            signal(node, (19, YOU, pid, Reference(YOU.node, YOU.creation, (number,))))
+        carrier.full = True
+        node.exit(pid, Atom("kill"))
+        assert node.connected() == []
+        assert len(carrier.dropped) == 1
+        assert node.statistics().monitors_held == node.statistics().monitors_on_us == 0
 
 
 async def test_a_relay_service_answers_sys_links_and_exits_here() -> None:
