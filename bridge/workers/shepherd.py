@@ -22,8 +22,8 @@ from pathlib import Path
 import structlog
 import trio
 
+from bridge.workers import _landlock, _spawner
 from bridge.workers import _shepherd_protocol as protocol
-from bridge.workers import _spawner
 from bridge.workers._shepherd_protocol import (
     Exited,
     ExitedFlag,
@@ -70,6 +70,8 @@ class Spawn:
     grace_s: float = 2.0
     hold_stdin: bool = False  # stdin stays open until close_stdin(), whoever else closes it
     namespaces: bool = True  # False: do not try them, so that a debugger sees the tree
+    hide: tuple[str, ...] = ()  # files that it may not read, beside the usual places of the cookie
+    hide_cookie: bool = True  # False: no Landlock at all, unless `hide` asks for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,9 @@ class Shepherd:
             flags |= StartFlag.HOLD_STDIN
         if not spawn.namespaces:
             flags |= StartFlag.NO_NAMESPACES
+        hidden = _hidden_files(spawn)
+        if hidden:
+            flags |= StartFlag.LANDLOCK
         packet = protocol.pack_start(
             argv, env, cwd=spawn.cwd or "", grace_ms=round(spawn.grace_s * 1000), flags=flags
         )
@@ -202,8 +207,7 @@ class Shepherd:
             with theirs:
                 child = await _spawner.spawn(find_shepherd(), theirs.fileno())
             ours.setblocking(False)
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # read why below
-                await _send(ours, packet, [*link_fds, obituary_fd])
+            await _send_start(ours, packet, [*link_fds, obituary_fd], hidden)
             started, fds = await _receive_started(ours, argv[0], spawn.cwd)
         except BaseException:
             _close_socket(ours)
@@ -377,6 +381,25 @@ def _resolve(argv: Sequence[str], env: Mapping[str, str]) -> str:
     if found is None:
         raise WorkerStartError(errno.ENOENT, Step.EXEC, "", f"{argv[0]} (looked for in PATH)")
     return found
+
+
+def _hidden_files(spawn: Spawn) -> set[str]:
+    if not _landlock.available():
+        return set()
+    return {*spawn.hide, *(_landlock.cookie_files(os.environ) if spawn.hide_cookie else ())}
+
+
+async def _send_start(
+    sock: socket.socket, packet: bytes, fds: Sequence[int], hidden: set[str]
+) -> None:
+    ruleset = await trio.to_thread.run_sync(_landlock.ruleset_hiding, hidden) if hidden else None
+    try:
+        # A shepherd that is gone has left its reason to be read.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            await _send(sock, packet, fds if ruleset is None else [*fds, ruleset])
+    finally:
+        if ruleset is not None:
+            os.close(ruleset)
 
 
 async def _receive_started(

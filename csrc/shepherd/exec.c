@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,27 @@ static int place_descriptors(const struct rb_job *job, const struct rb_worker_en
     return (int)syscall(SYS_close_range, BIRTH_FD + (*landlock >= 0 ? 2 : 1), ~0U, 0);
 }
 
+/* What a worker that runs as root may keep: its way with files, sockets, users and the scheduler.
+ * Not what reaches into other processes, the kernel or devices: CAP_PERFMON alone opens the
+ * bridge's environment, Landlock or not. Only the bounding set is cut, which root's exec then
+ * obeys (capabilities(7)); without CAP_SETPCAP there is nothing to cut. */
+static void drop_capabilities(void) {
+    static const int kept[] = {
+        CAP_CHOWN,  CAP_DAC_OVERRIDE,     CAP_FOWNER,   CAP_FSETID,   CAP_SETGID,
+        CAP_SETUID, CAP_NET_BIND_SERVICE, CAP_IPC_LOCK, CAP_SYS_NICE, CAP_SYS_RESOURCE,
+    };
+    uint64_t kept_mask = 0;
+    size_t i;
+    int cap;
+
+    for (i = 0; i < sizeof kept / sizeof *kept; i++) kept_mask |= (uint64_t)1 << kept[i];
+    for (cap = 0; cap < 64; cap++) {
+        if (kept_mask >> cap & 1) continue;
+        if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) != 0 && errno == EINVAL)
+            break; /* past the last one that this kernel knows */
+    }
+}
+
 /* Ignored signals and the mask survive an exec; the worker starts with neither. */
 static void reset_signals(void) {
     sigset_t none;
@@ -92,11 +114,12 @@ void rb_exec_worker_async_signal_safe(const struct rb_job *job, const struct rb_
     if (place_descriptors(job, ends, &birth, &landlock) != 0) fail(birth, RB_STEP_DESCRIPTORS);
     if (job->cwd[0] != 0 && chdir(job->cwd) != 0) fail(birth, RB_STEP_CWD);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) fail(birth, RB_STEP_PRIVILEGES);
+    drop_capabilities();
     if (landlock >= 0 && syscall(SYS_landlock_restrict_self, landlock, 0) != 0)
         fail(birth, RB_STEP_LANDLOCK);
     reset_signals();
     collect(job->argv, job->argc, argv);
     collect(job->env, job->envc, env);
-    execve(argv[0], argv, env);
+    execve(job->argv, argv, env); /* the first of its strings is the path */
     fail(birth, RB_STEP_EXEC);
 }

@@ -3,7 +3,7 @@
 # Static and not position-independent: no loader, no relocations, so the fewest private pages.
 CC ?= cc
 RB_SHEPHERD_FLAGS := -std=gnu99 -Wall -Wextra -Werror -O2 -g
-RB_SHEPHERD_LDFLAGS := -static -no-pie
+RB_SHEPHERD_LDFLAGS := -static
 RB_SHEPHERD_HEADERS := $(wildcard csrc/shepherd/*.h) csrc/include/ringbridge/obituary.h \
 	csrc/include/ringbridge/shepherd_protocol.h
 RB_TEST_PROGRAMS := $(patsubst csrc/tests/programs/%.c,build/tests/programs/%,$(wildcard csrc/tests/programs/*.c))

@@ -39,7 +39,7 @@ static int list_children(pid_t *children) {
 }
 
 void rb_sweep_children(pid_t group) {
-    pid_t children[CHILDREN_MAX];
+    pid_t children[CHILDREN_MAX] = {0};
     int count, i;
 
     for (;;) {
