@@ -56,6 +56,8 @@ from bridge.workers.handshake_driver import HandshakeDriver, RolePlan
 from bridge.workers.port_supervisor import PortSupervisor
 from bridge.workers.registry import WorkerRegistry
 from bridge.workers.shepherd import Shepherd
+from bridge.workers.worker import Worker
+from bridge.workers.worker_process import WorkerProcess
 
 log = structlog.get_logger("ringbridge")
 
@@ -106,7 +108,6 @@ async def serve(
             creation = await stack.enter_async_context(epmd.registration(alive, port))
             relay = Relay(node=name, creation=creation, limits=relay_limits(config))
             stack.callback(relay.close)
-            running = Bridge(config, plans, relay=relay)
             # Two nurseries: what carries the signals outlives what needs them to end in order.
             async with trio.open_nursery() as carrying:
                 node = Node(
@@ -117,9 +118,10 @@ async def serve(
                     resolver=epmd,
                     policy=door(config),
                 )
-                carrying.start_soon(running.feed, node)
+                running = Bridge(config, plans, relay=relay, node=node)
+                carrying.start_soon(running.feed)
                 async with trio.open_nursery() as nursery:
-                    await running.start(node, nursery)
+                    await running.start(nursery)
                     nursery.start_soon(node.serve, listeners)
                     log.info("ready", node=name, port=port, roles=[plan.name for plan in plans])
                     ready(Ready(name, port, os.getpid()))
@@ -127,7 +129,7 @@ async def serve(
                     nursery.start_soon(_second_signal, signals, nursery.cancel_scope)
                     await running.stop()
                     nursery.cancel_scope.cancel()
-                await running.end_services(node)
+                await running.end_services()
                 carrying.cancel_scope.cancel()
     log.info("stopped", node=name)
 
@@ -135,8 +137,9 @@ async def serve(
 class Bridge:
     """The running parts and the tasks that join them."""
 
-    def __init__(self, config: Config, plans: list[RolePlan], *, relay: Relay) -> None:
+    def __init__(self, config: Config, plans: list[RolePlan], *, relay: Relay, node: Node) -> None:
         self._relay = relay
+        self._node = node
         self._started = time.monotonic()
         for plan in plans:
             # The relay numbers the roles; the plan carries the number from here on.
@@ -149,22 +152,28 @@ class Bridge:
             start_guard=Shepherd.start,
         )
         self.supervisor = PortSupervisor(
-            plans, relay=relay, driver=driver, drain_s=config.node.drain_ms / 1000
+            plans,
+            relay=relay,
+            driver=driver,
+            drain_s=config.node.drain_ms / 1000,
+            register=self._register,
         )
         self.registry = WorkerRegistry(self.supervisor, figures=self._figures)
         self._all_ended = trio.Event()
 
-    async def start(self, node: Node, nursery: trio.Nursery) -> None:
+    async def start(self, nursery: trio.Nursery) -> None:
         """Start services and workers in `nursery`; returns when every name answers."""
-        self.dispatcher = JobDispatcher(node.router, self._relay, figures=self._dispatch_figures)
+        self.dispatcher = JobDispatcher(
+            self._node.router, self._relay, figures=self._dispatch_figures
+        )
         self.dispatcher.start()
         services: list[tuple[tuple[str, ...], Callable[[], Answering]]] = [
             (registry.NAMES, lambda: WorkerRegistry(self.supervisor, figures=self._figures)),
             (link_manager.NAMES, LinkManager),
-            (diagnostics.NAMES, lambda: Diagnostics(lambda: self.status(node))),
+            (diagnostics.NAMES, lambda: Diagnostics(self.status)),
         ]
         for names, make in services:
-            await nursery.start(self._keep_service, node, names, make)
+            await nursery.start(self._keep_service, names, make)
         await nursery.start(self._run_workers)
 
     async def stop(self) -> None:
@@ -173,13 +182,13 @@ class Bridge:
         self.supervisor.stop()
         await self._all_ended.wait()
 
-    async def end_services(self, node: Node) -> None:
+    async def end_services(self) -> None:
         """Every process of the node ends; whoever watches one hears shutdown."""
         self.dispatcher.stop()
-        node.stop_all(Atom("shutdown"))
+        self._node.stop_all(Atom("shutdown"))
         await trio.sleep(FLUSH_S)
 
-    async def feed(self, node: Node) -> None:
+    async def feed(self) -> None:
         """The one task that takes the relay's events: signals to the node, the rest to workers."""
         for count in itertools.count():
             if count % EVENTS_IN_A_ROW == 0:
@@ -187,9 +196,9 @@ class Bridge:
             event = await self._relay.next_event()
             match event:
                 case Signal(conn, control, message):
-                    node.handle_signal(conn, control, message)
+                    self._node.handle_signal(conn, control, message)
                 case ConnectionLost(conn, reason):
-                    node.handle_connection_lost(conn, reason)
+                    self._node.handle_connection_lost(conn, reason)
                 case (
                     WorkerReady()
                     | WorkerRefused()
@@ -201,16 +210,16 @@ class Bridge:
                 case _:
                     assert_never(event)
 
-    def status(self, node: Node) -> Mapping[str, Any]:
+    def status(self) -> Mapping[str, Any]:
         """The whole bridge as one record; texts are texts here, binaries once it is sent."""
         return {
-            "node": node.name,
+            "node": self._node.name,
             "version": bridge.__version__,
             "python": platform.python_version(),
             "os_pid": os.getpid(),
             "uptime_ms": int((time.monotonic() - self._started) * 1000),
-            "connections": node.connected(),
-            "processes": asdict(node.statistics()),
+            "connections": self._node.connected(),
+            "processes": asdict(self._node.statistics()),
             "roles": [self._role_status(plan) for plan in self.supervisor.plans],
             "workers": self.registry.describe_all(),
             "relay": self._dispatch_figures(),
@@ -232,6 +241,13 @@ class Bridge:
         except OSError:  # not linked yet, or gone already
             return None
 
+    def _register(self, worker: Worker) -> WorkerProcess:
+        return WorkerProcess(
+            self._node.router,
+            describe=lambda: self.registry.describe(worker),
+            killed=worker.kill,
+        )
+
     async def _run_workers(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
@@ -242,7 +258,6 @@ class Bridge:
 
     async def _keep_service(
         self,
-        node: Node,
         names: tuple[str, ...],
         make: Callable[[], Answering],
         *,
@@ -251,7 +266,7 @@ class Bridge:
         """Run a service while the bridge lives: one that was ended starts again."""
         while True:
             service = make()
-            await node.start(service, names=names)
+            await self._node.start(service, names=names)
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
             await service.ended.wait()

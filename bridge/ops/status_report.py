@@ -113,8 +113,10 @@ def _plain(term: Any) -> Any:
             return {str(_plain(key)): _plain(value) for key, value in term.items()}
         case list() | tuple():
             return [_plain(item) for item in term]
-        case _:
+        case bool() | int() | float() | None:
             return term
+        case _:  # a pid
+            return repr(term)
 
 
 def _coloured(state: str) -> str:

@@ -6,7 +6,7 @@ It holds the workers; each worker's own story (start, greeting, restart) is in w
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Protocol
 
@@ -15,7 +15,7 @@ import trio
 
 from bridge.fabric.relay import RoleState
 from bridge.workers.handshake_driver import HandshakeDriver, Links, RolePlan
-from bridge.workers.worker import State, Wanted, Worker, WorkerEvent
+from bridge.workers.worker import Registration, State, Wanted, Worker, WorkerEvent
 
 
 class Roles(Links, Protocol):
@@ -35,6 +35,7 @@ class PortSupervisor:
         driver: HandshakeDriver,
         drain_s: float = 10.0,
         random: Random | None = None,
+        register: Callable[[Worker], Registration | None] = lambda worker: None,
     ) -> None:
         self.plans = tuple(plans)
         self._relay = relay
@@ -53,6 +54,7 @@ class PortSupervisor:
                 changed=self._worker_changed,
                 drain_s=drain_s,
                 random=random or Random(),
+                register=register,
             )
             for plan in plans
             for index in range(plan.config.workers)

@@ -103,6 +103,7 @@ class WorkerRegistry(Answering):
                 "role": Atom(worker.plan.name),
                 "index": worker.index,
                 "state": Atom(worker.state.value),
+                "pid": worker.registration.pid if worker.registration else None,
                 "os_pid": worker.os_pid,
                 "kit": worker.kit,
                 "kit_version": worker.kit_version,

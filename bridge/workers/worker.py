@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import structlog
 import trio
 
+from bridge.etf import Atom, Pid, brief
 from bridge.fabric.relay import (
     WorkerBroke,
     WorkerEnded,
@@ -24,9 +25,11 @@ from bridge.fabric.relay import (
     WorkerReady,
     WorkerRefused,
 )
+from bridge.ops.answers import atom_keys
 from bridge.workers.handshake_driver import Guard, HandshakeDriver, Links, RolePlan
 from bridge.workers.output import LineCutter
 from bridge.workers.restart_policy import GiveUp, LeaveEnded, RestartPolicy, StartAgain
+from bridge.workers.shepherd import RemoteProtocolError
 
 WorkerEvent: TypeAlias = WorkerReady | WorkerRefused | WorkerBroke | WorkerEnded | WorkerOutput
 
@@ -59,12 +62,21 @@ class _Life:
     greeting: WorkerReady | None = None
     refused: str | None = None
     end: WorkerEnded | None = None
+    killed: bool = False
     failure: str | None = None  # the first thing that went wrong: what follows from it is not told
     output: dict[str, LineCutter] = field(default_factory=dict)
 
     @property
     def over(self) -> bool:
-        return self.end is not None or self.refused is not None
+        return self.end is not None or self.refused is not None or self.killed
+
+
+class Registration(Protocol):
+    """The worker's pid on the node, for one life."""
+
+    @property
+    def pid(self) -> Pid: ...
+    def end(self, reason: object) -> None: ...
 
 
 class Worker:
@@ -81,6 +93,7 @@ class Worker:
         changed: Callable[[Worker], None],
         drain_s: float,
         random: Random,
+        register: Callable[[Worker], Registration | None] = lambda worker: None,
     ) -> None:
         config = plan.config
         self.plan = plan
@@ -92,6 +105,8 @@ class Worker:
         self.kit_version: str | None = None
         self.restarts = 0
         self.last_error: str | None = None
+        self.registration: Registration | None = None
+        self._register = register
         self._driver = driver
         self._relay = relay
         self._next_id = next_id
@@ -136,6 +151,12 @@ class Worker:
                 life.end = event
         self._tell()
 
+    def kill(self, reason: object) -> None:
+        """Somebody has sent an exit signal to the worker's pid: end this life at once."""
+        self._life.killed = True
+        self._fail(f"it was killed by an exit signal: {brief(reason)}")
+        self._tell()
+
     # ---- the story
 
     async def live(self) -> None:
@@ -164,10 +185,11 @@ class Worker:
         self._enter(State.STARTING)
         try:
             guard = await self._driver.start(self.id, self.plan)
-        except OSError as error:
+        except (OSError, ValueError, RemoteProtocolError) as error:
             self._fail(f"it could not be started: {error}")
             return False
         self.os_pid = guard.pid
+        self.registration = self._register(self)
         try:
             await self._greet()
             if life.greeting and not life.over and self._wanted is Wanted.RUN:
@@ -178,7 +200,9 @@ class Worker:
         finally:
             with trio.CancelScope(shield=True):
                 await self._bury(guard)
-        return self._tell_end()
+            normal = self._tell_end()
+            self._unregister()
+        return normal
 
     async def _greet(self) -> None:
         """Wait for the worker's hello, for as long as its role allows."""
@@ -206,7 +230,11 @@ class Worker:
     async def _bury(self, guard: Guard) -> None:
         """End what still runs, wait for the relay to tell the end, let go of the shepherd."""
         if self._life.end is None:
-            await guard.stop()
+            try:
+                # None: the grace of its role.
+                await guard.stop(0.0 if self._life.killed else None)
+            except RemoteProtocolError as error:
+                self._fail(f"its shepherd broke a rule: {error}")
             with trio.move_on_after(END_TOLD_WITHIN_S):
                 await self._until(lambda: self._life.end is not None)
         await guard.aclose()
@@ -214,6 +242,27 @@ class Worker:
         for stream, cutter in self._life.output.items():
             self._log_output(stream, cutter.finish(now_s))
         self.os_pid = None
+
+    def _unregister(self) -> None:
+        if self.registration:
+            self.registration.end(self._down_reason())
+            self.registration = None
+
+    def _down_reason(self) -> object:
+        """What the watchers of the worker's pid hear."""
+        life = self._life
+        if self._wanted is not Wanted.RUN:
+            return Atom("shutdown")
+        if life.failure is None and life.end is not None and life.end.status == 0:
+            return Atom("normal")
+        details = {
+            "worker": self.id,
+            "status": life.end.status if life.end else None,
+            "signal": life.end.signal if life.end else None,
+            "oom": bool(life.end and life.end.oom),
+            "why": life.failure,
+        }
+        return (Atom("worker_crashed"), atom_keys(details))
 
     def _tell_end(self) -> bool:
         """Log how the life ended. Returns whether that was normal."""

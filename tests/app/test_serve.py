@@ -26,6 +26,24 @@ from serve_support import (
 )
 from shepherd_support import read_proc, witnessed
 
+from bridge.fabric import layout
+
+# A worker that greets rightly but for its layout's digest: it was built from another layout.toml.
+STRANGER = """
+import mmap, os, time
+from bridge.fabric import layout
+side = mmap.mmap(layout.FD_WORKER_SIDE, layout.PAGE_BYTES)
+theirs = mmap.mmap(layout.FD_RELAY_SIDE, layout.PAGE_BYTES, prot=mmap.PROT_READ)
+at, header = layout.WORKER_HEADER.at, layout.RELAY_HEADER.at("nonce")
+side[at("nonce") : at("nonce") + 8] = theirs[header : header + 8]
+side[at("magic") : at("magic") + 8] = layout.WORKER_MAGIC.to_bytes(8, "little")
+side[at("version") : at("version") + 4] = layout.LAYOUT_VERSION.to_bytes(4, "little")
+side[at("digest") : at("digest") + 32] = bytes(range(32))
+side[at("hello") : at("hello") + 4] = layout.HELLO_READY.to_bytes(4, "little")
+os.eventfd_write(layout.FD_WAKE_RELAY, 1)
+time.sleep(60)
+"""
+
 pytestmark = [
     pytest.mark.beam,
     pytest.mark.skipif(shutil.which("elixir") is None, reason="no Elixir here"),
@@ -154,6 +172,24 @@ async def test_a_worker_that_cannot_greet_is_given_up_and_its_role_says_no_worke
         assert await ask(beam, call) == '{:ok, "x"}'
 
 
+async def test_a_worker_of_another_layout_is_refused_with_both_digests_and_given_up(
+    epmd: Epmd, beam: Beam, tmp_path: Path
+) -> None:
+    (tmp_path / "stranger.py").write_text(STRANGER)
+    settings = SETTINGS + (
+        f'[roles.stranger]\ncommand = ["{sys.executable}", "stranger.py"]\n'
+        f'env = {{ PYTHONPATH = "{ROOT}" }}\nmax_restarts = 1\nbackoff_min_ms = 1\n'
+    )
+    async with serving(epmd, tmp_path, settings=settings) as bridge:
+        call = f'GenServer.call({bridge.target()}, {{:submit, :stranger, "x"}}, 30_000)'
+        assert await ask(beam, call) == "{:error, :no_worker}"
+        failures = [line["why"] for line in bridge.logs("worker failed")]
+        assert len(failures) == 2
+        for why in failures:
+            assert layout.LAYOUT_DIGEST_HEX in why
+            assert bytes(range(32)).hex() in why
+
+
 async def test_the_services_answer_and_survive_what_they_do_not_know(
     epmd: Epmd, beam: Beam, tmp_path: Path
 ) -> None:
@@ -209,6 +245,38 @@ async def test_a_service_that_is_killed_tells_its_watchers_and_answers_again(
             "catch :exit, _ -> Process.sleep(20); nil end end) |> elem(0)"
         )
         assert await ask(beam, retry) in (":ok", ":error")
+
+
+async def test_a_worker_has_a_pid_whose_watchers_hear_of_its_crash(
+    epmd: Epmd, beam: Beam, tmp_path: Path
+) -> None:
+    async with serving(epmd, tmp_path) as bridge:
+        await bridge.wait_workers(3)
+        await ask(beam, f"{_pid_of_echo(bridge)}; ref = Process.monitor(pid); :ok")
+        state = await ask(beam, "s = :sys.get_state(pid); {s.role, s.state, s.pid == pid}")
+        assert state == "{:echo, :ready, true}"
+        echo = next(w for w in await _workers(beam, bridge) if w["role"] == "echo")
+        os.kill(int(echo["os_pid"]), signal.SIGSEGV)
+        why = await ask(beam, "receive do {:DOWN, ^ref, _, ^pid, why} -> why after 5000 -> 0 end")
+        assert why.startswith("{:worker_crashed, %{"), why
+        assert "signal: 11" in why
+        assert f"worker: {echo['id']}" in why
+
+
+@pytest.mark.parametrize("reason", [":kill", ":shutdown"])
+async def test_an_exit_signal_to_a_worker_s_pid_ends_it_and_it_starts_again(
+    epmd: Epmd, beam: Beam, tmp_path: Path, reason: str
+) -> None:
+    async with serving(epmd, tmp_path) as bridge:
+        await bridge.wait_workers(3)
+        await ask(beam, f"{_pid_of_echo(bridge)}; ref = Process.monitor(pid); :ok")
+        await ask(beam, f"Process.exit(pid, {reason})")
+        why = await ask(beam, "receive do {:DOWN, ^ref, _, ^pid, why} -> why after 5000 -> 0 end")
+        assert why == {":kill": ":killed", ":shutdown": ":shutdown"}[reason]
+        await bridge.wait_workers(4)
+        assert await ask(beam, f"{_pid_of_echo(bridge)}; is_pid(pid)") == "true"
+        failed = await bridge.wait_log("worker failed")
+        assert failed["why"].startswith("it was killed by an exit signal")
 
 
 async def test_drain_and_restart_a_worker_from_elixir(
@@ -314,6 +382,12 @@ def _ringbridge(folder: Path, epmd: Epmd, *arguments: str) -> subprocess.Complet
         timeout=30,
         check=False,
     )
+
+
+def _pid_of_echo(bridge: Serving) -> str:
+    registry = bridge.target("Ringbridge.WorkerRegistry")
+    lookup = f"GenServer.call({registry}, {{:lookup, :echo}})"
+    return f"{{:ok, %{{workers: [%{{pid: pid}}]}}}} = {lookup}"
 
 
 def _sleeping(bridge: Serving, milliseconds: int) -> str:

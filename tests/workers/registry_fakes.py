@@ -83,7 +83,7 @@ class FakeGuard:
 
     take_stdin = take_stdout = take_stderr = take_pidfd
 
-    async def stop(self) -> None:
+    async def stop(self, grace_s: float | None = None) -> None:
         self.scene.stopped.append(self.worker_id)
         if self.scene.end_when_stopped:
             self.scene.end(self.worker_id, signal=15)
@@ -103,7 +103,7 @@ class Scene:
         self.spawns: list[Spawn] = []
         self.stopped: list[int] = []
         self.end_when_stopped = True
-        self.refuse_to_start: OSError | None = None
+        self.refuse_to_start: Exception | None = None
         driver = HandshakeDriver(
             self.relay,
             link=LinkConfig(),

@@ -36,6 +36,7 @@ ECHO = {
     A("role"): A("echo"),
     A("index"): 0,
     A("state"): A("ready"),
+    A("pid"): None,
     A("os_pid"): 77,
     A("kit"): b"c",
     A("kit_version"): None,

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from bridge.fabric.relay import RoleState, WorkerBroke, WorkerOutput, WorkerRefused
+from bridge.workers.shepherd import RemoteProtocolError
 from bridge.workers.worker import State, Wanted
 
 
@@ -105,6 +106,31 @@ async def test_a_program_that_cannot_be_started_leaves_no_link_and_is_tried_agai
         await advance(mock_clock, 0.1)
         assert scene.workers[0].state is State.STARTING
         assert scene.relay.links == {2}
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("too many variables"), RemoteProtocolError("STARTED came twice")]
+)
+async def test_a_start_that_cannot_succeed_is_a_failure_and_not_the_end_of_the_bridge(
+    mock_clock: MockClock, error: Exception
+) -> None:
+    scene = Scene(max_restarts=0)
+    scene.refuse_to_start = error
+    async with running(scene):
+        assert scene.workers[0].last_error == f"it could not be started: {error}"
+        assert scene.workers[0].state is State.GIVEN_UP
+
+
+async def test_an_exit_signal_ends_the_life_and_counts_as_a_failure(mock_clock: MockClock) -> None:
+    scene = Scene(max_restarts=0)
+    async with running(scene):
+        scene.greet(1)
+        await wait_all_tasks_blocked()
+        scene.workers[0].kill("why not")
+        await wait_all_tasks_blocked()
+        assert scene.stopped == [1]
+        assert scene.workers[0].state is State.GIVEN_UP
+        assert "exit signal" in (scene.workers[0].last_error or "")
 
 
 async def test_a_role_is_given_up_only_when_its_last_worker_is(mock_clock: MockClock) -> None:
