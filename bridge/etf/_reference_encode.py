@@ -198,7 +198,7 @@ class _Writer:
                 self.name(node)
                 self.pack(">QI" if wide else ">II", number, creation)
             case Reference(node, creation, words):
-                if not 1 <= len(words) <= 5:
+                if type(words) is not tuple or not 1 <= len(words) <= 5:
                     raise ValueError
                 self.pack(">BH", tag.NEWER_REFERENCE_EXT, len(words))
                 self.name(node)
@@ -219,6 +219,8 @@ class _Writer:
                     _refuse("size", len(data))
                 self.pack(">BIB", tag.BIT_BINARY_EXT, len(data), bits)
                 self.out += data
+            case _:  # a slot is empty
+                raise ValueError
 
     # ---- containers
 
@@ -260,7 +262,7 @@ class _Writer:
 
     def record_head(self, term: Record) -> None:
         count = len(term.values)
-        if len(term.fields) != count:
+        if len(term.fields) != count or type(term.values) is not tuple:
             raise ValueError
         self.claim(2 * count, count, LENGTH_MAX)
         self.pack(">BIB", tag.RECORD_EXT, count, term.flags)

@@ -36,7 +36,7 @@ def _atom_repr(name: str) -> str:
         return name.removeprefix("Elixir.")
     if _PLAIN_ATOM.fullmatch(name):
         return f":{name}"
-    quoted = repr(name + "'")[1:-2].replace('"', '\\"')  # the added ' makes repr choose "
+    quoted = "".join('\\"' if character == '"' else repr(character)[1:-1] for character in name)
     return f':"{quoted}"'
 
 
