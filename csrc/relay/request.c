@@ -258,5 +258,9 @@ int rb_submit_options(struct rb_cursor *c, struct rb_submit *s, char why[RB_WHY_
         }
         if ((rc = pair(&at, s, why)) < 0) return rc;
     }
+    if (tail && rb_term_tag(&at) != RB_TAG_NIL) {
+        snprintf(why, RB_WHY_BYTES, "submit: opts is an improper list; a keyword list ends in []");
+        return -EINVAL;
+    }
     return 0;
 }
