@@ -141,7 +141,7 @@ class RoleStats:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStats:
-    """`service_ns` is a moving average of run time; `credit` is in jobs; times are CLOCK_MONOTONIC."""
+    """`service_ns`: moving average of run time. `credit`: jobs. Clock: CLOCK_MONOTONIC."""
 
     in_flight: int
     done: int

@@ -1,7 +1,8 @@
 """Diagnostics: the bridge as one map, for `ringbridge status`, `mix ipc.inspect` and people at iex.
 
 GenServer.call({Ringbridge.Diagnostics, node}, :status)         {:ok, map}
-GenServer.call({Ringbridge.Diagnostics, node}, {:stall, ms})    :ok, after the interpreter stood still
+GenServer.call({Ringbridge.Diagnostics, node}, {:stall, ms})    :ok, after the interpreter stood
+still
 
 The second is for proving that a stalled interpreter stalls no job; it is refused unless the bridge
 was started with RINGBRIDGE_TEST_STALL=1.
@@ -43,7 +44,7 @@ class Diagnostics(Answering):
 
 
 def _stall(ms: int) -> Term:
-    """Hold the interpreter's lock for `ms`. PyDLL keeps it for the call, as time.sleep would not."""
+    """Hold the interpreter's lock for `ms`: PyDLL keeps it for a call, time.sleep would not."""
     if os.environ.get(STALL_VARIABLE) != "1":
         raise BadRequest(f"{{:stall, ms}} is for tests: start the bridge with {STALL_VARIABLE}=1")
     ctypes.PyDLL(None).usleep(ms * 1000)
