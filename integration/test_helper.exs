@@ -1,2 +1,28 @@
-# The tests here need more than the client: a bridge, its workers, the virtual environment (`make all`).
-ExUnit.start(timeout: 120_000)
+# The tests here need more than the client: a bridge, its workers, the virtual environment (`make all`), and an
+# epmd of their own, so that they meet none of the nodes that may run on this machine.
+#
+# A VM is told the port of its epmd when it starts and cannot change it. So the tests run in a second VM, which
+# is started with one; this one passes on what it says.
+case :init.get_argument(:epmd_port) do
+  {:ok, _port} ->
+    for file <- ~w(program proc lab bridge_case) do
+      Code.require_file("support/#{file}.exs", __DIR__)
+    end
+
+    Ringbridge.Lab.open()
+    ExUnit.start(timeout: 120_000)
+
+  :error ->
+    {:ok, socket} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
+    {:ok, port} = :inet.port(socket)
+    :ok = :gen_tcp.close(socket)
+
+    {_output, status} =
+      System.cmd("mix", System.argv(),
+        env: [{"ERL_EPMD_PORT", "#{port}"}],
+        into: IO.stream(:stdio, :line),
+        stderr_to_stdout: true
+      )
+
+    System.halt(status)
+end

@@ -1,0 +1,78 @@
+defmodule Ringbridge.BridgeCase do
+  @moduledoc """
+  A test case whose module has a bridge of its own: `use Ringbridge.BridgeCase`, with the options of
+  `Ringbridge.Lab.start_bridge/1`. Tests get it as `bridge` in their context.
+  """
+  use ExUnit.CaseTemplate
+
+  alias Ringbridge.{Lab, Program}
+
+  using options do
+    quote do
+      import Ringbridge.BridgeCase
+      alias Ringbridge.{Lab, Proc, Program}
+
+      # One bridge at a time: the machine that runs this may have two cores.
+      @moduletag timeout: 60_000
+
+      setup_all do
+        bridge = Lab.start_bridge(unquote(options))
+        {:ok, bridge: bridge, node: bridge.node}
+      end
+    end
+  end
+
+  @doc "One call to the dispatcher, as any GenServer's caller writes it."
+  def call(node, request, timeout_ms \\ 5_000) do
+    GenServer.call({Ringbridge.JobDispatcher, node}, request, timeout_ms)
+  end
+
+  def submit(node, role, payload), do: call(node, {:submit, role, payload})
+
+  def submit(node, role, payload, options, timeout_ms \\ 5_000) do
+    call(node, {:submit, role, payload, options}, timeout_ms)
+  end
+
+  def stats(node) do
+    {:ok, stats} = call(node, :stats)
+    stats
+  end
+
+  @doc "The workers of a role, as the registry tells of them."
+  def workers(node, role) do
+    {:ok, workers} = GenServer.call({Ringbridge.WorkerRegistry, node}, :list)
+    Enum.filter(workers, &(&1.role == role))
+  end
+
+  def os_pid_of_worker(node, role) do
+    Lab.wait_until("a worker of #{role} is ready", 10_000, fn ->
+      Enum.any?(workers(node, role), &(&1.state == :ready))
+    end)
+
+    [%{os_pid: os_pid} | _] =
+      for worker <- workers(node, role), worker.state == :ready, do: worker
+
+    os_pid
+  end
+
+  @doc "Returns when a worker of the role has a job in hand."
+  def await_busy(node, role) do
+    Lab.wait_until("a worker of #{role} is busy", fn ->
+      Enum.any?(workers(node, role), &(&1.in_flight > 0))
+    end)
+  end
+
+  @doc "Returns when no accepted job is without its end."
+  def await_idle(node, timeout_ms \\ 5_000) do
+    Lab.wait_until("no job is in flight", timeout_ms, fn -> stats(node).in_flight == 0 end)
+  end
+
+  @doc "What it gives, and how many milliseconds that took."
+  def timed(fun) do
+    {microseconds, result} = :timer.tc(fun)
+    {div(microseconds, 1_000), result}
+  end
+
+  @doc "The bridge's log as far as it matches."
+  def log(bridge, pattern), do: bridge.program |> Program.lines() |> Enum.filter(&(&1 =~ pattern))
+end

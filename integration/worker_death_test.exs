@@ -1,0 +1,85 @@
+defmodule Ringbridge.WorkerDeathTest do
+  @moduledoc "A worker may end at any moment; its caller is told within 200 ms and the next call works."
+  use Ringbridge.BridgeCase
+
+  @told_ms 200
+
+  defp kill_in_job(node, signal) do
+    task = Task.async(fn -> submit(node, :sleep, "10000", %{}, 20_000) end)
+    os_pid = os_pid_of_worker(node, :sleep)
+    await_busy(node, :sleep)
+    Program.kill(os_pid, signal)
+    {timed(fn -> Task.await(task, 10_000) end), os_pid}
+  end
+
+  for {name, number} <- [KILL: 9, SEGV: 11, ABRT: 6, BUS: 7, FPE: 8] do
+    test "SIG#{name} in a job is answered with the signal", %{node: node} do
+      {{ms, answer}, os_pid} = kill_in_job(node, unquote(to_string(name)))
+      assert {:error, {:worker_crashed, %{signal: unquote(number)} = map}} = answer
+      assert ms <= @told_ms
+      assert %{worker: _, job: _, status: _, oom: false, stderr: _} = map
+      assert {:ok, _} = submit(node, :sleep, "0")
+      refute os_pid_of_worker(node, :sleep) == os_pid
+    end
+  end
+
+  test "each of many jobs gets one answer while workers are being killed", %{node: node} do
+    killer =
+      spawn_link(fn ->
+        Stream.repeatedly(fn ->
+          Program.kill(os_pid_of_worker(node, :sleep), "KILL")
+          Process.sleep(150)
+        end)
+        |> Stream.run()
+      end)
+
+    answers =
+      1..60
+      |> Task.async_stream(
+        fn n -> submit(node, :sleep, "#{5 + rem(n, 20)}", %{}, 30_000) end,
+        max_concurrency: 20,
+        timeout: 40_000
+      )
+      |> Enum.map(fn {:ok, answer} -> answer end)
+
+    Process.unlink(killer)
+    Process.exit(killer, :kill)
+    assert length(answers) == 60
+
+    for answer <- answers do
+      case answer do
+        {:ok, _} -> :ok
+        {:error, {:worker_crashed, %{signal: 9}}} -> :ok
+      end
+    end
+
+    await_idle(node)
+    assert {:ok, _} = submit(node, :sleep, "0", %{}, 20_000)
+  end
+
+  test "the role's other workers, and other roles, do not notice", %{node: node} do
+    echo = os_pid_of_worker(node, :echo)
+    {{_, {:error, _}}, _} = kill_in_job(node, "KILL")
+    assert {:ok, "x"} = submit(node, :echo, "x")
+    assert os_pid_of_worker(node, :echo) == echo
+  end
+
+  test "a worker that dies idle is started again, and nobody is told", %{node: node} do
+    os_pid = os_pid_of_worker(node, :sleep)
+    Program.kill(os_pid, "KILL")
+    assert {:ok, _} = submit(node, :sleep, "1")
+    refute os_pid_of_worker(node, :sleep) == os_pid
+  end
+
+  test "a stopped worker is no dead worker: its jobs are answered at their deadline", %{
+    node: node
+  } do
+    os_pid = os_pid_of_worker(node, :sleep)
+    Program.kill(os_pid, "STOP")
+    {ms, answer} = timed(fn -> submit(node, :sleep, "0", %{timeout: 300}, 10_000) end)
+    assert answer == {:error, :deadline_exceeded}
+    assert ms in 290..2_500
+    Program.kill(os_pid, "CONT")
+    assert {:ok, _} = submit(node, :sleep, "0", %{}, 10_000)
+  end
+end
