@@ -242,7 +242,7 @@ def print_report(
     if report["hops"]:
         print("\nWhere the time of one 16 B call goes")
         for hop in report["hops"]:
-            print(f"  {hop['hop']:<30} {hop['us']:>8.1f} us   {hop['how']}")
+            print(f"  {hop['hop']:<40} {hop['us']:>8.1f} us   {hop['how']}")
 
 
 def say(line: str) -> None:

@@ -59,6 +59,7 @@ defmodule Ringbridge.Bench.Load do
       run SIDE SIZE CALLERS MILLISECONDS  ->  result CALLS ERRORS WINDOW_US MEDIAN_NS P99_NS
       round_trip WHAT COUNT               ->  result MEDIAN_NS P99_NS MEAN_NS
       detail COUNT                        ->  result QUEUE_US RUN_US      (medians, as our bridge says)
+      hops COUNT                          ->  result NAME=US ...          (averages, as our relay says)
 
   Only calls that end inside the window count: it opens when all callers have been busy for a
   while and closes while all of them still are. MEDIAN_NS and P99_NS are 0 with several callers.
@@ -136,6 +137,32 @@ defmodule Ringbridge.Bench.Load do
     else
       median = fn key -> details |> Enum.map(&Map.fetch!(&1, key)) |> percentile(0.5) end
       "result #{median.(:queue_us)} #{median.(:run_us)}"
+    end
+  end
+
+  # The relay counts since it started: the difference is that of these calls.
+  defp answer(["hops", count], targets) do
+    with {:ok, before} <- hops(targets),
+         answer(["round_trip", "echo", count], targets),
+         {:ok, now} <- hops(targets),
+         samples when samples > 0 <- now.samples - before.samples do
+      averages =
+        for {name, us} <- now, name != :samples do
+          "#{name}=#{(us * now.samples - before[name] * before.samples) / samples}"
+        end
+
+      "result " <> Enum.join(averages, " ")
+    else
+      _none -> "refused no hops"
+    end
+  end
+
+  defp hops(targets) do
+    {_dispatcher, bridge} = targets["ours"]
+
+    case call({Ringbridge.Diagnostics, bridge}, :status) do
+      {:ok, %{hops: %{samples: _} = hops}} -> {:ok, hops}
+      _ -> :none
     end
   end
 
