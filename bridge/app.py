@@ -15,9 +15,10 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, assert_never
 
 import msgspec
@@ -84,9 +85,12 @@ async def serve(
     *,
     name: str,
     cookie: Cookie,
+    hide: Sequence[Path] = (),
     ready: Callable[[Ready], None] = lambda ready: None,
 ) -> None:
     """Run the bridge until SIGTERM or SIGINT. A second signal skips the drain.
+
+    `hide`: files that no worker may read, above all the one that holds the cookie.
 
     Raises ConfigError (a role's program), EpmdError, OSError (the port) before anything has
     started.
@@ -118,7 +122,7 @@ async def serve(
                     resolver=epmd,
                     policy=door(config),
                 )
-                running = Bridge(config, plans, relay=relay, node=node)
+                running = Bridge(config, plans, relay=relay, node=node, hide=hide)
                 carrying.start_soon(running.feed)
                 async with trio.open_nursery() as nursery:
                     await running.start(nursery)
@@ -137,7 +141,15 @@ async def serve(
 class Bridge:
     """The running parts and the tasks that join them."""
 
-    def __init__(self, config: Config, plans: list[RolePlan], *, relay: Relay, node: Node) -> None:
+    def __init__(
+        self,
+        config: Config,
+        plans: list[RolePlan],
+        *,
+        relay: Relay,
+        node: Node,
+        hide: Sequence[Path] = (),
+    ) -> None:
         self._relay = relay
         self._node = node
         self._started = time.monotonic()
@@ -150,6 +162,7 @@ class Bridge:
             link=LinkConfig(**msgspec.structs.asdict(config.link)),
             base_env=os.environ,
             start_guard=Shepherd.start,
+            hide=[str(path) for path in hide],
         )
         self.supervisor = PortSupervisor(
             plans,

@@ -97,8 +97,17 @@ def serve(
         create=True,
     )
     application.forget_cookie_variable()
-    target = name or loaded.node.name
-    trio.run(partial(application.serve, loaded, name=target, cookie=cookie, ready=_tell(ready_fd)))
+    places = [path for path in (cookie_file, loaded.cookie_path()) if path and path.exists()]
+    trio.run(
+        partial(
+            application.serve,
+            loaded,
+            name=name or loaded.node.name,
+            cookie=cookie,
+            hide=[path.resolve() for path in places],
+            ready=_tell(ready_fd),
+        )
+    )
 
 
 def _tell(ready_fd: int | None) -> Callable[[Ready], None]:

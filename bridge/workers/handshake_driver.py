@@ -61,7 +61,10 @@ class StartGuard(Protocol):
 
 
 class HandshakeDriver:
-    """Starts workers. Holds no worker: each `start` stands for itself."""
+    """Starts workers. Holds no worker: each `start` stands for itself.
+
+    `hide`: files that no worker may read, beside the usual places of the cookie.
+    """
 
     def __init__(
         self,
@@ -70,12 +73,14 @@ class HandshakeDriver:
         link: LinkConfig,
         base_env: Mapping[str, str],
         start_guard: StartGuard,
+        hide: Sequence[str] = (),
         close: Callable[[int], None] = os.close,
     ) -> None:
         self._relay = relay
         self._link = link
         self._base_env = base_env
         self._start_guard = start_guard
+        self._hide = tuple(hide)
         self._close = close
 
     async def start(self, worker_id: int, plan: RolePlan) -> Guard:
@@ -102,6 +107,7 @@ class HandshakeDriver:
                     ),
                     cwd=plan.cwd,
                     grace_s=plan.config.grace_ms / 1000,
+                    hide=self._hide,
                 ),
                 link_fds=fds,
                 obituary_fd=obituary_end,

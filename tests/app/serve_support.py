@@ -87,8 +87,8 @@ async def serving(
     *,
     alive: str = "bridge",
     settings: str = SETTINGS,
-    env: dict[str, str] | None = None,
     arguments: tuple[str, ...] = (),
+    cookie_in_environment: bool = True,
 ) -> AsyncIterator[Serving]:
     """Start the bridge, wait until it is ready; whatever happens, it is gone afterwards."""
     config = folder / "ringbridge.toml"
@@ -108,9 +108,8 @@ async def serving(
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": str(ROOT),
                 "HOME": str(folder),
-                "RINGBRIDGE_COOKIE": COOKIE,
                 "ERL_EPMD_PORT": str(epmd.port),
-                **(env or {}),
+                **({"RINGBRIDGE_COOKIE": COOKIE} if cookie_in_environment else {}),
             },
             pass_fds=[ready_end],
             stdin=subprocess.DEVNULL,

@@ -27,11 +27,13 @@ from serve_support import (
 from shepherd_support import read_proc, witnessed
 
 from bridge.fabric import layout
+from bridge.workers import _landlock
 
 # A worker that greets rightly but for its layout's digest: it was built from another layout.toml.
 STRANGER = """
 import mmap, os, time
 from bridge.fabric import layout
+from bridge.workers import _landlock
 side = mmap.mmap(layout.FD_WORKER_SIDE, layout.PAGE_BYTES)
 theirs = mmap.mmap(layout.FD_RELAY_SIDE, layout.PAGE_BYTES, prot=mmap.PROT_READ)
 at, header = layout.WORKER_HEADER.at, layout.RELAY_HEADER.at("nonce")
@@ -341,6 +343,32 @@ async def test_no_process_below_the_bridge_has_the_cookie(epmd: Epmd, tmp_path: 
         for pid in descendants(bridge.pid):
             for what in ("environ", "cmdline"):
                 assert COOKIE.encode() not in read_proc(pid, what)
+
+
+@pytest.mark.skipif(not _landlock.available(), reason="no Landlock in this kernel")
+@pytest.mark.parametrize("place", ["option", "setting"])
+async def test_no_worker_can_read_the_file_that_the_cookie_came_from(
+    epmd: Epmd, tmp_path: Path, place: str
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    file = home / "cookie"
+    file.write_text(COOKIE)
+    file.chmod(0o400)
+    settings = SETTINGS + (
+        f'[roles.thief]\ncommand = ["sh", "-c", "cat {file}; exit 1"]\nmax_restarts = 0\n'
+    )
+    arguments = ("--cookie-file", str(file))
+    if place == "setting":
+        settings = settings.replace("[node]", f'[node]\ncookie_file = "{file}"')
+        arguments = ()
+    async with serving(
+        epmd, tmp_path, settings=settings, arguments=arguments, cookie_in_environment=False
+    ) as bridge:
+        await bridge.wait_log("worker given up")
+        (line,) = bridge.logs("worker output")
+        assert "Permission denied" in line["line"]
+        assert COOKIE not in bridge.log_file.read_text()
 
 
 async def test_status_shows_roles_and_workers_as_tables_and_as_json(
