@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import trio
+
 from bridge.config import Config, ConfigError
 from bridge.dist.cookie import COOKIE_VARIABLE, find_cookie
 from bridge.dist.errors import CookieError
@@ -30,7 +32,6 @@ KERNEL_MIN = (5, 10)
 COMMAND_TIMEOUT_S = 10.0
 EPMD_PORT = 4369
 F_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h; not in Python's fcntl
-CLONE_NEWUSER, CLONE_NEWPID = 0x10000000, 0x20000000  # linux/sched.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,9 @@ def examine(patient: Patient) -> Iterator[Finding]:
         ("futex", "a seccomp profile that allows futex", futex),
     ):
         yield _ability(name, mend, probe)
-    yield namespaces()
     yield compiler()
     yield from built()
+    yield isolation()
     yield epmd(patient.environ)
     yield erlang()
     yield cookie(patient)
@@ -144,24 +145,32 @@ def futex() -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def namespaces() -> Finding:
-    """Whether a child may have a PID namespace (inside a user namespace when we are not root)."""
-    flags = CLONE_NEWPID if os.geteuid() == 0 else CLONE_NEWPID | CLONE_NEWUSER
-    script = (
-        "import ctypes, sys\n"
-        "libc = ctypes.CDLL(None, use_errno=True)\n"
-        f"sys.exit(ctypes.get_errno() if libc.unshare({flags}) else 0)"
-    )
-    status = _run([sys.executable, "-c", script])[0]
-    name = "PID namespace"
-    if status == 0:
-        return Finding(name, True, "a worker's whole process tree ends with it", must=False)
-    mend = (
-        "Allow namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces, or "
-        "the container's seccomp profile). Without them it is certain that the worker itself ends "
-        "with the bridge, but not its grandchildren that made themselves daemons"
-    )
-    return Finding(name, False, f"forbidden: {os.strerror(status)}", mend, must=False)
+def isolation() -> Finding:
+    """How surely a worker's process tree would end, and what it may read: tried with a real one."""
+    name = "isolation"
+    try:
+        from bridge.workers.shepherd import probe_isolation
+
+        found = trio.run(probe_isolation)
+    except (ImportError, OSError) as error:
+        return Finding(
+            name, False, f"not known: {error}", "Build the shepherd: make shepherd", False
+        )
+    missing = []
+    if not found.pid_namespace:
+        missing.append(
+            "Allow namespaces (sysctl kernel.unprivileged_userns_clone=1, "
+            "user.max_user_namespaces, or the container's seccomp profile): without them it is "
+            "certain that the worker itself ends with the bridge, but not its grandchildren that "
+            "made themselves daemons"
+        )
+    if not found.landlock:
+        missing.append(
+            "Boot with Landlock (Linux 5.13, lsm=landlock,...): without it a worker of the same "
+            "user can read the cookie's file"
+        )
+    words = f"{found}; " + ("Landlock" if found.landlock else "no Landlock")
+    return Finding(name, not missing, words, ". ".join(missing), must=False)
 
 
 def compiler() -> Finding:
