@@ -51,6 +51,36 @@ def cores_are_files() -> bool:
     return not pattern.startswith("|") and resource.getrlimit(resource.RLIMIT_CORE)[1] != 0
 
 
+@contextmanager
+def memory_group(limit_bytes: int) -> Iterator[Path | None]:
+    """A memory control group with a limit; None where we may make none."""
+    group = _make_memory_group(limit_bytes)
+    try:
+        yield group
+    finally:
+        if group is not None:
+            group.rmdir()
+
+
+def _make_memory_group(limit_bytes: int) -> Path | None:
+    for root, limit in (
+        (Path("/sys/fs/cgroup"), "memory.max"),  # version 2
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),  # version 1
+    ):
+        if not (root / "cgroup.procs").exists():
+            continue  # no control group file system: a directory here would be just a directory
+        group = root / f"ringbridge-test-{uuid.uuid4().hex}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        if (group / limit).exists():
+            (group / limit).write_text(str(limit_bytes))
+            return group
+        group.rmdir()
+    return None
+
+
 def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdigit())
 

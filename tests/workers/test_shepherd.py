@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import struct
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from shepherd_support import (
     children,
     cores_are_files,
     marked_processes,
+    memory_group,
     open_descriptors,
     program,
     read_all,
@@ -57,6 +59,23 @@ async def test_a_dumped_core_is_told(tmp_path: Path) -> None:
     async with started("sh", "-c", script, cwd=str(tmp_path)) as (shepherd, link):
         assert (await shepherd.wait()).core
         assert OBITUARY.unpack(await link.read_obituary()) == (b"RBOB", -1, signal.SIGSEGV, 1)
+
+
+async def test_a_worker_killed_for_its_memory_is_told_from_one_that_was_just_killed() -> None:
+    with memory_group(limit_bytes=32 << 20) as group:
+        if group is None:
+            pytest.skip("no memory control group of our own to be had here")
+        # Twice the group's limit and no more: it must not be the machine that runs out.
+        hog = "dd if=/dev/zero of=/dev/null bs=64M count=1"
+        script = f"echo 0 > {group}/cgroup.procs || exit 9; exec {hog}"
+        async with started("sh", "-c", script) as (shepherd, link):
+            end = await shepherd.wait()
+            assert (end.signal, end.oom) == (signal.SIGKILL, True)
+            assert OBITUARY.unpack(await link.read_obituary()) == (b"RBOB", -1, signal.SIGKILL, 2)
+    async with started("sleep", "1000") as (shepherd, link):
+        os.kill(shepherd.pid, signal.SIGKILL)
+        assert not (await shepherd.wait()).oom
+        assert OBITUARY.unpack(await link.read_obituary()) == (b"RBOB", -1, signal.SIGKILL, 0)
 
 
 async def test_the_obituary_is_there_before_the_bridge_is_told() -> None:
@@ -463,6 +482,23 @@ async def test_a_shepherd_and_its_init_are_small() -> None:
             rollup = read_proc(pid, "smaps_rollup").decode()
             pss_kib += int(rollup.split("Pss:")[1].split()[0])
         assert pss_kib <= 300
+
+
+async def test_one_thread_starts_all_shepherds_and_outlives_every_event_loop() -> None:
+    """The parent death signal follows the thread that forked."""
+
+    def live_in_a_loop_of_its_own() -> None:
+        async def live() -> None:
+            async with started(program("exits")) as (shepherd, _):
+                await shepherd.wait()
+
+        trio.run(live)
+
+    await trio.to_thread.run_sync(live_in_a_loop_of_its_own)
+    await trio.to_thread.run_sync(live_in_a_loop_of_its_own)
+    spawners = [thread for thread in threading.enumerate() if "spawner" in thread.name]
+    assert len(spawners) == 1
+    assert spawners[0].is_alive()
 
 
 async def test_words_of_a_shepherd_that_ended_with_ours_unread_still_arrive() -> None:

@@ -21,7 +21,6 @@ from pathlib import Path
 import pytest
 from shepherd_support import (
     ROOT,
-    Witness,
     marked_memfds,
     marked_processes,
     program,
@@ -134,10 +133,6 @@ def bridge_with(programs: Path, mode: Mode, worker: str, **order: object) -> Ite
                             os.kill(pid, signal.SIGKILL)
 
 
-def witness_of(scene: Scene, *absent: int) -> Witness:
-    return Witness(pid for pid in scene.everyone() if pid not in absent)
-
-
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize(
     "victims",
@@ -200,6 +195,17 @@ def test_who_is_stopped_when_the_bridge_dies_holds_nothing_up(
             scene.kill("bridge")
             witness.wait_all_gone(SOON_S)
         scene.check_nothing_left()
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_a_stopped_init_goes_with_its_killed_shepherd(programs: Path, mode: Mode) -> None:
+    """It can read no end of file then: only the parent death signal reaches it."""
+    with bridge_with(programs, mode, "forks_tree") as scene:
+        with witnessed(pid for pid in scene.everyone() if pid != scene.bridge.pid) as witness:
+            scene.kill("init", signum=signal.SIGSTOP)
+            scene.kill("shepherd")
+            witness.wait_all_gone(SOON_S)
+        assert marked_processes(scene.marks[0]) == {}
 
 
 @pytest.mark.parametrize("mode", MODES[:2], ids=str)
