@@ -38,10 +38,17 @@ def set_up(
         format_ = LogFormat.CONSOLE if out.isatty() else LogFormat.JSON
     renderers: list[structlog.typing.Processor]
     if format_ is LogFormat.CONSOLE:
-        renderers = [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        # Plain tracebacks: the pretty ones show local variables, and one of them may be a secret.
+        renderers = [
+            structlog.dev.ConsoleRenderer(
+                colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     else:
         renderers = [
-            structlog.processors.dict_tracebacks,
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),
             structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
         ]
     structlog.configure(
