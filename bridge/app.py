@@ -26,7 +26,7 @@ import structlog
 import trio
 
 import bridge
-from bridge.config import Config
+from bridge.config import Config, ConfigError
 from bridge.dispatch.job_dispatcher import JobDispatcher
 from bridge.dist.cookie import COOKIE_VARIABLE, Cookie
 from bridge.dist.epmd_client import EpmdClient
@@ -92,8 +92,7 @@ async def serve(
 
     `hide`: files that no worker may read, above all the one that holds the cookie.
 
-    Raises ConfigError (a role's program), EpmdError, OSError (the port) before anything has
-    started.
+    Raises ConfigError (a role's program, the port) and EpmdError before anything has started.
     """
     plans = [
         RolePlan(number, role, config.role_argv(role), str(config.role_cwd(role)), settings)
@@ -101,9 +100,7 @@ async def serve(
     ]
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with AsyncExitStack() as stack:
-            listeners = await trio.open_tcp_listeners(
-                config.node.port, host=config.node.listen, backlog=LISTEN_BACKLOG
-            )
+            listeners = await listen(config)
             for listener in listeners:
                 stack.push_async_callback(listener.aclose)
             port: int = listeners[0].socket.getsockname()[1]
@@ -136,6 +133,21 @@ async def serve(
                 await running.end_services()
                 carrying.cancel_scope.cancel()
     log.info("stopped", node=name)
+
+
+async def listen(config: Config) -> list[trio.SocketListener]:
+    """Open the listen queue; nobody is accepted yet. Raises ConfigError."""
+    node = config.node
+    try:
+        return await trio.open_tcp_listeners(node.port, host=node.listen, backlog=LISTEN_BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            file=config.file,
+            key="node.listen",
+            value=f"{node.listen} port {node.port}",
+            rule=f"it cannot be listened on: {os.strerror(error.errno or 0)}",
+            mend="Give another listen or port, or stop what holds it (ss -ltnp shows it)",
+        ) from error
 
 
 class Bridge:

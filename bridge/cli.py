@@ -64,6 +64,16 @@ CookieFileOption = Annotated[
 ]
 
 
+def _open_descriptor(fd: int | None) -> int | None:
+    """Refuse a descriptor that nobody opened, before the bridge starts."""
+    if fd is not None:
+        try:
+            os.fstat(fd)
+        except OSError as error:
+            raise typer.BadParameter(f"descriptor {fd}: {error.strerror}") from error
+    return fd
+
+
 @app.command()
 def serve(
     config: ConfigOption = DEFAULT_CONFIG,
@@ -77,6 +87,7 @@ def serve(
         int | None,
         typer.Option(
             min=0,
+            callback=_open_descriptor,
             help="Write one JSON line (name, port, os_pid) to this descriptor and close it, once "
             "every name answers.",
         ),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,23 @@ def test_doctor_runs_where_the_settings_are_wrong(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_ready_descriptor_that_is_not_open_is_refused_before_anything_starts() -> None:
+    done = ringbridge("serve", "--ready-fd", "77")
+    assert done.returncode == 2
+    assert "descriptor 77" in done.stderr
+
+
+def test_a_port_that_is_taken_is_one_line_and_status_1(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        file = tmp_path / "ringbridge.toml"
+        file.write_text(f'[node]\nport = {port}\n[roles.echo]\ncommand = ["sh"]\n')
+        done = ringbridge("serve", "--config", str(file), RINGBRIDGE_COOKIE="X")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f'node.listen = "127.0.0.1 port {port}": it cannot be listened on' in done.stderr
+
+
 @pytest.mark.beam
 def test_status_says_why_when_no_bridge_runs(tmp_path: Path) -> None:
     done = ringbridge(
@@ -98,6 +116,25 @@ def test_status_says_why_when_no_bridge_runs(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "no epmd" in done.stderr
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_a_logged_exception_shows_no_local_variables(format_: str) -> None:
+    script = (
+        "from bridge.ops import logs; import structlog\n"
+        f"logs.set_up(logs.LogFormat('{format_}'))\n"
+        "def fail(key):\n"
+        "    return 1 // key\n"
+        "try:\n"
+        "    secret = 'Cx' + 'Yz'; fail(0)\n"
+        "except ZeroDivisionError:\n"
+        "    structlog.get_logger('x').exception('it failed')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "ZeroDivisionError" in done.stderr
+    assert "CxYz" not in done.stderr
 
 
 def test_log_lines_are_json_where_nobody_reads_along(tmp_path: Path) -> None:
