@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from integration.solar.payload import RELATIVISTIC, decode_answer, encode_reques
 from integration.solar.states import STARTS, julian_date, make_case
 
 Run = Callable[[bytes], bytes]
+Worst = Callable[..., dict[str, float]]
 
 # Spread over the years so that every planet up to Mars is met at many points of its orbit; a bound
 # for the worst of them is only seen to be sharp when one of them is near the worst.
@@ -37,10 +39,16 @@ def errors_km(
     }
 
 
-def worst_km(run: Run, span_days: float, *, relativistic: bool = False) -> dict[str, float]:
-    """The largest error of each body over MANY_STARTS."""
-    all_errors = [errors_km(run, s, span_days, relativistic=relativistic) for s in MANY_STARTS]
-    return {body.name: max(errors[body.name] for errors in all_errors) for body in BODIES}
+@pytest.fixture(scope="session")
+def worst_km(run_job: Run) -> Worst:
+    """The largest error of each body over MANY_STARTS; each span is integrated once a session."""
+
+    @cache
+    def worst(span_days: float, *, relativistic: bool = False) -> dict[str, float]:
+        found = [errors_km(run_job, s, span_days, relativistic=relativistic) for s in MANY_STARTS]
+        return {body.name: max(errors[body.name] for errors in found) for body in BODIES}
+
+    return worst
 
 
 @pytest.mark.parametrize("span_days", SPANS)
@@ -53,35 +61,39 @@ def test_newtonian_end_states_lie_within_the_bound(
 
 
 @pytest.mark.parametrize("span_days", SPANS)
-def test_the_newtonian_bound_holds_for_many_starts(run_job: Run, span_days: float) -> None:
-    for name, km in worst_km(run_job, span_days).items():
+def test_the_newtonian_bound_holds_for_many_starts(worst_km: Worst, span_days: float) -> None:
+    for name, km in worst_km(span_days).items():
         assert km <= newtonian_bound_km(name, span_days), name
 
 
 @pytest.mark.parametrize("span_days", SPANS)
-def test_the_relativistic_bound_holds_for_many_starts(run_job: Run, span_days: float) -> None:
-    for name, km in worst_km(run_job, span_days, relativistic=True).items():
+def test_the_relativistic_bound_holds_for_many_starts(worst_km: Worst, span_days: float) -> None:
+    for name, km in worst_km(span_days, relativistic=True).items():
         assert km <= relativistic_bound_km(name, span_days), name
 
 
-def test_after_a_year_the_bound_is_at_most_twice_what_is_reached_up_to_mars(run_job: Run) -> None:
-    worst = worst_km(run_job, 365.25)
+def test_after_a_year_the_bound_is_at_most_twice_what_is_reached_up_to_mars(
+    worst_km: Worst,
+) -> None:
+    worst = worst_km(365.25)
     for name in ("Mercury", "Venus", "Earth", "Moon", "Mars"):
         assert worst[name] >= newtonian_bound_km(name, 365.25) / 2, name
 
 
-def test_without_relativity_the_bound_is_at_most_five_times_what_is_reached(run_job: Run) -> None:
+def test_without_relativity_the_bound_is_at_most_five_times_what_is_reached(
+    worst_km: Worst,
+) -> None:
     """Further out relativity and the belt cancel in part in Newton's model, so look without it.
 
     Earth and Mars are excepted: the bound has the whole belt beside them, where it never is.
     """
-    worst = worst_km(run_job, 365.25, relativistic=True)
+    worst = worst_km(365.25, relativistic=True)
     for name in set(worst) - {"Earth", "Mars"}:
         assert worst[name] >= relativistic_bound_km(name, 365.25) / 5, name
 
 
-def test_relativity_explains_nearly_all_of_the_planets_error(run_job: Run) -> None:
-    newton, einstein = worst_km(run_job, 365.25), worst_km(run_job, 365.25, relativistic=True)
+def test_relativity_explains_nearly_all_of_the_planets_error(worst_km: Worst) -> None:
+    newton, einstein = worst_km(365.25), worst_km(365.25, relativistic=True)
     for name, factor in {"Mercury": 500, "Venus": 100, "Earth": 50, "Mars": 10}.items():
         assert einstein[name] * factor < newton[name], (name, newton[name], einstein[name])
     # The Moon's error is half the Earth's bulge; what is left is that.

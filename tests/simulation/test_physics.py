@@ -135,9 +135,9 @@ def test_relativity_displaces_an_orbit_as_far_as_its_bound_says(run_job: Run, e:
     period_days = 2 * pi * sqrt(a**3 / GM_SUN) / DAY_S
     body = Body(2, "test", a / AU, e)
     gm = {1: GM_SUN, 2: 0.0}
-    for revolutions in (0.02, 0.1, 0.5, 1.5, 4.0):
+    for revolutions in (0.02, 0.5, 1.5, 4.0):
         days, reached = revolutions * period_days, []
-        for phase in np.linspace(0, 2 * pi, 12, endpoint=False):
+        for phase in np.linspace(0, 2 * pi, 8, endpoint=False):
             begin = {1: AT_REST, 2: kepler_state(a, e, float(phase), GM_SUN)}
             newton = integrate(run_job, begin, gm, days).states[2]
             einstein = integrate(run_job, begin, gm, days, RELATIVISTIC).states[2]
