@@ -49,7 +49,7 @@ from bridge.fabric.relay import (
 from bridge.links import link_manager
 from bridge.links.link_manager import LinkManager
 from bridge.node import Node, Policy
-from bridge.ops import diagnostics
+from bridge.ops import descriptors, diagnostics
 from bridge.ops.answers import Answering, to_term
 from bridge.ops.diagnostics import Diagnostics
 from bridge.workers import registry
@@ -92,12 +92,14 @@ async def serve(
 
     `hide`: files that no worker may read, above all the one that holds the cookie.
 
-    Raises ConfigError (a role's program, the port) and EpmdError before anything has started.
+    Raises ConfigError (a role's program, a limit, the port) and EpmdError before anything has
+    started.
     """
     plans = [
         RolePlan(number, role, config.role_argv(role), str(config.role_cwd(role)), settings)
         for number, (role, settings) in enumerate(config.roles.items())
     ]
+    descriptors.raise_limit(config)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with AsyncExitStack() as stack:
             listeners = await listen(config)
