@@ -80,7 +80,7 @@ class DirectProcess:
         self._router.reply(self.pid, sender, value)
 
     def _handle_system(self, sender: Sender, request: Term) -> None:
-        value, action = sys_protocol.answer(self, request)
+        value, action = sys_protocol.answer(self, sender, request)
         self.reply(sender, value)
         match action:
             case sys_protocol.Suspend():

@@ -71,7 +71,9 @@ class Mailbox:
         self._put(Info(message))
 
     async def wait_message(self) -> None:
-        """Return when `take_nowait` has something. Cancelled: no effect."""
+        """Return when `take_nowait` has something; a checkpoint always. Cancelled: no effect."""
+        if self._messages:
+            await trio.lowlevel.checkpoint()
         while not self._messages:
             self._arrived = trio.Event()
             await self._arrived.wait()

@@ -94,7 +94,6 @@ class Service:
         """Handle messages; returns the reason of the end."""
         try:
             while True:
-                await trio.lowlevel.checkpoint()
                 await self.mailbox.wait_message()
                 for _ in range(_CHECKPOINT_EVERY):
                     try:
@@ -131,7 +130,7 @@ class Service:
                 self._handle_system(sender, body)
 
     def _handle_system(self, sender: Sender, request: Term) -> None:
-        value, action = sys_protocol.answer(self, request)
+        value, action = sys_protocol.answer(self, sender, request)
         self._reply(sender, value)
         match action:
             case sys_protocol.Suspend():

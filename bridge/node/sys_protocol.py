@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bridge.etf import Atom, Pid, charlist, encode_bare
-from bridge.node.gen import ERROR, OK, sendable
+from bridge.node.gen import ERROR, OK, Sender, alias_of, sendable
 
 Term = Any
 
@@ -51,13 +51,11 @@ class Terminate:
 Action = Suspend | Resume | Terminate
 
 
-def answer(view: SystemView, request: Term) -> tuple[Term, Action | None]:
+def answer(view: SystemView, sender: Sender, request: Term) -> tuple[Term, Action | None]:
     """The reply to a system request, and what it asks to be done after it is sent."""
     match request:
         case Atom("get_state"):
-            return _state(
-                view
-            ), None  # the bare state: sys.erl takes {error, _} for the only failure
+            return _state_reply(view, sender), None
         case Atom("get_status"):
             return _status(view), None
         case Atom("suspend"):
@@ -73,17 +71,27 @@ def answer(view: SystemView, request: Term) -> tuple[Term, Action | None]:
             return (ERROR, (Atom("unknown_system_msg"), sendable(request))), None
 
 
-def _state(view: SystemView) -> Term:
+def _state_reply(view: SystemView, sender: Sender) -> Term:
+    """`{ok, State}` or `{error, _}`; the bare state for a caller of OTP 25.
+
+    sys.erl took anything but `{error, _}` for the state until 26.1, and since then demands `{ok,
+    _}`. The flags do not tell the releases apart, but the request does: an alias has three words in OTP 25
+    and five since 26 (dist-protocol.md, 4.2).
+    """
+    reply = _state(view)
+    alias = alias_of(sender.tag)
+    old = alias is not None and len(alias.words) == 3 and alias.node != view.pid.node
+    return reply[1] if old and reply[0] == OK else reply
+
+
+def _state(view: SystemView) -> tuple[Term, Term]:
     try:
         state = view.get_state()
         encode_bare(state)
     except Exception as error:  # no term, or a bug: told to the asker, kills nobody
-        return (ERROR, (Atom("callback_failed"), _system_get_state(view), _exception(error)))
-    return state
-
-
-def _system_get_state(view: SystemView) -> Term:
-    return (Atom(view.module), Atom("system_get_state"))
+        module = (Atom(view.module), Atom("system_get_state"))
+        return (ERROR, (Atom("callback_failed"), module, _exception(error)))
+    return (OK, state)
 
 
 def _exception(error: Exception) -> Term:
@@ -99,7 +107,7 @@ def _status(view: SystemView) -> Term:
         (charlist("Parent"), view.pid),
         (charlist("Logged events"), []),
     ]
-    misc = [header, (Atom("data"), data), (Atom("data"), [(charlist("State"), _state(view))])]
+    misc = [header, (Atom("data"), data), (Atom("data"), [(charlist("State"), _state(view)[1])])]
     # No process dictionary; a Python process has no parent, so it is its own; no debug options.
     status = [[], running, view.pid, [], misc]
     return (Atom("status"), view.pid, (Atom("module"), module), status)

@@ -178,6 +178,22 @@ async def test_a_carrier_that_takes_no_more_costs_the_connection() -> None:
         assert node.statistics().monitors_held == node.statistics().monitors_on_us == 0
 
 
+@pytest.mark.parametrize(("words", "reply"), [((1, 2, 3), 0), ((1, 2, 3, 4, 5), (Atom("ok"), 0))])
+async def test_get_state_is_answered_as_the_callers_release_wants_it(
+    words: Any, reply: Any
+) -> None:
+    async with connected_node() as (node, carrier):
+        await node.start(Counter(), name="counter")
+        tag = alias_tag(Reference(YOU.node, YOU.creation, words))
+        signal(
+            node,
+            (6, YOU, Atom(""), Atom("counter")),
+            (Atom("system"), (YOU, tag), Atom("get_state")),
+        )
+        await wait_all_tasks_blocked()
+        assert [message for _, message in carrier.sent] == [(tag, reply)]
+
+
 async def test_a_relay_service_answers_sys_links_and_exits_here() -> None:
     from bridge.node import RelayServiceHooks
 
