@@ -14,7 +14,11 @@
 
 /* Pages of large answers go back to the kernel after this long without work; the first MiB stays. */
 static const int64_t TRIM_AFTER_NS = 1000000000;
-enum { RESULTS_KEPT_BYTES = 1 << 20 };
+enum {
+    RESULTS_KEPT_BYTES = 1 << 20,
+    /* A job with more payload than this is not short, whatever options.short_jobs says: answers do not wait behind it. */
+    SHORT_PAYLOAD_BYTES_MAX = 16 << 10,
+};
 
 int rb_kit_control(const struct rb_worker *w) {
     /* seq_cst: a gate waits for it (gate.h: G0 and G5). Pairs with the relay's store of drain or stop. */
@@ -52,6 +56,8 @@ static void run_one(struct rb_worker *w, uint64_t drained_ns) {
                          .drained_ns = drained_ns,
                          .start_ns = w->now_ns,
                          .request = w->link.requests[slot]};
+    if (w->unpublished_ns != 0 && job.request.payload_bytes > SHORT_PAYLOAD_BYTES_MAX)
+        rb_kit_publish(w);
     check(&job);
     uint64_t started = w->counters.started + 1;
     rb_store_relaxed(&w->counters.started,

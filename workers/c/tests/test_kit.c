@@ -386,6 +386,22 @@ static void an_answer_does_not_wait_behind_the_next_job(void) {
     peer_stop(&p);
 }
 
+static void a_short_answer_does_not_wait_behind_a_large_job(void) {
+    struct peer p;
+    struct peer_request small = {.payload = big, .bytes = 8},
+                        large = {.payload = big, .bytes = BIG_BYTES - 1};
+    peer_start(&p, "rb-echo", &defaults, 1);
+    kill(p.pid, SIGSTOP); /* so that it finds both as one batch */
+    peer_put(&p, &small);
+    peer_put(&p, &large);
+    peer_publish(&p);
+    kill(p.pid, SIGCONT);
+    expect_echo(&p, 1, big, 8, 0);
+    CHECK_EQUAL(rb_ring_available(&p.link.completion_ring), 0);
+    expect_echo(&p, 2, big, BIG_BYTES - 1, 0);
+    peer_stop(&p);
+}
+
 static void drain_finishes_what_is_in_the_ring_and_leaves_with_0(void) {
     struct peer p;
     struct peer_request request = {.payload = "20", .bytes = 2};
@@ -676,6 +692,7 @@ int main(void) {
     RUN(a_deadline_ends_a_job);
     RUN(a_started_job_keeps_its_slot_and_the_next_is_not_started);
     RUN(an_answer_does_not_wait_behind_the_next_job);
+    RUN(a_short_answer_does_not_wait_behind_a_large_job);
     RUN(drain_finishes_what_is_in_the_ring_and_leaves_with_0);
     RUN(an_idle_worker_drains_at_once);
     RUN(stop_ends_a_job_that_looks_and_leaves_with_0);
