@@ -347,24 +347,51 @@ void rb_answer_stats(const struct rb_caller *to, const struct rb_relay *r) {
     frame_end(&p, 0);
 }
 
-void rb_answer_status(const struct rb_caller *to, const struct rb_job *j, uint64_t now) {
+/* What one job looks like from outside. */
+enum { JOB_ROOM = 256 };
+static void put_job(struct pen *p, const struct rb_job *j, uint64_t now) {
     static const char *const states[] = {"free", "arriving", "queued", "placed", "abandoned"};
+    put_map(p, 5);
+    put_atom(p, "job");
+    put_unsigned(p, j->id);
+    put_atom(p, "role");
+    put_text(p, j->role->name);
+    put_atom(p, "state");
+    put_atom(p, states[j->state]);
+    put_atom(p, "worker");
+    if (j->worker) put_unsigned(p, j->worker->id);
+    else put_atom(p, "nil");
+    put_atom(p, "age_ms");
+    put_unsigned(p, (now - j->arrived_ns) / NS_PER_MS);
+}
+
+void rb_answer_status(const struct rb_caller *to, const struct rb_job *j, uint64_t now) {
     struct pen p;
-    if (!answer_begin(&p, to, 512)) return;
+    if (!answer_begin(&p, to, JOB_ROOM)) return;
     put_tuple(&p, 2);
     put_atom(&p, "ok");
-    put_map(&p, 5);
-    put_atom(&p, "job");
-    put_unsigned(&p, j->id);
-    put_atom(&p, "role");
-    put_text(&p, j->role->name);
-    put_atom(&p, "state");
-    put_atom(&p, states[j->state]);
-    put_atom(&p, "worker");
-    if (j->worker) put_unsigned(&p, j->worker->id);
-    else put_atom(&p, "nil");
-    put_atom(&p, "age_ms");
-    put_unsigned(&p, (now - j->arrived_ns) / NS_PER_MS);
+    put_job(&p, j, now);
+    frame_end(&p, 0);
+}
+
+void rb_answer_jobs(const struct rb_caller *to, struct rb_relay *r, struct rb_slice role) {
+    enum { JOBS_MAX = 1000 };
+    struct pen p;
+    struct rb_job *j;
+    uint32_t count = 0;
+    if (!answer_begin(&p, to, JOBS_MAX * JOB_ROOM)) return;
+    put_tuple(&p, 2);
+    put_atom(&p, "ok");
+    uint8_t *head = p.at;
+    p.at += 5;
+    for (uint64_t index = 0; count < JOBS_MAX && (j = rb_job_next(r, &index));) {
+        if (!rb_slice_is(role, "all") && !rb_slice_is(role, j->role->name)) continue;
+        put_job(&p, j, r->now);
+        count++;
+    }
+    head[0] = RB_TAG_LIST;
+    rb_put_be32(head + 1, count);
+    put_byte(&p, RB_TAG_NIL); /* a list of no element and the tail [] is [] */
     frame_end(&p, 0);
 }
 

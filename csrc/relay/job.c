@@ -87,6 +87,14 @@ struct rb_job *rb_job_find(struct rb_relay *r, uint64_t id) {
     return j->id == id && j->state != RB_JOB_FREE ? j : NULL;
 }
 
+struct rb_job *rb_job_next(struct rb_relay *r, uint64_t *index) {
+    for (; *index < (uint64_t)r->chunk_count * CHUNK; ++*index) {
+        struct rb_job *j = &r->chunks[*index / CHUNK][*index % CHUNK];
+        if (j->state == RB_JOB_QUEUED || j->state == RB_JOB_PLACED) return ++*index, j;
+    }
+    return NULL;
+}
+
 int rb_job_set_caller(struct rb_job *j, struct rb_conn *c, const struct rb_from *from) {
     size_t size = from->pid.size + from->tag.size;
     if (size > 4096) return -EMSGSIZE;

@@ -242,6 +242,7 @@ void rb_answer_ok(const struct rb_caller *to); /* the bare atom ok */
 void rb_answer_unknown_job(const struct rb_caller *to);
 void rb_answer_stats(const struct rb_caller *to, const struct rb_relay *r);
 void rb_answer_status(const struct rb_caller *to, const struct rb_job *job, uint64_t now);
+void rb_answer_jobs(const struct rb_caller *to, struct rb_relay *r, struct rb_slice role);
 void rb_send_down(struct rb_conn *c, const struct rb_monitor *m, struct rb_slice reason);
 void rb_send_watch(struct rb_conn *c, int on, struct rb_slice pid, uint64_t watch);
 const char *rb_reason_name(enum rb_reason reason);
@@ -262,6 +263,7 @@ void rb_service_down(struct rb_relay *r, struct rb_slice reason);
 struct rb_job *rb_job_new(struct rb_relay *r);
 void rb_job_free(struct rb_relay *r, struct rb_job *j);
 struct rb_job *rb_job_find(struct rb_relay *r, uint64_t id);
+struct rb_job *rb_job_next(struct rb_relay *r, uint64_t *index); /* over all that wait or run; NULL at the end */
 int rb_job_set_caller(struct rb_job *j, struct rb_conn *c, const struct rb_from *from);
 struct rb_caller rb_job_caller(const struct rb_job *j);
 void rb_job_due(struct rb_relay *r, struct rb_job *j, uint64_t due_ns); /* 0: never */

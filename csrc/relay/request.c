@@ -3,6 +3,10 @@
 #include <errno.h>
 #include <stdio.h>
 
+#define KNOWN \
+    "known: {:submit, role, payload}, {:submit, role, payload, opts}, {:cancel, job_id}, " \
+    "{:status, job_id}, {:jobs, role | :all}, :stats"
+
 /* A short picture of a value for an error text: integers and atoms as they are, the rest by kind and size. */
 static void picture(struct rb_slice term, char *out, size_t size) {
     struct rb_cursor c = rb_cursor_of(term);
@@ -98,8 +102,7 @@ int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job
     if (rc == -EAGAIN) return -EAGAIN;
     if (rc == 0) {
         if (rb_slice_is(name, "stats")) return RB_REQUEST_STATS;
-        snprintf(why, RB_WHY_BYTES, "unknown request :%.*s; known: {:submit, role, payload}, {:submit, role, payload, opts}, "
-                 "{:cancel, job_id}, {:status, job_id}, :stats", (int)(name.size > 40 ? 40 : name.size), (const char *)name.at);
+        snprintf(why, RB_WHY_BYTES, "unknown request :%.*s; " KNOWN, (int)(name.size > 40 ? 40 : name.size), (const char *)name.at);
         return RB_REQUEST_BAD;
     }
     int64_t arity = rb_term_tuple(&at);
@@ -132,6 +135,14 @@ int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job
         *c = at;
         return RB_REQUEST_SUBMIT;
     }
+    if (rb_slice_is(name, "jobs") && arity == 2) {
+        struct rb_cursor argument = at;
+        if (rb_term_text(&at, &submit->role) == 0) return RB_REQUEST_JOBS;
+        if (rb_term_skip(&argument, &whole) < 0) return -EAGAIN;
+        picture(whole, seen, sizeof seen);
+        snprintf(why, RB_WHY_BYTES, "jobs takes a role (an atom or a binary) or :all, got %s", seen);
+        return RB_REQUEST_BAD;
+    }
     int status = rb_slice_is(name, "status"), cancel = rb_slice_is(name, "cancel");
     if ((status || cancel) && arity == 2) {
         struct rb_cursor argument = at;
@@ -142,8 +153,7 @@ int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job
         snprintf(why, RB_WHY_BYTES, "%s takes a job id (a positive integer), got %s", status ? "status" : "cancel", seen);
         return RB_REQUEST_BAD;
     }
-    snprintf(why, RB_WHY_BYTES, "unknown request {:%.*s, ...} of %lld elements; known: {:submit, role, payload}, "
-             "{:submit, role, payload, opts}, {:cancel, job_id}, {:status, job_id}, :stats",
+    snprintf(why, RB_WHY_BYTES, "unknown request {:%.*s, ...} of %lld elements; " KNOWN,
              (int)(name.size > 40 ? 40 : name.size), (const char *)name.at, (long long)arity);
     return RB_REQUEST_BAD;
 
@@ -152,8 +162,7 @@ unknown:
     if ((rc = rb_term_skip(&at, &whole)) == -EAGAIN) return -EAGAIN;
     if (rc == 0) picture(whole, seen, sizeof seen);
     else snprintf(seen, sizeof seen, "a malformed term");
-    snprintf(why, RB_WHY_BYTES, "unknown request: %s; known: {:submit, role, payload}, {:submit, role, payload, opts}, "
-             "{:cancel, job_id}, {:status, job_id}, :stats", seen);
+    snprintf(why, RB_WHY_BYTES, "unknown request: %s; " KNOWN, seen);
     return RB_REQUEST_BAD;
 }
 

@@ -26,9 +26,10 @@ enum rb_request_kind {
     RB_REQUEST_STATS,
     RB_REQUEST_STATUS,
     RB_REQUEST_CANCEL,
+    RB_REQUEST_JOBS, /* submit->role: of this role only; `all`: of every one */
     RB_REQUEST_BAD, /* why[] says what is wrong with it */
 };
-#define RB_WHY_BYTES 200
+#define RB_WHY_BYTES 256
 struct rb_submit {
     unsigned arity; /* 3: no options; 4 */
     struct rb_slice role;

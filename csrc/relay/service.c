@@ -200,6 +200,7 @@ static int on_call(struct rb_conn *c, const struct rb_from *from, struct rb_curs
     switch (kind) {
     case RB_REQUEST_SUBMIT: return on_submit(c, from, &to, at, &s);
     case RB_REQUEST_STATS: rb_answer_stats(&to, r); return 0;
+    case RB_REQUEST_JOBS: rb_answer_jobs(&to, r, s.role); return 0;
     case RB_REQUEST_BAD: refuse_text(&to, why); return 0;
     case RB_REQUEST_STATUS:
     case RB_REQUEST_CANCEL: break;

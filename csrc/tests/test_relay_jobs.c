@@ -151,6 +151,37 @@ static void a_caller_without_a_monitor_is_watched(void) {
     CLOSE(lab, w);
 }
 
+/* {Name, Number} to the dispatcher, without a monitor's trouble: the answer goes to the alias. */
+static void ask(int fd, uint32_t caller, const char *name, const void *term, size_t size) {
+    struct lab_bytes b = {.size = 0};
+    lab_call_head(&b, caller, caller);
+    PUT(&b, "\x68\x02");
+    lab_put_atom(&b, name);
+    lab_put(&b, term, size);
+    lab_frame(fd, &b);
+}
+
+static void a_job_can_be_listed_looked_at_and_cancelled_by_its_id(void) {
+    WITH_WORKER(lab, w);
+    lab_submit(lab.peer, 1, "x", 1);
+    const struct rb_request *r = lab_request(w, 0);
+    CHECK(r && r->job >> 32 == 0);
+    uint8_t id[5] = {RB_TAG_INTEGER};
+    rb_put_be32(id + 1, (uint32_t)r->job);
+    ask(lab.peer, 2, "jobs", "\x77\x03" "all", 5);
+    CHECK(lab_answer_has(lab.peer, id, sizeof id));
+    ask(lab.peer, 2, "jobs", "\x77\x05other", 7);
+    CHECK(ANSWER_HAS(lab.peer, "\x77\x02ok\x6c\x00\x00\x00\x00\x6a"));
+    ask(lab.peer, 2, "status", id, sizeof id);
+    CHECK(ANSWER_HAS(lab.peer, "\x77\x06placed"));
+    ask(lab.peer, 2, "cancel", id, sizeof id);
+    CHECK(ANSWER_HAS(lab.peer, "\x77\x05" "error\x77\x09" "cancelled")); /* its caller */
+    CHECK(ANSWER_HAS(lab.peer, "\x77\x02ok"));                          /* who asked */
+    ask(lab.peer, 2, "cancel", id, sizeof id);
+    CHECK(ANSWER_HAS(lab.peer, "unknown_job"));
+    CLOSE(lab, w);
+}
+
 /* --- Large payloads ------------------------------------------------------------------------------------------------------- */
 
 /* The head of a call whose payload of `size` bytes follows in `fragments` fragments. */
@@ -397,6 +428,7 @@ int main(void) {
     RUN(a_death_is_told_for_started_jobs_and_the_others_run_elsewhere);
     RUN(a_full_queue_is_an_answer);
     RUN(a_caller_without_a_monitor_is_watched);
+    RUN(a_job_can_be_listed_looked_at_and_cancelled_by_its_id);
     RUN(a_payload_in_fragments_reaches_the_worker_whole);
     RUN(too_large_is_answered_from_the_head_and_the_rest_passes_by);
     RUN(a_payload_cut_off_by_a_dying_peer_is_forgotten);
