@@ -207,6 +207,7 @@ static void *run(void *argument) {
             COUNT(r->hops.answer_to_socket_ns, rb_clock_ns() - r->sampled_ns);
             r->sampled_ns = 0;
         }
+        if (r->stopping) break;
         ready = wait(r, events, worked);
         if (ready < 0) ready = 0; /* EINTR */
     }
