@@ -113,6 +113,7 @@ int rb_start_family(const struct rb_job *job, const struct rb_worker_ends *ends,
         result = start_init(forms[form].namespaces, job, ends, life, &family->init_pid);
         if (result == 0) {
             family->flags = forms[form].flags;
+            if (forms[form].namespaces != 0) family->namespace_error = 0; /* got one after all */
             return 0;
         }
         family->namespace_error = -result;
