@@ -4,6 +4,7 @@ import struct
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 
 import bridge.etf
@@ -22,6 +23,9 @@ from bridge.etf import (
 )
 
 CODECS: dict[str, Any] = {"c": bridge.etf, "python": _reference}
+
+# Time here is that of a shared machine; each test has pytest's own deadline.
+unhurried = settings(deadline=None)
 
 both_codecs = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
 

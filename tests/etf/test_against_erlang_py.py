@@ -8,7 +8,7 @@ from typing import Any
 
 import erlang
 import pytest
-from etf_support import atoms, integers
+from etf_support import atoms, integers, unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,11 +72,13 @@ def from_erlang_py(term: Any) -> Any:
             return term
 
 
+@unhurried
 @given(term=terms)
 def test_it_reads_what_we_send(term: Any) -> None:
     assert canonical(from_erlang_py(erlang.binary_to_term(encode(term)))) == canonical(term)
 
 
+@unhurried
 @given(term=terms)
 def test_we_read_what_it_sends(term: Any) -> None:
     assert canonical(decode(erlang.term_to_binary(to_erlang_py(term)))) == canonical(term)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from etf_support import both_codecs, exact, outcome, terms
+from etf_support import both_codecs, exact, outcome, terms, unhurried
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +14,7 @@ SMALL = Limits(depth_max=4, terms_max=40, key_depth_max=2, integer_bytes_max=9)
 
 
 @both_codecs
+@unhurried
 @given(term=terms)
 def test_what_is_encoded_decodes_to_itself(codec: Any, term: Any) -> None:
     assert exact(codec.decode(codec.encode(term))) == exact(term)
@@ -22,6 +23,7 @@ def test_what_is_encoded_decodes_to_itself(codec: Any, term: Any) -> None:
     )
 
 
+@unhurried
 @given(term=terms)
 def test_terms_have_the_same_bytes_in_both(term: Any) -> None:
     assert bridge.etf.encode(term) == _reference.encode(term)
@@ -29,6 +31,7 @@ def test_terms_have_the_same_bytes_in_both(term: Any) -> None:
     assert outcome(encode, term, limits=SMALL) == outcome(_reference.encode, term, limits=SMALL)
 
 
+@unhurried
 @given(term=terms)
 def test_canonical_bytes_are_those_of_the_same_term(term: Any) -> None:
     again, end = decode_bare(canonical(term))
@@ -36,7 +39,7 @@ def test_canonical_bytes_are_those_of_the_same_term(term: Any) -> None:
     assert canonical(again) == canonical(term)
 
 
-@settings(max_examples=300)
+@settings(unhurried, max_examples=300)
 @given(term=terms, data=st.data())
 def test_changed_bytes_give_the_same_term_or_the_same_error_in_both(term: Any, data: Any) -> None:
     encoded = bytearray(encode(term))
@@ -56,12 +59,13 @@ def test_changed_bytes_give_the_same_term_or_the_same_error_in_both(term: Any, d
     both_agree_on(bytes(encoded))
 
 
-@settings(max_examples=300)
+@settings(unhurried, max_examples=300)
 @given(data=st.lists(st.one_of(st.integers(0, 3), st.integers(67, 121)), max_size=60))
 def test_nonsense_made_of_tags_gives_the_same_outcome_in_both(data: list[int]) -> None:
     both_agree_on(b"\x83" + bytes(data))
 
 
+@unhurried
 @given(data=st.binary(max_size=200))
 def test_garbage_gives_a_term_or_decode_error_and_nothing_else(data: bytes) -> None:
     both_agree_on(data)
@@ -78,6 +82,7 @@ def both_agree_on(data: bytes) -> None:
 
 
 @both_codecs
+@unhurried
 @given(term=terms)
 def test_a_term_cut_short_anywhere_is_refused(codec: Any, term: Any) -> None:
     data = codec.encode(term)

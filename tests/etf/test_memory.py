@@ -172,3 +172,26 @@ def test_a_huge_claim_costs_no_memory() -> None:
             with pytest.raises(CodecError):
                 decode(b"\x83" + opening + b"j" * 64)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 20_000  # KiB
+
+
+def test_running_out_of_memory_at_any_step_is_a_memory_error() -> None:
+    testcapi = pytest.importorskip("_testcapi", reason="CPython built without its test modules")
+    data = encode(EVERYTHING, record_ok=True)
+    failures = 0
+    for action in (
+        lambda: decode(data),
+        lambda: encode([EVERYTHING, [1000] * 3000], record_ok=True),
+        lambda: canonical(EVERYTHING),
+        ignoring_errors(decode, data[:-1]),
+        ignoring_errors(encode, {"a": 1, b"a": (2,)}),
+    ):
+        for step in range(150):
+            testcapi.set_nomemory(step, step + 1)
+            try:
+                action()
+            except MemoryError:
+                failures += 1
+            finally:
+                testcapi.remove_mem_hooks()
+    assert failures > 100
+    assert encode(decode(data), record_ok=True) == data

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 import pytest
-from etf_support import fun_raw, terms
+from etf_support import fun_raw, terms, unhurried
 from hypothesis import given
 
 from bridge.etf import (
@@ -222,6 +222,7 @@ def test_what_is_shown_of_a_large_term_is_short() -> None:
         deep = deep[0]
 
 
+@unhurried
 @given(term=terms)
 def test_terms_can_be_copied_and_pickled(term: Any) -> None:
     assert canonical(copy.deepcopy(term)) == canonical(term)
