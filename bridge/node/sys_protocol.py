@@ -74,9 +74,9 @@ def answer(view: SystemView, sender: Sender, request: Term) -> tuple[Term, Actio
 def _state_reply(view: SystemView, sender: Sender) -> Term:
     """`{ok, State}` or `{error, _}`; the bare state for a caller of OTP 25.
 
-    sys.erl took anything but `{error, _}` for the state until 26.1, and since then demands `{ok,
-    _}`. The flags do not tell the releases apart, but the request does: an alias has three words in OTP 25
-    and five since 26 (dist-protocol.md, 4.2).
+    sys.erl took anything but `{error, _}` for the state until 26.1, and demands `{ok, _}` since.
+    The flags do not tell the releases apart, but the request does: an alias has three words in
+    OTP 25 and five since 26 (dist-protocol.md, 4.2).
     """
     reply = _state(view)
     alias = alias_of(sender.tag)

@@ -33,7 +33,11 @@ class Epmd:
             self.port: int = probe.getsockname()[1]
 
     def start(self) -> None:
-        self.process = subprocess.Popen(["epmd", "-port", str(self.port), "-address", HOST])
+        self.process = subprocess.Popen(
+            ["epmd", "-port", str(self.port), "-address", HOST],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         give_up = time.monotonic() + 10
         while True:
             try:

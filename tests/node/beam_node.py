@@ -124,7 +124,11 @@ class Epmd:
 
     def start(self) -> None:
         """Start it; returns when it answers."""
-        self._process = subprocess.Popen(["epmd", "-port", str(self.port), "-address", HOST])
+        self._process = subprocess.Popen(
+            ["epmd", "-port", str(self.port), "-address", HOST],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         give_up = time.monotonic() + 10
         while True:
             try:

@@ -1,0 +1,54 @@
+"""docs/node.md: its first program runs as it stands there, and answers what the page says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from beam_node import COOKIE, HOST, Beam, Epmd
+
+from bridge.node import EpmdClient
+from conftest import HAS_RELAY, needs_erlang
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "node.md").read_text()
+
+pytestmark = [
+    needs_erlang,
+    pytest.mark.beam,
+    pytest.mark.skipif(not HAS_RELAY, reason="the relay is not built"),
+]
+
+
+@pytest.fixture
+def first_program(epmd: Epmd) -> Iterator[subprocess.Popen[bytes]]:
+    program = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert program is not None
+    env = {
+        **os.environ,
+        "RINGBRIDGE_COOKIE": COOKIE,
+        "ERL_EPMD_PORT": str(epmd.port),
+        "PYTHONPATH": str(ROOT),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", program[1]], env=env, stdout=subprocess.DEVNULL
+    ) as process:
+        yield process
+        process.kill()
+
+
+async def test_the_first_program(
+    epmd: Epmd, beam: Beam, first_program: subprocess.Popen[bytes]
+) -> None:
+    session = re.search(r"iex> (.*)\n    (.*)\n", PAGE)
+    assert session is not None
+    while await EpmdClient(port=epmd.port).lookup("py", HOST) is None:
+        assert first_program.poll() is None, "the program ended"
+        await trio.lowlevel.checkpoint()
+    assert await beam.evaluate(session[1]) == session[2]
