@@ -100,40 +100,41 @@ async def serve(
         for number, (role, settings) in enumerate(config.roles.items())
     ]
     descriptors.raise_limit(config)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with AsyncExitStack() as stack:
-            listeners = await listen(config)
-            for listener in listeners:
-                stack.push_async_callback(listener.aclose)
-            port: int = listeners[0].socket.getsockname()[1]
-            epmd = EpmdClient.from_environ()
-            alive, _ = split_node_name(name)
-            creation = await stack.enter_async_context(epmd.registration(alive, port))
-            relay = Relay(node=name, creation=creation, limits=relay_limits(config))
-            stack.callback(relay.close)
-            # Two nurseries: what carries the signals outlives what needs them to end in order.
-            async with trio.open_nursery() as carrying:
-                node = Node(
-                    Identity(name, creation),
-                    cookie,
-                    relay,
-                    nursery=carrying,
-                    resolver=epmd,
-                    policy=door(config),
-                )
-                running = Bridge(config, plans, relay=relay, node=node, hide=hide)
-                carrying.start_soon(running.feed)
-                async with trio.open_nursery() as nursery:
-                    await running.start(nursery)
-                    nursery.start_soon(node.serve, listeners)
-                    log.info("ready", node=name, port=port, roles=[plan.name for plan in plans])
-                    ready(Ready(name, port, os.getpid()))
-                    await _stop_signal(signals)
-                    nursery.start_soon(_second_signal, signals, nursery.cancel_scope)
-                    await running.stop()
-                    nursery.cancel_scope.cancel()
-                await running.end_services()
-                carrying.cancel_scope.cancel()
+    async with AsyncExitStack() as stack:
+        listeners = await listen(config)
+        for listener in listeners:
+            stack.push_async_callback(listener.aclose)
+        port: int = listeners[0].socket.getsockname()[1]
+        epmd = EpmdClient.from_environ()
+        alive, _ = split_node_name(name)
+        creation = await stack.enter_async_context(epmd.registration(alive, port))
+        relay = Relay(node=name, creation=creation, limits=relay_limits(config))
+        stack.callback(relay.close)
+        # Until here a signal simply ends the process: there is nothing to be drained yet.
+        signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+        # Two nurseries: what carries the signals outlives what needs them to end in order.
+        async with trio.open_nursery() as carrying:
+            node = Node(
+                Identity(name, creation),
+                cookie,
+                relay,
+                nursery=carrying,
+                resolver=epmd,
+                policy=door(config),
+            )
+            running = Bridge(config, plans, relay=relay, node=node, hide=hide)
+            carrying.start_soon(running.feed)
+            async with trio.open_nursery() as nursery:
+                await running.start(nursery)
+                nursery.start_soon(node.serve, listeners)
+                log.info("ready", node=name, port=port, roles=[plan.name for plan in plans])
+                ready(Ready(name, port, os.getpid()))
+                await _stop_signal(signals)
+                nursery.start_soon(_second_signal, signals, nursery.cancel_scope)
+                await running.stop()
+                nursery.cancel_scope.cancel()
+            await running.end_services()
+            carrying.cancel_scope.cancel()
     log.info("stopped", node=name)
 
 

@@ -25,6 +25,7 @@ import bridge
 from bridge import config as settings
 from bridge.config import ConfigError
 from bridge.dist.errors import CookieError, EpmdError
+from bridge.dist.names import node_name_problem
 from bridge.ops import doctor as examination
 from bridge.ops import logs
 from bridge.ops.errors import NoStatus, NotBuilt
@@ -44,6 +45,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _node_name(name: str | None) -> str | None:
+    if name is not None and (problem := node_name_problem(name)):
+        raise typer.BadParameter(f"{problem}; write it like {DEFAULT_NAME}")
+    return name
+
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="The settings (docs/configuration.md).")
@@ -76,7 +84,14 @@ def _open_descriptor(fd: int | None) -> int | None:
 
 @app.command()
 def serve(
-    config: ConfigOption = DEFAULT_CONFIG,
+    config: 
+def _node_name(name: str | None) -> str | None:
+    if name is not None and (problem := node_name_problem(name)):
+        raise typer.BadParameter(f"{problem}; write it like {DEFAULT_NAME}")
+    return name
+
+
+ConfigOption = DEFAULT_CONFIG,
     name: NameOption = None,
     cookie_file: CookieFileOption = None,
     log_format: Annotated[
@@ -135,7 +150,14 @@ def _tell(ready_fd: int | None) -> Callable[[Ready], None]:
 @app.command()
 def status(
     name: NameOption = None,
-    config: ConfigOption = DEFAULT_CONFIG,
+    config: 
+def _node_name(name: str | None) -> str | None:
+    if name is not None and (problem := node_name_problem(name)):
+        raise typer.BadParameter(f"{problem}; write it like {DEFAULT_NAME}")
+    return name
+
+
+ConfigOption = DEFAULT_CONFIG,
     cookie_file: CookieFileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
     interval_s: Annotated[
@@ -165,7 +187,14 @@ def status(
 
 @app.command()
 def doctor(
-    config: ConfigOption = DEFAULT_CONFIG,
+    config: 
+def _node_name(name: str | None) -> str | None:
+    if name is not None and (problem := node_name_problem(name)):
+        raise typer.BadParameter(f"{problem}; write it like {DEFAULT_NAME}")
+    return name
+
+
+ConfigOption = DEFAULT_CONFIG,
     name: NameOption = None,
     cookie_file: CookieFileOption = None,
 ) -> None:

@@ -86,6 +86,13 @@ def test_doctor_runs_where_the_settings_are_wrong(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["serve", "status", "doctor"])
+def test_a_name_that_is_no_node_name_is_refused_with_the_rule(command: str) -> None:
+    done = ringbridge(command, "--name", "bridge")
+    assert done.returncode == 2
+    assert "alive@host" in done.stderr
+
+
 def test_a_ready_descriptor_that_is_not_open_is_refused_before_anything_starts() -> None:
     done = ringbridge("serve", "--ready-fd", "77")
     assert done.returncode == 2
