@@ -31,8 +31,7 @@ defmodule Ringbridge.SemanticsTest do
   describe "sys" do
     test "tells the state of the services", %{node: node} do
       for service <- @services do
-        state = :sys.get_state({service, node})
-        assert state != nil
+        assert %{} = :sys.get_state({service, node})
         assert {:status, pid, {:module, _}, [_, :running | _]} = :sys.get_status({service, node})
         assert node(pid) == node
       end

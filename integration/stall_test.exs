@@ -85,8 +85,7 @@ defmodule Ringbridge.StallTest do
 
   test "a worker killed in that second has its caller answered", %{node: node} do
     task = Task.async(fn -> submit(node, :sleep, "10000", %{}, 20_000) end)
-    os_pid = os_pid_of_worker(node, :sleep)
-    await_busy(node, :sleep)
+    os_pid = await_busy(node, :sleep)
 
     answer =
       stalled_without_warm_up(node, fn ->

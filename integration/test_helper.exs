@@ -9,8 +9,9 @@ case :init.get_argument(:epmd_port) do
       Code.require_file("support/#{file}.exs", __DIR__)
     end
 
-    Ringbridge.Lab.open()
+    epmd = Ringbridge.Lab.open()
     ExUnit.start(timeout: 120_000)
+    ExUnit.after_suite(fn _result -> GenServer.stop(epmd) end)
 
   :error ->
     {:ok, socket} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})

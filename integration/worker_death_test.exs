@@ -6,8 +6,7 @@ defmodule Ringbridge.WorkerDeathTest do
 
   defp kill_in_job(node, signal) do
     task = Task.async(fn -> submit(node, :sleep, "10000", %{}, 20_000) end)
-    os_pid = os_pid_of_worker(node, :sleep)
-    await_busy(node, :sleep)
+    os_pid = await_busy(node, :sleep)
     Program.kill(os_pid, signal)
     {timed(fn -> Task.await(task, 10_000) end), os_pid}
   end

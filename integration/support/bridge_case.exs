@@ -55,12 +55,14 @@ defmodule Ringbridge.BridgeCase do
     os_pid
   end
 
-  @doc "Returns when a worker of the role has a job in hand."
+  @doc "Returns when a worker of the role has a job in hand; its os_pid."
   def await_busy(node, role) do
-    Lab.wait_until("a worker of #{role} is busy", fn ->
-      Enum.any?(workers(node, role), &(&1.in_flight > 0))
-    end)
+    Lab.wait_until("a worker of #{role} is busy", 10_000, fn -> busy(node, role) end)
+    %{os_pid: os_pid} = busy(node, role)
+    os_pid
   end
+
+  defp busy(node, role), do: Enum.find(workers(node, role), &(&1.in_flight > 0))
 
   @doc "Returns when no accepted job is without its end."
   def await_idle(node, timeout_ms \\ 5_000) do

@@ -32,12 +32,12 @@ defmodule Ringbridge.Lab do
   @spec cookie() :: atom()
   def cookie, do: :persistent_term.get({__MODULE__, :cookie})
 
-  @doc "Makes this VM a hidden node that listens nowhere, in a cluster of our own."
-  @spec open() :: :ok
+  @doc "Makes this VM a hidden node that listens nowhere, in a cluster of our own; its epmd."
+  @spec open() :: pid()
   def open do
     {:ok, [[port]]} = :init.get_argument(:epmd_port)
     epmd = {["epmd", "-port", "#{port}", "-address", "127.0.0.1"], name: "epmd"}
-    {:ok, _pid} = Program.start_link(epmd)
+    {:ok, epmd} = Program.start_link(epmd)
     wait_until("epmd answers", fn -> match?({:ok, _}, epmd_names()) end)
 
     cookie = :crypto.strong_rand_bytes(12) |> Base.encode16() |> String.to_atom()
@@ -47,6 +47,7 @@ defmodule Ringbridge.Lab do
     {:ok, _pid} = :net_kernel.start(name, options)
     Node.set_cookie(cookie)
     write_cookie(cookie)
+    epmd
   end
 
   # For the VMs that we start: a home with the cookie in it, as any user has one.
