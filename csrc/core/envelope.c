@@ -5,25 +5,27 @@
 
 #include "ringbridge/crc32c.h"
 
-enum { HEAD_BYTES = 64, CRC_AT = 8 };
-RB_ASSERT_AT(struct rb_request, crc, CRC_AT);
-RB_ASSERT_AT(struct rb_completion, crc, CRC_AT);
-RB_ASSERT_AT(struct rb_request, body, HEAD_BYTES);
-RB_ASSERT_AT(struct rb_completion, body, HEAD_BYTES);
+/* The first 64 bytes as words, made from the fields and not by a copy: who has just filled an envelope
+ * in has narrow stores in flight, and a wider load over them would wait until they have reached the
+ * cache (some 15 ns each). */
+enum { HEAD_WORDS = 8 };
 
-static uint32_t envelope_crc(const void *envelope, const uint8_t *body, const void *payload,
-                             uint32_t payload_bytes, uint64_t features) {
-    uint8_t head[HEAD_BYTES];
-    uint32_t crc;
+static uint64_t word_of(const uint8_t *bytes) {
+    uint64_t word;
+    memcpy(&word, bytes, sizeof word);
+    return word;
+}
 
-    if (!(features & (RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD))) return 0;
-    memcpy(head, envelope, sizeof head);
-    memset(head + CRC_AT, 0, sizeof(uint32_t));
-    crc = rb_crc32c(0, head, sizeof head);
+static uint64_t fields(uint64_t low, uint64_t at_32, uint64_t at_40, uint64_t at_48) {
+    return low | at_32 << 32 | at_40 << 40 | at_48 << 48;
+}
+
+static uint32_t crc_of(const uint64_t *head, const uint8_t *body, const void *payload,
+                       uint32_t payload_bytes, uint64_t features) {
+    uint32_t crc = rb_crc32c(0, head, HEAD_WORDS * sizeof *head);
     if (!(features & RB_FEATURE_CRC_PAYLOAD)) return crc;
     if (payload == NULL) {
-        /* Inline. The length may come from the other side and be unchecked yet: never past the
-         * envelope. */
+        /* Inline. The length may come from the other side, unchecked: never past the envelope. */
         payload = body;
         if (payload_bytes > RB_INLINE_BYTES_MAX) payload_bytes = RB_INLINE_BYTES_MAX;
     }
@@ -31,9 +33,31 @@ static uint32_t envelope_crc(const void *envelope, const uint8_t *body, const vo
 }
 
 uint32_t rb_request_crc(const struct rb_request *e, const void *payload, uint64_t features) {
-    return envelope_crc(e, e->body, payload, e->payload_bytes, features);
+    if (!(features & (RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD))) return 0;
+    const uint64_t head[HEAD_WORDS] = {
+        e->job,
+        fields(0 /* crc */, e->opcode, 0, e->flags),
+        e->deadline_ns,
+        e->payload_at,
+        fields(e->payload_bytes, e->priority, e->trace_flags, e->reserved),
+        word_of(e->trace_id),
+        word_of(e->trace_id + 8),
+        word_of(e->span_id),
+    };
+    return crc_of(head, e->body, payload, e->payload_bytes, features);
 }
 
 uint32_t rb_completion_crc(const struct rb_completion *e, const void *payload, uint64_t features) {
-    return envelope_crc(e, e->body, payload, e->payload_bytes, features);
+    if (!(features & (RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD))) return 0;
+    const uint64_t head[HEAD_WORDS] = {
+        e->job,
+        fields(0 /* crc */, e->status, 0, e->flags),
+        e->queue_ns,
+        e->run_ns,
+        e->payload_at,
+        fields(e->payload_bytes, e->code, 0, e->reserved),
+        word_of(e->reserved2),
+        word_of(e->reserved2 + 8),
+    };
+    return crc_of(head, e->body, payload, e->payload_bytes, features);
 }

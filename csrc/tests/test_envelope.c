@@ -32,6 +32,24 @@ static void every_bit_of_the_head_counts_but_those_of_the_crc(void) {
     }
 }
 
+/* The words are made from fields: they must be those of the bytes. */
+static void the_crc_is_that_of_the_bytes_with_the_crc_as_zero(void) {
+    uint64_t state = 5;
+    for (int i = 0; i < 1000; i++) {
+        uint8_t bytes[128];
+        struct rb_request request;
+        struct rb_completion completion;
+        uint32_t wanted;
+        for (int k = 0; k < 128; k++) bytes[k] = (uint8_t)(check_random(&state) >> 30);
+        memcpy(&request, bytes, sizeof request);
+        memcpy(&completion, bytes, sizeof completion);
+        memset(bytes + 8, 0, 4);
+        wanted = rb_crc32c(0, bytes, 64);
+        CHECK_EQUAL(rb_request_crc(&request, NULL, RB_FEATURE_CRC_ENVELOPE), wanted);
+        CHECK_EQUAL(rb_completion_crc(&completion, NULL, RB_FEATURE_CRC_ENVELOPE), wanted);
+    }
+}
+
 static void the_payload_counts_only_with_its_feature(void) {
     struct rb_request e = request_of(16);
     char payload[17] = "0123456789abcdef";
@@ -65,6 +83,7 @@ static void an_inline_length_past_the_envelope_is_not_read(void) {
 int main(void) {
     RUN(without_the_features_the_crc_is_0);
     RUN(every_bit_of_the_head_counts_but_those_of_the_crc);
+    RUN(the_crc_is_that_of_the_bytes_with_the_crc_as_zero);
     RUN(the_payload_counts_only_with_its_feature);
     RUN(an_inline_payload_is_the_body);
     RUN(an_inline_length_past_the_envelope_is_not_read);
