@@ -109,28 +109,29 @@ static int64_t result_room(struct rb_link_worker *w, uint32_t bytes) {
 }
 
 static int answer(struct rb_link_worker *w, const struct rb_request *e, const uint8_t *payload) {
-    int64_t slot = rb_ring_claim(&w->completion_ring);
     struct rb_completion c = {
         .job = e->job, .status = RB_STATUS_OK, .payload_bytes = e->payload_bytes};
     uint8_t *result = c.body;
+    int64_t slot;
 
-    if (slot < 0) return 20;
-    if (rb_request_crc(e, payload, w->header.features) != e->crc) return 21;
-    if (!filled(payload, e->payload_bytes, e->job, 'R')) return 22;
+    if (rb_request_crc(e, payload, w->header.features) != e->crc) return 20;
+    if (!filled(payload, e->payload_bytes, e->job, 'R')) return 21;
     if (e->payload_bytes <= RB_INLINE_BYTES_MAX) {
         c.flags = RB_FLAG_INLINE;
     } else {
+        uint32_t count = rb_region_blocks_for(&w->result_region, e->payload_bytes);
         int64_t first = result_room(w, e->payload_bytes);
-        if (first < 0) return 23;
-        hand_over_blocks((uint64_t)first, rb_region_blocks_for(&w->result_region, e->payload_bytes),
-                         NOBODY, PRODUCER, e->job);
+        if (first < 0) return 22;
+        hand_over_blocks((uint64_t)first, count, NOBODY, PRODUCER, e->job);
         c.payload_at = (uint64_t)first * BLOCK;
         result = w->results + c.payload_at;
-        hand_over_blocks((uint64_t)first, rb_region_blocks_for(&w->result_region, e->payload_bytes),
-                         PRODUCER, ON_ITS_WAY, e->job);
+        hand_over_blocks((uint64_t)first, count, PRODUCER, ON_ITS_WAY, e->job);
     }
     fill(result, e->payload_bytes, e->job, 'W');
     c.crc = rb_completion_crc(&c, result, w->header.features);
+    /* Claimed only now: result_room() publishes, and would publish a slot that is not written yet. */
+    slot = rb_ring_claim(&w->completion_ring);
+    if (slot < 0) return 23;
     hand_over(&stamps->completion[slot], NOBODY, PRODUCER, e->job);
     w->completions[slot] = c;
     hand_over(&stamps->completion[slot], PRODUCER, ON_ITS_WAY, e->job);

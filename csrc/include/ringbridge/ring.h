@@ -67,7 +67,8 @@ static inline int64_t rb_ring_claim(struct rb_ring_producer *p) {
     return (int64_t)(p->claimed++ & (p->slots - 1));
 }
 
-/* Publishes all claimed slots with one store. Returns how many. */
+/* Publishes all claimed slots with one store. Returns how many. All of them must be written: who may
+ * publish while he waits for something else (room for a result) claims only after that wait. */
 static inline uint64_t rb_ring_publish(struct rb_ring_producer *p) {
     uint64_t count = p->claimed - p->tail;
     if (count == 0) return 0;
