@@ -46,6 +46,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", help="The settings (docs/configuration.md).")
+]
+
 
 def _node_name(name: str | None) -> str | None:
     if name is not None and (problem := node_name_problem(name)):
@@ -53,13 +57,13 @@ def _node_name(name: str | None) -> str | None:
     return name
 
 
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", help="The settings (docs/configuration.md).")
-]
 NameOption = Annotated[
     str | None,
     typer.Option(
-        "--name", "-n", help="The bridge's node name; else \\[node] name of the settings."
+        "--name",
+        "-n",
+        callback=_node_name,
+        help="The bridge's node name; else \\[node] name of the settings.",
     ),
 ]
 CookieFileOption = Annotated[
@@ -84,14 +88,7 @@ def _open_descriptor(fd: int | None) -> int | None:
 
 @app.command()
 def serve(
-    config: 
-def _node_name(name: str | None) -> str | None:
-    if name is not None and (problem := node_name_problem(name)):
-        raise typer.BadParameter(f"{problem}; write it like {DEFAULT_NAME}")
-    return name
-
-
-ConfigOption = DEFAULT_CONFIG,
+    config: ConfigOption = DEFAULT_CONFIG,
     name: NameOption = None,
     cookie_file: CookieFileOption = None,
     log_format: Annotated[
@@ -150,14 +147,7 @@ def _tell(ready_fd: int | None) -> Callable[[Ready], None]:
 @app.command()
 def status(
     name: NameOption = None,
-    config: 
-def _node_name(name: str | None) -> str | None:
-    if name is not None and (problem := node_name_problem(name)):
-        raise typer.BadParameter(f"{problem}; write it like {DEFAULT_NAME}")
-    return name
-
-
-ConfigOption = DEFAULT_CONFIG,
+    config: ConfigOption = DEFAULT_CONFIG,
     cookie_file: CookieFileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
     interval_s: Annotated[
@@ -187,14 +177,7 @@ ConfigOption = DEFAULT_CONFIG,
 
 @app.command()
 def doctor(
-    config: 
-def _node_name(name: str | None) -> str | None:
-    if name is not None and (problem := node_name_problem(name)):
-        raise typer.BadParameter(f"{problem}; write it like {DEFAULT_NAME}")
-    return name
-
-
-ConfigOption = DEFAULT_CONFIG,
+    config: ConfigOption = DEFAULT_CONFIG,
     name: NameOption = None,
     cookie_file: CookieFileOption = None,
 ) -> None:
