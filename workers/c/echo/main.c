@@ -6,7 +6,7 @@
  *      2  die by a signal: payload its number in decimal; empty: 6 (SIGABRT)
  *      3  exit: payload the status in decimal; empty: 0
  *      4  return without an answer
- * 2 and 3 let a test see what a crash costs (one worker), and let nobody do more than that. */
+ * 2 and 3 let a test see what a crash costs: one worker, and a restart of the role's allowance. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

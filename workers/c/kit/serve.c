@@ -60,8 +60,8 @@ static void run_one(struct rb_worker *w, uint64_t drained_ns) {
         rb_kit_publish(w);
     check(&job);
     uint64_t started = w->counters.started + 1;
-    rb_store_relaxed(&w->counters.started,
-                     started); /* for the heartbeat; one writer: this thread */
+    /* For the heartbeat. Relaxed: one writer, this thread. */
+    rb_store_relaxed(&w->counters.started, started);
     /* K0: pairs with the relay's acquire load after our death. In order with the handler's own effects as the call is opaque to
      * the compiler and a process that dies has made its earlier stores. */
     rb_store_release(&w->link.ours->started, started);

@@ -228,6 +228,59 @@ static void a_full_region_holds_the_worker_until_blocks_are_given_back(void) {
     peer_stop(&p);
 }
 
+/* A region of 16 blocks, and four answers that are not given back: only what is used stays taken. */
+static void expect_four_answers(uint16_t opcode, const char *payload, unsigned status,
+                                unsigned bytes) {
+    struct peer p;
+    struct peer_options options = defaults;
+    options.link.result_bytes = 64 << 10;
+    peer_start(&p, "rb-answers", &options, 1);
+    for (int i = 0; i < 4; i++) {
+        struct peer_answer a;
+        peer_submit_text(&p, opcode, payload);
+        CHECK(peer_answer(&p, &a, 1000));
+        CHECK_EQUAL(a.completion.status, status);
+        CHECK_EQUAL(a.completion.payload_bytes, bytes);
+        CHECK(a.payload[0] == (status == RB_STATUS_OK ? 'a' : 't') &&
+              a.payload[bytes - 1] == (status == RB_STATUS_OK ? 'a' : 'r'));
+    }
+    peer_stop(&p);
+}
+
+static void blocks_that_an_answer_does_not_use_are_free_again(void) {
+    expect_four_answers(0, "40000 5000", RB_STATUS_OK, 5000);
+    expect_four_answers(0, "60000 64", RB_STATUS_OK, 64);
+    expect_four_answers(1, "40000 5000", RB_STATUS_OK, 5000);
+    expect_four_answers(2, "60000 0", RB_STATUS_FAILED,
+                        (unsigned)strlen("the handler returned without an answer"));
+}
+
+static void calling_the_kit_wrongly_aborts_and_says_how(void) {
+    static const struct {
+        uint16_t opcode;
+        const char *payload, *message;
+    } wrong[] = {
+        {0, "10 11", "the answer is longer than what was reserved"},
+        {0, "5000 5001", "the answer is longer than what was reserved"},
+        {3, "10 10", "it was answered twice"},
+        {4, "0 0", "nothing was reserved for the answer"},
+        {5, "10 10", "room was asked for after the answer"},
+    };
+    for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        struct peer p;
+        struct peer_options options = defaults;
+        options.stderr_kept = 1;
+        peer_start(&p, "rb-answers", &options, 1);
+        peer_submit_text(&p, wrong[i].opcode, wrong[i].payload);
+        CHECK_EQUAL(peer_wait(&p, 5000), -SIGABRT);
+        const char *text = peer_stderr(&p);
+        if (strstr(text, wrong[i].message) == NULL) printf("stderr: %s\n", text);
+        CHECK(strstr(text, wrong[i].message) != NULL);
+        CHECK(strstr(text, "job 1:") != NULL);
+        peer_close(&p);
+    }
+}
+
 static void a_job_that_waits_for_room_can_be_cancelled(void) {
     struct peer p;
     struct peer_options options = defaults;
@@ -681,6 +734,8 @@ int main(void) {
     RUN(the_template_of_the_readme_works);
     RUN(an_answer_larger_than_the_region_is_a_failed_job);
     RUN(a_full_region_holds_the_worker_until_blocks_are_given_back);
+    RUN(blocks_that_an_answer_does_not_use_are_free_again);
+    RUN(calling_the_kit_wrongly_aborts_and_says_how);
     RUN(a_job_that_waits_for_room_can_be_cancelled);
     RUN(a_full_completion_ring_holds_the_worker_and_loses_nothing);
     RUN(pages_of_large_answers_go_back_to_the_kernel_when_idle);
