@@ -1,4 +1,4 @@
-"""External terms at random: as a BEAM writes them, in every other form that one reads, and broken."""
+"""External terms at random: as a BEAM writes them, in all other forms that it reads, and broken."""
 
 import struct
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The promise of term_check.h: what the check accepts, a BEAM takes; and what a BEAM writes, it accepts."""
+"""The promise of term_check.h: a BEAM takes what it accepts, and it accepts what a BEAM writes."""
 
 from collections import Counter
 from collections.abc import Iterator
