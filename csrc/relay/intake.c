@@ -41,6 +41,13 @@ int rb_intake_open(struct rb_intake *in, const struct rb_intake_owner *owner, ui
     return in->buffer ? 0 : -ENOMEM;
 }
 
+static void forget_bytes(struct rb_intake *in, struct rb_assembly *a) {
+    in->heap_bytes -= a->capacity;
+    free(a->bytes);
+    a->bytes = NULL;
+    a->size = a->capacity = 0;
+}
+
 static void assembly_free(struct rb_intake *in, struct rb_assembly *a) {
     for (struct rb_assembly **p = &in->open; *p; p = &(*p)->next) {
         if (*p == a) {
@@ -49,8 +56,7 @@ static void assembly_free(struct rb_intake *in, struct rb_assembly *a) {
             break;
         }
     }
-    in->heap_bytes -= a->capacity;
-    free(a->bytes);
+    forget_bytes(in, a);
     free(a);
 }
 
@@ -128,7 +134,7 @@ static int feed(struct rb_intake *in, struct rb_assembly *a, const uint8_t *p, s
     switch (in->owner->begin_large(in->owner->user, head, &d)) {
     case RB_LARGE_DROP:
         a->state = DROPPED;
-        a->size = 0;
+        forget_bytes(in, a);
         return 0;
     case RB_LARGE_DIVERT: {
         a->state = DIVERTED;
@@ -203,7 +209,9 @@ static struct rb_assembly *assembly_find(struct rb_intake *in, uint64_t sequence
 static int64_t begin_frame(struct rb_intake *in, const uint8_t *p, uint64_t length, size_t have) {
     int whole = have >= length;
     const uint64_t skip = in->flags & WITH_HEADER ? 3 : 2;
-    if (have < skip) return whole ? fail(in, "frame_cut_short") : 0;
+    /* `have` may reach into the frames behind this one. */
+    if (length < skip) return fail(in, "frame_cut_short");
+    if (have < skip) return 0;
     int kind;
     if (in->flags & WITH_HEADER) {
         if (p[0] != RB_TAG_VERSION) return fail(in, "not_a_distribution_header");
