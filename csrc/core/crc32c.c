@@ -121,29 +121,29 @@ uint32_t rb_crc32c_table(uint32_t crc, const void *data, size_t size) {
 
 #if defined(RB_CRC_X86)
 #define RB_CRC_TARGET __attribute__((target("sse4.2")))
-#define STEP8(crc, v) ((uint32_t)__builtin_ia32_crc32di((crc), (v)))
-#define STEP1(crc, v) ((uint32_t)__builtin_ia32_crc32qi((crc), (v)))
+#define STEP8(crc, v) __builtin_ia32_crc32di((crc), (v))
+#define STEP1(crc, v) __builtin_ia32_crc32qi((uint32_t)(crc), (v))
 #else
 #define RB_CRC_TARGET
-static inline uint32_t STEP8(uint32_t crc, uint64_t v) {
+static inline uint64_t STEP8(uint64_t crc, uint64_t v) {
     __asm__(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1" : "+r"(crc) : "r"(v));
     return crc;
 }
-static inline uint32_t STEP1(uint32_t crc, uint8_t v) {
+static inline uint64_t STEP1(uint64_t crc, uint8_t v) {
     __asm__(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(crc) : "r"((uint32_t)v));
     return crc;
 }
 #endif
 
-static inline uint32_t past(uint32_t tables[4][256], uint32_t crc) {
+static inline uint64_t past(uint32_t tables[4][256], uint64_t crc) {
     return tables[0][crc & 0xff] ^ tables[1][crc >> 8 & 0xff] ^ tables[2][crc >> 16 & 0xff] ^
            tables[3][crc >> 24];
 }
 
 /* Three neighbouring runs of `run` bytes (a multiple of 8) from p on. */
-RB_CRC_TARGET static inline uint32_t three_runs(uint32_t crc, const uint8_t *p, size_t run,
+RB_CRC_TARGET static inline uint64_t three_runs(uint64_t crc, const uint8_t *p, size_t run,
                                                 uint32_t tables[4][256]) {
-    uint32_t second = 0, third = 0;
+    uint64_t second = 0, third = 0;
     for (const uint8_t *end = p + run; p < end; p += 8) {
         crc = STEP8(crc, load64(p));
         second = STEP8(second, load64(p + run));
@@ -153,20 +153,29 @@ RB_CRC_TARGET static inline uint32_t three_runs(uint32_t crc, const uint8_t *p, 
     return past(tables, crc) ^ third;
 }
 
-RB_CRC_TARGET uint32_t rb_crc32c_hardware(uint32_t crc, const void *data, size_t size) {
-    const uint8_t *p = data;
-    ensure();
-    crc = ~crc;
-    for (; size >= 3 * LONG_RUN; size -= 3 * LONG_RUN, p += 3 * LONG_RUN)
-        crc = three_runs(crc, p, LONG_RUN, past_long);
-    for (; size >= 3 * SHORT_RUN; size -= 3 * SHORT_RUN, p += 3 * SHORT_RUN)
-        crc = three_runs(crc, p, SHORT_RUN, past_short);
+/* The register is 64 bits wide here, its upper half zero, as the instruction leaves it: else each
+ * step of the chain would be followed by a move. */
+RB_CRC_TARGET static uint32_t by_instruction(uint32_t before, const uint8_t *p, size_t size) {
+    uint64_t crc = (uint32_t)~before;
+    if (__builtin_expect(size >= 3 * SHORT_RUN, 0)) {
+        for (; size >= 3 * LONG_RUN; size -= 3 * LONG_RUN, p += 3 * LONG_RUN)
+            crc = three_runs(crc, p, LONG_RUN, past_long);
+        for (; size >= 3 * SHORT_RUN; size -= 3 * SHORT_RUN, p += 3 * SHORT_RUN)
+            crc = three_runs(crc, p, SHORT_RUN, past_short);
+    }
     for (; size >= 8; size -= 8, p += 8) crc = STEP8(crc, load64(p));
     for (; size; size--) crc = STEP1(crc, *p++);
-    return ~crc;
+    return ~(uint32_t)crc;
 }
 
-#else /* no instruction known for this CPU: the name stays, so that callers need no #if */
+uint32_t rb_crc32c_hardware(uint32_t crc, const void *data, size_t size) {
+    ensure();
+    return by_instruction(crc, data, size);
+}
+
+#else /* no instruction known for this CPU: the names stay, so that callers need no #if */
+
+#define by_instruction(crc, p, size) rb_crc32c_table((crc), (p), (size))
 
 uint32_t rb_crc32c_hardware(uint32_t crc, const void *data, size_t size) {
     return rb_crc32c_table(crc, data, size);
@@ -180,6 +189,6 @@ int rb_crc32c_has_hardware(void) {
 }
 
 uint32_t rb_crc32c(uint32_t crc, const void *data, size_t size) {
-    return rb_crc32c_has_hardware() ? rb_crc32c_hardware(crc, data, size)
-                                    : rb_crc32c_table(crc, data, size);
+    ensure();
+    return hardware ? by_instruction(crc, data, size) : rb_crc32c_table(crc, data, size);
 }
