@@ -65,6 +65,20 @@ def test_a_frame_cut_at_every_byte_ends_in_silence_and_one_line(
             assert witness.echo(b"meanwhile").endswith(b"meanwhile")
 
 
+def test_payloads_cut_half_way_give_their_room_in_the_pool_back(
+    bridge: Bridge, connect: Connect, witness: Peer
+) -> None:
+    # 320 MiB in all, a pool of 256 MiB: if the halves stayed, the last would find no room.
+    for _ in range(80):
+        with bridge.connect() as peer:
+            whole = frame(passed(*peer.submit(bytes(4 << 20))))
+            peer.send(whole[: len(whole) // 2])
+            peer.half_close()
+            assert peer.is_closed()
+    payload = bytes(60 << 20)
+    assert witness.echo(payload).endswith(payload)
+
+
 def test_a_connection_that_ends_between_frames_leaves_one_line(
     bridge: Bridge, connect: Connect
 ) -> None:
