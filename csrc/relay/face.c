@@ -29,16 +29,14 @@ int rb_relay_add_role(struct rb_relay *r, uint32_t id, const struct rb_role_conf
     return 0;
 }
 
-static struct rb_worker **face_worker(struct rb_relay *r, uint64_t id) {
-    struct rb_worker **slot = &r->face_workers[id % WORKERS_MAX];
-    return *slot && (*slot)->id == id ? slot : NULL;
-}
+static struct rb_worker **face_worker(struct rb_relay *r, uint64_t id) { return rb_worker_slot(r->face_workers, id); }
 
 int rb_relay_create_link(struct rb_relay *r, uint32_t role_id, uint64_t id, uint32_t slots, uint64_t result_bytes,
                          uint32_t result_block_bytes, uint64_t features, int fds[5]) {
     if (role_id >= ROLES_MAX || !r->face_roles[role_id]) return -ENOENT;
-    struct rb_worker **slot = &r->face_workers[id % WORKERS_MAX];
-    if (*slot) return -EMFILE;
+    if (face_worker(r, id)) return -EEXIST;
+    struct rb_worker **slot = rb_worker_room(r->face_workers, id);
+    if (!slot) return -EMFILE;
     struct rb_worker *w = calloc(1, sizeof *w);
     if (!w) return -ENOMEM;
     struct rb_link_config config = {.slots = slots,

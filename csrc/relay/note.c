@@ -131,9 +131,15 @@ static struct down_note *down_note(enum down_kind kind, const void *a, size_t a_
     return n;
 }
 
+/* The relay empties its duct every round, so a full one is a matter of microseconds; one that stays full is a relay that is gone. */
 static int hand_down(struct rb_relay *r, struct down_note *n) {
+    enum { TRY_US = 50, TRIES = 20000 };
     if (!n) return -ENOMEM;
     int rc = rb_duct_put(&r->down, &n->head);
+    for (int i = 0; rc == -EAGAIN && i < TRIES; i++) {
+        usleep(TRY_US);
+        rc = rb_duct_put(&r->down, &n->head);
+    }
     if (rc < 0) {
         free(n);
         return rc;
@@ -273,7 +279,7 @@ static void carry_out(struct rb_relay *r, const struct down_note *n) {
     case DOWN_ROLE_STATE: set_role_state(r, n->connection, (uint32_t)n->flags); break;
     case DOWN_WORKER: {
         struct rb_worker *w = n->object;
-        r->workers[w->id % WORKERS_MAX] = w;
+        *rb_worker_room(r->workers, w->id) = w; /* there is room: face.c's table is as large and held it first */
         rb_worker_watch(w);
         break;
     }

@@ -195,10 +195,10 @@ static void *run(void *argument) {
         int worked = ready > 0;
         worked |= rb_down_take(r) > 0;
         for (int i = 0; i < ready; i++) dispatch(r, &events[i]);
+        rb_jobs_due(r); /* first: what has expired in the queue does not run */
         rb_roles_place(r);
         worked |= poll_workers(r) > 0;
         rb_roles_place(r); /* completions have made credit free */
-        rb_jobs_due(r);
         rb_conns_tick(r);
         rb_up_flush(r);
         tend(r);

@@ -171,11 +171,11 @@ struct rb_relay {
     uint64_t now;          /* CLOCK_MONOTONIC at the begin of the round */
     uint64_t sampled_ns;   /* when a timed job of this round was answered; 0: none */
 
-    struct rb_conn *conns[CONNECTIONS_MAX]; /* by id modulo; ids are given by the other thread, one at a time */
+    struct rb_conn *conns[CONNECTIONS_MAX]; /* at their id modulo the size, or where there was room */
     struct rb_conn *dirty_conns;
     struct rb_role *roles[ROLES_MAX];       /* put in by a note (face.c makes them) */
     uint32_t roles_count;
-    struct rb_worker *workers[WORKERS_MAX]; /* by id modulo */
+    struct rb_worker *workers[WORKERS_MAX]; /* the same */
     struct rb_worker *polled_workers;
     uint32_t dirty_roles;
 
@@ -284,7 +284,9 @@ void rb_role_tend(struct rb_role *role);       /* now and then: memory of large 
 void rb_role_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reason reason); /* answers all that is queued */
 struct rb_role *rb_role_named(struct rb_relay *r, struct rb_slice name);
 
-/* worker.c: links */
+/* worker.c: links. Tables of workers hold one at its id modulo the size, or where there was room: a long life must not block a number. */
+struct rb_worker **rb_worker_slot(struct rb_worker **table, uint64_t id); /* where it is, or NULL */
+struct rb_worker **rb_worker_room(struct rb_worker **table, uint64_t id); /* where it may go, or NULL: full */
 struct rb_worker *rb_worker_find(struct rb_relay *r, uint64_t id);
 void rb_worker_watch(struct rb_worker *w);     /* joins epoll */
 void rb_worker_greeted(struct rb_worker *w);   /* looks for the hello */

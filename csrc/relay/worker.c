@@ -20,9 +20,27 @@ enum {
     OUTPUT_CHUNK = 4096,
 };
 
+struct rb_worker **rb_worker_slot(struct rb_worker **table, uint64_t id) {
+    struct rb_worker **slot = &table[id % WORKERS_MAX];
+    if (*slot && (*slot)->id == id) return slot;
+    for (slot = table; slot < table + WORKERS_MAX; slot++) {
+        if (*slot && (*slot)->id == id) return slot;
+    }
+    return NULL;
+}
+
+struct rb_worker **rb_worker_room(struct rb_worker **table, uint64_t id) {
+    struct rb_worker **slot = &table[id % WORKERS_MAX];
+    if (!*slot) return slot;
+    for (slot = table; slot < table + WORKERS_MAX; slot++) {
+        if (!*slot) return slot;
+    }
+    return NULL;
+}
+
 struct rb_worker *rb_worker_find(struct rb_relay *r, uint64_t id) {
-    struct rb_worker *w = r->workers[id % WORKERS_MAX];
-    return w && w->id == id ? w : NULL;
+    struct rb_worker **slot = rb_worker_slot(r->workers, id);
+    return slot ? *slot : NULL;
 }
 
 static void set_state(struct rb_worker *w, uint32_t state) {
@@ -306,7 +324,8 @@ void rb_worker_obituary(struct rb_worker *w) {
 
     struct rb_obituary o = {.magic = RB_OBITUARY_MAGIC, .status = -1, .signal = SIGKILL, .flags = 0};
     if (w->obituary_size == sizeof o) memcpy(&o, w->obituary, sizeof o);
-    while (rb_worker_poll(w) > 0) {} /* what it published before its end counts */
+    /* What it published before its end counts. Bounded by its ring: where namespaces are forbidden a liar may outlive its init. */
+    for (uint32_t i = 0; i <= w->link.config.slots / COMPLETIONS_A_ROUND && rb_worker_poll(w) > 0; i++) {}
     rb_worker_output(w, 2);
     rb_worker_output(w, 1);
     fence(w);
@@ -339,7 +358,7 @@ void rb_worker_free(struct rb_worker *w) {
         }
         w->polled = 0;
     }
-    r->workers[w->id % WORKERS_MAX] = NULL;
+    *rb_worker_slot(r->workers, w->id) = NULL;
     int *fds[] = {&w->pidfd, &w->obituary_fd, &w->stdout_fd, &w->stderr_fd};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
         if (*fds[i] >= 0) close(*fds[i]);
