@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 from bridge.etf import _tags as tag
 from bridge.etf._rare import fun_bytes, inflate, text_float
-from bridge.etf._reference_encode import canonical_key
+from bridge.etf._reference_encode import canonical
 from bridge.etf.errors import DecodeError, EncodeError
 from bridge.etf.limits import DEFAULT_LIMITS, Limits
 from bridge.etf.terms import (
@@ -392,7 +392,7 @@ class _Reader:
         self, index: dict[bytes, tuple[Term, Term]], key: Term, value: Term, at: int
     ) -> None:
         try:
-            same = canonical_key(key, self.limits)
+            same = canonical(key, limits=self.limits)
         except EncodeError:  # it was just decoded, so it can only be too deep
             self.broken("key_depth", at, self.limits.key_depth_max)
         if same in index:

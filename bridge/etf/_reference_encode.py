@@ -47,14 +47,8 @@ def encode_bare(
 
 def canonical(term: object, /, *, limits: Limits | None = None) -> bytes:
     """Bytes that are the same for two terms exactly when the terms are =:= (docs/terms.md)."""
-    return _Writer(limits or DEFAULT_LIMITS, canonical=True).write(term)
-
-
-def canonical_key(key: object, limits: Limits) -> bytes:
-    """canonical() for a key that no dict can hold: its nesting is bounded more tightly."""
-    writer = _Writer(replace(limits, depth_max=limits.key_depth_max), canonical=True)
-    writer.depth_rule = "key_depth"
-    return writer.write(key)
+    bounds = limits or DEFAULT_LIMITS
+    return _Writer(replace(bounds, depth_max=bounds.key_depth_max), canonical=True).write(term)
 
 
 def _refuse(rule: str, value: object) -> NoReturn:
@@ -66,7 +60,6 @@ class _Writer:
         self.limits = limits
         self.record_ok = record_ok or canonical
         self.canonical = canonical
-        self.depth_rule = "depth"
         self.terms = 1
         self.out = bytearray()
 
@@ -87,7 +80,7 @@ class _Writer:
 
     def push(self, stack: list[Iterator[object]], inner: Iterator[object]) -> None:
         if len(stack) >= self.limits.depth_max:
-            _refuse(self.depth_rule, self.limits.depth_max)
+            _refuse("key_depth" if self.canonical else "depth", self.limits.depth_max)
         stack.append(inner)
 
     def begin(self, term: Any) -> Iterator[object] | None:
@@ -290,7 +283,7 @@ class _Writer:
         if dict.__len__(term) > 1 and _may_coincide(dict.keys(term)):
             seen = set()
             for key in dict.keys(term):
-                same = canonical_key(key, self.limits)
+                same = canonical(key, limits=self.limits)
                 if same in seen:
                     _refuse_double(same)
                 seen.add(same)

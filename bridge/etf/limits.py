@@ -16,7 +16,7 @@ class Limits:
     terms_max: int = 10_000_000
     """Terms in all: one, and the elements of every container (a map entry counts two)."""
     key_depth_max: int = 100
-    """Containers inside containers in a map key that a dict cannot hold."""
+    """Containers inside containers in a key that no dict can hold, and in canonical()."""
     integer_bytes_max: int = 524_280
     """Bytes of an integer's magnitude."""
     inflated_bytes_max: int = 64 * 2**20

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, TypeVar, final, overload
 
 from bridge.etf._codec import Atom, canonical
 from bridge.etf.errors import EncodeError, brief
+from bridge.etf.limits import Limits
 
 __all__ = [
     "Atom",
@@ -226,6 +227,14 @@ class Record:
         return f"#{self.module}:{self.name}{{{shown}{', ...' if len(self.fields) > 8 else ''}}}"
 
 
+# What is in a Map already was bounded when it came in; only a term that holds itself must end.
+_OWN = Limits(terms_max=2**32 - 1, key_depth_max=10_000, integer_bytes_max=2**32 - 1)
+
+
+def _same(term: object) -> bytes:
+    return canonical(term, limits=_OWN)
+
+
 @final
 class Map:
     """A map with Erlang's keys: 1, 1.0 and True are three keys, lists may be keys. Immutable.
@@ -240,7 +249,7 @@ class Map:
     def __init__(self, entries: "Mapping[Any, Any] | Iterable[tuple[Any, Any]] | Map" = ()) -> None:
         """Of entries with the same key the last stays. EncodeError for a key that is no term."""
         pairs = entries.items() if isinstance(entries, Mapping | Map) else entries
-        object.__setattr__(self, "_index", {canonical(key): (key, value) for key, value in pairs})
+        object.__setattr__(self, "_index", {_same(key): (key, value) for key, value in pairs})
 
     @classmethod
     def from_index(cls, index: "dict[bytes, tuple[Term, Term]]") -> "Map":
@@ -257,7 +266,7 @@ class Map:
 
     def __getitem__(self, key: "Term") -> "Term":
         try:
-            return self._index[canonical(key)][1]
+            return self._index[_same(key)][1]
         except KeyError:
             raise KeyError(key) from None
 
@@ -266,12 +275,12 @@ class Map:
     @overload
     def get(self, key: "Term", default: _Default) -> "Term | _Default": ...
     def get(self, key: "Term", default: object = None) -> object:
-        entry = self._index.get(canonical(key))
+        entry = self._index.get(_same(key))
         return default if entry is None else entry[1]
 
     def __contains__(self, key: object) -> bool:
         try:
-            return canonical(key) in self._index
+            return _same(key) in self._index
         except EncodeError:  # no term at all
             return False
 
@@ -298,7 +307,7 @@ class Map:
         if self._index.keys() != other._index.keys():
             return False
         return all(
-            value is (its := other._index[key][1]) or canonical(value) == canonical(its)
+            value is (its := other._index[key][1]) or _same(value) == _same(its)
             for key, (_, value) in self._index.items()
         )
 

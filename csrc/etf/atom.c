@@ -1,10 +1,11 @@
 /* atom.c: the Atom type, and the bounded table of atoms seen lately.
  *
- * An atom carries its wire form and its hash, so that encoding copies bytes and dict lookups call no Python. The table
- * is direct-mapped: a new atom takes over the slot of an old one, so whatever peers invent it holds at most
- * RB_ATOM_TABLE_SLOTS atoms of at most 255 bytes. Being in the table is no part of an atom's meaning: two Atom objects of one
- * text may exist and are equal. Atom has no cycle collector support on purpose: it holds one str, and dicts and
- * tuples of atoms stay out of the collector's way. */
+ * An atom carries its wire form and its hash, so that encoding copies bytes and dict lookups call
+ * no Python. The table is direct-mapped: a new atom takes over the slot of an old one, so whatever
+ * peers invent it holds at most RB_ATOM_TABLE_SLOTS atoms of at most 255 bytes. Being in the table
+ * is no part of an atom's meaning: two Atom objects of one text may exist and are equal. Atom has
+ * no cycle collector support on purpose: it holds one str, and dicts and tuples of atoms stay out
+ * of the collector's way. */
 #include "etf.h"
 
 struct rb_atom *rb_atom_table[RB_ATOM_TABLE_SLOTS];

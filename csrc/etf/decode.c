@@ -1,8 +1,9 @@
 /* decode.c: the walk over received bytes, without recursion.
  *
- * A container whose elements are still to come is a frame on a stack of our own. Each turn of the loop reads one term; a
- * term that is complete is put into the innermost frame, which may complete that one, and so on outwards. A count is
- * believed only as far as bytes remain for it and terms_max allows, before anything is allocated for it. */
+ * A container whose elements are still to come is a frame on a stack of our own. Each turn of the
+ * loop reads one term; a term that is complete is put into the innermost frame, which may complete
+ * that one, and so on outwards. A count is believed only as far as bytes remain for it and
+ * terms_max allows, before anything is allocated for it. */
 #include "etf.h"
 
 enum kind {
@@ -55,7 +56,8 @@ static struct frame *push_slow(struct walk *w, const unsigned char *at) {
     return &w->frames[w->depth++];
 }
 
-/* A frame for `object`, which it takes over, NULL included. NULL with an exception, and then nothing is kept. */
+/* A frame for `object`, which it takes over, NULL included. NULL with an exception, and then
+ * nothing is kept. */
 static inline struct frame *push(struct walk *w, enum kind kind, PyObject *object, uint32_t left,
                                  const unsigned char *at) {
     if (object == NULL) return NULL;
@@ -110,7 +112,8 @@ static PyObject *read_string(struct rb_reader *r, PyObject *list, const unsigned
     return list;
 }
 
-/* All elements of a list have been read. 1: *out is the list; 0: a frame waits for more; -1: an exception. */
+/* All elements of a list have been read. 1: *out is the list; 0: a frame waits for more; -1: an
+ * exception. */
 static int end_of_list(struct walk *w, struct frame *f, PyObject **out) {
     struct rb_reader *r = w->r;
     for (;;) {
@@ -156,7 +159,7 @@ static PyObject *improper_list(struct frame *f, PyObject *tail) {
     return o;
 }
 
-/* The fun, whose bytes end at r->p, gets them. `free` holds its free variables. Takes `fun` over. */
+/* The fun, whose bytes end at r->p, gets them. Takes `fun` over. */
 static PyObject *finish_fun(struct rb_reader *r, PyObject *fun, PyObject *free_variables,
                             const unsigned char *at, bool cache_refs) {
     PyObject *raw;
@@ -220,7 +223,7 @@ static int begin_record(struct walk *w, const unsigned char *at, PyObject **out)
 
 static inline PyObject *dict_for(uint32_t count) {
 #if PY_VERSION_HEX < 0x030D0000
-    enum { PRESIZED_MAX = 1 << 16 }; /* a claim costs at most 6 MiB before its entries are seen */
+    enum { PRESIZED_MAX = 1 << 16 }; /* a claim costs at most 3 MiB before its entries are seen */
     return _PyDict_NewPresized(count < PRESIZED_MAX ? (Py_ssize_t)count : PRESIZED_MAX);
 #else
     (void)count;
@@ -254,11 +257,13 @@ next_term:
         p += 4;
         break;
     case SMALL_ATOM_UTF8_EXT: {
-        if (rb_unlikely(p >= end || end - p - 1 < p[0])) goto truncated;
-        struct rb_atom *atom = rb_atom_cached(p + 1, p[0]);
+        if (rb_unlikely(p >= end)) goto truncated;
+        const size_t size = *p;
+        if (rb_unlikely((size_t)(end - p) <= size)) goto truncated;
+        struct rb_atom *atom = rb_atom_cached(p + 1, size);
         if (rb_unlikely(atom == NULL)) goto leaf;
         v = Py_NewRef(atom->value);
-        p += 1 + p[0];
+        p += 1 + size;
         goto put;
     }
     case BINARY_EXT: {

@@ -1,8 +1,9 @@
 /* encode.c: the walk over a term, without recursion.
  *
- * A container that is being written is a frame on a stack of our own, which holds a reference to it. Python code can run
- * in between (a finalizer, when the collector is woken by a check of map keys), so lists and dicts are looked at anew
- * for each element, and a size that is no longer the one already written is an error, not a guess. */
+ * A container that is being written is a frame on a stack of our own, which holds a reference to
+ * it. Python code can run in between (a finalizer, when the collector is woken by a check of map
+ * keys), so lists and dicts are looked at anew for each element, and a size that is no longer the
+ * one already written is an error, not a guess. */
 #include "etf.h"
 
 enum kind { TUPLE, LIST, IMPROPER, DICT, INDEX };
@@ -35,7 +36,8 @@ struct walk {
 static struct frame *push(struct walk *w, enum kind kind, PyObject *object, Py_ssize_t count) {
     const uint32_t depth_max = w->out->limits.depth_max;
     if (rb_unlikely(w->depth >= depth_max)) {
-        rb_encode_error(w->out->depth_rule, PyLong_FromUnsignedLong(depth_max));
+        rb_encode_error(w->out->canonical ? "key_depth" : "depth",
+                        PyLong_FromUnsignedLong(depth_max));
         return NULL;
     }
     if (rb_unlikely(w->depth == w->capacity)) {
@@ -78,7 +80,8 @@ static inline void put_head(struct rb_writer *out, unsigned char tag, Py_ssize_t
     out->p += 5;
 }
 
-/* Each of the following writes a container's head: 1 when that was all of it, 0 when a frame waits, -1 on error. */
+/* Each of the following writes a container's head: 1 when that was all of it, 0 when a frame
+ * waits, -1 on error. */
 
 static int begin_tuple(struct walk *w, PyObject *tuple) {
     Py_ssize_t count = PyTuple_GET_SIZE(tuple);
@@ -94,7 +97,8 @@ static int begin_tuple(struct walk *w, PyObject *tuple) {
     return push(w, TUPLE, tuple, count) == NULL ? -1 : 0;
 }
 
-/* A list of bytes goes out as STRING_EXT; the first other element undoes the try. 1: done; 0: no such list; -1. */
+/* A list of bytes goes out as STRING_EXT; the first other element undoes the try. 1: done; 0: no
+ * such list; -1. */
 static int try_string(struct rb_writer *out, PyObject *list, Py_ssize_t count) {
     if (rb_room(out, (size_t)count + 3) < 0) return -1;
     unsigned char *p = out->p + 3;
@@ -236,9 +240,9 @@ static int end_of_map(struct walk *w, struct frame *f) {
 
 /* ---- the walk */
 
-/* The frequent small leaves, written without a look at the writer: its fields would have to be loaded and stored for
- * each byte, since bytes may alias anything. The end of what was written, or NULL for everything else.
- * FAST_ROOM bytes are there. */
+/* The frequent small leaves, written without a look at the writer: its fields would have to be
+ * loaded and stored for each byte, since bytes may alias anything. The end of what was written, or
+ * NULL for everything else. FAST_ROOM bytes are there. */
 enum { FAST_ROOM = 64, FAST_BYTES_MAX = 48 };
 
 static inline unsigned char *put_constant(unsigned char *p, const unsigned char *wire, int size) {
@@ -292,8 +296,9 @@ static inline int write_leaf(struct rb_writer *out, PyObject *term) {
     return rb_write_leaf(out, term);
 }
 
-/* Each of the following writes elements of the innermost container up to the next one that is itself a container,
- * *inner (borrowed). 0: there is one; 1: the container is complete; -1: an exception. No Python code runs meanwhile. */
+/* Each of the following writes elements of the innermost container up to the next one that is
+ * itself a container, *inner (borrowed). 0: there is one; 1: the container is complete; -1: an
+ * exception. No Python code runs meanwhile. */
 
 static int write_items(struct rb_writer *out, struct frame *f, PyObject *const *items,
                        PyObject **inner) {
@@ -447,14 +452,12 @@ static PyObject *run(struct rb_writer out, PyObject *term, bool versioned) {
 
 PyObject *rb_encode(PyObject *term, const struct rb_limits *limits, bool versioned,
                     bool record_ok) {
-    struct rb_writer out = {.limits = *limits, .record_ok = record_ok, .depth_rule = "depth"};
+    struct rb_writer out = {.limits = *limits, .record_ok = record_ok};
     return run(out, term, versioned);
 }
 
-PyObject *rb_canonical(PyObject *term, const struct rb_limits *limits, uint32_t depth_max,
-                       const char *depth_rule) {
-    struct rb_writer out = {
-        .limits = *limits, .record_ok = true, .canonical = true, .depth_rule = depth_rule};
-    out.limits.depth_max = depth_max;
+PyObject *rb_canonical(PyObject *term, const struct rb_limits *limits) {
+    struct rb_writer out = {.limits = *limits, .record_ok = true, .canonical = true};
+    out.limits.depth_max = limits->key_depth_max;
     return run(out, term, false);
 }

@@ -1,12 +1,15 @@
-/* etf.h: what the codec's files share: the term types, limits, errors, bytes in big-endian order.
+/* etf.h: what the codec's files share: the term types, limits, errors, big-endian bytes.
  *
- * module.c   the Python functions and their arguments          atom.c     the Atom type and its bounded table
- * decode.c   the walk over received bytes                      leaves.c   terms that hold no other terms, decoded
- * encode.c   the walk over a term                              write.c    terms that hold no other terms, encoded
- * map.c      dict or Map: which one, and refusing doubles      terms.c    the Python types: slots, limits, errors
+ * module.c   the Python functions and their arguments
+ * decode.c   the walk over received bytes; leaves.c: the terms that hold no other terms
+ * encode.c   the walk over a term; write.c: the terms that hold no other terms
+ * map.c      dict or Map, refusing keys that are there twice, canonical order
+ * atom.c     the Atom type and its bounded table
+ * terms.c    the other types: their slots; limits, errors
  *
- * All functions need the GIL. Those that return PyObject * give a new reference, or NULL with an exception set;
- * those that return int give 0, or -1 with an exception set, unless they say otherwise. */
+ * All functions need the GIL. Those that return PyObject * give a new reference, or NULL with an
+ * exception set; those that return int give 0, or -1 with an exception set, unless they say
+ * otherwise. */
 #ifndef RINGBRIDGE_ETF_H
 #define RINGBRIDGE_ETF_H
 
@@ -43,7 +46,8 @@ extern PyTypeObject rb_atom_type;
 
 #define rb_is_atom(o) (Py_TYPE(o) == &rb_atom_type)
 
-/* The atom of `size` bytes of UTF-8. NULL with UnicodeDecodeError, or with ValueError when above 255 characters. */
+/* The atom of `size` bytes of UTF-8. NULL with UnicodeDecodeError, or with ValueError when above
+ * 255 characters. */
 struct rb_atom *rb_atom_from_utf8(const unsigned char *text, Py_ssize_t size);
 struct rb_atom *rb_atom_from_str(PyObject *name);
 
@@ -69,7 +73,8 @@ static inline uint64_t rb_short_word(const unsigned char *p, size_t size) {
     return size == 0 ? 0 : (uint64_t)p[0] << 16 | (uint64_t)p[size >> 1] << 8 | p[size - 1];
 }
 
-/* The slot of a text of 0 to 255 bytes. A multiply per eight bytes, as in wyhash: only the spread depends on it. */
+/* The slot of a text of 0 to 255 bytes. A multiply per eight bytes, as in wyhash: only the spread
+ * depends on it. */
 static inline struct rb_atom **rb_atom_slot(const unsigned char *text, size_t size) {
     const uint64_t odd = UINT64_C(0x9e3779b97f4a7c15);
     uint64_t h = size * odd;
@@ -87,14 +92,16 @@ static inline bool rb_same_text(const unsigned char *a, const unsigned char *b, 
     return rb_short_word(a, size) == rb_short_word(b, size);
 }
 
-/* The same atom from those seen lately, a borrowed reference; NULL (no exception) when it is not there. size <= 255. */
+/* The same atom from those seen lately, a borrowed reference; NULL (no exception) when it is not
+ * there. size <= 255. */
 static inline struct rb_atom *rb_atom_cached(const unsigned char *text, size_t size) {
     struct rb_atom *atom = *rb_atom_slot(text, size);
     if (atom == NULL || (size_t)atom->wire_size != size + 2) return NULL;
     return rb_same_text(atom->wire + 2, text, size) ? atom : NULL;
 }
 
-/* ---- terms.c: the Python types of bridge/etf/terms.py, built and read through the offsets of their slots */
+/* ---- terms.c: the Python types of bridge/etf/terms.py, built and read through the offsets of
+ * their slots */
 
 enum { SLOTS_MAX = 8 };
 
@@ -139,8 +146,8 @@ struct rb_limits {
 
 int rb_limits_read(PyObject *limits, struct rb_limits *out);
 
-/* ---- the two errors. They set the exception, steal `value` (NULL: out of memory is set already, or None is meant
- * by Py_None), and return NULL or -1. */
+/* ---- the two errors. They set the exception, steal `value` (NULL: out of memory is set already,
+ * or None is meant by Py_None), and return NULL or -1. */
 PyObject *rb_decode_error(const char *rule, Py_ssize_t offset, PyObject *value);
 int rb_encode_error(const char *rule, PyObject *value);
 /* The same with the name of the term's type as the value. */
@@ -220,8 +227,8 @@ static inline bool rb_has(const struct rb_reader *r, size_t size) {
 
 /* ---- map.c: a map while it is decoded */
 
-/* Put key and value (both references taken over) into *map, which is a dict, or once a key asks for it the index of
- * a Map (*indexed). `at`: the map's tag. */
+/* Put key and value (both references taken over) into *map, which is a dict, or once a key asks
+ * for it the index of a Map (*indexed). `at`: the map's tag. */
 int rb_map_put(struct rb_reader *r, PyObject **map, bool *indexed, PyObject *key, PyObject *value,
                const unsigned char *at);
 /* The Map of an index; takes it over. */
@@ -234,8 +241,8 @@ struct rb_mark {
     size_t key, value;
 };
 
-/* Put the last `count` entries written, a whole map's, into the order of their keys' bytes. -1 with EncodeError if two
- * keys are one term. */
+/* Put the last `count` entries written, a whole map's, into the order of their keys' bytes. -1
+ * with EncodeError if two keys are one term. */
 int rb_map_sort(struct rb_writer *out, const struct rb_mark *marks, size_t count);
 
 /* ---- encode.c */
@@ -246,17 +253,16 @@ struct rb_writer {
     struct rb_limits limits;
     uint64_t terms;
     bool record_ok;
-    bool
-        canonical; /* map entries in the order of their keys' bytes, ports in one form, records allowed */
-    const char *depth_rule; /* "depth", or "key_depth" for the keys of a Map */
+    bool canonical; /* map entries in the order of their keys' bytes, ports in one form */
 };
 
 enum { RB_WRITER_STACK_BYTES = 2048 };
 
 /* The bytes of `term`, with VERSION_MAGIC first if `versioned`. */
 PyObject *rb_encode(PyObject *term, const struct rb_limits *limits, bool versioned, bool record_ok);
-PyObject *rb_canonical(PyObject *term, const struct rb_limits *limits, uint32_t depth_max,
-                       const char *depth_rule);
+/* Bytes that are the same for the same term. Nested key_depth_max deep at most: maps are put in
+ * order at each level. */
+PyObject *rb_canonical(PyObject *term, const struct rb_limits *limits);
 
 /* ---- write.c */
 
@@ -266,7 +272,8 @@ static inline int rb_room(struct rb_writer *w, size_t size) {
     return rb_likely((size_t)(w->end - w->p) >= size) ? 0 : rb_writer_grow(w, size);
 }
 
-/* INTEGER_EXT or SMALL_INTEGER_EXT at p, at most 5 bytes; their end, or NULL when the value needs more. */
+/* INTEGER_EXT or SMALL_INTEGER_EXT at p, at most 5 bytes; their end, or NULL when the value needs
+ * more. */
 static inline unsigned char *rb_put_integer(unsigned char *p, long long value) {
     if (value >= 0 && value <= 255) {
         p[0] = SMALL_INTEGER_EXT;

@@ -1,7 +1,8 @@
 /* leaves.c: decoding of the terms that hold no other terms, and of the heads of funs and records.
  *
- * Order of checks, the same in the Python reference because errors are compared too: fixed fields present, then what
- * they say, then the names, then the rest present, then what it says. Names report their own place. */
+ * Order of checks, the same in the Python reference because errors are compared too: fixed fields
+ * present, then what they say, then the names, then the rest present, then what it says. Names
+ * report their own place. */
 #include "etf.h"
 
 PyObject *rb_broken(struct rb_reader *r, const char *rule, const unsigned char *at,
@@ -180,8 +181,8 @@ static PyObject *build(const struct rb_type *t, PyObject *const *values, int cou
     return o;
 }
 
-/* Read the node's name, then see that `size` bytes follow, the last of which is the creation: one byte and at most 3
- * in the old tags, four bytes in the new ones. NULL with an exception. */
+/* Read the node's name, then see that `size` bytes follow, the last of which is the creation: one
+ * byte and at most 3 in the old tags, four bytes in the new ones. NULL with an exception. */
 static struct rb_atom *read_node(struct rb_reader *r, const unsigned char *at, size_t size,
                                  size_t creation_at, bool short_creation) {
     struct rb_atom *node = rb_read_name(r);
@@ -284,7 +285,7 @@ static PyObject *read_bits(struct rb_reader *r, const unsigned char *at) {
     memcpy(bytes, r->p, size);
     r->p += size;
     if (bits == 8) return data;
-    /* The bits below are noise of the sender's memory; 27 and 29 clear them, 25 sends them cleared. */
+    /* The bits below say nothing; a BitString has zeros there, so that equal ones compare equal. */
     bytes[size - 1] = (char)(bytes[size - 1] & 0xff << (8 - bits));
     PyObject *fields[] = {[BITS_DATA] = data, [BITS_BITS] = PyLong_FromLong((long)bits)};
     return build(&rb_terms.bits, fields, 2);
@@ -293,7 +294,8 @@ static PyObject *read_bits(struct rb_reader *r, const unsigned char *at) {
 /* ---- heads of funs and records */
 
 PyObject *rb_read_fun_head(struct rb_reader *r, const unsigned char *at, uint32_t *free_count) {
-    /* size u32 (not trusted) | arity u8 | uniq 16 | index u32 | free_count u32 | module | old_index | old_uniq | pid */
+    /* size u32 (not trusted) | arity u8 | uniq 16 | index u32 | free_count u32
+     * | module | old_index | old_uniq | pid */
     if (!rb_has(r, 29)) return rb_truncated(r, at);
     const unsigned char *p = r->p;
     *free_count = rb_get32(p + 25);

@@ -1,11 +1,14 @@
-/* map.c: whether a map becomes a dict or a Map, and that no key is there twice (docs/terms.md, "Map keys").
+/* map.c: whether a map becomes a dict or a Map, and that no key is there twice (docs/terms.md,
+ * "Map keys").
  *
- * A dict is tried first. Its size shows after each insertion whether Python took the key for one that is already there;
- * only then, or when a key must not be hashed, the entries move to the index of a Map: canonical bytes of the key to
- * (key, value), where equal means equal in Erlang, so a key that is still there twice is the peer's error. */
+ * A dict is tried first. Its size shows after each insertion whether Python took the key for one
+ * that is already there; only then, or when a key must not be hashed, the entries move to the
+ * index of a Map: canonical bytes of the key to (key, value), where equal means equal in Erlang,
+ * so a key that is still there twice is the peer's error. */
 #include "etf.h"
 
-/* Kinds of key that a dict finds again as Erlang would, but for keys that compare equal across kinds. */
+/* Kinds of key that a dict finds again as Erlang would, but for keys that compare equal across
+ * kinds. */
 static bool is_plain(PyObject *key, int depth) {
     const PyTypeObject *t = Py_TYPE(key);
     if (t == &rb_atom_type || t == &PyBytes_Type || t == &PyLong_Type || t == &PyBool_Type ||
@@ -26,7 +29,7 @@ static int index_put(struct rb_reader *r, PyObject *index, PyObject *key, PyObje
                      const unsigned char *at) {
     int result = -1;
     PyObject *entry = NULL;
-    PyObject *bytes = rb_canonical(key, &r->limits, r->limits.key_depth_max, "key_depth");
+    PyObject *bytes = rb_canonical(key, &r->limits);
     if (bytes == NULL) {
         /* What was just decoded can only be too deep: its size is within the limits already. */
         if (PyErr_ExceptionMatches(rb_terms.encode_error)) {
@@ -105,7 +108,7 @@ int rb_map_check_distinct(PyObject *dict, const struct rb_limits *limits) {
     int result = 0;
     while (result == 0 && PyDict_Next(dict, &position, &key, &value)) {
         Py_INCREF(key); /* the set may wake the collector, and a finalizer change the dict */
-        PyObject *bytes = rb_canonical(key, limits, limits->key_depth_max, "key_depth");
+        PyObject *bytes = rb_canonical(key, limits);
         Py_DECREF(key);
         if (bytes == NULL) {
             result = -1;

@@ -77,7 +77,7 @@ static PyObject *codec_canonical(PyObject *self, PyObject *const *args, Py_ssize
         take_keywords("canonical", args, count, keywords, names, values) < 0 ||
         rb_limits_read(values[0], &limits) < 0)
         return NULL;
-    return rb_canonical(args[0], &limits, limits.depth_max, "depth");
+    return rb_canonical(args[0], &limits);
 }
 
 /* ---- decoding */

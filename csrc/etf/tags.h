@@ -1,4 +1,4 @@
-/* tags.h: the tags of the external term format, spelt as in the OTP documentation (docs/terms.md). */
+/* tags.h: the tags of the external term format, spelt as in the OTP documentation. */
 #ifndef RINGBRIDGE_ETF_TAGS_H
 #define RINGBRIDGE_ETF_TAGS_H
 

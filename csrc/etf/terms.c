@@ -1,8 +1,10 @@
-/* terms.c: the Python types that the codec builds and reads (bridge/etf/terms.py), limits, and the two errors.
+/* terms.c: the Python types that the codec builds and reads (bridge/etf/terms.py), limits, and the
+ * two errors.
  *
- * The types are dataclasses with slots. A slot is a pointer at a fixed offset of the object; the class's member
- * descriptors give the offsets, so objects are built and read without a call into Python. Their __post_init__ checks
- * are not run for decoded objects: the decoder has checked the same rules on the bytes. */
+ * The types are dataclasses with slots. A slot is a pointer at a fixed offset of the object; the
+ * class's member descriptors give the offsets, so objects are built and read without a call into
+ * Python. Their __post_init__ checks are not run for decoded objects: the decoder has checked the
+ * same rules on the bytes. */
 #include "etf.h"
 
 #include <structmember.h>

@@ -1,8 +1,8 @@
 /* write.c: the output buffer, and encoding of the terms that hold no other terms.
  *
- * No function here runs Python code before its last look at a term: elements are borrowed from containers that a
- * finalizer or another thread could change as soon as Python runs. (Raising an error does run some; nothing is looked
- * at after that.) */
+ * No function here runs Python code before its last look at a term: elements are borrowed from
+ * containers that a finalizer or another thread could change as soon as Python runs. (Raising an
+ * error does run some; nothing is looked at after that.) */
 #include "etf.h"
 
 /* CPython 3.13 added a parameter. */
@@ -157,7 +157,8 @@ static int write_memoryview(struct rb_writer *w, PyObject *term) {
     return result;
 }
 
-/* ---- bridge.etf.terms; their constructors have checked the fields, but a slot can be empty or forged */
+/* ---- bridge.etf.terms; their constructors have checked the fields, but a slot can be empty or
+ * forged */
 
 static PyObject *slot(const struct rb_type *t, PyObject *o, int index) {
     return *rb_slot(t, o, index); /* borrowed; NULL if empty */

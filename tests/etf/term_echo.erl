@@ -1,6 +1,6 @@
 %% term_echo: what a BEAM makes of our bytes, over stdin and stdout in frames of {packet, 4}.
 %%
-%% <<$e, Bytes>>        binary_to_term and term_to_binary: <<$o, Bytes>>, or <<$x>> when it refuses them
+%% <<$e, Bytes>>        binary_to_term, term_to_binary: <<$o, Bytes>>; <<$x>> when it refuses
 %% <<$=, A/size, B>>    <<$o, 1>> if the two terms are =:=, else <<$o, 0>>
 %% <<$r, Seed:32>>      a term at random, the same for the same seed: <<$o, Bytes>>
 -module(term_echo).

@@ -324,3 +324,27 @@ def test_both_codecs_refuse_wrong_arguments() -> None:
     ):
         with pytest.raises(TypeError):
             bridge.etf.decode_bare(*arguments, **options)  # type: ignore[arg-type]
+
+
+@both_codecs
+def test_canonical_bytes_are_bounded_in_depth(codec: Any) -> None:
+    term: Any = ()
+    for _ in range(100):
+        term = {1: term, 0: ()}
+    assert codec.canonical(term)
+    assert outcome(codec.canonical, (term,)) == outcome(_reference.canonical, (term,))
+    assert outcome(codec.canonical, (term,))[1:] == (("str", "key_depth"), ("int", 100))  # type: ignore[index]
+    assert codec.canonical((term,), limits=Limits(key_depth_max=101))
+
+
+def test_a_map_finds_keys_that_were_let_in_by_wider_limits() -> None:
+    wide = Limits(key_depth_max=300, integer_bytes_max=2**20)
+    key: Any = [2 ** (8 * 600_000)]
+    for _ in range(250):
+        key = [key]
+    data = b"\x83t\0\0\0\1" + bridge.etf.encode_bare(key, limits=wide) + b"j"
+    found = bridge.etf.decode(data, limits=wide)
+    assert isinstance(found, Map)
+    assert key in found
+    assert found[key] == []
+    assert found == Map([(key, [])])
