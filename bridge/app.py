@@ -251,6 +251,7 @@ class Bridge:
             "roles": [self._role_status(plan) for plan in self.supervisor.plans],
             "workers": self.registry.describe_all(),
             "relay": self._dispatch_figures(),
+            "hops": asdict(self._relay.hops()),
         }
 
     def _role_status(self, plan: RolePlan) -> Mapping[str, Any]:

@@ -37,10 +37,14 @@ defmodule Ringbridge.SemanticsTest do
       end
     end
 
-    test "cannot suspend the dispatcher, says so in words, and calls go on", %{node: node} do
-      assert {:error, {:not_supported, why}} = :sys.suspend({Ringbridge.JobDispatcher, node})
-      assert why =~ "suspended"
-      assert {:ok, "on"} = submit(node, :echo, "on")
+    test "suspends the dispatcher: jobs wait, none is lost", %{node: node} do
+      dispatcher = {Ringbridge.JobDispatcher, node}
+      :ok = :sys.suspend(dispatcher)
+      waiting = Task.async(fn -> submit(node, :echo, "patient") end)
+      assert Task.yield(waiting, 100) == nil
+      assert {:status, _, _, [_, :suspended | _]} = :sys.get_status(dispatcher)
+      :ok = :sys.resume(dispatcher)
+      assert {:ok, "patient"} = Task.await(waiting)
     end
   end
 

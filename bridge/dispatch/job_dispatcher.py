@@ -1,7 +1,8 @@
 """JobDispatcher, Python's half: the process whose calls the relay answers.
 
 Every `$gen_call`, cast, monitor and demonitor for it is the relay's and never comes here. What
-comes is the rest of a process' life: `sys` messages, links and exits. When somebody ends the
+comes is the rest of a process' life: `sys` messages, links and exits. Suspended, it takes jobs in
+and lets none begin, until it is resumed; their deadlines run, and what runs goes on. When somebody ends the
 process, its watchers hear the reason and it starts again under the same names; the jobs, which are
 the relay's, run on.
 """
@@ -17,14 +18,10 @@ from bridge.etf import Atom, encode_bare
 from bridge.node.direct import DirectProcess
 from bridge.node.gen import SystemRequest, classify
 from bridge.node.router import Router
-from bridge.ops.answers import ERROR, Term
+from bridge.ops.answers import Term
 
 NAMES = ("Elixir.Ringbridge.JobDispatcher", "job_dispatcher")
 MODULE = "Ringbridge.JobDispatcher"
-NOT_HELD = (
-    b"the JobDispatcher cannot be suspended in this version: the relay answers its calls and has "
-    b"no way to hold admission yet; drain workers through the WorkerRegistry instead"
-)
 
 
 class ServiceOwner(Protocol):
@@ -32,6 +29,7 @@ class ServiceOwner(Protocol):
 
     def install_service(self, *, pid: tuple[int, int], names: Sequence[str]) -> None: ...
     def service_down(self, reason: bytes) -> None: ...
+    def hold(self, on: bool) -> None: ...
 
 
 class JobDispatcher:
@@ -46,7 +44,10 @@ class JobDispatcher:
 
     def start(self) -> None:
         """Appear under the names. Raises ValueError when one is taken."""
-        process = _Process(self._router, figures=self._figures, ended=self._ended)
+        self._relay.hold(False)  # an incarnation before this one may have ended suspended
+        process = _Process(
+            self._router, figures=self._figures, hold=self._relay.hold, ended=self._ended
+        )
         pid = process.start(tuple(map(Atom, NAMES)), relay_owned=True)
         self._relay.install_service(pid=(pid.id, pid.serial), names=NAMES)
 
@@ -67,10 +68,16 @@ class _Process(DirectProcess):
     """One incarnation."""
 
     def __init__(
-        self, router: Router, *, figures: Callable[[], Term], ended: Callable[[Term], None]
+        self,
+        router: Router,
+        *,
+        figures: Callable[[], Term],
+        hold: Callable[[bool], None],
+        ended: Callable[[Term], None],
     ) -> None:
         super().__init__(router, module=MODULE)
         self._figures = figures
+        self._hold = hold
         self._ended = ended
 
     def get_state(self) -> Term:
@@ -78,11 +85,11 @@ class _Process(DirectProcess):
 
     def deliver(self, message: Term) -> None:
         match classify(message):
-            case SystemRequest(sender, Atom("suspend") | Atom("resume")):
-                # "ok" would be a lie: the calls go on.
-                self.reply(sender, (ERROR, (Atom("not_supported"), NOT_HELD)))
-            case _:
-                super().deliver(message)
+            case SystemRequest(_, Atom("suspend")):
+                self._hold(True)  # before the answer: no call after it may slip through
+            case SystemRequest(_, Atom("resume")):
+                self._hold(False)
+        super().deliver(message)
 
     def stopped(self, reason: Term) -> None:
         self._ended(reason)

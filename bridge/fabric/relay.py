@@ -257,6 +257,10 @@ class Relay:
         text = b"".join(name.encode() + b"\0" for name in names) + b"\0"
         _check(lib.rb_relay_install_service(self._relay, *pid, text), "service")
 
+    def hold(self, on: bool) -> None:
+        """While held, jobs are taken in and queue, and none is placed; what runs, runs on."""
+        _check(lib.rb_relay_hold(self._relay, on), "service")
+
     def service_down(self, reason: bytes) -> None:
         """Tell every monitor DOWN with `reason` (a bare term); later ones get noproc."""
         _check(lib.rb_relay_service_down(self._relay, reason, len(reason)), "service")

@@ -105,7 +105,7 @@ int rb_relay_take(struct rb_relay *r, struct rb_event *event) {
 
 /* --- Downward ------------------------------------------------------------------------------------------------------------ */
 
-enum down_kind { DOWN_ADOPT, DOWN_SEND, DOWN_DROP, DOWN_SERVICE, DOWN_SERVICE_DOWN, DOWN_ROLE, DOWN_ROLE_STATE, DOWN_WORKER,
+enum down_kind { DOWN_ADOPT, DOWN_SEND, DOWN_DROP, DOWN_SERVICE, DOWN_SERVICE_DOWN, DOWN_HOLD, DOWN_ROLE, DOWN_ROLE_STATE, DOWN_WORKER,
                  DOWN_DRAIN, DOWN_STOP };
 
 struct down_note {
@@ -185,6 +185,12 @@ int rb_relay_install_service(struct rb_relay *r, uint32_t pid_id, uint32_t pid_s
 
 int rb_relay_service_down(struct rb_relay *r, const uint8_t *reason, uint64_t size) {
     return hand_down(r, down_note(DOWN_SERVICE_DOWN, reason, size, NULL, 0));
+}
+
+int rb_relay_hold(struct rb_relay *r, int on) {
+    struct down_note *n = down_note(DOWN_HOLD, NULL, 0, NULL, 0);
+    if (n) n->flags = on != 0;
+    return hand_down(r, n);
 }
 
 int rb_note_role(struct rb_relay *r, struct rb_role *role) {
@@ -270,6 +276,12 @@ static void carry_out(struct rb_relay *r, const struct down_note *n) {
         break;
     case DOWN_SERVICE: install_service(r, n); break;
     case DOWN_SERVICE_DOWN: rb_service_down(r, (struct rb_slice){n->data, n->a}); break;
+    case DOWN_HOLD:
+        r->held = (int)n->flags;
+        for (uint32_t i = 0; i < r->roles_count; i++) {
+            if (r->roles[i]) r->roles[i]->dirty = 1;
+        }
+        break;
     case DOWN_ROLE: {
         struct rb_role *role = n->object;
         r->roles[role->id] = role;

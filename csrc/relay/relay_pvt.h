@@ -186,6 +186,7 @@ struct rb_relay {
     uint32_t service_names_count;
     char service_text[512];
     int service_up;
+    int held; /* suspended: jobs queue, none is placed */
 
     struct rb_job **chunks; /* of 1024 jobs */
     uint32_t chunk_count;

@@ -7,13 +7,22 @@
     "known: {:submit, role, payload}, {:submit, role, payload, opts}, {:cancel, job_id}, " \
     "{:status, job_id}, {:jobs, role | :all}, :stats"
 
+/* How much of a text is shown: at most 40 bytes, and no part of a character (UTF-8, as BEAMs send atoms). */
+static int shown(struct rb_slice text) {
+    size_t size = text.size;
+    if (size > 40) {
+        for (size = 40; size > 36 && (text.at[size] & 0xc0) == 0x80;) size--;
+    }
+    return (int)size;
+}
+
 /* A short picture of a value for an error text: integers and atoms as they are, the rest by kind and size. */
 static void picture(struct rb_slice term, char *out, size_t size) {
     struct rb_cursor c = rb_cursor_of(term);
     struct rb_slice text;
     uint64_t number;
     if (rb_term_atom(&c, &text) == 0) {
-        snprintf(out, size, ":%.*s", (int)(text.size > 40 ? 40 : text.size), (const char *)text.at);
+        snprintf(out, size, ":%.*s", shown(text), (const char *)text.at);
     } else if (rb_term_unsigned(&c, &number) == 0) {
         snprintf(out, size, "%llu", (unsigned long long)number);
     } else if (rb_term_tag(&c) == RB_TAG_INTEGER) {
@@ -41,27 +50,32 @@ static void picture(struct rb_slice term, char *out, size_t size) {
     }
 }
 
+/* [alias|R], an improper list. Past it; `reference` stays empty where the term is another one. */
+static void alias_cell(struct rb_cursor *c, struct rb_slice *reference) {
+    struct rb_cursor at = *c;
+    struct rb_slice text, part;
+    int tail;
+    if (rb_term_list(&at, &tail) != 1 || rb_term_atom(&at, &text) < 0 || !rb_slice_is(text, "alias")) return;
+    if (rb_term_tag(&at) != RB_TAG_NEWER_REFERENCE || rb_term_skip(&at, &part) < 0) return;
+    *reference = part;
+    *c = at;
+}
+
 /* The references inside a reply tag: [alias|R]; [[alias|A]|R] (multi_call since 27); a bare R (a local-style tag). */
 static void tag_references(struct rb_from *from) {
     struct rb_cursor c = rb_cursor_of(from->tag);
-    struct rb_slice text, part;
+    struct rb_slice part;
     int tail;
     if (rb_term_tag(&c) == RB_TAG_NEWER_REFERENCE) {
         from->monitor = from->tag;
         return;
     }
-    if (rb_term_list(&c, &tail) != 1) return;
-    if (rb_term_tag(&c) == RB_TAG_LIST) {
-        struct rb_from inner = {.tag = {0, 0}};
-        if (rb_term_skip(&c, &inner.tag) < 0) return;
-        tag_references(&inner);
-        from->alias = inner.alias;
-        if (rb_term_tag(&c) == RB_TAG_NEWER_REFERENCE && rb_term_skip(&c, &part) == 0) from->monitor = part;
-        return;
-    }
-    if (rb_term_atom(&c, &text) < 0 || !rb_slice_is(text, "alias")) return;
-    if (rb_term_tag(&c) != RB_TAG_NEWER_REFERENCE || rb_term_skip(&c, &part) < 0) return;
-    from->alias = from->monitor = part;
+    alias_cell(&c, &from->alias);
+    from->monitor = from->alias;
+    if (from->alias.size || rb_term_list(&c, &tail) != 1) return;
+    alias_cell(&c, &from->alias);
+    if (!from->alias.size || rb_term_tag(&c) != RB_TAG_NEWER_REFERENCE) return;
+    if (rb_term_skip(&c, &part) == 0) from->monitor = part;
 }
 
 int rb_message_kind(struct rb_cursor *c, struct rb_from *from) {
@@ -102,7 +116,7 @@ int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job
     if (rc == -EAGAIN) return -EAGAIN;
     if (rc == 0) {
         if (rb_slice_is(name, "stats")) return RB_REQUEST_STATS;
-        snprintf(why, RB_WHY_BYTES, "unknown request :%.*s; " KNOWN, (int)(name.size > 40 ? 40 : name.size), (const char *)name.at);
+        snprintf(why, RB_WHY_BYTES, "unknown request :%.*s; " KNOWN, shown(name), (const char *)name.at);
         return RB_REQUEST_BAD;
     }
     int64_t arity = rb_term_tuple(&at);
@@ -138,7 +152,8 @@ int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job
     if (rb_slice_is(name, "jobs") && arity == 2) {
         struct rb_cursor argument = at;
         if (rb_term_text(&at, &submit->role) == 0) return RB_REQUEST_JOBS;
-        if (rb_term_skip(&argument, &whole) < 0) return -EAGAIN;
+        if ((rc = rb_term_skip(&argument, &whole)) == -EAGAIN) return -EAGAIN;
+        if (rc < 0) goto unknown;
         picture(whole, seen, sizeof seen);
         snprintf(why, RB_WHY_BYTES, "jobs takes a role (an atom or a binary) or :all, got %s", seen);
         return RB_REQUEST_BAD;
@@ -148,13 +163,14 @@ int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job
         struct rb_cursor argument = at;
         rc = rb_term_unsigned(&at, job);
         if (rc == 0) return status ? RB_REQUEST_STATUS : RB_REQUEST_CANCEL;
-        if (rb_term_skip(&argument, &whole) < 0) return -EAGAIN;
+        if ((rc = rb_term_skip(&argument, &whole)) == -EAGAIN) return -EAGAIN;
+        if (rc < 0) goto unknown;
         picture(whole, seen, sizeof seen);
         snprintf(why, RB_WHY_BYTES, "%s takes a job id (a positive integer), got %s", status ? "status" : "cancel", seen);
         return RB_REQUEST_BAD;
     }
     snprintf(why, RB_WHY_BYTES, "unknown request {:%.*s, ...} of %lld elements; " KNOWN,
-             (int)(name.size > 40 ? 40 : name.size), (const char *)name.at, (long long)arity);
+             shown(name), (const char *)name.at, (long long)arity);
     return RB_REQUEST_BAD;
 
 unknown:
@@ -178,11 +194,23 @@ static int hex_bytes(const uint8_t *text, uint8_t *out, size_t count) {
     return 0;
 }
 
-/* W3C Trace Context, "traceparent Header": 00-<32 hex>-<16 hex>-<2 hex>. */
+static int all_zero(const uint8_t *bytes, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        if (bytes[i]) return 0;
+    }
+    return 1;
+}
+
+/* W3C Trace Context, "traceparent Header": 00-<32 hex>-<16 hex>-<2 hex>. Later versions may go on after another dash; ff is none, and
+ * neither id may be all zeros. */
 static int traceparent(struct rb_slice text, struct rb_submit *s) {
+    uint8_t version;
     if (text.size < 55 || text.at[2] != '-' || text.at[35] != '-' || text.at[52] != '-') return -EINVAL;
-    return hex_bytes(text.at + 3, s->trace_id, 16) | hex_bytes(text.at + 36, s->span_id, 8) |
-           hex_bytes(text.at + 53, &s->trace_flags, 1);
+    if (hex_bytes(text.at, &version, 1) < 0 || version == 0xff) return -EINVAL;
+    if (text.size > 55 && (version == 0 || text.at[55] != '-')) return -EINVAL;
+    if (hex_bytes(text.at + 3, s->trace_id, 16) < 0 || hex_bytes(text.at + 36, s->span_id, 8) < 0) return -EINVAL;
+    if (hex_bytes(text.at + 53, &s->trace_flags, 1) < 0) return -EINVAL;
+    return all_zero(s->trace_id, 16) || all_zero(s->span_id, 8) ? -EINVAL : 0;
 }
 
 static int option(struct rb_slice key, struct rb_slice value, struct rb_submit *s, char why[RB_WHY_BYTES]) {
@@ -217,7 +245,7 @@ static int option(struct rb_slice key, struct rb_slice value, struct rb_submit *
         snprintf(why, RB_WHY_BYTES, "submit: trace must be a W3C traceparent binary (\"00-<32 hex>-<16 hex>-<2 hex>\"), got %s", seen);
     } else {
         snprintf(why, RB_WHY_BYTES, "submit: unknown option :%.*s; known: opcode, timeout, priority, detail, trace",
-                 (int)(key.size > 40 ? 40 : key.size), (const char *)key.at);
+                 shown(key), (const char *)key.at);
     }
     return -EINVAL;
 }

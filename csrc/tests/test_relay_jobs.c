@@ -137,6 +137,19 @@ static void a_full_queue_is_an_answer(void) {
     lab_close(&lab);
 }
 
+static void a_held_dispatcher_keeps_jobs_until_it_is_let_go(void) {
+    WITH_WORKER(lab, w);
+    rb_relay_hold(lab.relay, 1);
+    lab_submit_option(lab.peer, 1, "timeout", 20);
+    CHECK(ANSWER_HAS(lab.peer, "deadline_exceeded")); /* its time runs, nobody works */
+    CHECK_EQUAL(rb_ring_available(&w->link.request_ring), 0);
+    lab_submit(lab.peer, 2, "patient", 7);
+    rb_relay_hold(lab.relay, 0);
+    lab_complete(w, "served", 6);
+    CHECK(ANSWER_HAS(lab.peer, "served"));
+    CLOSE(lab, w);
+}
+
 static void a_caller_without_a_monitor_is_watched(void) {
     WITH_WORKER(lab, w);
     struct lab_bytes b = {.size = 0};
@@ -427,6 +440,7 @@ int main(void) {
     RUN(a_deadline_is_answered_without_anybodys_help);
     RUN(a_death_is_told_for_started_jobs_and_the_others_run_elsewhere);
     RUN(a_full_queue_is_an_answer);
+    RUN(a_held_dispatcher_keeps_jobs_until_it_is_let_go);
     RUN(a_caller_without_a_monitor_is_watched);
     RUN(a_job_can_be_listed_looked_at_and_cancelled_by_its_id);
     RUN(a_payload_in_fragments_reaches_the_worker_whole);

@@ -219,7 +219,7 @@ async def test_the_services_answer_and_survive_what_they_do_not_know(
         assert bridge.process.poll() is None
 
 
-async def test_the_dispatcher_shows_its_figures_and_says_that_it_cannot_be_suspended(
+async def test_the_dispatcher_shows_its_figures_and_holds_jobs_while_it_is_suspended(
     epmd: Epmd, beam: Beam, tmp_path: Path
 ) -> None:
     async with serving(epmd, tmp_path) as bridge:
@@ -229,8 +229,10 @@ async def test_the_dispatcher_shows_its_figures_and_says_that_it_cannot_be_suspe
         assert await ask(beam, f"s = {state}; {{s.accepted, s.in_flight, s.answered.ok}}") == (
             "{1, 0, 1}"
         )
-        assert "not_supported" in await ask(beam, f":sys.suspend({bridge.target()})")
-        assert await ask(beam, call) == '{:ok, "x"}'
+        assert await ask(beam, f":sys.suspend({bridge.target()})") == ":ok"
+        patient = f"task = Task.async(fn -> {call} end); Task.yield(task, 100)"
+        assert await ask(beam, patient) == "nil"
+        assert await ask(beam, f":sys.resume({bridge.target()}); {call}") == '{:ok, "x"}'
 
 
 @pytest.mark.parametrize("service", ["WorkerRegistry", "JobDispatcher", "Diagnostics"])

@@ -91,6 +91,7 @@ int rb_relay_send(struct rb_relay *relay, uint32_t connection, const uint8_t *co
                   const uint8_t *message, uint64_t message_size); /* message NULL: the op carries none */
 int rb_relay_drop(struct rb_relay *relay, uint32_t connection, const char *reason);
 int rb_relay_install_service(struct rb_relay *relay, uint32_t pid_id, uint32_t pid_serial, const char *names); /* names: NUL-separated, empty last */
+int rb_relay_hold(struct rb_relay *relay, int on); /* sys:suspend: jobs queue, none is placed; what runs, runs on */
 int rb_relay_service_down(struct rb_relay *relay, const uint8_t *reason, uint64_t size); /* reason: a bare term */
 
 int rb_relay_add_role(struct rb_relay *relay, uint32_t role, const struct rb_role_config *config);
