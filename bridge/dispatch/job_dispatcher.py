@@ -2,9 +2,9 @@
 
 Every `$gen_call`, cast, monitor and demonitor for it is the relay's and never comes here. What
 comes is the rest of a process' life: `sys` messages, links and exits. Suspended, it takes jobs in
-and lets none begin, until it is resumed; their deadlines run, and what runs goes on. When somebody ends the
-process, its watchers hear the reason and it starts again under the same names; the jobs, which are
-the relay's, run on.
+and lets none begin, until it is resumed; their deadlines run, and what runs goes on. When somebody
+ends the process, its watchers hear the reason and it starts again under the same names; the jobs,
+which are the relay's, run on.
 """
 
 from __future__ import annotations
