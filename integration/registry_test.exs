@@ -77,6 +77,7 @@ defmodule Ringbridge.RegistryTest do
       ref = Process.monitor(worker.pid)
       Process.exit(worker.pid, :kill)
       assert_receive {:DOWN, ^ref, :process, _, _reason}, 5_000
+      Lab.wait_until("it has ended", fn -> not Proc.alive?(worker.os_pid) end)
       assert {:ok, "x"} = submit(node, :echo, "x")
       refute ready(node, :echo).os_pid == worker.os_pid
     end
