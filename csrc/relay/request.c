@@ -250,8 +250,9 @@ static int option(struct rb_slice key, struct rb_slice value, struct rb_submit *
     return -EINVAL;
 }
 
-/* One `key` or `{key` at the cursor, then its value. */
-static int pair(struct rb_cursor *c, struct rb_submit *s, char why[RB_WHY_BYTES]) {
+/* One `key` or `{key` at the cursor, then its value. Of a key given twice the first counts, as for Keyword.get/2. */
+static int pair(struct rb_cursor *c, struct rb_submit *s, unsigned *given, char why[RB_WHY_BYTES]) {
+    static const char *const names[] = {"opcode", "timeout", "priority", "detail", "trace"};
     struct rb_slice key, value, term;
     struct rb_cursor at = *c;
     int rc = rb_term_skip(c, &term);
@@ -263,25 +264,44 @@ static int pair(struct rb_cursor *c, struct rb_submit *s, char why[RB_WHY_BYTES]
         return -EINVAL;
     }
     if ((rc = rb_term_skip(c, &value)) < 0) return rc;
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+        if (!rb_slice_is(key, names[i])) continue;
+        if (*given & 1u << i) return 0;
+        *given |= 1u << i;
+    }
     return option(key, value, s, why);
+}
+
+static int keyword_list(struct rb_cursor *c, struct rb_submit *s, char why[RB_WHY_BYTES]) {
+    unsigned given = 0;
+    long long index = 0;
+    int rc, tail;
+    int64_t count = rb_term_list(c, &tail);
+    /* ei writes a list in several cells, each the tail of the one before. */
+    for (; count >= 0; count = rb_term_list(c, &tail)) {
+        for (int64_t i = 0; i < count; i++, index++) {
+            if (rb_term_tuple(c) != 2) {
+                snprintf(why, RB_WHY_BYTES, "submit: opts is a list, but its element %lld is no {key, value} pair", index);
+                return -EINVAL;
+            }
+            if ((rc = pair(c, s, &given, why)) < 0) return rc;
+        }
+        if (!tail) return 0;
+    }
+    snprintf(why, RB_WHY_BYTES, "submit: opts is an improper list; a keyword list ends in []");
+    return -EINVAL;
 }
 
 int rb_submit_options(struct rb_cursor *c, struct rb_submit *s, char why[RB_WHY_BYTES]) {
     if (s->arity == 3) return 0;
     struct rb_slice whole;
-    struct rb_cursor begin = *c;
-    int rc, tail = 0;
+    unsigned given = 0;
+    int rc;
     if ((rc = rb_term_skip(c, &whole)) < 0) return rc;
     struct rb_cursor at = rb_cursor_of(whole);
+    int tag = rb_term_tag(&at);
+    if (tag == RB_TAG_LIST || tag == RB_TAG_NIL) return keyword_list(&at, s, why);
     int64_t count = rb_term_map(&at);
-    if (count >= 0) {
-        for (int64_t i = 0; i < count; i++) {
-            if ((rc = pair(&at, s, why)) < 0) return rc;
-        }
-        return 0;
-    }
-    at = begin;
-    count = rb_term_list(&at, &tail);
     if (count < 0) {
         char seen[64];
         picture(whole, seen, sizeof seen);
@@ -289,15 +309,7 @@ int rb_submit_options(struct rb_cursor *c, struct rb_submit *s, char why[RB_WHY_
         return -EINVAL;
     }
     for (int64_t i = 0; i < count; i++) {
-        if (rb_term_tuple(&at) != 2) {
-            snprintf(why, RB_WHY_BYTES, "submit: opts is a list, but its element %lld is no {key, value} pair", (long long)i);
-            return -EINVAL;
-        }
-        if ((rc = pair(&at, s, why)) < 0) return rc;
-    }
-    if (tail && rb_term_tag(&at) != RB_TAG_NIL) {
-        snprintf(why, RB_WHY_BYTES, "submit: opts is an improper list; a keyword list ends in []");
-        return -EINVAL;
+        if ((rc = pair(&at, s, &given, why)) < 0) return rc;
     }
     return 0;
 }

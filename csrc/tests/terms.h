@@ -148,6 +148,24 @@ static inline struct rb_slice slice_of(const struct bytes *b) {
     return (struct rb_slice){b->at, b->size};
 }
 
+/* For initialisers. */
+#define BYTES(text) {(const uint8_t *)(text), sizeof(text) - 1}
+
+/* [alias|R] and {'$gen_call', {Pid, Tag}, Request}. */
+static inline void put_alias(struct bytes *b, unsigned words) {
+    put_list(b, 1);
+    put_atom(b, "alias");
+    put_reference(b, "a@b", words);
+}
+static inline void call_of(struct bytes *b, const struct bytes *tag, const struct bytes *request) {
+    put_tuple(b, 3);
+    put_atom(b, "$gen_call");
+    put_tuple(b, 2);
+    put_pid(b, "a@b", 4);
+    put(b, tag->at, tag->size);
+    put(b, request->at, request->size);
+}
+
 /* A copy that ends where its block ends, so that ASan sees every byte read past it. */
 static inline struct bytes exactly(const void *p, size_t n) {
     struct bytes b = {malloc(n ? n : 1), n, n};
