@@ -107,7 +107,8 @@ void rb_kit_publish(struct rb_worker *w) {
     }
 }
 
-/* A slot of the completion ring. The bridge takes completions steadily; a full ring means that it is held up. */
+/* A slot of the completion ring. The bridge takes completions steadily; a full ring means that it is held up.
+ * It cannot be full of unpublished ones: a batch has no more jobs than the ring has slots. */
 static struct rb_completion *claim(struct rb_job *job) {
     struct rb_worker *w = job->worker;
     struct room room = {w, NULL};
