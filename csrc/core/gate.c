@@ -141,9 +141,9 @@ static int sleep_futex(struct rb_gate_waiter *w, uint32_t bell, int64_t deadline
 static void eventfd_drain(int fd) {
     uint64_t count;
     struct iovec into = {.iov_base = &count, .iov_len = sizeof count};
-    /* RWF_NOWAIT and not O_NONBLOCK: the description's flags are shared with the other side.
-     * (eventfd: Linux 5.8.) */
-    while (preadv2(fd, &into, 1, -1, RWF_NOWAIT) < 0 && errno == EINTR) {
+    /* RWF_NOWAIT and not O_NONBLOCK: the description's flags are shared with the other side
+     * (eventfds know it since Linux 5.8). By number: musl has the function only since 1.2.5. */
+    while (syscall(SYS_preadv2, fd, &into, 1, -1L, -1L, RWF_NOWAIT) < 0 && errno == EINTR) {
     }
 }
 
