@@ -29,12 +29,13 @@ static void pair_at(struct pair *r, uint64_t at) {
 }
 
 static const uint64_t starts[] = {0, 5, UINT32_MAX - 3, UINT64_MAX - 4};
-#define EACH_START(r) \
-    struct pair r;    \
-    for (unsigned s_ = 0; s_ < 4 && (pair_at(&r, starts[s_]), 1); s_++)
+/* Declares the ring `r` and runs what follows with it at each start, of which `at` is the index. */
+#define EACH_START \
+    struct pair r; \
+    for (unsigned at = 0; at < 4 && (pair_at(&r, starts[at]), 1); at++)
 
 static void an_empty_ring_has_nothing_to_read_and_all_slots_free(void) {
-    EACH_START(r) {
+    EACH_START {
         CHECK_EQUAL(rb_ring_available(&r.c), 0);
         CHECK_EQUAL(rb_ring_free(&r.p), SLOTS);
         CHECK_EQUAL(rb_ring_publish(&r.p), 0);
@@ -42,18 +43,18 @@ static void an_empty_ring_has_nothing_to_read_and_all_slots_free(void) {
 }
 
 static void a_claim_is_seen_only_when_published(void) {
-    EACH_START(r) {
-        CHECK_EQUAL(rb_ring_claim(&r.p), starts[s_] % SLOTS);
-        CHECK_EQUAL(rb_ring_claim(&r.p), (starts[s_] + 1) % SLOTS);
+    EACH_START {
+        CHECK_EQUAL(rb_ring_claim(&r.p), starts[at] % SLOTS);
+        CHECK_EQUAL(rb_ring_claim(&r.p), (starts[at] + 1) % SLOTS);
         CHECK_EQUAL(rb_ring_available(&r.c), 0);
         CHECK_EQUAL(rb_ring_publish(&r.p), 2);
         CHECK_EQUAL(rb_ring_available(&r.c), 2);
-        CHECK_EQUAL(rb_ring_slot(&r.c, 1), (starts[s_] + 1) % SLOTS);
+        CHECK_EQUAL(rb_ring_slot(&r.c, 1), (starts[at] + 1) % SLOTS);
     }
 }
 
 static void a_full_ring_says_again_until_slots_are_released(void) {
-    EACH_START(r) {
+    EACH_START {
         for (int i = 0; i < SLOTS; i++) CHECK(rb_ring_claim(&r.p) >= 0);
         CHECK_EQUAL(rb_ring_claim(&r.p), -EAGAIN);
         rb_ring_publish(&r.p);
@@ -68,7 +69,7 @@ static void a_full_ring_says_again_until_slots_are_released(void) {
 
 static void order_is_kept_round_the_ring(void) {
     uint64_t state = 3;
-    EACH_START(r) {
+    EACH_START {
         uint64_t sent = 0, seen = 0;
         while (seen < 1000) {
             int64_t slot, count;
@@ -85,22 +86,22 @@ static void order_is_kept_round_the_ring(void) {
 }
 
 static void a_hostile_tail_is_refused_and_changes_nothing(void) {
-    EACH_START(r) {
+    EACH_START {
         for (int i = 0; i < 4; i++) rb_ring_claim(&r.p);
         rb_ring_publish(&r.p);
         CHECK_EQUAL(rb_ring_available(&r.c), 4);
         rb_ring_release(&r.c, 1);
-        const uint64_t head = starts[s_] + 1;
+        const uint64_t head = starts[at] + 1;
         const uint64_t wrong[] = {head + SLOTS + 1,
                                   head - 1,
                                   head + 2 /* ran backwards from + 3 */,
                                   head + UINT32_MAX,
                                   head + (UINT64_C(1) << 63),
-                                  starts[s_] - 1};
+                                  starts[at] - 1};
         for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
             r.tail = wrong[i];
             CHECK_EQUAL(rb_ring_available(&r.c), -EPROTO);
-            CHECK_EQUAL(r.c.tail, starts[s_] + 4);
+            CHECK_EQUAL(r.c.tail, starts[at] + 4);
         }
         r.tail = head + SLOTS;
         CHECK_EQUAL(rb_ring_available(&r.c), SLOTS);
@@ -108,38 +109,38 @@ static void a_hostile_tail_is_refused_and_changes_nothing(void) {
 }
 
 static void a_hostile_head_is_refused_and_changes_nothing(void) {
-    EACH_START(r) {
+    EACH_START {
         for (int i = 0; i < 4; i++) rb_ring_claim(&r.p);
         rb_ring_publish(&r.p);
-        r.head = starts[s_] + 2;
+        r.head = starts[at] + 2;
         CHECK_EQUAL(rb_ring_free(&r.p), SLOTS - 2);
-        const uint64_t wrong[] = {starts[s_] + 5 /* past what was published */, starts[s_] + 1,
-                                  starts[s_] - 1, starts[s_] + (UINT64_C(1) << 63)};
+        const uint64_t wrong[] = {starts[at] + 5 /* past what was published */, starts[at] + 1,
+                                  starts[at] - 1, starts[at] + (UINT64_C(1) << 63)};
         for (unsigned i = 0; i < sizeof wrong / sizeof *wrong; i++) {
             r.head = wrong[i];
             CHECK_EQUAL(rb_ring_free(&r.p), -EPROTO);
-            CHECK_EQUAL(r.p.head, starts[s_] + 2);
+            CHECK_EQUAL(r.p.head, starts[at] + 2);
         }
     }
 }
 
 static void a_claim_on_a_full_ring_reports_a_hostile_head(void) {
-    EACH_START(r) {
+    EACH_START {
         for (int i = 0; i < SLOTS; i++) rb_ring_claim(&r.p);
         rb_ring_publish(&r.p);
-        r.head = starts[s_] + SLOTS + 1;
+        r.head = starts[at] + SLOTS + 1;
         CHECK_EQUAL(rb_ring_claim(&r.p), -EPROTO);
     }
 }
 
 static void a_stray_write_on_ones_own_position_does_not_move_it_back(void) {
-    EACH_START(r) {
+    EACH_START {
         rb_ring_claim(&r.p);
         rb_ring_publish(&r.p);
         r.tail = 0xdead;
         rb_ring_claim(&r.p);
         rb_ring_publish(&r.p);
-        CHECK_EQUAL(r.tail, starts[s_] + 2);
+        CHECK_EQUAL(r.tail, starts[at] + 2);
     }
 }
 

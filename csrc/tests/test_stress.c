@@ -369,9 +369,6 @@ static void a_worker_killed_at_any_instant_leaves_consistent_positions(void) {
     CHECK_EQUAL(count + lost + todo_count,
                 next - 1); /* each job was answered, lost with its worker, or is still to do */
     CHECK(count > 0);
-    if (getenv("RB_SHOW"))
-        printf("%llu answered, %llu lost, %llu requeued\n", (unsigned long long)count,
-               (unsigned long long)lost, (unsigned long long)requeued);
     free(answered);
 }
 
