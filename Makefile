@@ -53,8 +53,10 @@ matrix: all system-matrix ## the tests that talk to a real Erlang node, against 
 soak: ## (to come) hours of load with faults, counting what is left over
 	@echo 'make soak: not there yet; it will be integration/soak' >&2; exit 1
 
-fuzz: ## (to come) coverage-guided fuzzing of everything that parses bytes of others
-	@echo 'make fuzz: not there yet; it will be csrc/fuzz' >&2; exit 1
+# make fuzz FUZZ_SECONDS=3600 for a long run; csrc/tests/fuzz/keep then takes what it found into the corpus.
+FUZZ_SECONDS ?= 30
+fuzz: system-lint ## coverage-guided fuzzing of what parses bytes of others, FUZZ_SECONDS (30) for each fuzzer
+	@csrc/tests/fuzz/run $(FUZZ_SECONDS)
 
 clean: ## remove everything that was compiled (make distclean: .venv too)
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
@@ -128,11 +130,12 @@ lint-c:
 lint-elixir:
 	mix format --check-formatted
 
-# clang-tidy sees each file by itself. The programs under csrc/tests/programs crash on purpose.
+# clang-tidy sees each file by itself, and what runs in production only: tests have the sanitizers, and
+# their programs crash on purpose.
 python_include = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 tidy_flags = -std=gnu99 -Icsrc/include -Icsrc -Iworkers/c/include -isystem $(python_include)
 lint-bugs:
-	git ls-files 'csrc/*.c' 'workers/c/*.c' ':!csrc/tests/programs' | \
+	git ls-files 'csrc/*.c' 'workers/c/*.c' ':!csrc/tests' ':!workers/c/tests' | \
 		xargs -r -n 4 -P 2 bash -c 'clang-tidy --quiet "$$@" -- $(tidy_flags)' _
 
 # ---- dependencies
