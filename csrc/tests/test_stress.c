@@ -324,7 +324,7 @@ static void all_of_a_link_at_once_without_crc(void) { run_to_the_end(0); }
  * worker, and no job is answered twice. */
 static void a_worker_killed_at_any_instant_leaves_consistent_positions(void) {
     uint8_t *answered = calloc(JOBS_KILLED + 1, 1);
-    uint64_t next = 1, lost = 0, requeued = 0, todo[SLOTS], todo_count = 0, random = 17;
+    uint64_t next = 1, lost = 0, todo[SLOTS], todo_count = 0, random = 17;
     for (int round = 0; round < KILLS && check_breaches == 0; round++) {
         struct relay r;
         struct timespec now, end;
@@ -360,7 +360,6 @@ static void a_worker_killed_at_any_instant_leaves_consistent_positions(void) {
         CHECK(rb_ring_free(&r.link.request_ring) >= 0 && r.link.request_ring.head <= started);
         lost += started - r.answered;
         for (uint64_t k = started; k < r.sent; k++) todo[todo_count++] = r.job_at[k % SLOTS];
-        requeued += todo_count;
         CHECK_EQUAL(stamps->breaches, 0);
         relay_close(&r);
     }
