@@ -55,7 +55,7 @@ soak: ## (to come) hours of load with faults, counting what is left over
 
 # make fuzz FUZZ_SECONDS=3600 for a long run; csrc/tests/fuzz/keep then takes what it found into the corpus.
 FUZZ_SECONDS ?= 30
-fuzz: system-lint ## coverage-guided fuzzing of what parses bytes of others, FUZZ_SECONDS (30) for each fuzzer
+fuzz: system-fuzz ## coverage-guided fuzzing of what parses bytes of others, FUZZ_SECONDS (30) for each fuzzer
 	@csrc/tests/fuzz/run $(FUZZ_SECONDS)
 
 clean: ## remove everything that was compiled (make distclean: .venv too)
@@ -67,7 +67,7 @@ distclean: clean
 
 # ---- set-up and building
 
-.PHONY: setup all native core workers elixir lock system system-lint system-matrix
+.PHONY: setup all native core workers elixir lock system system-lint system-matrix system-fuzz
 setup: system $(VENV) ## system packages (when root or with sudo) and the virtual environment
 
 all: native core workers elixir
@@ -82,6 +82,9 @@ system-lint:
 
 system-matrix:
 	@scripts/setup-system matrix
+
+system-fuzz:
+	@scripts/setup-system fuzz
 
 $(STAMPS):
 	@mkdir -p $@

@@ -201,7 +201,8 @@ static int index_grow(struct rb_names *n) {
 static int index_add(struct rb_names *n, const struct rb_name *name) {
     uint32_t hash;
     if (n->count >= INDEX_COUNT_MAX) return 0;
-    if (2 * (n->count + 1) > n->capacity && index_grow(n) < 0) return -ENOMEM;
+    int full = !n->index || 2 * (n->count + 1) > n->capacity;
+    if (full && index_grow(n) < 0) return -ENOMEM;
     struct rb_name_entry *e = index_find(n, name, &hash);
     if (e->at) return 0;
     *e = (struct rb_name_entry){name->at, name->size, hash};

@@ -10,6 +10,21 @@
 #include "../relay/intake.h"
 #include "terms.h"
 
+/* Under ASan the part of the buffer that no bytes have come to yet is not to be looked at. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WITH_ASAN 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(WITH_ASAN)
+#include <sanitizer/asan_interface.h>
+#define FORBID(at, n) ASAN_POISON_MEMORY_REGION(at, n)
+#define ALLOW(at, n) ASAN_UNPOISON_MEMORY_REGION(at, n)
+#else
+#define FORBID(at, n) ((void)(at), (void)(n))
+#define ALLOW(at, n) ((void)(at), (void)(n))
+#endif
+
 enum { SLOW_BYTES = 600, DEST_BYTES_MAX = 1 << 20 };
 
 struct diverted {
@@ -23,7 +38,8 @@ struct owner {
     struct rb_intake *in;
     struct bytes log;
     unsigned signals, diverted, dropped, kept, ended, aborted, more;
-    int refuse; /* signal() and end_large() close the connection */
+    size_t given; /* bytes in all; a signal is no longer */
+    int refuse;   /* signal() and end_large() close the connection */
 };
 
 static inline uint32_t hash_of(const uint8_t *p, size_t n) {
@@ -71,6 +87,7 @@ static inline int owner_signal(void *user, const struct rb_signal *s, struct rb_
     uint32_t size;
     name_of(s->to, to);
     o->signals++;
+    if (s->control.size + message.size > o->given) abort(); /* more than was ever sent */
     if (o->refuse) {
         o->in->why = "refused";
         return -EPROTO;
@@ -107,7 +124,7 @@ static inline enum rb_large owner_begin_large(void *user, struct rb_slice head,
     struct diverted *token = calloc(1, sizeof *token);
     token->dest = malloc(size ? size : 1);
     token->size = size;
-    strcpy(token->to, to);
+    memcpy(token->to, to, sizeof token->to);
     *d = (struct rb_diversion){.head_bytes = (size_t)(c.at - head.at),
                                .dest = token->dest,
                                .dest_bytes = size,
@@ -137,7 +154,7 @@ static inline void owner_abort_large(void *user, void *p) {
 
 static inline void owner_open(struct owner *o, struct rb_intake *in, uint64_t flags,
                               uint64_t frame_bytes_max, uint64_t heap_bytes_max) {
-    *o = (struct owner){.in = in};
+    *o = (struct owner){.in = in, .given = SIZE_MAX};
     o->face = (struct rb_intake_owner){.signal = owner_signal,
                                        .begin_large = owner_begin_large,
                                        .end_large = owner_end_large,
@@ -170,7 +187,12 @@ static inline int give(struct rb_intake *in, const uint8_t *p, size_t n, size_t 
         }
         p += took;
         n -= took;
+        /* What went to a payload's own place did not come to the buffer. */
+        size_t direct = pieces == 1 ? 0 : took < room[0].size ? took : room[0].size;
+        size_t end = in->end + took - direct;
+        FORBID(in->buffer + end, in->capacity - end);
         int rc = rb_intake_took(in, took);
+        ALLOW(in->buffer, in->capacity);
         if (rc < 0) return rc;
     }
     return 0;

@@ -112,6 +112,7 @@ static struct outcome run(struct rb_slice a, struct rb_slice b, uint64_t flags, 
     struct owner o;
     struct outcome out = {.rc = 0};
     owner_open(&o, &in, flags, FRAME_MAX, HEAP_MAX);
+    o.given = a.size + b.size;
     out.rc = give(&in, a.at, a.size, chunk, first_only);
     if (out.rc == 0) out.rc = give(&in, b.at, b.size, chunk, first_only);
     out.why = in.why;

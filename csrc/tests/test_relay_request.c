@@ -20,9 +20,8 @@ static struct parsed parse(struct rb_slice request) {
     p.kind = rb_request_kind(&c, &p.submit, &p.job, p.why);
     p.left = rb_cursor_left(&c);
     /* The slice lies in a copy that is freed here: kept by its text only. */
-    p.submit.role.at = p.kind == RB_REQUEST_SUBMIT || p.kind == RB_REQUEST_JOBS
-                           ? request.at + (p.submit.role.at - b.at)
-                           : NULL;
+    int has_role = p.kind == RB_REQUEST_SUBMIT || p.kind == RB_REQUEST_JOBS;
+    p.submit.role.at = request.at + (has_role ? p.submit.role.at - b.at : 0);
     bytes_free(&b);
     return p;
 }
@@ -145,7 +144,7 @@ static int options(struct rb_slice opts, struct rb_submit *s, char why[RB_WHY_BY
     struct bytes b = exactly(opts.at, opts.size);
     struct rb_cursor c = rb_cursor_of(slice_of(&b));
     *s = (struct rb_submit){.arity = 4, .priority = 2};
-    strcpy(why, "untouched");
+    snprintf(why, RB_WHY_BYTES, "untouched");
     int rc = rb_submit_options(&c, s, why);
     if (rc == 0) CHECK(c.at == c.end);
     /* Cut anywhere, it is nothing yet. */
@@ -368,20 +367,20 @@ static void a_verdict_never_changes_when_more_bytes_come(void) {
         call_of(&b, &tag, &request);
         if (i % 3) mutate(&b, &seed);
         int before = -EAGAIN;
-        char said[RB_WHY_BYTES] = "";
+        char said[RB_WHY_BYTES] = {0};
         for (size_t n = 0; n <= b.size; n += i % 16 ? b.size : 1) {
             struct bytes cut = exactly(b.at, n);
             struct rb_cursor c = rb_cursor_of(slice_of(&cut));
             struct rb_from from;
             struct rb_submit s;
             uint64_t job;
-            char why[RB_WHY_BYTES] = "";
+            char why[RB_WHY_BYTES] = {0};
             int kind = rb_message_kind(&c, &from);
             if (kind == RB_MESSAGE_CALL) kind = 100 + rb_request_kind(&c, &s, &job, why);
             if (kind == 100 - EAGAIN) kind = -EAGAIN;
             CHECK(before == -EAGAIN || (kind == before && strcmp(said, why) == 0));
             before = kind;
-            strcpy(said, why);
+            memcpy(said, why, sizeof said);
             if (kind == 100 + RB_REQUEST_SUBMIT && rb_term_skip(&c, NULL) == 0)
                 rb_submit_options(&c, &s, why);
             bytes_free(&cut);
