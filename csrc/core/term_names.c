@@ -188,7 +188,7 @@ static int index_grow(struct rb_names *n) {
         n->capacity = capacity;
         return -ENOMEM;
     }
-    for (uint32_t i = 0; i < capacity; i++) {
+    for (uint32_t i = 0; before && i < capacity; i++) {
         if (!before[i].at) continue;
         uint32_t at = before[i].hash >> 2 & (n->capacity - 1);
         while (n->index[at].at) at = (at + 1) & (n->capacity - 1);
