@@ -89,8 +89,11 @@ class PortSupervisor:
         """RUNNING while any worker runs or will run again, so that jobs may wait for it."""
         if self._stopping:
             return RoleState.DRAINING
-        states = {worker.state for worker in self.of_role(role)}
+        workers = self.of_role(role)
+        states = {worker.state for worker in workers}
         if states & {State.STARTING, State.READY, State.RESTARTING}:
+            return RoleState.RUNNING
+        if any(worker.comes_back for worker in workers):
             return RoleState.RUNNING
         if states & {State.DRAINING, State.DRAINED}:
             return RoleState.DRAINING

@@ -132,6 +132,12 @@ class Worker:
         if self._wanted is not Wanted.STOP:
             self._wanted = wanted
             self._tell()
+            self._changed(self)  # a role whose worker comes back lets jobs wait for it, at once
+
+    @property
+    def comes_back(self) -> bool:
+        """It drains, or has drained, only to start again."""
+        return self._wanted is Wanted.RESTART
 
     def handle(self, event: WorkerEvent) -> None:
         """Take one event of the present life. Never blocks."""
