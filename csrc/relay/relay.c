@@ -23,6 +23,7 @@ enum {
     CROWD = 6,               /* from so many callers on the clock decides */
     CROWD_HALF_NS = 500000,  /* callers are counted over one to two of these */
     IDLE_WAIT_MS = 1000,     /* ticks and deadlines are looked at least so often */
+    SLOT_WAIT_MS = 1,        /* a job waits for a slot that its worker will release without a word */
     SPIN_LOOKS = 64,         /* between two looks at the sockets while spinning */
     TEND_NS = 1000000000,
 };
@@ -127,6 +128,9 @@ static int wait_ms(const struct rb_relay *r) {
     if (due) {
         int64_t left = due > r->now ? (int64_t)((due - r->now + NS_PER_MS - 1) / NS_PER_MS) : 0;
         if (left < ms) ms = left;
+    }
+    for (uint32_t i = 0; i < r->roles_count && ms > SLOT_WAIT_MS; i++) {
+        if (r->roles[i] && r->roles[i]->dirty) ms = SLOT_WAIT_MS;
     }
     return r->waiting_up && ms > 10 ? 10 : (int)ms;
 }

@@ -177,7 +177,6 @@ struct rb_relay {
     uint32_t roles_count;
     struct rb_worker *workers[WORKERS_MAX]; /* the same */
     struct rb_worker *polled_workers;
-    uint32_t dirty_roles;
 
     /* The service that the relay owns. */
     uint8_t service_pid[300];

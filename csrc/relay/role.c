@@ -64,19 +64,23 @@ void rb_role_remove_ready(struct rb_role *role, struct rb_worker *w) {
     GAUGE(role->stats.workers_ready, role->ready);
 }
 
-/* Free credit of a worker, at most the slots that can really be claimed. */
-static int has_room(struct rb_worker *w) {
+/* Free credit of a worker, at most the slots that can really be claimed. `late`: it has answered its jobs but holds their slots. */
+static int has_room(struct rb_worker *w, int *late) {
+    struct rb_ring_producer *ring = &w->link.request_ring;
     if (w->state != RB_WORKER_READY || w->in_flight >= w->credit) return 0;
     /* A kit may release a slot before its job is complete; the slot then waits for the completion. */
-    return w->placed[w->link.request_ring.claimed & (w->link.config.slots - 1)] == NULL;
+    if (w->placed[ring->claimed & (ring->slots - 1)]) return 0;
+    /* Or after it: nobody says when (a ring's room has no gate), and the other workers must not wait for this one. */
+    if (ring->claimed - ring->head == ring->slots && rb_ring_free(ring) == 0) return *late = 1, 0;
+    return 1;
 }
 
-static struct rb_worker *choose(struct rb_role *role) {
+static struct rb_worker *choose(struct rb_role *role, int *late) {
     struct rb_worker *best = NULL;
     uint32_t looked = 0;
     for (uint32_t i = 0; i < role->ready; i++) {
         struct rb_worker *w = role->workers[(role->turn + i) % role->ready];
-        if (!has_room(w)) continue;
+        if (!has_room(w, late)) continue;
         if (!best || w->in_flight < best->in_flight) best = w;
         if (best->in_flight == 0 || ++looked == LOOK_AT) break;
     }
@@ -95,10 +99,13 @@ static const uint8_t *payload_of(const struct rb_job *j) {
     return j->pool_count ? j->role->pool.base + j->request.payload_at : j->request.body;
 }
 
+/* 0, or less when the worker broke a rule and was fenced. */
 static int place(struct rb_relay *r, struct rb_worker *w, struct rb_job *j) {
     int64_t slot = rb_ring_claim(&w->link.request_ring);
-    if (slot == -EPROTO) rb_worker_broke(w, "request_head_out_of_range");
-    if (slot < 0) return (int)slot;
+    if (slot < 0) { /* there was room a moment ago */
+        rb_worker_broke(w, "request_head_out_of_range");
+        return (int)slot;
+    }
     rb_role_unlink(j->role, j);
     j->request.crc = rb_request_crc(&j->request, payload_of(j), w->link.config.features);
     memcpy(&w->link.requests[slot], &j->request, sizeof j->request);
@@ -121,20 +128,23 @@ static int place(struct rb_relay *r, struct rb_worker *w, struct rb_job *j) {
 static void place_role(struct rb_relay *r, struct rb_role *role) {
     struct rb_job *j;
     struct rb_worker *filled = NULL;
+    int late = 0;
     while ((j = first_queued(role))) {
-        struct rb_worker *w = choose(role);
-        if (!w || place(r, w, j) == -EAGAIN) break;
-        if (!w->filled && w->state == RB_WORKER_READY) {
+        late = 0;
+        struct rb_worker *w = choose(role, &late);
+        if (!w) break;
+        if (place(r, w, j) < 0) continue; /* it broke a rule, and is not among those to choose from any more */
+        if (!w->filled) {
             w->filled = 1;
             w->next_filled = filled;
             filled = w;
         }
     }
-    role->dirty = 0;
+    role->dirty = late && first_queued(role); /* looked at again in a moment (relay.c, SLOT_WAIT_MS) */
     for (struct rb_worker *w = filled; w; w = w->next_filled) {
         w->filled = 0;
         /* One store publishes the batch; the worker is woken by a system call only if it sleeps. */
-        if (rb_ring_publish(&w->link.request_ring) > 0) rb_gate_ring(&w->link.waker);
+        if (w->state == RB_WORKER_READY && rb_ring_publish(&w->link.request_ring) > 0) rb_gate_ring(&w->link.waker);
     }
 }
 
