@@ -123,13 +123,14 @@ static int answer_term(struct rb_worker *w, const struct rb_caller *to, const st
         r->scratch = scratch;
         r->scratch_capacity = size;
     }
-    memcpy(r->scratch, bytes, size);
+    if (size) memcpy(r->scratch, bytes, size);
     struct rb_slice answer = {r->scratch, size}, request = {NULL, 0};
     if (j->is_term) {
         request.at = j->pool_count ? j->role->pool.base + j->request.payload_at : j->request.body;
         request.size = j->request.payload_bytes;
     }
-    if (!rb_slice_equal(answer, request)) {
+    /* No bytes at all are no term, however much they are like a request that was none. */
+    if (!j->is_term || !rb_slice_equal(answer, request)) {
         static const struct rb_term_rules rules = {.depth_max = 512, .terms_max = 10000000};
         int rc = rb_term_check(answer, request, &rules, &w->atoms, rule);
         if (rc < 0) return rc;

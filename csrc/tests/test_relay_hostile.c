@@ -84,9 +84,26 @@ static void a_head_that_runs_ahead_ends_the_worker_and_its_jobs_go_on(void) {
     CLOSE(lab, w);
 }
 
+/* --- Answers --------------------------------------------------------------------------------------------------------------- */
+
+static void no_bytes_are_no_term(void) {
+    WITH_WORKER(lab, w);
+    lab_submit(lab.peer, 1, "", 0); /* raw, and as empty as the answer */
+    const struct rb_request *r = lab_request(w, 0);
+    CHECK(r != NULL);
+    lab_start(w, 1);
+    struct rb_completion e = lab_completion(w, r ? r->job : 0, "", 0, RB_FLAG_TERM);
+    lab_publish(w, &e);
+    CHECK(ANSWER_HAS(lab.peer, "worker_broke"));
+    CHECK(lab_event(&lab, RB_EVENT_WORKER_BROKE));
+    CHECK(lab_event_says(&lab, "term_cut_short"));
+    CLOSE(lab, w);
+}
+
 int main(void) {
     RUN(a_job_waits_no_longer_than_for_the_slot);
     RUN(a_worker_that_keeps_its_slots_keeps_no_job_from_the_others);
     RUN(a_head_that_runs_ahead_ends_the_worker_and_its_jobs_go_on);
+    RUN(no_bytes_are_no_term);
     return check_end();
 }
