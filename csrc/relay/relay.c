@@ -7,11 +7,13 @@
  * "Many" counts the processes that called within the last millisecond. Jobs in flight would not tell: a fast worker has answered
  * each of them before the next caller's frame is read, and then every frame costs a wake-up.
  * Before it sleeps it announces itself at the gate of every worker that has jobs, so that their completions ring its eventfd. */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,9 +36,12 @@ uint64_t rb_clock_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
 }
 
+/* RWF_NOWAIT and not O_NONBLOCK: a worker shares the description, so it can clear the flag and take the count before we do, and a
+ * plain read() would then wait for it for ever. */
 static void clear_eventfd(int fd) {
     uint64_t count;
-    while (read(fd, &count, sizeof count) < 0 && errno == EINTR) {}
+    struct iovec into = {.iov_base = &count, .iov_len = sizeof count};
+    while (preadv2(fd, &into, 1, -1, RWF_NOWAIT) < 0 && errno == EINTR) {}
 }
 
 /* --- What happened ------------------------------------------------------------------------------------------------------- */
@@ -114,8 +119,8 @@ static void tend(struct rb_relay *r) {
 
 static int completions_wait(const struct rb_relay *r) {
     for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled) {
-        /* W0: the same load as R1 of the ring, without taking anything yet. */
-        if (rb_load_acquire(w->link.completion_ring.shared_tail) != w->link.completion_ring.head) return 1;
+        /* W0: the same load as R1 of the ring, without taking anything yet. seq_cst as the gate's second look (G5). */
+        if (rb_load_seq_cst(w->link.completion_ring.shared_tail) != w->link.completion_ring.head) return 1;
     }
     return 0;
 }

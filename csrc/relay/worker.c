@@ -229,8 +229,8 @@ int rb_worker_poll(struct rb_worker *w) {
         taken++;
     }
     rb_ring_release(&w->link.completion_ring, (uint64_t)taken);
-    rb_ring_publish(&w->link.giveback_ring);
-    rb_gate_ring(&w->link.waker); /* it may be waiting for a block or a slot */
+    /* It may be waiting for a block. For a slot it never does: no more jobs are out than its ring has slots. */
+    if (rb_ring_publish(&w->link.giveback_ring) > 0) rb_gate_ring(&w->link.waker);
     w->role->dirty = w->role->queued > 0;
     if (rule) rb_worker_broke(w, rule);
     return (int)taken;
@@ -341,8 +341,9 @@ void rb_worker_drain(struct rb_worker *w) {
     if (w->state != RB_WORKER_READY) return;
     rb_role_remove_ready(w->role, w);
     set_state(w, RB_WORKER_DRAINING);
-    /* T0: pairs with the kit's acquire load before it waits. */
-    rb_store_release(&w->link.ours->control, RB_CONTROL_DRAIN);
+    /* T0: pairs with the kit's load of the word as it waits. seq_cst, since its gate waits for it (gate.h, G0): after a release store
+     * the look at the park word that follows could be made first, and both sides would miss each other. */
+    rb_store_seq_cst(&w->link.ours->control, RB_CONTROL_DRAIN);
     /* The worker may be parked with nothing published since: the doorbell alone makes it look. */
     rb_gate_ring(&w->link.waker);
 }

@@ -1,5 +1,8 @@
 /* What a worker or a peer may do that breaks no rule by itself, and yet must not cost anybody else an answer. */
 #define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <sys/uio.h>
 
 #include "relay_lab.h"
 
@@ -100,10 +103,48 @@ static void no_bytes_are_no_term(void) {
     CLOSE(lab, w);
 }
 
+/* --- Descriptors that a worker shares -------------------------------------------------------------------------------------- */
+
+static int teasing;
+static void *tease(void *arg) {
+    struct lab_worker *w = arg;
+    int fd = w->fds.wake_relay;
+    uint64_t one = 1, count;
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK); /* of the description: the relay's end too */
+    while (rb_load_acquire(&teasing)) {
+        struct iovec into = {.iov_base = &count, .iov_len = sizeof count};
+        if (write(fd, &one, sizeof one) < 0) break;
+        sched_yield();
+        if (preadv2(fd, &into, 1, -1, RWF_NOWAIT) < 0 && errno != EAGAIN) break;
+    }
+    return NULL;
+}
+
+static void an_eventfd_that_was_drained_by_its_worker_stops_nobody(void) {
+    WITH_WORKER(lab, w);
+    const uint64_t one = 1;
+    pthread_t thread;
+    for (uint32_t i = 1; i <= 20; i++) {
+        rb_store_release(&teasing, 1);
+        if (pthread_create(&thread, NULL, tease, w) != 0) abort();
+        struct timespec t = {.tv_nsec = 5000000};
+        nanosleep(&t, NULL);
+        rb_store_release(&teasing, 0);
+        pthread_join(thread, NULL);
+        lab_submit(lab.peer, i, "x", 1);
+        lab_complete(w, "awake", 5);
+        CHECK(ANSWER_HAS(lab.peer, "awake"));
+        if (check_breaches) break;
+    }
+    CHECK(write(w->fds.wake_relay, &one, sizeof one) == sizeof one); /* should it be stuck, it can be closed */
+    CLOSE(lab, w);
+}
+
 int main(void) {
     RUN(a_job_waits_no_longer_than_for_the_slot);
     RUN(a_worker_that_keeps_its_slots_keeps_no_job_from_the_others);
     RUN(a_head_that_runs_ahead_ends_the_worker_and_its_jobs_go_on);
     RUN(no_bytes_are_no_term);
+    RUN(an_eventfd_that_was_drained_by_its_worker_stops_nobody);
     return check_end();
 }
