@@ -68,20 +68,21 @@ int rb_relay_create_link(struct rb_relay *r, uint32_t role_id, uint64_t id, uint
 
 int rb_relay_add_worker(struct rb_relay *r, uint64_t id, int pidfd, int obituary_fd, int stdout_fd, int stderr_fd) {
     struct rb_worker **slot = face_worker(r, id);
-    if (!slot || (*slot)->obituary_fd >= 0) return -ENOENT;
+    if (!slot || (*slot)->handed_over) return -ENOENT;
     struct rb_worker *w = *slot;
     w->pidfd = pidfd;
     w->obituary_fd = obituary_fd;
     w->stdout_fd = stdout_fd;
     w->stderr_fd = stderr_fd;
     int rc = rb_note_worker(r, w);
+    w->handed_over = rc == 0; /* from here on the rest of it is the relay's */
     if (rc < 0) w->pidfd = w->obituary_fd = w->stdout_fd = w->stderr_fd = -1;
     return rc;
 }
 
 int rb_relay_drop_link(struct rb_relay *r, uint64_t id) {
     struct rb_worker **slot = face_worker(r, id);
-    if (!slot || (*slot)->obituary_fd >= 0) return -ENOENT; /* once handed over it ends by its obituary */
+    if (!slot || (*slot)->handed_over) return -ENOENT; /* once handed over it ends by its obituary */
     rb_link_close(&(*slot)->link);
     free((*slot)->placed);
     free(*slot);

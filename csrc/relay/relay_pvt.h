@@ -141,6 +141,7 @@ struct rb_worker {
     uint32_t credit;
     uint64_t service_ns;    /* moving average */
     int pidfd, obituary_fd, stdout_fd, stderr_fd;
+    int handed_over;        /* by the other thread, which alone reads it */
     int filled;             /* on the list of workers whose ring is to be published */
     struct rb_worker *next_filled;
     int polled;             /* on the list of workers with jobs in flight */

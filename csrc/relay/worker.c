@@ -18,6 +18,8 @@ enum {
     SERVICE_WEIGHT = 8,        /* the moving average takes an eighth of each new value */
     COMPLETIONS_A_ROUND = 256, /* one worker's flood must not starve the others */
     OUTPUT_CHUNK = 4096,
+    OUTPUT_CHUNKS_A_ROUND = 4,
+    OUTPUT_CHUNKS_AT_END = 32, /* all that a pipe of the usual size holds; a grandchild that is left may write for ever */
 };
 
 struct rb_worker **rb_worker_slot(struct rb_worker **table, uint64_t id) {
@@ -288,18 +290,25 @@ void rb_worker_broke(struct rb_worker *w, const char *rule) {
     leave_jobs(w, RB_REASON_WORKER_BROKE, -1, 0, 0);
 }
 
-void rb_worker_output(struct rb_worker *w, int which) {
+/* Out of epoll by hand: a descriptor that someone else holds open too (the bridge forks shepherds) would go on reporting. */
+static void close_watched(struct rb_worker *w, int *fd) {
+    if (*fd < 0) return;
+    epoll_ctl(w->relay->epoll, EPOLL_CTL_DEL, *fd, NULL);
+    close(*fd);
+    *fd = -1;
+}
+
+static void take_output(struct rb_worker *w, int which, int chunks) {
     int *fd = which == 1 ? &w->stdout_fd : &w->stderr_fd;
     char chunk[OUTPUT_CHUNK];
-    for (int i = 0; i < 4 && *fd >= 0; i++) {
+    for (int i = 0; i < chunks && *fd >= 0; i++) {
         ssize_t n = read(*fd, chunk, sizeof chunk);
         if (n < 0) {
             if (errno == EAGAIN || errno == EINTR) return;
             n = 0;
         }
         if (n == 0) {
-            close(*fd);
-            *fd = -1;
+            close_watched(w, fd);
             return;
         }
         if (which == 2) {
@@ -316,6 +325,8 @@ void rb_worker_output(struct rb_worker *w, int which) {
     }
 }
 
+void rb_worker_output(struct rb_worker *w, int which) { take_output(w, which, OUTPUT_CHUNKS_A_ROUND); }
+
 void rb_worker_obituary(struct rb_worker *w) {
     struct rb_relay *r = w->relay;
     ssize_t n = read(w->obituary_fd, w->obituary + w->obituary_size, sizeof w->obituary - w->obituary_size);
@@ -327,8 +338,8 @@ void rb_worker_obituary(struct rb_worker *w) {
     if (w->obituary_size == sizeof o) memcpy(&o, w->obituary, sizeof o);
     /* What it published before its end counts. Bounded by its ring: where namespaces are forbidden a liar may outlive its init. */
     for (uint32_t i = 0; i <= w->link.config.slots / COMPLETIONS_A_ROUND && rb_worker_poll(w) > 0; i++) {}
-    rb_worker_output(w, 2);
-    rb_worker_output(w, 1);
+    take_output(w, 2, OUTPUT_CHUNKS_AT_END);
+    take_output(w, 1, OUTPUT_CHUNKS_AT_END);
     fence(w);
     leave_jobs(w, RB_REASON_WORKER_CRASHED, o.status, (int)o.signal, (o.flags & RB_OBITUARY_OOM) != 0);
     int64_t status = o.status, signal = o.signal, flags = o.flags;
@@ -361,11 +372,11 @@ void rb_worker_free(struct rb_worker *w) {
         w->polled = 0;
     }
     *rb_worker_slot(r->workers, w->id) = NULL;
-    int *fds[] = {&w->pidfd, &w->obituary_fd, &w->stdout_fd, &w->stderr_fd};
-    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
-        if (*fds[i] >= 0) close(*fds[i]);
-        *fds[i] = -1;
-    }
+    close_watched(w, &w->obituary_fd);
+    close_watched(w, &w->stdout_fd);
+    close_watched(w, &w->stderr_fd);
+    if (w->pidfd >= 0) close(w->pidfd);
+    w->pidfd = -1;
     /* Shared descriptors stay in epoll while anyone holds them open; the worker's copy of the eventfd would. */
     epoll_ctl(r->epoll, EPOLL_CTL_DEL, w->link.fds.wake_relay, NULL);
     rb_link_close(&w->link);

@@ -6,6 +6,12 @@
 
 #include "relay_lab.h"
 
+static struct rb_relay_stats stats_of(struct lab *lab) {
+    struct rb_relay_stats s;
+    rb_relay_read_stats(lab->relay, &s);
+    return s;
+}
+
 #define WITH_WORKER(lab, w)                 \
     struct lab lab;                         \
     lab_open(&lab);                         \
@@ -140,11 +146,88 @@ static void an_eventfd_that_was_drained_by_its_worker_stops_nobody(void) {
     CLOSE(lab, w);
 }
 
+/* A worker with a stderr, of which someone else holds the read end too; nothing has been handed over yet. */
+static struct lab_worker *make_worker(struct lab *lab, int obituary[2], int errors[2]) {
+    struct lab_worker *w = calloc(1, sizeof *w);
+    int fds[5];
+    char why[256];
+    w->id = ++lab->workers;
+    if (rb_relay_create_link(lab->relay, 0, w->id, 16, 1 << 20, 4096, 0, fds) < 0) abort();
+    w->fds = (struct rb_link_fds){dup(fds[0]), dup(fds[1]), dup(fds[2]), dup(fds[3]), dup(fds[4])};
+    if (rb_link_attach(&w->link, &w->fds, why, sizeof why) < 0) abort();
+    rb_link_greet(&w->link, "lab", 1 << 16, "echo");
+    if (pipe2(obituary, O_CLOEXEC) < 0 || pipe2(errors, O_CLOEXEC) < 0) abort();
+    w->obituary = obituary[1];
+    return w;
+}
+
+static void a_closed_pipe_that_someone_else_holds_open_costs_nothing(void) {
+    struct lab lab;
+    lab_open(&lab);
+    int obituary[2], errors[2];
+    struct lab_worker *w = make_worker(&lab, obituary, errors);
+    int held = dup(errors[0]);
+    if (rb_relay_add_worker(lab.relay, w->id, -1, obituary[0], -1, errors[0]) < 0) abort();
+    CHECK(lab_event(&lab, RB_EVENT_WORKER_READY));
+    close(errors[1]);
+    lab_submit(lab.peer, 1, "x", 1);
+    lab_complete(w, "", 0);
+    CHECK(ANSWER_HAS(lab.peer, "ok"));
+    struct timespec t = {.tv_nsec = 100000000};
+    nanosleep(&t, NULL);
+    uint64_t before = stats_of(&lab).rounds;
+    nanosleep(&t, NULL);
+    nanosleep(&t, NULL);
+    /* An idle relay makes a round a second, one that spins tens of thousands. */
+    CHECK(stats_of(&lab).rounds - before < 200);
+    close(held);
+    CLOSE(lab, w);
+}
+
+static void the_last_words_are_the_last(void) {
+    struct lab lab;
+    lab_open(&lab);
+    int obituary[2], errors[2];
+    static char words[60000];
+    const struct rb_obituary o = {RB_OBITUARY_MAGIC, -1, 6, 0};
+    lab_submit(lab.peer, 1, "x", 1);
+    while (stats_of(&lab).accepted < 1) {}
+    struct lab_worker *w = make_worker(&lab, obituary, errors);
+    /* All of it is there before the relay looks: a job that is started as soon as it is placed, a long report, the end. */
+    lab_start(w, 1);
+    memset(words, 'w', sizeof words);
+    memcpy(words + sizeof words - 10, "last words", 10);
+    CHECK(write(errors[1], words, sizeof words) == sizeof words);
+    CHECK(write(obituary[1], &o, sizeof o) == sizeof o);
+    if (rb_relay_add_worker(lab.relay, w->id, -1, obituary[0], -1, errors[0]) < 0) abort();
+    CHECK(ANSWER_HAS(lab.peer, "last words"));
+    close(errors[1]);
+    CLOSE(lab, w);
+}
+
+static void a_worker_that_ended_can_not_be_dropped_before_its_end_was_heard(void) {
+    WITH_WORKER(lab, w);
+    const struct rb_obituary o = {RB_OBITUARY_MAGIC, 0, 0, 0};
+    uint64_t id = w->id;
+    rb_relay_hush(lab.relay);
+    lab_worker_end(&lab, w, &o);
+    struct pollfd p = {.fd = rb_relay_event_fd(lab.relay), .events = POLLIN};
+    CHECK_EQUAL(poll(&p, 1, LAB_WAIT_MS), 1);
+    CHECK_EQUAL(rb_relay_drop_link(lab.relay, id), -ENOENT);
+    CHECK_EQUAL(rb_relay_add_worker(lab.relay, id, -1, -1, -1, -1), -ENOENT);
+    CHECK(lab_event(&lab, RB_EVENT_WORKER_ENDED));
+    CHECK_EQUAL(rb_relay_drop_link(lab.relay, id), -ENOENT);
+    lab_close(&lab);
+}
+
 int main(void) {
     RUN(a_job_waits_no_longer_than_for_the_slot);
     RUN(a_worker_that_keeps_its_slots_keeps_no_job_from_the_others);
     RUN(a_head_that_runs_ahead_ends_the_worker_and_its_jobs_go_on);
     RUN(no_bytes_are_no_term);
     RUN(an_eventfd_that_was_drained_by_its_worker_stops_nobody);
+    RUN(a_closed_pipe_that_someone_else_holds_open_costs_nothing);
+    RUN(the_last_words_are_the_last);
+    RUN(a_worker_that_ended_can_not_be_dropped_before_its_end_was_heard);
     return check_end();
 }
