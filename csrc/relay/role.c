@@ -129,6 +129,7 @@ static void place_role(struct rb_relay *r, struct rb_role *role) {
     struct rb_job *j;
     struct rb_worker *filled = NULL;
     int late = 0;
+    if (role->state == RB_ROLE_GIVEN_UP) rb_role_give_up(r, role, RB_REASON_NO_WORKER); /* what came back to it, or arrived for long */
     while ((j = first_queued(role))) {
         late = 0;
         struct rb_worker *w = choose(role, &late);

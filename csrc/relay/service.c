@@ -71,6 +71,11 @@ static uint64_t retry_after_ms(const struct rb_role *role) {
     return ms < 1 ? 1 : ms > 10000 ? 10000 : ms;
 }
 
+/* RB_REASON_OK: the role takes jobs. */
+static enum rb_reason closed_for(const struct rb_role *role) {
+    return role->state == RB_ROLE_DRAINING ? RB_REASON_DRAINING : role->state == RB_ROLE_GIVEN_UP ? RB_REASON_NO_WORKER : RB_REASON_OK;
+}
+
 /* A job with room for `size` payload bytes, or NULL: then the caller has been answered. */
 static struct rb_job *admit(struct rb_relay *r, const struct rb_caller *to, struct rb_slice role_name, uint64_t size) {
     struct rb_role *role = rb_role_named(r, role_name);
@@ -78,9 +83,7 @@ static struct rb_job *admit(struct rb_relay *r, const struct rb_caller *to, stru
         refuse_unknown_role(r, to, role_name);
         return NULL;
     }
-    enum rb_reason reason = role->state == RB_ROLE_DRAINING   ? RB_REASON_DRAINING
-                            : role->state == RB_ROLE_GIVEN_UP ? RB_REASON_NO_WORKER
-                                                              : RB_REASON_OK;
+    enum rb_reason reason = closed_for(role);
     if (reason != RB_REASON_OK) {
         refuse(to, reason);
         rb_answer_reason(to, reason);
@@ -350,16 +353,23 @@ static int on_end_large(void *user, void *token, struct rb_slice tail, int tail_
     struct rb_cursor at = rb_cursor_of(tail);
     char why[RB_WHY_BYTES] = "submit: the options are longer than 64 KiB";
     int rc = tail_cut ? -EINVAL : rb_submit_options(&at, &s, why);
-    if (rc == 0) {
+    struct rb_caller to = rb_job_caller(j);
+    /* Its role may have closed, or its queue have filled, while the payload came. */
+    enum rb_reason reason = closed_for(j->role);
+    if (rc == 0 && reason == RB_REASON_OK && j->role->queued < j->role->config.depth_max) {
         submit(r, j, &s);
         return 0;
     }
-    if (rc == -EINVAL) {
-        struct rb_caller to = rb_job_caller(j);
+    if (rc == 0) {
+        if (reason == RB_REASON_OK) reason = RB_REASON_OVERLOADED;
+        refuse(&to, reason);
+        if (reason == RB_REASON_OVERLOADED) rb_answer_overloaded(&to, retry_after_ms(j->role));
+        else rb_answer_reason(&to, reason);
+    } else if (rc == -EINVAL) {
         refuse_text(&to, why);
     }
     rb_job_free(r, j);
-    return rc == -EINVAL ? 0 : fail(c, "bad_payload");
+    return rc == 0 || rc == -EINVAL ? 0 : fail(c, "bad_payload");
 }
 
 static void on_abort_large(void *user, void *token) {

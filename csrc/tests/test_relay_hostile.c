@@ -220,6 +220,70 @@ static void a_worker_that_ended_can_not_be_dropped_before_its_end_was_heard(void
     lab_close(&lab);
 }
 
+/* --- Roles that close ------------------------------------------------------------------------------------------------------ */
+
+static void a_job_that_comes_back_to_a_given_up_role_is_answered(void) {
+    WITH_WORKER(lab, w);
+    lab_submit(lab.peer, 1, "x", 1);
+    CHECK(lab_request(w, 0) != NULL); /* not started */
+    rb_relay_set_role_state(lab.relay, 0, RB_ROLE_GIVEN_UP);
+    lab_worker_end(&lab, w, NULL);
+    CHECK(ANSWER_HAS(lab.peer, "no_worker"));
+    lab_close(&lab);
+}
+
+enum { LARGE = 100000 };
+static uint8_t large[LARGE];
+
+/* The first or the last half of a call with a payload of LARGE bytes, in two fragments. */
+static void half(int fd, uint32_t caller, int first) {
+    struct lab_bytes b = {.size = 0};
+    uint8_t frame[4 + 19] = {0, 0, 0, 0, 131, first ? 69 : 70};
+    size_t size = first ? 19 : 18;
+    if (first) {
+        lab_monitor(fd, 1, caller, caller);
+        lab_call_head(&b, caller, caller);
+        lab_submit_head(&b, 3, "echo");
+        PUT(&b, "\x6d");
+        lab_put_u32(&b, LARGE);
+    }
+    rb_put_be32(frame, (uint32_t)(size + b.size + LARGE / 2));
+    rb_put_be32(frame + 6 + 4, caller);
+    rb_put_be32(frame + 14 + 4, first ? 2 : 1);
+    lab_write(fd, frame, 4 + size);
+    lab_write(fd, b.at, b.size);
+    lab_write(fd, large, LARGE / 2);
+}
+
+static void a_role_that_closed_while_a_payload_came_does_not_take_it(void) {
+    struct lab lab;
+    lab_open(&lab);
+    half(lab.peer, 1, 1);
+    half(lab.peer, 2, 1);
+    settle(&lab, lab.peer);
+    rb_relay_set_role_state(lab.relay, 0, RB_ROLE_DRAINING);
+    half(lab.peer, 1, 0);
+    CHECK(ANSWER_HAS(lab.peer, "draining"));
+    rb_relay_set_role_state(lab.relay, 0, RB_ROLE_GIVEN_UP);
+    half(lab.peer, 2, 0);
+    CHECK(ANSWER_HAS(lab.peer, "no_worker"));
+    CHECK_EQUAL(stats_of(&lab).accepted, 0);
+    CHECK_EQUAL(stats_of(&lab).refused[RB_REASON_DRAINING], 1);
+    lab_close(&lab);
+}
+
+static void a_queue_that_filled_while_a_payload_came_is_full(void) {
+    struct lab lab;
+    lab_open(&lab);
+    half(lab.peer, 1, 1);
+    settle(&lab, lab.peer);
+    for (uint32_t i = 2; i < 2 + LAB_DEPTH; i++) lab_submit(lab.peer, i, "x", 1);
+    half(lab.peer, 1, 0);
+    CHECK(ANSWER_HAS(lab.peer, "overloaded"));
+    CHECK_EQUAL(stats_of(&lab).accepted, LAB_DEPTH);
+    lab_close(&lab);
+}
+
 int main(void) {
     RUN(a_job_waits_no_longer_than_for_the_slot);
     RUN(a_worker_that_keeps_its_slots_keeps_no_job_from_the_others);
@@ -229,5 +293,8 @@ int main(void) {
     RUN(a_closed_pipe_that_someone_else_holds_open_costs_nothing);
     RUN(the_last_words_are_the_last);
     RUN(a_worker_that_ended_can_not_be_dropped_before_its_end_was_heard);
+    RUN(a_job_that_comes_back_to_a_given_up_role_is_answered);
+    RUN(a_role_that_closed_while_a_payload_came_does_not_take_it);
+    RUN(a_queue_that_filled_while_a_payload_came_is_full);
     return check_end();
 }
