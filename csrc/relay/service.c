@@ -224,6 +224,11 @@ static int on_call(struct rb_conn *c, const struct rb_from *from, struct rb_curs
     return 0;
 }
 
+static int pass_up(struct rb_conn *c, const struct rb_signal *s, struct rb_slice message) {
+    if (rb_up_signal(c->relay, c->id, s->control, message) == 0) return 0;
+    return fail(c, "interpreter_backlog_limit_reached");
+}
+
 static int on_message(struct rb_conn *c, const struct rb_signal *s, struct rb_slice message) {
     struct rb_cursor at = rb_cursor_of(message);
     struct rb_from from;
@@ -231,7 +236,7 @@ static int on_message(struct rb_conn *c, const struct rb_signal *s, struct rb_sl
     case RB_MESSAGE_CALL: return c->relay->service_up ? on_call(c, &from, &at) : 0;
     case RB_MESSAGE_CAST:
     case RB_MESSAGE_OTHER: return 0; /* as a GenServer without such a clause would, but without the crash */
-    case RB_MESSAGE_SYSTEM: return rb_up_signal(c->relay, c->id, s->control, message);
+    case RB_MESSAGE_SYSTEM: return pass_up(c, s, message);
     default: return fail(c, "bad_payload");
     }
 }
@@ -261,13 +266,15 @@ static int on_demonitor(struct rb_conn *c, const struct rb_signal *s) {
     return 0;
 }
 
-/* DOWN of a caller that we watch: its reference holds the number of our watch (answer.c, put_reference). */
+/* DOWN of a caller that we watch: its reference holds the number of our watch (answer.c, put_reference). Only its own node can tell. */
 static int on_down(struct rb_conn *c, const struct rb_signal *s) {
     if (s->ref.size < 16) return 0;
     const uint8_t *words = s->ref.at + s->ref.size - 12;
-    uint64_t id = (uint64_t)(rb_be32(words + 8) & ~RB_WATCH_MARK) << 50 | (uint64_t)rb_be32(words + 4) << 18 | rb_be32(words);
+    uint32_t mark = rb_be32(words + 8) ^ RB_WATCH_MARK;
+    if (mark >> 16) return 0;
+    uint64_t id = (uint64_t)mark << 50 | (uint64_t)rb_be32(words + 4) << 18 | rb_be32(words);
     struct rb_job *j = rb_job_find(c->relay, id);
-    if (j && j->watch == id) {
+    if (j && j->watch == id && j->conn == c) {
         j->watch = 0; /* it is used up: no DEMONITOR */
         rb_job_cancel(c->relay, j, RB_REASON_CANCELLED);
     }
@@ -296,8 +303,7 @@ static int on_signal(void *user, const struct rb_signal *s, struct rb_slice mess
     if (ours && s->op == RB_OP_MONITOR_P) return on_monitor(c, s);
     if (ours && s->op == RB_OP_DEMONITOR_P) return on_demonitor(c, s);
     if (ours && (s->op == RB_OP_MONITOR_P_EXIT || s->op == RB_OP_PAYLOAD_MONITOR_P_EXIT)) return on_down(c, s);
-    if (rb_up_signal(c->relay, c->id, s->control, message) == 0) return 0;
-    return fail(c, "interpreter_backlog_limit_reached");
+    return pass_up(c, s, message);
 }
 
 static enum rb_large on_begin_large(void *user, struct rb_slice head, struct rb_diversion *d) {

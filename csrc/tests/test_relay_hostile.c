@@ -20,6 +20,13 @@ static struct rb_relay_stats stats_of(struct lab *lab) {
     lab_worker_end(&lab, w, NULL);          \
     lab_close(&lab)
 
+static int connect_as(struct lab *lab, const char *node) {
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) abort();
+    if (rb_relay_adopt(lab->relay, ++lab->connections, pair[0], node, LAB_FLAGS, NULL, 0) < 0) abort();
+    return pair[1];
+}
+
 /* Waits until the relay has read all that was sent to it by this way. */
 static void settle(struct lab *lab, int fd) {
     struct lab_bytes b = {.size = 0};
@@ -284,6 +291,66 @@ static void a_queue_that_filled_while_a_payload_came_is_full(void) {
     lab_close(&lab);
 }
 
+/* --- Watches --------------------------------------------------------------------------------------------------------------- */
+
+static void only_its_own_node_can_tell_that_a_watched_caller_is_down(void) {
+    WITH_WORKER(lab, w);
+    int other = connect_as(&lab, "other@host");
+    uint8_t watch[8192];
+    struct lab_bytes b = {.size = 0};
+    lab_call_head(&b, 9, 9);
+    lab_submit_head(&b, 3, "echo");
+    lab_put_binary(&b, "x", 1);
+    lab_frame(lab.peer, &b);
+    int n = lab_read(lab.peer, watch, sizeof watch, LAB_WAIT_MS);
+    struct rb_cursor c = {watch, watch + (n > 0 ? n : 0)};
+    struct rb_signal s;
+    CHECK(rb_signal_parse(&c, &s) == 0 && s.op == RB_OP_MONITOR_P);
+    for (int i = 0; i < 2; i++) { /* first as another node, then as its own */
+        b.size = 0;
+        PUT(&b, "\x68\x04\x61\x1c");
+        lab_put(&b, s.to.at, s.to.size);
+        lab_put(&b, s.from.at, s.from.size);
+        lab_put(&b, s.ref.at, s.ref.size);
+        lab_put_atom(&b, "killed");
+        lab_frame(i == 0 ? other : lab.peer, &b);
+        if (i == 0) {
+            settle(&lab, other);
+            CHECK_EQUAL(stats_of(&lab).answered[RB_REASON_CANCELLED], 0);
+        }
+    }
+    for (int ms = 0; ms < LAB_WAIT_MS && stats_of(&lab).answered[RB_REASON_CANCELLED] < 1; ms++) {
+        struct timespec t = {.tv_nsec = 1000000};
+        nanosleep(&t, NULL);
+    }
+    CHECK_EQUAL(stats_of(&lab).answered[RB_REASON_CANCELLED], 1);
+    close(other);
+    CLOSE(lab, w);
+}
+
+/* --- The interpreter's backlog --------------------------------------------------------------------------------------------- */
+
+static void a_flood_of_system_messages_is_named_as_such(void) {
+    struct lab lab;
+    lab_open(&lab);
+    static uint8_t state[4000];
+    for (int i = 0; i < 1000; i++) { /* 4 MB, the bound is 1 MiB; nobody takes events */
+        struct lab_bytes b = {.size = 0};
+        PUT(&b, "\x68\x04\x61\x06");
+        lab_put_pid(&b, "peer@host", 1);
+        lab_put_atom(&b, "");
+        lab_put_atom(&b, "job_dispatcher");
+        PUT(&b, "\x68\x03");
+        lab_put_atom(&b, "system");
+        PUT(&b, "\x6a");
+        lab_put_binary(&b, state, sizeof state);
+        lab_frame(lab.peer, &b);
+    }
+    CHECK(lab_event(&lab, RB_EVENT_CONNECTION_LOST));
+    CHECK(lab_event_says(&lab, "interpreter_backlog_limit_reached"));
+    lab_close(&lab);
+}
+
 int main(void) {
     RUN(a_job_waits_no_longer_than_for_the_slot);
     RUN(a_worker_that_keeps_its_slots_keeps_no_job_from_the_others);
@@ -296,5 +363,7 @@ int main(void) {
     RUN(a_job_that_comes_back_to_a_given_up_role_is_answered);
     RUN(a_role_that_closed_while_a_payload_came_does_not_take_it);
     RUN(a_queue_that_filled_while_a_payload_came_is_full);
+    RUN(only_its_own_node_can_tell_that_a_watched_caller_is_down);
+    RUN(a_flood_of_system_messages_is_named_as_such);
     return check_end();
 }
