@@ -105,6 +105,9 @@ static int with_header(const struct rb_conn *c) {
 
 static int frame_begin(struct pen *p, struct rb_conn *c, size_t room) {
     if (!c || c->failed) return 0;
+    /* Between two rounds much can gather; the bound of what waits holds inside a round too. */
+    if (c->out.end - c->out.begin > c->relay->config.outgoing_bytes_max) rb_conn_flush(c);
+    if (c->failed) return 0;
     p->begin = rb_buffer_room(&c->out, room + 64);
     if (!p->begin) {
         rb_conn_fail(c, "no_memory");

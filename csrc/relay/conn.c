@@ -18,7 +18,8 @@ enum {
 uint8_t *rb_buffer_room(struct rb_buffer *b, size_t size) {
     if (b->begin == b->end) b->begin = b->end = 0;
     if (b->end + size > b->capacity) {
-        if (b->begin > 0 && b->end - b->begin + size <= b->capacity) {
+        /* Moved only when a good part is free: else a backlog of many megabytes would be moved for every few bytes that leave. */
+        if (b->begin >= b->capacity / 4 && b->end - b->begin + size <= b->capacity) {
             memmove(b->at, b->at + b->begin, b->end - b->begin);
         } else {
             size_t grown = b->capacity ? b->capacity * 2 : 16384;

@@ -230,6 +230,10 @@ static void stop_running(struct rb_relay *r, struct rb_job *j) {
         rb_job_due(r, j, r->now + (uint64_t)budget->cancel_term_ms * NS_PER_MS + 1);
         return;
     }
+    /* Nor for one that has ended meanwhile: its completion may lie in the ring since before this round. */
+    uint64_t id = j->id;
+    rb_worker_poll(w);
+    if (!rb_job_find(r, id)) return;
     rb_worker_signal(w, j->signals == 1 ? SIGTERM : SIGKILL);
     j->signals++;
     rb_job_due(r, j, j->signals == 2 ? r->now + (uint64_t)budget->cancel_kill_ms * NS_PER_MS + 1 : 0);

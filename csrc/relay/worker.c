@@ -188,8 +188,8 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e) {
             reason = RB_REASON_JOB_FAILED;
             rb_answer_failed(&to, e->code, payload, e->payload_bytes > 65536 ? 65536 : e->payload_bytes);
         } else if (e->status == RB_STATUS_CANCELLED) {
-            /* Nobody cancelled it, so the worker saw its deadline first: the same clock, the same answer. */
-            reason = r->now >= j->request.deadline_ns ? RB_REASON_DEADLINE_EXCEEDED : RB_REASON_CANCELLED;
+            /* Nobody cancelled it, so the worker saw its deadline first: the same clock, read after its look, the same answer. */
+            reason = rb_clock_ns() >= j->request.deadline_ns ? RB_REASON_DEADLINE_EXCEEDED : RB_REASON_CANCELLED;
             rb_answer_reason(&to, reason);
         } else if (e->flags & RB_FLAG_TERM) {
             if (answer_term(w, &to, j, payload, e->payload_bytes, &rule) < 0) return rule;
