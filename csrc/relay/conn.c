@@ -78,11 +78,13 @@ static void tune(int fd) {
 }
 
 struct rb_conn *rb_conn_of_node(struct rb_relay *r, struct rb_slice node) {
+    /* The newest, where a node has come back before its first connection was seen to be gone. */
+    struct rb_conn *found = NULL;
     for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
         struct rb_conn *c = r->conns[i];
-        if (c && !c->failed && rb_slice_is(node, c->peer)) return c;
+        if (c && !c->failed && (!found || c->id > found->id) && rb_slice_is(node, c->peer)) found = c;
     }
-    return NULL;
+    return found;
 }
 
 static void poll_for(struct rb_conn *c, int out) {

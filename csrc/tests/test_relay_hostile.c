@@ -154,12 +154,12 @@ static void an_eventfd_that_was_drained_by_its_worker_stops_nobody(void) {
 }
 
 /* A worker with a stderr, of which someone else holds the read end too; nothing has been handed over yet. */
-static struct lab_worker *make_worker(struct lab *lab, int obituary[2], int errors[2]) {
+static struct lab_worker *make_worker(struct lab *lab, uint64_t result_bytes, int obituary[2], int errors[2]) {
     struct lab_worker *w = calloc(1, sizeof *w);
     int fds[5];
     char why[256];
     w->id = ++lab->workers;
-    if (rb_relay_create_link(lab->relay, 0, w->id, 16, 1 << 20, 4096, 0, fds) < 0) abort();
+    if (rb_relay_create_link(lab->relay, 0, w->id, 16, result_bytes, 4096, 0, fds) < 0) abort();
     w->fds = (struct rb_link_fds){dup(fds[0]), dup(fds[1]), dup(fds[2]), dup(fds[3]), dup(fds[4])};
     if (rb_link_attach(&w->link, &w->fds, why, sizeof why) < 0) abort();
     rb_link_greet(&w->link, "lab", 1 << 16, "echo");
@@ -172,7 +172,7 @@ static void a_closed_pipe_that_someone_else_holds_open_costs_nothing(void) {
     struct lab lab;
     lab_open(&lab);
     int obituary[2], errors[2];
-    struct lab_worker *w = make_worker(&lab, obituary, errors);
+    struct lab_worker *w = make_worker(&lab, 1 << 20, obituary, errors);
     int held = dup(errors[0]);
     if (rb_relay_add_worker(lab.relay, w->id, -1, obituary[0], -1, errors[0]) < 0) abort();
     CHECK(lab_event(&lab, RB_EVENT_WORKER_READY));
@@ -199,7 +199,7 @@ static void the_last_words_are_the_last(void) {
     const struct rb_obituary o = {RB_OBITUARY_MAGIC, -1, 6, 0};
     lab_submit(lab.peer, 1, "x", 1);
     while (stats_of(&lab).accepted < 1) {}
-    struct lab_worker *w = make_worker(&lab, obituary, errors);
+    struct lab_worker *w = make_worker(&lab, 1 << 20, obituary, errors);
     /* All of it is there before the relay looks: a job that is started as soon as it is placed, a long report, the end. */
     lab_start(w, 1);
     memset(words, 'w', sizeof words);
@@ -328,6 +328,32 @@ static void only_its_own_node_can_tell_that_a_watched_caller_is_down(void) {
     CLOSE(lab, w);
 }
 
+/* --- Forwarded calls ------------------------------------------------------------------------------------------------------- */
+
+static void a_forwarded_callers_node_is_answered_on_its_newest_connection(void) {
+    WITH_WORKER(lab, w);
+    int before = connect_as(&lab, "twice@host"), now = connect_as(&lab, "twice@host");
+    struct lab_bytes b = {.size = 0};
+    PUT(&b, "\x68\x04\x61\x06");
+    lab_put_pid(&b, "peer@host", 1);
+    lab_put_atom(&b, "");
+    lab_put_atom(&b, "job_dispatcher");
+    PUT(&b, "\x68\x03");
+    lab_put_atom(&b, "$gen_call");
+    PUT(&b, "\x68\x02");
+    lab_put_pid(&b, "twice@host", 1); /* as a server of peer@host that passes its caller's call on */
+    lab_put_ref(&b, 1);
+    lab_submit_head(&b, 3, "echo");
+    lab_put_binary(&b, "x", 1);
+    lab_frame(lab.peer, &b);
+    CHECK(ANSWER_HAS(now, "\x68\x04\x61\x13\x58")); /* the watch on it */
+    lab_complete(w, "forwarded", 9);
+    CHECK(ANSWER_HAS(now, "forwarded"));
+    close(before);
+    close(now);
+    CLOSE(lab, w);
+}
+
 /* --- The interpreter's backlog --------------------------------------------------------------------------------------------- */
 
 static void a_flood_of_system_messages_is_named_as_such(void) {
@@ -364,6 +390,7 @@ int main(void) {
     RUN(a_role_that_closed_while_a_payload_came_does_not_take_it);
     RUN(a_queue_that_filled_while_a_payload_came_is_full);
     RUN(only_its_own_node_can_tell_that_a_watched_caller_is_down);
+    RUN(a_forwarded_callers_node_is_answered_on_its_newest_connection);
     RUN(a_flood_of_system_messages_is_named_as_such);
     return check_end();
 }
