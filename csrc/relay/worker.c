@@ -17,6 +17,7 @@
 enum {
     SERVICE_WEIGHT = 8,        /* the moving average takes an eighth of each new value */
     COMPLETIONS_A_ROUND = 256, /* one worker's flood must not starve the others */
+    CODE_ANSWER_TOO_LARGE = 65280, /* as the kits say it of an answer that does not fit into their region */
     OUTPUT_CHUNK = 4096,
     OUTPUT_CHUNKS_A_ROUND = 4,
     OUTPUT_CHUNKS_AT_END = 32, /* all that a pipe of the usual size holds; a grandchild that is left may write for ever */
@@ -184,6 +185,8 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e) {
     enum rb_reason reason = RB_REASON_OK;
     if (j->state == RB_JOB_PLACED) {
         struct rb_caller to = rb_job_caller(j);
+        /* What may not wait on a socket would cost the caller's whole node its connection. A sixteenth is for what waits already. */
+        uint64_t most = r->config.outgoing_bytes_max - r->config.outgoing_bytes_max / 16;
         if (e->status == RB_STATUS_FAILED) {
             reason = RB_REASON_JOB_FAILED;
             rb_answer_failed(&to, e->code, payload, e->payload_bytes > 65536 ? 65536 : e->payload_bytes);
@@ -191,6 +194,12 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e) {
             /* Nobody cancelled it, so the worker saw its deadline first: the same clock, read after its look, the same answer. */
             reason = rb_clock_ns() >= j->request.deadline_ns ? RB_REASON_DEADLINE_EXCEEDED : RB_REASON_CANCELLED;
             rb_answer_reason(&to, reason);
+        } else if (e->payload_bytes > most) {
+            char why[128];
+            int n = snprintf(why, sizeof why, "an answer of %u bytes does not fit into the %llu that may wait on a socket",
+                             e->payload_bytes, (unsigned long long)most);
+            reason = RB_REASON_JOB_FAILED;
+            rb_answer_failed(&to, CODE_ANSWER_TOO_LARGE, (const uint8_t *)why, (size_t)n);
         } else if (e->flags & RB_FLAG_TERM) {
             if (answer_term(w, &to, j, payload, e->payload_bytes, &rule) < 0) return rule;
         } else {

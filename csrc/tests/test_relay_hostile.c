@@ -227,6 +227,30 @@ static void a_worker_that_ended_can_not_be_dropped_before_its_end_was_heard(void
     lab_close(&lab);
 }
 
+static void an_answer_that_no_socket_may_hold_costs_nobody_the_connection(void) {
+    struct lab lab;
+    lab_open(&lab);
+    int obituary[2], errors[2];
+    struct lab_worker *w = make_worker(&lab, 16 << 20, obituary, errors);
+    if (rb_relay_add_worker(lab.relay, w->id, -1, obituary[0], -1, errors[0]) < 0) abort();
+    lab_submit(lab.peer, 1, "x", 1);
+    const struct rb_request *r = lab_request(w, 0);
+    CHECK(r != NULL);
+    lab_start(w, 1);
+    struct rb_completion e = {.job = r ? r->job : 0, .payload_bytes = 9 << 20}; /* the bound is 8 MiB */
+    rb_ring_release(&w->link.request_ring, 1);
+    lab_publish(w, &e);
+    CHECK(ANSWER_HAS(lab.peer, "\x77\x0ajob_failed\x62\x00\x00\xff\x00"));
+    lab_submit(lab.peer, 2, "x", 1);
+    r = lab_request(w, 0);
+    lab_start(w, 1);
+    e = lab_completion(w, r ? r->job : 0, "small", 5, 0);
+    lab_publish(w, &e);
+    CHECK(ANSWER_HAS(lab.peer, "small"));
+    close(errors[1]);
+    CLOSE(lab, w);
+}
+
 /* --- Roles that close ------------------------------------------------------------------------------------------------------ */
 
 static void a_job_that_comes_back_to_a_given_up_role_is_answered(void) {
@@ -386,6 +410,7 @@ int main(void) {
     RUN(a_closed_pipe_that_someone_else_holds_open_costs_nothing);
     RUN(the_last_words_are_the_last);
     RUN(a_worker_that_ended_can_not_be_dropped_before_its_end_was_heard);
+    RUN(an_answer_that_no_socket_may_hold_costs_nobody_the_connection);
     RUN(a_job_that_comes_back_to_a_given_up_role_is_answered);
     RUN(a_role_that_closed_while_a_payload_came_does_not_take_it);
     RUN(a_queue_that_filled_while_a_payload_came_is_full);
