@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 MIB = 1 << 20
+EVENTS_IN_A_ROW = 64
 _OBITUARY_CORE, _OBITUARY_OOM = 1, 2
 _CRC_FEATURES = {
     "off": 0,
@@ -202,20 +203,29 @@ class Relay:
             setattr(config, field, getattr(limits, field))
         handle = ffi.new("struct rb_relay **")
         _check(lib.rb_relay_open(handle, config), f"relay of {node}")
-        self._relay: Any = handle[0]
+        self._handle: Any = handle[0]
         self._event = ffi.new("struct rb_event *")
-        self._event_fd: int = lib.rb_relay_event_fd(self._relay)
+        self._event_fd: int = lib.rb_relay_event_fd(self._handle)
+        self._taken = 0
         self._connections = 0
         self._roles = 0
-        self._closed = False
+
+    @property
+    def _relay(self) -> Any:
+        """The core's handle; nothing may reach for the memory behind it once it is closed."""
+        if self._handle is None:
+            raise trio.ClosedResourceError("the relay has been closed")
+        return self._handle
 
     def close(self) -> None:
-        """End the thread and close what it owns. May be repeated."""
-        if not self._closed:
-            self._closed = True
+        """End the thread and close what it owns. May be repeated; every other call then raises
+        ClosedResourceError.
+        """
+        if self._handle is not None:
+            relay, self._handle = self._handle, None
             if trio.lowlevel.in_trio_run():
                 trio.lowlevel.notify_closing(self._event_fd)
-            lib.rb_relay_close(self._relay)
+            lib.rb_relay_close(relay)
 
     # ---- connections
 
@@ -227,12 +237,12 @@ class Relay:
         `flags` are the negotiated ones; `creation` is the peer's, told for the record only.
         """
         del creation  # pids carry it; the relay compares whole pids
+        # Both may raise: until they have not, the socket is the caller's.
+        relay, name = self._relay, peer.encode("latin-1")
         self._connections += 1
         number = self._connections
         fd = sock.detach()
-        code = lib.rb_relay_adopt(
-            self._relay, number, fd, peer.encode("latin-1"), flags, leftover, len(leftover)
-        )
+        code = lib.rb_relay_adopt(relay, number, fd, name, flags, leftover, len(leftover))
         if code < 0:
             os.close(fd)
         _check(code, f"connection of {peer}")
@@ -363,7 +373,11 @@ class Relay:
 
     async def next_event(self) -> Event:
         """Wait for the next thing the relay has to say. One task only; cancelling loses nothing."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        self._taken += 1
+        if self._taken % EVENTS_IN_A_ROW:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()  # a flood of events leaves the others their turn
         while not lib.rb_relay_take(self._relay, self._event):
             await trio.lowlevel.wait_readable(self._event_fd)
             # Cleared before the next look, so that a ring after that look is not lost.
