@@ -25,7 +25,8 @@ class Bridge:
         return Peer.connect(self.port, self.cluster.cookie, flags)
 
     def log(self) -> list[dict[str, Any]]:
-        lines = self.cluster.log_path("bridge").read_text().splitlines()
+        # What follows the last newline is being written just now.
+        *lines, _rest = self.cluster.log_path("bridge").read_text().split("\n")
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def about(self, peer: Peer) -> list[dict[str, Any]]:
