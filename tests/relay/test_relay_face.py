@@ -1,0 +1,85 @@
+"""The relay as Python sees it: turns that it leaves to others, and what is left when it closes."""
+
+import socket
+
+import pytest
+import trio
+
+from bridge.fabric.relay import Relay, RoleLimits, RoleState, Signal
+
+FRAGMENTS = 0x800000
+EVENTS = 1000
+
+
+def frame_for_somebody() -> bytes:
+    """{6, Pid, '', somebody} and a message, behind a distribution header."""
+    pid = b"X" + b"w\x09peer@host" + bytes(11) + b"\x01"
+    body = b"\x83D\x00" + b"h\x04a\x06" + pid + b"w\x00" + b"w\x08somebody" + b"a\x07"
+    return len(body).to_bytes(4) + body
+
+
+async def test_a_flood_of_events_leaves_the_other_tasks_their_turn() -> None:
+    relay = Relay(node="bridge@host", creation=1)
+    ours, theirs = socket.socketpair()
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    try:
+        relay.adopt(ours, peer="peer@host", flags=FRAGMENTS, creation=1)
+        flood = frame_for_somebody() * EVENTS
+        theirs.sendall(flood)
+        while relay.stats().bytes_in < len(flood):  # noqa: ASYNC110 (nothing tells)
+            await trio.sleep(0.001)
+        await trio.sleep(0.05)  # the last of them are on their way up
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_turns)
+            for _ in range(EVENTS):
+                assert isinstance(await relay.next_event(), Signal)
+            nursery.cancel_scope.cancel()
+        assert turns >= EVENTS // 100
+    finally:
+        theirs.close()
+        relay.close()
+
+
+async def test_a_closed_relay_says_so() -> None:
+    relay = Relay(node="bridge@host", creation=1)
+    role = relay.add_role(RoleLimits("echo"))
+    relay.close()
+    relay.close()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for call in (
+            relay.stats,
+            relay.hops,
+            lambda: relay.role_stats(role),
+            lambda: relay.worker_stats(1),
+            lambda: relay.send(1, b"", None),
+            lambda: relay.drop(1, "late"),
+            lambda: relay.set_role_state(role, RoleState.DRAINING),
+            lambda: relay.adopt(ours, peer="peer@host", flags=0, creation=1),
+        ):
+            with pytest.raises(trio.ClosedResourceError):
+                call()
+        assert ours.fileno() >= 0  # a socket that was refused stays its owner's
+    with pytest.raises(trio.ClosedResourceError):
+        await relay.next_event()
+
+
+async def test_whoever_waits_for_an_event_hears_of_the_close() -> None:
+    relay = Relay(node="bridge@host", creation=1)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await relay.next_event()
+
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            relay.close()
