@@ -191,6 +191,21 @@ static void a_closed_pipe_that_someone_else_holds_open_costs_nothing(void) {
     CLOSE(lab, w);
 }
 
+static void a_service_that_is_held_costs_nothing(void) {
+    WITH_WORKER(lab, w);
+    rb_relay_hold(lab.relay, 1);
+    lab_submit(lab.peer, 1, "x", 1);
+    settle(&lab, lab.peer);
+    struct timespec t = {.tv_nsec = 500000000};
+    uint64_t before = stats_of(&lab).rounds;
+    nanosleep(&t, NULL);
+    CHECK(stats_of(&lab).rounds - before < 100);
+    rb_relay_hold(lab.relay, 0);
+    lab_complete(w, "released", 8);
+    CHECK(ANSWER_HAS(lab.peer, "released"));
+    CLOSE(lab, w);
+}
+
 static void the_last_words_are_the_last(void) {
     struct lab lab;
     lab_open(&lab);
@@ -408,6 +423,7 @@ int main(void) {
     RUN(no_bytes_are_no_term);
     RUN(an_eventfd_that_was_drained_by_its_worker_stops_nobody);
     RUN(a_closed_pipe_that_someone_else_holds_open_costs_nothing);
+    RUN(a_service_that_is_held_costs_nothing);
     RUN(the_last_words_are_the_last);
     RUN(a_worker_that_ended_can_not_be_dropped_before_its_end_was_heard);
     RUN(an_answer_that_no_socket_may_hold_costs_nobody_the_connection);
