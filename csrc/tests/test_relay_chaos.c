@@ -420,7 +420,7 @@ static void one_move(void) {
     case 6: if (below(20) == 0) disconnect_somebody(); break;
     case 7: if (below(20) == 0) rb_relay_set_role_state(relay, 0, below(3)); else rb_relay_set_role_state(relay, 0, RB_ROLE_RUNNING); break;
     case 8: if (below(10) == 0 && workers[0]) rb_relay_drain_worker(relay, workers[0]->id); break;
-    case 9: chaos_nap(below(400)); break;
+    case 9: chaos_nap(below(400)); rb_relay_hold(relay, below(10) == 0); break;
     case 10: case 11: case 12: case 13: case 14: case 15: go_on_sending((int)below(PEERS)); break;
     default: submit_somehow(); break;
     }
@@ -439,6 +439,7 @@ static void whoever_stays_gets_one_answer_whatever_happens(void) {
     /* No more calls; what has begun is ended; workers behave. Now every caller that stayed is answered. */
     rb_store_release(&honest, 1);
     rb_relay_set_role_state(relay, 0, RB_ROLE_RUNNING);
+    rb_relay_hold(relay, 0);
     end = ms_now() + QUIET_MS;
     for (int open = 1; open;) {
         open = 0;
