@@ -1,7 +1,9 @@
-/* Everything at once: peers that call, leave, cut and vanish, workers that are late, lie and die, roles that close and open. Whatever
- * happens: a caller that stays gets exactly one answer, its own; nobody gets two; accepted == answered + in flight.
+/* Everything at once: peers that call, leave, cut and vanish, workers that are late, lie and die,
+ * roles that close and open. Whatever happens: a caller that stays gets exactly one answer, its
+ * own; nobody gets two; accepted == answered + in flight.
  *
- * The order of the moves comes from a seed (RINGBRIDGE_CHAOS_SEED takes another), their timing from the machine. */
+ * The order of the moves comes from a seed (RINGBRIDGE_CHAOS_SEED takes another), their timing
+ * from the machine. */
 #define _GNU_SOURCE
 #include "chaos_worker.h"
 
@@ -15,7 +17,12 @@ enum {
     LARGEST = 200000,
 };
 
-enum call_state { WAITS = 1, ANSWERED, LEFT, LOST }; /* LEFT: its caller demonitored or died; LOST: with a connection */
+enum call_state {
+    WAITS = 1,
+    ANSWERED,
+    LEFT,
+    LOST
+}; /* LEFT: its caller demonitored or died; LOST: with a connection */
 
 struct call {
     uint8_t state, answers, from, to; /* peers: who sent it, who is answered */
@@ -54,22 +61,26 @@ static uint64_t some_job;
 
 static uint32_t below(uint32_t bound) { return chaos_below(&seed, bound); }
 
-/* --- Payloads: made of the call's number, so that each can be told from all others ----------------------------------------------------- */
+/* --- Payloads: made of the call's number, so that each can be told from all others ------------ */
 
-static uint8_t payload_byte(uint32_t call, uint32_t i) { return (uint8_t)(i < 4 ? call >> (8 * i) : call + i * 31 + (i >> 8)); }
+static uint8_t payload_byte(uint32_t call, uint32_t i) {
+    return (uint8_t)(i < 4 ? call >> (8 * i) : call + i * 31 + (i >> 8));
+}
 
 static uint32_t random_size(void) {
     switch (below(8)) {
     case 0: return below(4);
-    case 1: case 2: return below(65);
-    case 3: case 4: return below(4000);
+    case 1:
+    case 2: return below(65);
+    case 3:
+    case 4: return below(4000);
     case 5: return 15000 + below(4000);
     case 6: return below(70000);
     default: return below(LARGEST);
     }
 }
 
-/* --- Frames ---------------------------------------------------------------------------------------------------------------------- */
+/* --- Frames ----------------------------------------------------------------------------------- */
 
 static struct lab_bytes head; /* of the signal being made; the payload follows it */
 
@@ -113,8 +124,10 @@ static void begin_call(uint32_t call, int owner, enum tag tag) {
         PUT(&head, "\x6c\x00\x00\x00\x01");
         lab_put_atom(&head, "alias");
     }
-    if (tag == LONG_TAG) lab_put_binary(&head, filler, sizeof filler);
-    else put_own_reference(call, owner);
+    if (tag == LONG_TAG)
+        lab_put_binary(&head, filler, sizeof filler);
+    else
+        put_own_reference(call, owner);
 }
 
 static uint32_t new_call(int from, int to) {
@@ -199,10 +212,11 @@ static void send_submit(uint32_t call, int p) {
     free(bytes);
 }
 
-/* --- What peers do --------------------------------------------------------------------------------------------------------------- */
+/* --- What peers do ---------------------------------------------------------------------------- */
 
 static void submit_somehow(void) {
-    int p = (int)below(PEERS), forwarded = below(12) == 0, owner = forwarded ? (int)below(PEERS) : p;
+    int p = (int)below(PEERS), forwarded = below(12) == 0,
+        owner = forwarded ? (int)below(PEERS) : p;
     uint32_t call = new_call(p, owner);
     int watched = forwarded || below(8) == 0;
     enum tag tag = below(10) == 0 ? LONG_TAG : below(8) == 0 ? BARE_TAG : ALIAS_TAG;
@@ -238,7 +252,8 @@ static void ask_something(void) {
     send_head(p);
 }
 
-/* The caller of a recent call leaves; or somebody else says that it does, which is nobody's business but its own. */
+/* The caller of a recent call leaves; or somebody else says that it does, which is nobody's
+ * business but its own. */
 static void leave_somehow(void) {
     if (call_count == 0) return;
     uint32_t back = below(40), call = call_count > back ? call_count - back : 1;
@@ -277,7 +292,8 @@ static void connect_peer(int p) {
 
 static void lose_connection(int p) {
     for (uint32_t i = 1; i <= call_count; i++) {
-        if (calls[i].state == WAITS && (calls[i].to == p || calls[i].from == p)) calls[i].state = LOST;
+        if (calls[i].state == WAITS && (calls[i].to == p || calls[i].from == p))
+            calls[i].state = LOST;
     }
     for (int i = 0; i < OPEN_MAX; i++) end_sending(&peers[p].open[i]);
     close(peers[p].fd);
@@ -294,14 +310,17 @@ static void disconnect_somebody(void) {
     connect_peer(p);
 }
 
-/* --- What peers hear ------------------------------------------------------------------------------------------------------------- */
+/* --- What peers hear -------------------------------------------------------------------------- */
 
 static int check_own_payload(uint32_t call, struct rb_cursor reply) {
     struct rb_slice ok;
     uint32_t size;
-    if (rb_term_tuple(&reply) != 2 || rb_term_atom(&reply, &ok) < 0 || !rb_slice_is(ok, "ok")) return 1;
+    if (rb_term_tuple(&reply) != 2 || rb_term_atom(&reply, &ok) < 0 || !rb_slice_is(ok, "ok"))
+        return 1;
     if (!calls[call].is_echo) return 1;
-    if (rb_term_binary_head(&reply, &size) < 0 || size != calls[call].size || rb_cursor_left(&reply) != size) return 0;
+    if (rb_term_binary_head(&reply, &size) < 0 || size != calls[call].size ||
+        rb_cursor_left(&reply) != size)
+        return 0;
     for (uint32_t i = 0; i < size; i++) {
         if (reply.at[i] != payload_byte(call, i)) return 0;
     }
@@ -347,13 +366,17 @@ static void hear(int p, struct rb_slice signal) {
 static void listen_to_all(void) {
     for (int p = 0; p < PEERS; p++) {
         struct peer *peer = &peers[p];
-        if (peer->capacity - peer->size < 65536) peer->in = realloc(peer->in, peer->capacity += 1 << 20);
-        ssize_t n = recv(peer->fd, peer->in + peer->size, peer->capacity - peer->size, MSG_DONTWAIT);
+        if (peer->capacity - peer->size < 65536)
+            peer->in = realloc(peer->in, peer->capacity += 1 << 20);
+        ssize_t n =
+            recv(peer->fd, peer->in + peer->size, peer->capacity - peer->size, MSG_DONTWAIT);
         if (n == 0) CHECK(!"the relay closed a connection that did nothing wrong");
         if (n <= 0) continue;
         peer->size += (size_t)n;
         size_t at = 0;
-        for (uint32_t length; peer->size - at >= 4 && peer->size - at - 4 >= (length = rb_be32(peer->in + at)); at += 4 + length) {
+        for (uint32_t length;
+             peer->size - at >= 4 && peer->size - at - 4 >= (length = rb_be32(peer->in + at));
+             at += 4 + length) {
             if (length == 0) continue;
             CHECK(length > 3 && memcmp(peer->in + at + 4, "\x83\x44\x00", 3) == 0);
             hear(p, (struct rb_slice){peer->in + at + 7, length - 3});
@@ -380,7 +403,8 @@ static void hear_events(void) {
         }
     }
     for (int i = 0; i < WORKERS; i++) {
-        if (!workers[i]) workers[i] = chaos_start(relay, ++workers_made, check_random(&seed), &honest);
+        if (!workers[i])
+            workers[i] = chaos_start(relay, ++workers_made, check_random(&seed), &honest);
     }
 }
 
@@ -396,16 +420,33 @@ static uint32_t still_waiting(void) {
     return n;
 }
 
-/* --- The run --------------------------------------------------------------------------------------------------------------------- */
+/* --- The run ---------------------------------------------------------------------------------- */
 
 static void open_all(void) {
-    struct rb_relay_config config = {.node = "bridge@host", .creation = 5, .tick_ms = 60000, .silence_ms = 300000,
-                                     .frame_bytes_max = INT32_MAX, .signal_bytes_max = 16 << 20, .upward_bytes_max = 4 << 20,
-                                     .outgoing_bytes_max = 256 << 20, .monitors_max = 100000, .busy_sleep_us = 50, .spin_us = 20};
-    struct rb_role_config role = {.name = "echo", .payload_bytes_max = 150000, .pool_bytes = 4 << 20, .depth_max = 32, .credit_us = 200,
-                                  .timeout_default_ms = 60000, .timeout_max_ms = 60000, .cancel_term_ms = 3, .cancel_kill_ms = 3};
+    struct rb_relay_config config = {.node = "bridge@host",
+                                     .creation = 5,
+                                     .tick_ms = 60000,
+                                     .silence_ms = 300000,
+                                     .frame_bytes_max = INT32_MAX,
+                                     .signal_bytes_max = 16 << 20,
+                                     .upward_bytes_max = 4 << 20,
+                                     .outgoing_bytes_max = 256 << 20,
+                                     .monitors_max = 100000,
+                                     .busy_sleep_us = 50,
+                                     .spin_us = 20};
+    struct rb_role_config role = {.name = "echo",
+                                  .payload_bytes_max = 150000,
+                                  .pool_bytes = 4 << 20,
+                                  .depth_max = 32,
+                                  .credit_us = 200,
+                                  .timeout_default_ms = 60000,
+                                  .timeout_max_ms = 60000,
+                                  .cancel_term_ms = 3,
+                                  .cancel_kill_ms = 3};
     if (rb_relay_open(&relay, &config) < 0) abort();
-    if (rb_relay_install_service(relay, 1, 0, "job_dispatcher\0") < 0 || rb_relay_add_role(relay, 0, &role) < 0) abort();
+    if (rb_relay_install_service(relay, 1, 0, "job_dispatcher\0") < 0 ||
+        rb_relay_add_role(relay, 0, &role) < 0)
+        abort();
     for (int p = 0; p < PEERS; p++) {
         snprintf(peers[p].node, sizeof peers[p].node, "peer%d@host", p);
         connect_peer(p);
@@ -414,14 +455,34 @@ static void open_all(void) {
 
 static void one_move(void) {
     switch (below(40)) {
-    case 0: case 1: case 2: ask_something(); break;
-    case 3: case 4: leave_somehow(); break;
+    case 0:
+    case 1:
+    case 2: ask_something(); break;
+    case 3:
+    case 4: leave_somehow(); break;
     case 5: forge_a_down(); break;
-    case 6: if (below(20) == 0) disconnect_somebody(); break;
-    case 7: if (below(20) == 0) rb_relay_set_role_state(relay, 0, below(3)); else rb_relay_set_role_state(relay, 0, RB_ROLE_RUNNING); break;
-    case 8: if (below(10) == 0 && workers[0]) rb_relay_drain_worker(relay, workers[0]->id); break;
-    case 9: chaos_nap(below(400)); rb_relay_hold(relay, below(10) == 0); break;
-    case 10: case 11: case 12: case 13: case 14: case 15: go_on_sending((int)below(PEERS)); break;
+    case 6:
+        if (below(20) == 0) disconnect_somebody();
+        break;
+    case 7:
+        if (below(20) == 0)
+            rb_relay_set_role_state(relay, 0, below(3));
+        else
+            rb_relay_set_role_state(relay, 0, RB_ROLE_RUNNING);
+        break;
+    case 8:
+        if (below(10) == 0 && workers[0]) rb_relay_drain_worker(relay, workers[0]->id);
+        break;
+    case 9:
+        chaos_nap(below(400));
+        rb_relay_hold(relay, below(10) == 0);
+        break;
+    case 10:
+    case 11:
+    case 12:
+    case 13:
+    case 14:
+    case 15: go_on_sending((int)below(PEERS)); break;
     default: submit_somehow(); break;
     }
 }
@@ -436,7 +497,7 @@ static void whoever_stays_gets_one_answer_whatever_happens(void) {
         listen_to_all();
         hear_events();
     }
-    /* No more calls; what has begun is ended; workers behave. Now every caller that stayed is answered. */
+    /* No more calls; what has begun is ended; workers behave. Now whoever stayed is answered. */
     rb_store_release(&honest, 1);
     rb_relay_set_role_state(relay, 0, RB_ROLE_RUNNING);
     rb_relay_hold(relay, 0);
@@ -458,7 +519,8 @@ static void whoever_stays_gets_one_answer_whatever_happens(void) {
     } while ((still_waiting() || s.in_flight) && ms_now() < end);
     for (uint32_t i = 1; i <= call_count; i++) {
         if (calls[i].state == WAITS)
-            printf("call %u of %u, from %d for %d, %u bytes: no answer\n", i, call_count, calls[i].from, calls[i].to, calls[i].size);
+            printf("call %u of %u, from %d for %d, %u bytes: no answer\n", i, call_count,
+                   calls[i].from, calls[i].to, calls[i].size);
     }
     CHECK_EQUAL(still_waiting(), 0);
     CHECK_EQUAL(s.in_flight, 0);
@@ -468,10 +530,14 @@ static void whoever_stays_gets_one_answer_whatever_happens(void) {
     CHECK_EQUAL(answered + s.in_flight, s.accepted);
     CHECK(s.answered[RB_REASON_OK] > 0);
     if (check_breaches || getenv("RINGBRIDGE_CHAOS_SEED")) {
-        printf("calls %u accepted %llu ended %llu broke %llu workers %llu connections %u ids %llu\n", call_count,
-               (unsigned long long)s.accepted, (unsigned long long)seen_ended, (unsigned long long)seen_broke,
-               (unsigned long long)workers_made, connections, (unsigned long long)seen_jobs);
-        for (int i = 0; i < RB_REASONS; i++) printf("  reason %d: answered %llu refused %llu\n", i, (unsigned long long)s.answered[i], (unsigned long long)s.refused[i]);
+        printf(
+            "calls %u accepted %llu ended %llu broke %llu workers %llu connections %u ids %llu\n",
+            call_count, (unsigned long long)s.accepted, (unsigned long long)seen_ended,
+            (unsigned long long)seen_broke, (unsigned long long)workers_made, connections,
+            (unsigned long long)seen_jobs);
+        for (int i = 0; i < RB_REASONS; i++)
+            printf("  reason %d: answered %llu refused %llu\n", i,
+                   (unsigned long long)s.answered[i], (unsigned long long)s.refused[i]);
     }
 
     /* With jobs under way the relay can be closed all the same. */

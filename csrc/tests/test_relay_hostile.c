@@ -1,4 +1,5 @@
-/* What a worker or a peer may do that breaks no rule by itself, and yet must not cost anybody else an answer. */
+/* What a worker or a peer may do that breaks no rule by itself, and yet must not cost anybody else
+ * an answer. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -12,18 +13,19 @@ static struct rb_relay_stats stats_of(struct lab *lab) {
     return s;
 }
 
-#define WITH_WORKER(lab, w)                 \
-    struct lab lab;                         \
-    lab_open(&lab);                         \
+#define WITH_WORKER(lab, w) \
+    struct lab lab;         \
+    lab_open(&lab);         \
     struct lab_worker *w = lab_worker(&lab)
-#define CLOSE(lab, w)                       \
-    lab_worker_end(&lab, w, NULL);          \
+#define CLOSE(lab, w)              \
+    lab_worker_end(&lab, w, NULL); \
     lab_close(&lab)
 
 static int connect_as(struct lab *lab, const char *node) {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) abort();
-    if (rb_relay_adopt(lab->relay, ++lab->connections, pair[0], node, LAB_FLAGS, NULL, 0) < 0) abort();
+    if (rb_relay_adopt(lab->relay, ++lab->connections, pair[0], node, LAB_FLAGS, NULL, 0) < 0)
+        abort();
     return pair[1];
 }
 
@@ -39,7 +41,7 @@ static void settle(struct lab *lab, int fd) {
     CHECK(lab_event(lab, RB_EVENT_SIGNAL));
 }
 
-/* --- Slots ----------------------------------------------------------------------------------------------------------------- */
+/* --- Slots ------------------------------------------------------------------------------------ */
 
 /* Takes the i-th request and answers it, but keeps its slot. */
 static void answer_and_keep(struct lab_worker *w, int64_t i) {
@@ -64,7 +66,9 @@ static void a_job_waits_no_longer_than_for_the_slot(void) {
     keep_the_whole_ring(&lab, w);
     lab_submit(lab.peer, 17, "late", 4);
     settle(&lab, lab.peer);
-    settle(&lab, lab.peer); /* what is heard now came a round later: the relay has tried to place the job */
+    settle(
+        &lab,
+        lab.peer); /* what is heard now came a round later: the relay has tried to place the job */
     rb_ring_release(&w->link.request_ring, 16); /* without a word, as a kit does */
     lab_complete(w, "in time", 7);
     CHECK(ANSWER_HAS(lab.peer, "in time"));
@@ -100,7 +104,7 @@ static void a_head_that_runs_ahead_ends_the_worker_and_its_jobs_go_on(void) {
     CLOSE(lab, w);
 }
 
-/* --- Answers --------------------------------------------------------------------------------------------------------------- */
+/* --- Answers ---------------------------------------------------------------------------------- */
 
 static void no_bytes_are_no_term(void) {
     WITH_WORKER(lab, w);
@@ -116,14 +120,15 @@ static void no_bytes_are_no_term(void) {
     CLOSE(lab, w);
 }
 
-/* --- Descriptors that a worker shares -------------------------------------------------------------------------------------- */
+/* --- Descriptors that a worker shares --------------------------------------------------------- */
 
 static int teasing;
 static void *tease(void *arg) {
     struct lab_worker *w = arg;
     int fd = w->fds.wake_relay;
     uint64_t one = 1, count;
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK); /* of the description: the relay's end too */
+    fcntl(fd, F_SETFL,
+          fcntl(fd, F_GETFL) & ~O_NONBLOCK); /* of the description: the relay's end too */
     while (rb_load_acquire(&teasing)) {
         struct iovec into = {.iov_base = &count, .iov_len = sizeof count};
         if (write(fd, &one, sizeof one) < 0) break;
@@ -149,12 +154,15 @@ static void an_eventfd_that_was_drained_by_its_worker_stops_nobody(void) {
         CHECK(ANSWER_HAS(lab.peer, "awake"));
         if (check_breaches) break;
     }
-    CHECK(write(w->fds.wake_relay, &one, sizeof one) == sizeof one); /* should it be stuck, it can be closed */
+    CHECK(write(w->fds.wake_relay, &one, sizeof one) ==
+          sizeof one); /* should it be stuck, it can be closed */
     CLOSE(lab, w);
 }
 
-/* A worker with a stderr, of which someone else holds the read end too; nothing has been handed over yet. */
-static struct lab_worker *make_worker(struct lab *lab, uint64_t result_bytes, int obituary[2], int errors[2]) {
+/* A worker with a stderr, of which someone else holds the read end too; nothing has been handed
+ * over yet. */
+static struct lab_worker *make_worker(struct lab *lab, uint64_t result_bytes, int obituary[2],
+                                      int errors[2]) {
     struct lab_worker *w = calloc(1, sizeof *w);
     int fds[5];
     char why[256];
@@ -213,9 +221,11 @@ static void the_last_words_are_the_last(void) {
     static char words[60000];
     const struct rb_obituary o = {RB_OBITUARY_MAGIC, -1, 6, 0};
     lab_submit(lab.peer, 1, "x", 1);
-    while (stats_of(&lab).accepted < 1) {}
+    while (stats_of(&lab).accepted < 1) {
+    }
     struct lab_worker *w = make_worker(&lab, 1 << 20, obituary, errors);
-    /* All of it is there before the relay looks: a job that is started as soon as it is placed, a long report, the end. */
+    /* All of it is there before the relay looks: a job that is started as soon as it is placed, a
+     * long report, the end. */
     lab_start(w, 1);
     memset(words, 'w', sizeof words);
     memcpy(words + sizeof words - 10, "last words", 10);
@@ -252,7 +262,8 @@ static void an_answer_that_no_socket_may_hold_costs_nobody_the_connection(void) 
     const struct rb_request *r = lab_request(w, 0);
     CHECK(r != NULL);
     lab_start(w, 1);
-    struct rb_completion e = {.job = r ? r->job : 0, .payload_bytes = 9 << 20}; /* the bound is 8 MiB */
+    struct rb_completion e = {.job = r ? r->job : 0,
+                              .payload_bytes = 9 << 20}; /* the bound is 8 MiB */
     rb_ring_release(&w->link.request_ring, 1);
     lab_publish(w, &e);
     CHECK(ANSWER_HAS(lab.peer, "\x77\x0ajob_failed\x62\x00\x00\xff\x00"));
@@ -266,7 +277,7 @@ static void an_answer_that_no_socket_may_hold_costs_nobody_the_connection(void) 
     CLOSE(lab, w);
 }
 
-/* --- Roles that close ------------------------------------------------------------------------------------------------------ */
+/* --- Roles that close ------------------------------------------------------------------------- */
 
 static void a_job_that_comes_back_to_a_given_up_role_is_answered(void) {
     WITH_WORKER(lab, w);
@@ -330,7 +341,7 @@ static void a_queue_that_filled_while_a_payload_came_is_full(void) {
     lab_close(&lab);
 }
 
-/* --- Watches --------------------------------------------------------------------------------------------------------------- */
+/* --- Watches ---------------------------------------------------------------------------------- */
 
 static void only_its_own_node_can_tell_that_a_watched_caller_is_down(void) {
     WITH_WORKER(lab, w);
@@ -367,7 +378,7 @@ static void only_its_own_node_can_tell_that_a_watched_caller_is_down(void) {
     CLOSE(lab, w);
 }
 
-/* --- Forwarded calls ------------------------------------------------------------------------------------------------------- */
+/* --- Forwarded calls -------------------------------------------------------------------------- */
 
 static void a_forwarded_callers_node_is_answered_on_its_newest_connection(void) {
     WITH_WORKER(lab, w);
@@ -380,7 +391,8 @@ static void a_forwarded_callers_node_is_answered_on_its_newest_connection(void) 
     PUT(&b, "\x68\x03");
     lab_put_atom(&b, "$gen_call");
     PUT(&b, "\x68\x02");
-    lab_put_pid(&b, "twice@host", 1); /* as a server of peer@host that passes its caller's call on */
+    lab_put_pid(&b, "twice@host",
+                1); /* as a server of peer@host that passes its caller's call on */
     lab_put_ref(&b, 1);
     lab_submit_head(&b, 3, "echo");
     lab_put_binary(&b, "x", 1);
@@ -393,7 +405,7 @@ static void a_forwarded_callers_node_is_answered_on_its_newest_connection(void) 
     CLOSE(lab, w);
 }
 
-/* --- The interpreter's backlog --------------------------------------------------------------------------------------------- */
+/* --- The interpreter's backlog ---------------------------------------------------------------- */
 
 static void a_flood_of_system_messages_is_named_as_such(void) {
     struct lab lab;
