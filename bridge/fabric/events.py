@@ -74,11 +74,5 @@ class WorkerOutput:
 
 
 Event: TypeAlias = (
-    Signal
-    | ConnectionLost
-    | WorkerReady
-    | WorkerRefused
-    | WorkerBroke
-    | WorkerEnded
-    | WorkerOutput
+    Signal | ConnectionLost | WorkerReady | WorkerRefused | WorkerBroke | WorkerEnded | WorkerOutput
 )

@@ -70,7 +70,7 @@ class RelayLimits:
     upward_bytes_max: int = 64 * MIB  # frames waiting for the interpreter, of all connections
     outgoing_bytes_max: int = 128 * MIB  # answers waiting on one socket
     monitors_max: int = 100_000  # held on the relay's service by one connection
-    busy_sleep_us: int = 50
+    busy_sleep_us: int = 100
     spin_us: int = 30
 
 

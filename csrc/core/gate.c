@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -32,6 +33,7 @@ enum {
     /* A signal goes to the whole process. If some thread of it does not block the signal, the
      * kernel may drop it, so a wait for one never trusts it for longer than this. */
     SIGNAL_SLICE_NS = 100000000,
+    YIELD_EVERY = 16, /* pauses of a spin */
 };
 
 /* Set once a futex was refused in this process (a seccomp filter): not asked again. Relaxed: a
@@ -234,6 +236,9 @@ static int spin(struct rb_gate_waiter *w, int (*ready)(void *arg), void *arg) {
     for (uint32_t i = 0; i < w->spin; i++) {
         int found;
         rb_pause();
+        /* Who would end the wait may need this very core: with two processes and one core, a spin
+         * that yields costs a context switch, one that does not a time slice. */
+        if (i % YIELD_EVERY == YIELD_EVERY - 1) sched_yield();
         found = ready(arg);
         if (found) {
             uint32_t wanted = i < w->spin_max / 2 ? 2 * i + w->spin_max / 64 : w->spin_max;

@@ -115,8 +115,10 @@ static int frame_begin(struct pen *p, struct rb_conn *c, size_t room) {
     }
     p->conn = c;
     p->at = p->begin + 4;
-    if (with_header(c)) put(p, "\x83\x44\x00", 3);
-    else put(p, "\x70\x83", 2);
+    if (with_header(c))
+        put(p, "\x83\x44\x00", 3);
+    else
+        put(p, "\x70\x83", 2);
     return 1;
 }
 
@@ -143,12 +145,17 @@ int rb_send_signal(struct rb_conn *c, struct rb_slice control, const struct rb_s
     return through ? rb_conn_write_through(c, message->at, size) : 0;
 }
 
-static struct rb_slice service_pid(const struct rb_relay *r) { return (struct rb_slice){r->service_pid, r->service_pid_size}; }
+static struct rb_slice service_pid(const struct rb_relay *r) {
+    return (struct rb_slice){r->service_pid, r->service_pid_size};
+}
 
 /* Control term and `{Tag, ` of an answer. */
 static int answer_begin(struct pen *p, const struct rb_caller *to, size_t room) {
     const struct rb_relay *r = to->conn ? to->conn->relay : NULL;
-    if (!r || !frame_begin(p, to->conn, room + r->service_pid_size + to->pid.size + to->tag.size + to->alias.size + 64)) return 0;
+    if (!r || !frame_begin(p, to->conn,
+                           room + r->service_pid_size + to->pid.size + to->tag.size +
+                               to->alias.size + 64))
+        return 0;
     if (to->alias.size && (to->conn->flags & RB_DFLAG_ALTACT_SIG)) {
         put_tuple(p, 4);
         put_unsigned(p, RB_OP_ALTACT_SIG_SEND);
@@ -179,7 +186,6 @@ static int answer_begin(struct pen *p, const struct rb_caller *to, size_t room) 
 
 enum { DETAIL_ROOM = 160 };
 static void put_detail(struct pen *p, const struct rb_job *j) {
-    uint64_t now = p->conn->relay->now;
     put_map(p, 4);
     put_atom(p, "job");
     put_unsigned(p, j->id);
@@ -188,11 +194,12 @@ static void put_detail(struct pen *p, const struct rb_job *j) {
     put_atom(p, "queue_us");
     put_unsigned(p, (j->placed_ns - j->arrived_ns) / 1000);
     put_atom(p, "run_us");
-    put_unsigned(p, (now - j->placed_ns) / 1000);
+    put_unsigned(p, j->run_ns / 1000);
 }
 
 /* {ok, Value} or {ok, Value, Detail}, where the value is `head` bytes already encoded and then `bytes`. */
-static void answer_value(const struct rb_caller *to, const struct rb_job *detail, int raw, const uint8_t *bytes, size_t size) {
+static void answer_value(const struct rb_caller *to, const struct rb_job *detail, int raw,
+                         const uint8_t *bytes, size_t size) {
     struct pen p;
     int through = size >= WRITE_THROUGH_MIN;
     if (!answer_begin(&p, to, (through ? 0 : size) + DETAIL_ROOM + 16)) return;
@@ -214,7 +221,8 @@ static void answer_value(const struct rb_caller *to, const struct rb_job *detail
         rb_conn_fail(to->conn, "no_memory");
 }
 
-void rb_answer_raw(const struct rb_caller *to, const struct rb_job *detail, const uint8_t *bytes, size_t size) {
+void rb_answer_raw(const struct rb_caller *to, const struct rb_job *detail, const uint8_t *bytes,
+                   size_t size) {
     answer_value(to, detail, 1, bytes, size);
 }
 
@@ -264,12 +272,15 @@ void rb_answer_text(const struct rb_caller *to, enum rb_reason reason, const cha
     if (!error_begin(&p, to, strlen(text) + 64)) return;
     put_tuple(&p, 2);
     put_atom(&p, rb_reason_name(reason));
-    if (reason == RB_REASON_WORKER_BROKE) put_atom(&p, text); /* a rule's name, from our own table */
-    else put_text(&p, text);
+    if (reason == RB_REASON_WORKER_BROKE)
+        put_atom(&p, text); /* a rule's name, from our own table */
+    else
+        put_text(&p, text);
     frame_end(&p, 0);
 }
 
-void rb_answer_failed(const struct rb_caller *to, uint16_t code, const uint8_t *message, size_t size) {
+void rb_answer_failed(const struct rb_caller *to, uint16_t code, const uint8_t *message,
+                      size_t size) {
     struct pen p;
     if (!error_begin(&p, to, size + 64)) return;
     put_tuple(&p, 3);
@@ -281,11 +292,14 @@ void rb_answer_failed(const struct rb_caller *to, uint16_t code, const uint8_t *
 }
 
 static void put_number_or_nil(struct pen *p, int value) {
-    if (value < 0) put_atom(p, "nil");
-    else put_unsigned(p, (uint64_t)value);
+    if (value < 0)
+        put_atom(p, "nil");
+    else
+        put_unsigned(p, (uint64_t)value);
 }
 
-void rb_answer_crashed(const struct rb_caller *to, const struct rb_worker *w, uint64_t job, int status, int signal, int oom) {
+void rb_answer_crashed(const struct rb_caller *to, const struct rb_worker *w, uint64_t job,
+                       int status, int signal, int oom) {
     struct pen p;
     if (!error_begin(&p, to, w->stderr_size + 256)) return;
     put_tuple(&p, 2);
@@ -362,8 +376,10 @@ static void put_job(struct pen *p, const struct rb_job *j, uint64_t now) {
     put_atom(p, "state");
     put_atom(p, states[j->state]);
     put_atom(p, "worker");
-    if (j->worker) put_unsigned(p, j->worker->id);
-    else put_atom(p, "nil");
+    if (j->worker)
+        put_unsigned(p, j->worker->id);
+    else
+        put_atom(p, "nil");
     put_atom(p, "age_ms");
     put_unsigned(p, (now - j->arrived_ns) / NS_PER_MS);
 }
@@ -402,7 +418,8 @@ void rb_answer_jobs(const struct rb_caller *to, struct rb_relay *r, struct rb_sl
 
 void rb_send_down(struct rb_conn *c, const struct rb_monitor *m, struct rb_slice reason) {
     struct pen p;
-    struct rb_slice ref = {m->bytes, m->ref_size}, from = {ref.at + ref.size, m->from_size}, to = {from.at + from.size, m->to_size};
+    struct rb_slice ref = {m->bytes, m->ref_size}, from = {ref.at + ref.size, m->from_size},
+                    to = {from.at + from.size, m->to_size};
     int payload = (c->flags & RB_DFLAG_EXIT_PAYLOAD) != 0;
     if (!frame_begin(&p, c, ref.size + from.size + to.size + reason.size + 32)) return;
     put_tuple(&p, payload ? 4 : 5);
@@ -417,7 +434,8 @@ void rb_send_down(struct rb_conn *c, const struct rb_monitor *m, struct rb_slice
 
 void rb_send_watch(struct rb_conn *c, int on, struct rb_slice pid, uint64_t watch) {
     struct pen p;
-    if (!frame_begin(&p, c, c->relay->service_pid_size + pid.size + c->relay->node_text.size + 64)) return;
+    if (!frame_begin(&p, c, c->relay->service_pid_size + pid.size + c->relay->node_text.size + 64))
+        return;
     put_tuple(&p, 4);
     put_unsigned(&p, on ? RB_OP_MONITOR_P : RB_OP_DEMONITOR_P);
     put_slice(&p, service_pid(c->relay));

@@ -82,7 +82,8 @@ struct rb_conn *rb_conn_of_node(struct rb_relay *r, struct rb_slice node) {
     struct rb_conn *found = NULL;
     for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
         struct rb_conn *c = r->conns[i];
-        if (c && !c->failed && (!found || c->id > found->id) && rb_slice_is(node, c->peer)) found = c;
+        if (c && !c->failed && (!found || c->id > found->id) && rb_slice_is(node, c->peer))
+            found = c;
     }
     return found;
 }
@@ -90,11 +91,13 @@ struct rb_conn *rb_conn_of_node(struct rb_relay *r, struct rb_slice node) {
 static void poll_for(struct rb_conn *c, int out) {
     if (c->wants_out == out) return;
     c->wants_out = out;
-    struct epoll_event e = {.events = EPOLLIN | (out ? EPOLLOUT : 0), .data.u64 = rb_source(RB_SOURCE_CONN, c->id)};
+    struct epoll_event e = {.events = EPOLLIN | (out ? EPOLLOUT : 0),
+                            .data.u64 = rb_source(RB_SOURCE_CONN, c->id)};
     epoll_ctl(c->relay->epoll, EPOLL_CTL_MOD, c->fd, &e);
 }
 
-int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, const char *peer, uint64_t flags, const uint8_t *leftover, size_t size) {
+int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, const char *peer, uint64_t flags,
+                 const uint8_t *leftover, size_t size) {
     struct rb_conn **slot = room_for(r, id);
     if (!slot) return -EMFILE;
     struct rb_conn *c = calloc(1, sizeof *c);
@@ -106,7 +109,8 @@ int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, const char *peer, uint
     c->flags = flags;
     c->sent_ns = c->received_ns = r->now;
     rb_service_bind(c);
-    if (rb_intake_open(&c->intake, &c->owner, flags, r->config.frame_bytes_max, r->config.signal_bytes_max) < 0) {
+    if (rb_intake_open(&c->intake, &c->owner, flags, r->config.frame_bytes_max,
+                       r->config.signal_bytes_max) < 0) {
         free(c);
         return -ENOMEM;
     }
@@ -178,7 +182,9 @@ void rb_conn_read(struct rb_conn *c) {
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
         if (n <= 0) {
-            rb_conn_fail(c, n == 0 ? "closed_by_peer" : errno == ECONNRESET ? "reset_by_peer" : "socket_error");
+            rb_conn_fail(c, n == 0                ? "closed_by_peer"
+                            : errno == ECONNRESET ? "reset_by_peer"
+                                                  : "socket_error");
             return;
         }
         c->received_ns = c->relay->now;
@@ -201,15 +207,18 @@ static ssize_t transmit(struct rb_conn *c, const uint8_t *bytes, size_t size) {
     while (sent < waiting + size) {
         struct iovec iov[2];
         int pieces = 0;
-        if (sent < waiting) iov[pieces++] = (struct iovec){c->out.at + c->out.begin + sent, waiting - sent};
+        if (sent < waiting)
+            iov[pieces++] = (struct iovec){c->out.at + c->out.begin + sent, waiting - sent};
         size_t of_bytes = sent > waiting ? sent - waiting : 0;
-        if (size > of_bytes) iov[pieces++] = (struct iovec){(void *)(uintptr_t)(bytes + of_bytes), size - of_bytes};
+        if (size > of_bytes)
+            iov[pieces++] = (struct iovec){(void *)(uintptr_t)(bytes + of_bytes), size - of_bytes};
         struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)pieces};
         ssize_t n = sendmsg(c->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
         if (n < 0) {
-            rb_conn_fail(c, errno == EPIPE || errno == ECONNRESET ? "reset_by_peer" : "socket_error");
+            rb_conn_fail(c,
+                         errno == EPIPE || errno == ECONNRESET ? "reset_by_peer" : "socket_error");
             return -1;
         }
         sent += (size_t)n;

@@ -45,12 +45,14 @@ int rb_duct_put(struct rb_duct *d, struct rb_note *note) {
 void rb_duct_ring(const struct rb_duct *d) {
     uint64_t one = 1;
     /* EAGAIN means the count is at its top: the consumer has been rung already. */
-    while (write(d->eventfd, &one, sizeof one) < 0 && errno == EINTR) {}
+    while (write(d->eventfd, &one, sizeof one) < 0 && errno == EINTR) {
+    }
 }
 
 void rb_duct_hush(const struct rb_duct *d) {
     uint64_t count;
-    while (read(d->eventfd, &count, sizeof count) < 0 && errno == EINTR) {}
+    while (read(d->eventfd, &count, sizeof count) < 0 && errno == EINTR) {
+    }
 }
 
 struct rb_note *rb_duct_take(struct rb_duct *d) {

@@ -16,7 +16,7 @@ int rb_relay_add_role(struct rb_relay *r, uint32_t id, const struct rb_role_conf
     struct rb_role *role = calloc(1, sizeof *role);
     if (!role) return -ENOMEM;
     role->id = id;
-    strcpy(role->name, config->name);
+    memcpy(role->name, config->name, strlen(config->name));
     role->config = *config;
     role->config.name = role->name;
     int rc = rb_pool_create(&role->pool, config->pool_bytes, POOL_BLOCK_BYTES);
@@ -29,10 +29,13 @@ int rb_relay_add_role(struct rb_relay *r, uint32_t id, const struct rb_role_conf
     return 0;
 }
 
-static struct rb_worker **face_worker(struct rb_relay *r, uint64_t id) { return rb_worker_slot(r->face_workers, id); }
+static struct rb_worker **face_worker(struct rb_relay *r, uint64_t id) {
+    return rb_worker_slot(r->face_workers, id);
+}
 
-int rb_relay_create_link(struct rb_relay *r, uint32_t role_id, uint64_t id, uint32_t slots, uint64_t result_bytes,
-                         uint32_t result_block_bytes, uint64_t features, int fds[5]) {
+int rb_relay_create_link(struct rb_relay *r, uint32_t role_id, uint64_t id, uint32_t slots,
+                         uint64_t result_bytes, uint32_t result_block_bytes, uint64_t features,
+                         int fds[5]) {
     if (role_id >= ROLES_MAX || !r->face_roles[role_id]) return -ENOENT;
     if (face_worker(r, id)) return -EEXIST;
     struct rb_worker **slot = rb_worker_room(r->face_workers, id);
@@ -66,7 +69,8 @@ int rb_relay_create_link(struct rb_relay *r, uint32_t role_id, uint64_t id, uint
     return 0;
 }
 
-int rb_relay_add_worker(struct rb_relay *r, uint64_t id, int pidfd, int obituary_fd, int stdout_fd, int stderr_fd) {
+int rb_relay_add_worker(struct rb_relay *r, uint64_t id, int pidfd, int obituary_fd, int stdout_fd,
+                        int stderr_fd) {
     struct rb_worker **slot = face_worker(r, id);
     if (!slot || (*slot)->handed_over) return -ENOENT;
     struct rb_worker *w = *slot;
@@ -82,7 +86,8 @@ int rb_relay_add_worker(struct rb_relay *r, uint64_t id, int pidfd, int obituary
 
 int rb_relay_drop_link(struct rb_relay *r, uint64_t id) {
     struct rb_worker **slot = face_worker(r, id);
-    if (!slot || (*slot)->handed_over) return -ENOENT; /* once handed over it ends by its obituary */
+    if (!slot || (*slot)->handed_over)
+        return -ENOENT; /* once handed over it ends by its obituary */
     rb_link_close(&(*slot)->link);
     free((*slot)->placed);
     free(*slot);
@@ -105,8 +110,12 @@ static void copy_words(const void *from, void *to, size_t size) {
     for (size_t i = 0; i < size / sizeof *f; i++) t[i] = rb_load_relaxed(&f[i]);
 }
 
-void rb_relay_read_stats(struct rb_relay *r, struct rb_relay_stats *stats) { copy_words(&r->stats, stats, sizeof *stats); }
-void rb_relay_read_hops(struct rb_relay *r, struct rb_relay_hops *hops) { copy_words(&r->hops, hops, sizeof *hops); }
+void rb_relay_read_stats(struct rb_relay *r, struct rb_relay_stats *stats) {
+    copy_words(&r->stats, stats, sizeof *stats);
+}
+void rb_relay_read_hops(struct rb_relay *r, struct rb_relay_hops *hops) {
+    copy_words(&r->hops, hops, sizeof *hops);
+}
 
 int rb_relay_read_role(struct rb_relay *r, uint32_t id, struct rb_role_stats *stats) {
     if (id >= ROLES_MAX || !r->face_roles[id]) return -ENOENT;

@@ -4,10 +4,10 @@
 #include <stdlib.h>
 
 enum {
-    HEAD_MAX = 16 << 10,        /* a head that shows nothing by then is ordinary traffic */
-    STREAM_MIN = 16 << 10,      /* shorter frames are waited for, longer ones are streamed */
-    SEQUENCES_MAX = 1024,       /* dist-protocol: open sequences on one connection */
-    FRAGMENT_HEAD = 2 + 8 + 8,  /* 131, 69 or 70, sequence, count */
+    HEAD_MAX = 16 << 10,       /* a head that shows nothing by then is ordinary traffic */
+    STREAM_MIN = 16 << 10,     /* shorter frames are waited for, longer ones are streamed */
+    SEQUENCES_MAX = 1024,      /* dist-protocol: open sequences on one connection */
+    FRAGMENT_HEAD = 2 + 8 + 8, /* 131, 69 or 70, sequence, count */
 };
 
 #define WITH_HEADER (RB_DFLAG_FRAGMENTS | RB_DFLAG_DIST_HDR_ATOM_CACHE)
@@ -30,8 +30,8 @@ static int fail(struct rb_intake *in, const char *why) {
     return -EPROTO;
 }
 
-int rb_intake_open(struct rb_intake *in, const struct rb_intake_owner *owner, uint64_t flags, uint64_t frame_bytes_max,
-                   uint64_t heap_bytes_max) {
+int rb_intake_open(struct rb_intake *in, const struct rb_intake_owner *owner, uint64_t flags,
+                   uint64_t frame_bytes_max, uint64_t heap_bytes_max) {
     *in = (struct rb_intake){.owner = owner,
                              .flags = flags,
                              .frame_bytes_max = frame_bytes_max,
@@ -88,7 +88,8 @@ static int append(struct rb_intake *in, struct rb_assembly *a, const uint8_t *p,
         if (grown < a->size + n) grown = a->size + n;
         if (in->heap_bytes + (grown - a->capacity) > in->heap_bytes_max) {
             grown = a->size + n;
-            if (in->heap_bytes + (grown - a->capacity) > in->heap_bytes_max) return fail(in, "signal_too_large");
+            if (in->heap_bytes + (grown - a->capacity) > in->heap_bytes_max)
+                return fail(in, "signal_too_large");
         }
         uint8_t *bytes = realloc(a->bytes, grown);
         if (!bytes) return fail(in, "no_memory");
@@ -176,7 +177,8 @@ static int deliver(struct rb_intake *in, struct rb_slice signal) {
     struct rb_cursor c = rb_cursor_of(signal);
     struct rb_signal s;
     if (rb_signal_parse(&c, &s) < 0) return fail(in, "bad_control_message");
-    if (rb_intake_message(in, &c, &s) < 0 || (s.has_message && rb_cursor_left(&c) == 0)) return fail(in, "payload_missing");
+    if (rb_intake_message(in, &c, &s) < 0 || (s.has_message && rb_cursor_left(&c) == 0))
+        return fail(in, "payload_missing");
     struct rb_slice message = {c.at, s.has_message ? rb_cursor_left(&c) : 0};
     return in->owner->signal(in->owner->user, &s, message);
 }
@@ -187,7 +189,8 @@ static int assembly_end(struct rb_intake *in, struct rb_assembly *a) {
         if (a->dest_left > 0) return fail(in, "payload_cut_short"); /* aborted by close */
         void *token = a->token;
         a->state = DROPPED; /* end_large takes the token whatever it returns */
-        rc = in->owner->end_large(in->owner->user, token, (struct rb_slice){a->bytes, a->size}, a->tail_cut);
+        rc = in->owner->end_large(in->owner->user, token, (struct rb_slice){a->bytes, a->size},
+                                  a->tail_cut);
     } else if (a->state != DROPPED) {
         rc = deliver(in, (struct rb_slice){a->bytes, a->size});
     }

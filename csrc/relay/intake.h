@@ -61,8 +61,8 @@ struct rb_intake {
 /* For begin_large(): moves from behind a control term to its message (the pass-through form has a version byte between). */
 int rb_intake_message(const struct rb_intake *in, struct rb_cursor *c, const struct rb_signal *s);
 
-int rb_intake_open(struct rb_intake *in, const struct rb_intake_owner *owner, uint64_t flags, uint64_t frame_bytes_max,
-                   uint64_t heap_bytes_max);
+int rb_intake_open(struct rb_intake *in, const struct rb_intake_owner *owner, uint64_t flags,
+                   uint64_t frame_bytes_max, uint64_t heap_bytes_max);
 void rb_intake_close(struct rb_intake *in); /* aborts what is open */
 
 /* Where the next bytes should be read to: [0] a diverted payload's place or empty, [1] the buffer. Returns the number of pieces, 1 or 2;

@@ -61,10 +61,13 @@ static void forget_caller(struct rb_job *j) {
         j->monitor = NULL;
     }
     if (j->conn) {
-        if (j->watch && !j->conn->failed) rb_send_watch(j->conn, 0, (struct rb_slice){j->caller, j->pid_size}, j->watch);
+        if (j->watch && !j->conn->failed)
+            rb_send_watch(j->conn, 0, (struct rb_slice){j->caller, j->pid_size}, j->watch);
         if (j->next_of_conn) j->next_of_conn->prev_of_conn = j->prev_of_conn;
-        if (j->prev_of_conn) j->prev_of_conn->next_of_conn = j->next_of_conn;
-        else j->conn->jobs = j->next_of_conn;
+        if (j->prev_of_conn)
+            j->prev_of_conn->next_of_conn = j->next_of_conn;
+        else
+            j->conn->jobs = j->next_of_conn;
         j->conn = NULL;
     }
     j->watch = 0;
@@ -146,7 +149,8 @@ static void heap_down(struct rb_relay *r, uint32_t at, struct rb_job *j) {
     for (;;) {
         uint32_t child = 2 * at + 1;
         if (child >= r->heap_count) break;
-        if (child + 1 < r->heap_count && r->heap[child + 1]->due_ns < r->heap[child]->due_ns) child++;
+        if (child + 1 < r->heap_count && r->heap[child + 1]->due_ns < r->heap[child]->due_ns)
+            child++;
         if (r->heap[child]->due_ns >= j->due_ns) break;
         heap_set(r, at, r->heap[child]);
         at = child;
@@ -160,8 +164,10 @@ void rb_job_due(struct rb_relay *r, struct rb_job *j, uint64_t due_ns) {
         j->heap_at = -1;
         struct rb_job *last = r->heap[--r->heap_count];
         if (last != j) {
-            if (at > 0 && r->heap[(at - 1) / 2]->due_ns > last->due_ns) heap_up(r, at, last);
-            else heap_down(r, at, last);
+            if (at > 0 && r->heap[(at - 1) / 2]->due_ns > last->due_ns)
+                heap_up(r, at, last);
+            else
+                heap_down(r, at, last);
         }
     }
     j->due_ns = due_ns;
@@ -176,7 +182,9 @@ void rb_job_due(struct rb_relay *r, struct rb_job *j, uint64_t due_ns) {
     heap_up(r, r->heap_count++, j);
 }
 
-uint64_t rb_jobs_next_due(const struct rb_relay *r) { return r->heap_count ? r->heap[0]->due_ns : 0; }
+uint64_t rb_jobs_next_due(const struct rb_relay *r) {
+    return r->heap_count ? r->heap[0]->due_ns : 0;
+}
 
 /* --- Steps --------------------------------------------------------------------------------------------------------------- */
 
@@ -220,6 +228,7 @@ static void stop_running(struct rb_relay *r, struct rb_job *j) {
     if (j->signals == 0) {
         /* C0: pairs with the kit's acquire load in rb_is_cancelled(). The word holds the job's id, so a slot used again is not mistaken. */
         rb_store_release(&w->link.cancels[j->position & (w->link.config.slots - 1)], j->id);
+        rb_gate_ring(&w->link.waker); /* a handler that sleeps on the gate looks at once */
         j->signals = 1;
         rb_job_due(r, j, r->now + (uint64_t)budget->cancel_term_ms * NS_PER_MS + 1);
         return;
@@ -236,7 +245,8 @@ static void stop_running(struct rb_relay *r, struct rb_job *j) {
     if (!rb_job_find(r, id)) return;
     rb_worker_signal(w, j->signals == 1 ? SIGTERM : SIGKILL);
     j->signals++;
-    rb_job_due(r, j, j->signals == 2 ? r->now + (uint64_t)budget->cancel_kill_ms * NS_PER_MS + 1 : 0);
+    rb_job_due(r, j,
+               j->signals == 2 ? r->now + (uint64_t)budget->cancel_kill_ms * NS_PER_MS + 1 : 0);
 }
 
 void rb_job_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) {

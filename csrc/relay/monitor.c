@@ -16,8 +16,12 @@ uint32_t rb_monitor_hash(struct rb_slice s) {
     return h ^ h >> 15;
 }
 
-static struct rb_slice ref_of(const struct rb_monitor *m) { return (struct rb_slice){m->bytes, m->ref_size}; }
-static struct rb_slice from_of(const struct rb_monitor *m) { return (struct rb_slice){m->bytes + m->ref_size, m->from_size}; }
+static struct rb_slice ref_of(const struct rb_monitor *m) {
+    return (struct rb_slice){m->bytes, m->ref_size};
+}
+static struct rb_slice from_of(const struct rb_monitor *m) {
+    return (struct rb_slice){m->bytes + m->ref_size, m->from_size};
+}
 
 struct rb_monitor *rb_monitor_add(struct rb_conn *c, const struct rb_signal *s) {
     size_t size = s->ref.size + s->from.size + s->to.size;
@@ -50,7 +54,8 @@ struct rb_monitor *rb_monitor_add(struct rb_conn *c, const struct rb_signal *s) 
 struct rb_monitor *rb_monitor_find(struct rb_conn *c, struct rb_slice ref, struct rb_slice from) {
     uint32_t hash = rb_monitor_hash(ref);
     for (struct rb_monitor *m = c->monitors[hash % MONITOR_BUCKETS]; m; m = m->next) {
-        if (m->hash == hash && rb_slice_equal(ref_of(m), ref) && rb_slice_equal(from_of(m), from)) return m;
+        if (m->hash == hash && rb_slice_equal(ref_of(m), ref) && rb_slice_equal(from_of(m), from))
+            return m;
     }
     return NULL;
 }
@@ -60,13 +65,8 @@ struct rb_monitor *rb_monitor_recent(struct rb_conn *c, struct rb_slice from) {
     return m && rb_slice_equal(from_of(m), from) ? m : NULL;
 }
 
-void rb_monitor_remove(struct rb_conn *c, struct rb_monitor *m) {
-    for (struct rb_monitor **p = &c->monitors[m->hash % MONITOR_BUCKETS]; *p; p = &(*p)->next) {
-        if (*p == m) {
-            *p = m->next;
-            break;
-        }
-    }
+/* Lets go of one that is in no bucket any more. */
+static void release(struct rb_conn *c, struct rb_monitor *m) {
     struct rb_monitor **recent = &c->recent[rb_monitor_hash(from_of(m)) % RECENT_MONITORS];
     if (*recent == m) *recent = NULL;
     if (m->job) m->job->monitor = NULL;
@@ -79,9 +79,20 @@ void rb_monitor_remove(struct rb_conn *c, struct rb_monitor *m) {
     }
 }
 
+void rb_monitor_remove(struct rb_conn *c, struct rb_monitor *m) {
+    struct rb_monitor **p = &c->monitors[m->hash % MONITOR_BUCKETS];
+    while (*p != m) p = &(*p)->next;
+    *p = m->next;
+    release(c, m);
+}
+
 void rb_monitors_free(struct rb_conn *c) {
     for (uint32_t i = 0; i < MONITOR_BUCKETS; i++) {
-        while (c->monitors[i]) rb_monitor_remove(c, c->monitors[i]);
+        while (c->monitors[i]) {
+            struct rb_monitor *m = c->monitors[i];
+            c->monitors[i] = m->next;
+            release(c, m);
+        }
     }
     while (c->spare) {
         struct rb_monitor *m = c->spare;

@@ -33,7 +33,9 @@ static struct up_note *up_note(uint32_t kind, size_t size) {
     return n;
 }
 
-struct rb_note *rb_note_next(const struct rb_note *note) { return ((const struct up_note *)note)->next; }
+struct rb_note *rb_note_next(const struct rb_note *note) {
+    return ((const struct up_note *)note)->next;
+}
 
 void rb_up_flush(struct rb_relay *r) {
     while (r->waiting_up) {
@@ -46,8 +48,8 @@ void rb_up_flush(struct rb_relay *r) {
     }
 }
 
-void rb_up_event(struct rb_relay *r, uint32_t kind, uint32_t connection, uint64_t worker, int64_t a, int64_t b, int64_t c,
-                 const void *data, size_t size) {
+void rb_up_event(struct rb_relay *r, uint32_t kind, uint32_t connection, uint64_t worker, int64_t a,
+                 int64_t b, int64_t c, const void *data, size_t size) {
     struct up_note *n = up_note(kind, size);
     if (!n) return;
     n->connection = connection;
@@ -59,7 +61,8 @@ void rb_up_event(struct rb_relay *r, uint32_t kind, uint32_t connection, uint64_
     if (!r->waiting_up && rb_duct_put(&r->up, &n->head) == 0) {
         rb_duct_ring(&r->up);
     } else if (kind == RB_EVENT_WORKER_OUTPUT) {
-        free(n); /* a talkative worker and a stalled interpreter: its words are dropped, not kept without bound */
+        free(
+            n); /* a talkative worker and a stalled interpreter: its words are dropped, not kept without bound */
     } else {
         /* Ends of connections and workers are never lost; there are no more of them than connections and workers. */
         *r->waiting_up_end = &n->head;
@@ -67,7 +70,8 @@ void rb_up_event(struct rb_relay *r, uint32_t kind, uint32_t connection, uint64_
     }
 }
 
-int rb_up_signal(struct rb_relay *r, uint32_t connection, struct rb_slice control, struct rb_slice message) {
+int rb_up_signal(struct rb_relay *r, uint32_t connection, struct rb_slice control,
+                 struct rb_slice message) {
     if (r->waiting_up) return -EAGAIN;
     struct up_note *n = up_note(RB_EVENT_SIGNAL, control.size + message.size);
     if (!n) return -ENOMEM;
@@ -105,20 +109,32 @@ int rb_relay_take(struct rb_relay *r, struct rb_event *event) {
 
 /* --- Downward ------------------------------------------------------------------------------------------------------------ */
 
-enum down_kind { DOWN_ADOPT, DOWN_SEND, DOWN_DROP, DOWN_SERVICE, DOWN_SERVICE_DOWN, DOWN_HOLD, DOWN_ROLE, DOWN_ROLE_STATE, DOWN_WORKER,
-                 DOWN_DRAIN, DOWN_STOP };
+enum down_kind {
+    DOWN_ADOPT,
+    DOWN_SEND,
+    DOWN_DROP,
+    DOWN_SERVICE,
+    DOWN_SERVICE_DOWN,
+    DOWN_HOLD,
+    DOWN_ROLE,
+    DOWN_ROLE_STATE,
+    DOWN_WORKER,
+    DOWN_DRAIN,
+    DOWN_STOP
+};
 
 struct down_note {
     struct rb_note head;
     uint32_t connection; /* or role */
     int fd;
-    uint64_t flags;      /* or state, or worker id */
+    uint64_t flags; /* or state, or worker id */
     void *object;
-    uint64_t a, b;       /* sizes of the two parts of data */
+    uint64_t a, b; /* sizes of the two parts of data */
     uint8_t data[];
 };
 
-static struct down_note *down_note(enum down_kind kind, const void *a, size_t a_size, const void *b, size_t b_size) {
+static struct down_note *down_note(enum down_kind kind, const void *a, size_t a_size, const void *b,
+                                   size_t b_size) {
     struct down_note *n = malloc(sizeof *n + a_size + b_size);
     if (!n) return NULL;
     memset(n, 0, sizeof *n);
@@ -148,8 +164,8 @@ static int hand_down(struct rb_relay *r, struct down_note *n) {
     return 0;
 }
 
-int rb_relay_adopt(struct rb_relay *r, uint32_t connection, int fd, const char *peer, uint64_t flags, const uint8_t *leftover,
-                   uint64_t size) {
+int rb_relay_adopt(struct rb_relay *r, uint32_t connection, int fd, const char *peer,
+                   uint64_t flags, const uint8_t *leftover, uint64_t size) {
     struct down_note *n = down_note(DOWN_ADOPT, peer, strlen(peer) + 1, leftover, size);
     if (!n) return -ENOMEM;
     n->connection = connection;
@@ -158,8 +174,8 @@ int rb_relay_adopt(struct rb_relay *r, uint32_t connection, int fd, const char *
     return hand_down(r, n);
 }
 
-int rb_relay_send(struct rb_relay *r, uint32_t connection, const uint8_t *control, uint64_t control_size, const uint8_t *message,
-                  uint64_t message_size) {
+int rb_relay_send(struct rb_relay *r, uint32_t connection, const uint8_t *control,
+                  uint64_t control_size, const uint8_t *message, uint64_t message_size) {
     struct down_note *n = down_note(DOWN_SEND, control, control_size, message, message_size);
     if (!n) return -ENOMEM;
     n->connection = connection;
@@ -173,7 +189,8 @@ int rb_relay_drop(struct rb_relay *r, uint32_t connection, const char *reason) {
     return hand_down(r, n);
 }
 
-int rb_relay_install_service(struct rb_relay *r, uint32_t pid_id, uint32_t pid_serial, const char *names) {
+int rb_relay_install_service(struct rb_relay *r, uint32_t pid_id, uint32_t pid_serial,
+                             const char *names) {
     size_t size = 0;
     while (names[size]) size += strlen(names + size) + 1;
     if (size + 1 > sizeof r->service_text) return -EINVAL;
@@ -220,15 +237,19 @@ int rb_relay_drain_worker(struct rb_relay *r, uint64_t worker) {
     return hand_down(r, n);
 }
 
-int rb_note_stop(struct rb_relay *r) { return hand_down(r, down_note(DOWN_STOP, NULL, 0, NULL, 0)); }
+int rb_note_stop(struct rb_relay *r) {
+    return hand_down(r, down_note(DOWN_STOP, NULL, 0, NULL, 0));
+}
 
 /* --- Carried out --------------------------------------------------------------------------------------------------------- */
 
 static void install_service(struct rb_relay *r, const struct down_note *n) {
     memcpy(r->service_text, n->data, n->a);
     r->service_names_count = 0;
-    for (const char *name = r->service_text; *name && r->service_names_count < SERVICE_NAMES_MAX; name += strlen(name) + 1)
-        r->service_names[r->service_names_count++] = (struct rb_slice){(const uint8_t *)name, strlen(name)};
+    for (const char *name = r->service_text; *name && r->service_names_count < SERVICE_NAMES_MAX;
+         name += strlen(name) + 1)
+        r->service_names[r->service_names_count++] =
+            (struct rb_slice){(const uint8_t *)name, strlen(name)};
     uint8_t *p = r->service_pid;
     *p++ = RB_TAG_NEW_PID;
     *p++ = RB_TAG_SMALL_ATOM_UTF8;
@@ -253,11 +274,13 @@ static void carry_out(struct rb_relay *r, const struct down_note *n) {
     struct rb_conn *c;
     switch ((enum down_kind)n->head.kind) {
     case DOWN_ADOPT: {
-        int rc = rb_conn_open(r, n->connection, n->fd, (const char *)n->data, n->flags, n->data + n->a, n->b);
+        int rc = rb_conn_open(r, n->connection, n->fd, (const char *)n->data, n->flags,
+                              n->data + n->a, n->b);
         if (rc < 0) {
             static const char why[] = "no_room_for_another_connection";
             close(n->fd);
-            rb_up_event(r, RB_EVENT_CONNECTION_LOST, n->connection, 0, 0, 0, 0, why, sizeof why - 1);
+            rb_up_event(r, RB_EVENT_CONNECTION_LOST, n->connection, 0, 0, 0, 0, why,
+                        sizeof why - 1);
         }
         break;
     }
@@ -291,7 +314,8 @@ static void carry_out(struct rb_relay *r, const struct down_note *n) {
     case DOWN_ROLE_STATE: set_role_state(r, n->connection, (uint32_t)n->flags); break;
     case DOWN_WORKER: {
         struct rb_worker *w = n->object;
-        *rb_worker_room(r->workers, w->id) = w; /* there is room: face.c's table is as large and held it first */
+        *rb_worker_room(r->workers, w->id) =
+            w; /* there is room: face.c's table is as large and held it first */
         rb_worker_watch(w);
         break;
     }

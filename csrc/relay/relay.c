@@ -3,12 +3,13 @@
  * How it waits is what its speed is made of (DESIGN.md, section 5):
  *   many callers    sleep a fixed short time, by the clock: work gathers meanwhile, nobody is woken for single jobs
  *   few callers     look again for a short while (a wake-up across cores costs more than most jobs), then sleep until something happens
- *   no job out      sleep until something happens
+ *   nobody          sleep until something happens
  * "Many" counts the processes that called within the last millisecond. Jobs in flight would not tell: a fast worker has answered
  * each of them before the next caller's frame is read, and then every frame costs a wake-up.
  * Before it sleeps it announces itself at the gate of every worker that has jobs, so that their completions ring its eventfd. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -22,11 +23,10 @@
 
 enum {
     EVENTS_A_ROUND = 256,
-    CROWD = 6,               /* from so many callers on the clock decides */
-    CROWD_HALF_NS = 500000,  /* callers are counted over one to two of these */
-    IDLE_WAIT_MS = 1000,     /* ticks and deadlines are looked at least so often */
-    SLOT_WAIT_MS = 1,        /* a job waits for a slot that its worker will release without a word */
-    SPIN_LOOKS = 64,         /* between two looks at the sockets while spinning */
+    CROWD = 12,             /* from so many callers on the clock decides */
+    CROWD_HALF_NS = 500000, /* callers are counted over one to two of these */
+    IDLE_WAIT_MS = 1000,    /* ticks and deadlines are looked at least so often */
+    SLOT_WAIT_MS = 1,       /* a job waits for a slot that its worker will release without a word */
     TEND_NS = 1000000000,
 };
 
@@ -41,7 +41,8 @@ uint64_t rb_clock_ns(void) {
 static void clear_eventfd(int fd) {
     uint64_t count;
     struct iovec into = {.iov_base = &count, .iov_len = sizeof count};
-    while (preadv2(fd, &into, 1, -1, RWF_NOWAIT) < 0 && errno == EINTR) {}
+    while (preadv2(fd, &into, 1, -1, RWF_NOWAIT) < 0 && errno == EINTR) {
+    }
 }
 
 /* --- What happened ------------------------------------------------------------------------------------------------------- */
@@ -97,8 +98,10 @@ static void flush(struct rb_relay *r) {
     while (c) {
         struct rb_conn *next = c->next_dirty;
         c->dirty = 0;
-        if (c->failed) rb_conn_close(c, c->failed);
-        else rb_conn_flush(c); /* one that fails here is on the new list: the next round closes it */
+        if (c->failed)
+            rb_conn_close(c, c->failed);
+        else
+            rb_conn_flush(c); /* one that fails here is on the new list: the next round closes it */
         c = next;
     }
 }
@@ -107,9 +110,6 @@ static void flush(struct rb_relay *r) {
 static void tend(struct rb_relay *r) {
     if (r->now - r->tended_ns < TEND_NS) return;
     r->tended_ns = r->now;
-    for (uint32_t i = 0; i < r->roles_count; i++) {
-        if (r->roles[i]) rb_role_tend(r->roles[i]);
-    }
     for (uint32_t i = 0; i < WORKERS_MAX; i++) {
         if (r->workers[i]) rb_worker_tend(r->workers[i]);
     }
@@ -120,7 +120,8 @@ static void tend(struct rb_relay *r) {
 static int completions_wait(const struct rb_relay *r) {
     for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled) {
         /* W0: the same load as R1 of the ring, without taking anything yet. seq_cst as the gate's second look (G5). */
-        if (rb_load_seq_cst(w->link.completion_ring.shared_tail) != w->link.completion_ring.head) return 1;
+        if (rb_load_seq_cst(w->link.completion_ring.shared_tail) != w->link.completion_ring.head)
+            return 1;
     }
     return 0;
 }
@@ -142,28 +143,40 @@ static int wait_ms(const struct rb_relay *r) {
 
 /* Sleeps until a descriptor is ready. The gates of the workers with jobs in flight are announced around it. */
 static int park(struct rb_relay *r, struct epoll_event *events) {
-    for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled) rb_gate_announce(&w->link.waiter, RB_PARK_EVENTFD);
+    for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled)
+        rb_gate_announce(&w->link.waiter, RB_PARK_EVENTFD);
     int timeout = completions_wait(r) || r->dirty_conns ? 0 : wait_ms(r);
     if (timeout) COUNT(r->stats.parks, 1);
     int n = epoll_wait(r->epoll, events, EVENTS_A_ROUND, timeout);
-    for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled) rb_gate_retract(&w->link.waiter);
+    for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled)
+        rb_gate_retract(&w->link.waiter);
     return n;
 }
 
-static int look(struct rb_relay *r, struct epoll_event *events) { return epoll_wait(r->epoll, events, EVENTS_A_ROUND, 0); }
+static int look(struct rb_relay *r, struct epoll_event *events) {
+    return epoll_wait(r->epoll, events, EVENTS_A_ROUND, 0);
+}
 
-/* With few jobs out: look at rings and sockets for a while before parking. */
+/* With few callers: look at rings and sockets for a while before parking. It yields between two looks: the worker, or the caller's BEAM, may be
+ * waiting for this very core. The while is adapted: what came in time lengthens it, what did not halves it. */
 static int spin(struct rb_relay *r, struct epoll_event *events) {
-    uint64_t until = rb_clock_ns() + r->config.spin_us * 1000ull;
+    const uint64_t most = r->config.spin_us * 1000ull;
+    const uint64_t from = rb_clock_ns(), until = from + r->spin_ns;
     do {
-        for (int i = 0; i < SPIN_LOOKS; i++) {
-            if (completions_wait(r)) return 0;
-            rb_pause();
-        }
+        if (completions_wait(r)) return 0;
         int n = look(r, events);
-        if (n) return n;
+        if (n) {
+            r->spin_ns = r->spin_ns + most / 8 < most ? r->spin_ns + most / 8 : most;
+            return n;
+        }
+        sched_yield();
     } while (rb_clock_ns() < until);
-    return park(r, events);
+    r->spin_ns /= 2;
+    int n = park(r, events);
+    /* A park that ended soon would better have been a spin. */
+    if (rb_clock_ns() - from < 2 * most)
+        r->spin_ns = r->spin_ns + most / 4 < most ? r->spin_ns + most / 4 : most;
+    return n;
 }
 
 static int crowd(struct rb_relay *r) {
@@ -186,7 +199,7 @@ static int wait(struct rb_relay *r, struct epoll_event *events, int worked) {
         }
         return look(r, events);
     }
-    if (r->stats.in_flight > 0 && worked && r->config.spin_us) return spin(r, events);
+    if (worked && r->config.spin_us) return spin(r, events);
     return park(r, events);
 }
 
@@ -309,7 +322,8 @@ void rb_relay_close(struct rb_relay *r) {
     }
     for (uint32_t i = 0; i < r->chunk_count; i++) {
         for (uint32_t k = 0; k < 1024; k++) {
-            if (r->chunks[i][k].caller != r->chunks[i][k].caller_inline) free(r->chunks[i][k].caller);
+            if (r->chunks[i][k].caller != r->chunks[i][k].caller_inline)
+                free(r->chunks[i][k].caller);
         }
         free(r->chunks[i]);
     }

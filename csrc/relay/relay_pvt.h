@@ -54,12 +54,12 @@ struct rb_conn {
     struct rb_intake intake;
     struct rb_intake_owner owner;
     struct rb_buffer out;
-    int wants_out;        /* in epoll for EPOLLOUT */
-    int dirty;            /* on the relay's flush list */
+    int wants_out; /* in epoll for EPOLLOUT */
+    int dirty;     /* on the relay's flush list */
     struct rb_conn *next_dirty;
     uint64_t sent_ns, received_ns;
-    const char *failed;   /* set: to be closed at the end of the round, with this reason */
-    struct rb_job *jobs;  /* of callers on this node */
+    const char *failed;  /* set: to be closed at the end of the round, with this reason */
+    struct rb_job *jobs; /* of callers on this node */
     struct rb_monitor *monitors[MONITOR_BUCKETS];
     uint32_t monitor_count;
     struct rb_monitor *spare; /* freed ones of the common size */
@@ -71,7 +71,7 @@ struct rb_conn {
 
 enum rb_job_state {
     RB_JOB_FREE,
-    RB_JOB_ARRIVING,  /* its payload is still coming in: not accepted yet */
+    RB_JOB_ARRIVING, /* its payload is still coming in: not accepted yet */
     RB_JOB_QUEUED,
     RB_JOB_PLACED,    /* in a worker's ring; its caller waits */
     RB_JOB_ABANDONED, /* in a worker's ring; nobody waits */
@@ -82,23 +82,26 @@ struct rb_job {
     uint8_t state;
     uint8_t detail;
     uint8_t is_term;
-    uint8_t arity;    /* of the submit tuple, while the payload arrives */
-    uint8_t sampled;  /* its hops are timed */
-    uint8_t signals;  /* stages of stopping it that were taken: 1 cancel word, 2 SIGTERM, 3 SIGKILL */
-    int32_t heap_at;  /* -1: not in the deadline heap */
-    uint64_t due_ns;  /* deadline, or the next stage of stopping it */
+    uint8_t arity;   /* of the submit tuple, while the payload arrives */
+    uint8_t sampled; /* its hops are timed */
+    uint8_t
+        signals; /* stages of stopping it that were taken: 1 cancel word, 2 SIGTERM, 3 SIGKILL */
+    int32_t heap_at;                           /* -1: not in the deadline heap */
+    uint64_t due_ns;                           /* deadline, or the next stage of stopping it */
     uint64_t arrived_ns, queued_ns, placed_ns; /* queued_ns: of sampled jobs */
+    uint64_t run_ns;                           /* as its worker says */
     struct rb_role *role;
     struct rb_worker *worker;
-    uint64_t position; /* in the worker's request ring */
-    struct rb_job *next, *prev;           /* queue of the role; free list */
-    struct rb_conn *conn;                 /* where the answer goes; NULL: nowhere any more */
+    uint64_t position;          /* in the worker's request ring */
+    struct rb_job *next, *prev; /* queue of the role; free list */
+    struct rb_conn *conn;       /* where the answer goes; NULL: nowhere any more */
     struct rb_job *next_of_conn, *prev_of_conn;
-    struct rb_monitor *monitor;           /* the caller's own, or NULL */
-    uint64_t watch;                       /* ours on the caller; 0: none */
-    uint32_t pool_first, pool_count;      /* payload blocks; count 0: inline */
+    struct rb_monitor *monitor;      /* the caller's own, or NULL */
+    uint64_t watch;                  /* ours on the caller; 0: none */
+    uint32_t pool_first, pool_count; /* payload blocks; count 0: inline */
     struct rb_request request;
-    uint16_t pid_size, tag_size, alias_at, alias_size; /* of caller[]: pid, tag; the alias inside the tag */
+    uint16_t pid_size, tag_size, alias_at,
+        alias_size; /* of caller[]: pid, tag; the alias inside the tag */
     uint16_t caller_capacity;
     uint8_t *caller; /* caller_inline or the heap */
     uint8_t caller_inline[160];
@@ -111,7 +114,9 @@ struct rb_caller { /* who is answered, whether a job or a refused request */
 
 /* --- Roles and workers --------------------------------------------------------------------------------------------------- */
 
-struct rb_band { struct rb_job *first, *last; };
+struct rb_band {
+    struct rb_job *first, *last;
+};
 
 struct rb_role {
     uint32_t id;
@@ -124,11 +129,16 @@ struct rb_role {
     struct rb_worker **workers; /* ready ones */
     uint32_t ready, capacity, turn;
     int dirty;                  /* has something to place */
-    uint64_t tended_accepted;
     struct rb_role_stats stats; /* read by the other thread, word by word */
 };
 
-enum rb_worker_state { RB_WORKER_LINKED, RB_WORKER_GREETING, RB_WORKER_READY, RB_WORKER_DRAINING, RB_WORKER_FENCED };
+enum rb_worker_state {
+    RB_WORKER_LINKED,
+    RB_WORKER_GREETING,
+    RB_WORKER_READY,
+    RB_WORKER_DRAINING,
+    RB_WORKER_FENCED
+};
 
 struct rb_worker {
     struct rb_relay *relay;
@@ -139,15 +149,15 @@ struct rb_worker {
     struct rb_job **placed; /* by slot of the request ring */
     uint32_t in_flight;
     uint32_t credit;
-    uint64_t service_ns;    /* moving average */
+    uint64_t service_ns; /* moving average */
     int pidfd, obituary_fd, stdout_fd, stderr_fd;
-    int handed_over;        /* by the other thread, which alone reads it */
-    int filled;             /* on the list of workers whose ring is to be published */
+    int handed_over; /* by the other thread, which alone reads it */
+    int filled;      /* on the list of workers whose ring is to be published */
     struct rb_worker *next_filled;
-    int polled;             /* on the list of workers with jobs in flight */
+    int polled; /* on the list of workers with jobs in flight */
     struct rb_worker *next_polled;
-    int parked;             /* our gate is announced */
-    const char *broke;      /* rule, once fenced for it */
+    int parked;        /* our gate is announced */
+    const char *broke; /* rule, once fenced for it */
     struct rb_atom_budget atoms;
     uint8_t obituary[sizeof(struct rb_obituary)];
     uint32_t obituary_size;
@@ -157,8 +167,17 @@ struct rb_worker {
 };
 
 /* What epoll hands back: the kind in the low bits of an aligned pointer would be clever; a small record is clear. */
-enum rb_source_kind { RB_SOURCE_DUCT, RB_SOURCE_CONN, RB_SOURCE_LINK, RB_SOURCE_OBITUARY, RB_SOURCE_STDOUT, RB_SOURCE_STDERR };
-static inline uint64_t rb_source(enum rb_source_kind kind, uint64_t id) { return (uint64_t)kind << 56 | id; }
+enum rb_source_kind {
+    RB_SOURCE_DUCT,
+    RB_SOURCE_CONN,
+    RB_SOURCE_LINK,
+    RB_SOURCE_OBITUARY,
+    RB_SOURCE_STDOUT,
+    RB_SOURCE_STDERR
+};
+static inline uint64_t rb_source(enum rb_source_kind kind, uint64_t id) {
+    return (uint64_t)kind << 56 | id;
+}
 
 struct rb_relay {
     struct rb_relay_config config;
@@ -166,15 +185,17 @@ struct rb_relay {
     struct rb_slice node_text;
     pthread_t thread;
     struct rb_duct up, down;
-    struct rb_note *waiting_up, **waiting_up_end; /* notes that must not be lost, when `up` is full */
+    struct rb_note *waiting_up,
+        **waiting_up_end; /* notes that must not be lost, when `up` is full */
     int epoll;
     int stopping;
-    uint64_t now;          /* CLOCK_MONOTONIC at the begin of the round */
-    uint64_t sampled_ns;   /* when a timed job of this round was answered; 0: none */
+    uint64_t now;        /* CLOCK_MONOTONIC at the begin of the round */
+    uint64_t sampled_ns; /* when a timed job of this round was answered; 0: none */
 
-    struct rb_conn *conns[CONNECTIONS_MAX]; /* at their id modulo the size, or where there was room */
+    struct rb_conn
+        *conns[CONNECTIONS_MAX]; /* at their id modulo the size, or where there was room */
     struct rb_conn *dirty_conns;
-    struct rb_role *roles[ROLES_MAX];       /* put in by a note (face.c makes them) */
+    struct rb_role *roles[ROLES_MAX]; /* put in by a note (face.c makes them) */
     uint32_t roles_count;
     struct rb_worker *workers[WORKERS_MAX]; /* the same */
     struct rb_worker *polled_workers;
@@ -192,7 +213,7 @@ struct rb_relay {
     uint32_t chunk_count;
     struct rb_job *free_jobs;
     uint64_t job_sequence;
-    struct rb_job **heap;   /* by due_ns */
+    struct rb_job **heap; /* by due_ns */
     uint32_t heap_count, heap_capacity;
 
     /* The other thread's own tables (face.c). */
@@ -204,6 +225,7 @@ struct rb_relay {
     uint64_t callers[2];
     uint64_t callers_since_ns;
 
+    uint64_t spin_ns; /* how long to look before parking, adapted */
     uint64_t ticked_ns, tended_ns;
     uint8_t *scratch; /* private copy of a term answer */
     size_t scratch_capacity;
@@ -218,27 +240,33 @@ struct rb_relay {
 uint64_t rb_clock_ns(void);
 
 /* conn.c: sockets */
-int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, const char *peer, uint64_t flags, const uint8_t *leftover, size_t size);
+int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, const char *peer, uint64_t flags,
+                 const uint8_t *leftover, size_t size);
 void rb_conn_close(struct rb_conn *c, const char *reason);
 void rb_conn_read(struct rb_conn *c);
 void rb_conn_flush(struct rb_conn *c);
 void rb_conn_dirty(struct rb_conn *c); /* has something to flush */
 void rb_conn_fail(struct rb_conn *c, const char *reason);
-int rb_conn_write_through(struct rb_conn *c, const uint8_t *bytes, size_t size); /* after what waits; copied only if the socket is full */
+int rb_conn_write_through(struct rb_conn *c, const uint8_t *bytes,
+                          size_t size); /* after what waits; copied only if the socket is full */
 void rb_conns_tick(struct rb_relay *r);
 struct rb_conn *rb_conn_find(struct rb_relay *r, uint32_t id);
 struct rb_conn *rb_conn_of_node(struct rb_relay *r, struct rb_slice node);
 
 /* answer.c: frames that the relay makes */
 int rb_send_signal(struct rb_conn *c, struct rb_slice control, const struct rb_slice *message);
-void rb_answer_raw(const struct rb_caller *to, const struct rb_job *detail, const uint8_t *bytes, size_t size);
+void rb_answer_raw(const struct rb_caller *to, const struct rb_job *detail, const uint8_t *bytes,
+                   size_t size);
 void rb_answer_term(const struct rb_caller *to, const struct rb_job *detail, struct rb_slice term);
 void rb_answer_reason(const struct rb_caller *to, enum rb_reason reason); /* the plain atoms */
 void rb_answer_overloaded(const struct rb_caller *to, uint64_t retry_after_ms);
 void rb_answer_too_large(const struct rb_caller *to, uint64_t limit);
-void rb_answer_text(const struct rb_caller *to, enum rb_reason reason, const char *text); /* bad_request, worker_broke */
-void rb_answer_failed(const struct rb_caller *to, uint16_t code, const uint8_t *message, size_t size);
-void rb_answer_crashed(const struct rb_caller *to, const struct rb_worker *w, uint64_t job, int status, int signal, int oom);
+void rb_answer_text(const struct rb_caller *to, enum rb_reason reason,
+                    const char *text); /* bad_request, worker_broke */
+void rb_answer_failed(const struct rb_caller *to, uint16_t code, const uint8_t *message,
+                      size_t size);
+void rb_answer_crashed(const struct rb_caller *to, const struct rb_worker *w, uint64_t job,
+                       int status, int signal, int oom);
 void rb_answer_ok(const struct rb_caller *to); /* the bare atom ok */
 void rb_answer_unknown_job(const struct rb_caller *to);
 void rb_answer_stats(const struct rb_caller *to, const struct rb_relay *r);
@@ -264,16 +292,19 @@ void rb_service_down(struct rb_relay *r, struct rb_slice reason);
 struct rb_job *rb_job_new(struct rb_relay *r);
 void rb_job_free(struct rb_relay *r, struct rb_job *j);
 struct rb_job *rb_job_find(struct rb_relay *r, uint64_t id);
-struct rb_job *rb_job_next(struct rb_relay *r, uint64_t *index); /* over all that wait or run; NULL at the end */
+struct rb_job *rb_job_next(struct rb_relay *r,
+                           uint64_t *index); /* over all that wait or run; NULL at the end */
 int rb_job_set_caller(struct rb_job *j, struct rb_conn *c, const struct rb_from *from);
 struct rb_caller rb_job_caller(const struct rb_job *j);
 void rb_job_due(struct rb_relay *r, struct rb_job *j, uint64_t due_ns); /* 0: never */
 void rb_job_accept(struct rb_relay *r, struct rb_job *j);               /* counted, queued */
-void rb_job_requeue(struct rb_relay *r, struct rb_job *j);              /* back to the front, unstarted */
-void rb_job_answered(struct rb_relay *r, struct rb_job *j, enum rb_reason reason); /* forgets the caller; frees unless placed */
-void rb_job_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason);   /* nobody waits, or the deadline passed */
-void rb_jobs_due(struct rb_relay *r);                                    /* deadlines and stages that have come */
-uint64_t rb_jobs_next_due(const struct rb_relay *r);                     /* 0: none */
+void rb_job_requeue(struct rb_relay *r, struct rb_job *j); /* back to the front, unstarted */
+void rb_job_answered(struct rb_relay *r, struct rb_job *j,
+                     enum rb_reason reason); /* forgets the caller; frees unless placed */
+void rb_job_cancel(struct rb_relay *r, struct rb_job *j,
+                   enum rb_reason reason);           /* nobody waits, or the deadline passed */
+void rb_jobs_due(struct rb_relay *r);                /* deadlines and stages that have come */
+uint64_t rb_jobs_next_due(const struct rb_relay *r); /* 0: none */
 
 /* role.c: queues and placing */
 void rb_role_push(struct rb_role *role, struct rb_job *j, int front);
@@ -281,29 +312,31 @@ void rb_role_unlink(struct rb_role *role, struct rb_job *j);
 void rb_role_add_ready(struct rb_role *role, struct rb_worker *w);
 void rb_role_remove_ready(struct rb_role *role, struct rb_worker *w);
 void rb_roles_place(struct rb_relay *r);
-void rb_role_tend(struct rb_role *role);       /* now and then: memory of large payloads back to the kernel */
-void rb_role_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reason reason); /* answers all that is queued */
+void rb_role_give_up(struct rb_relay *r, struct rb_role *role,
+                     enum rb_reason reason); /* answers all that is queued */
 struct rb_role *rb_role_named(struct rb_relay *r, struct rb_slice name);
 
 /* worker.c: links. Tables of workers hold one at its id modulo the size, or where there was room: a long life must not block a number. */
 struct rb_worker **rb_worker_slot(struct rb_worker **table, uint64_t id); /* where it is, or NULL */
-struct rb_worker **rb_worker_room(struct rb_worker **table, uint64_t id); /* where it may go, or NULL: full */
+struct rb_worker **rb_worker_room(struct rb_worker **table,
+                                  uint64_t id); /* where it may go, or NULL: full */
 struct rb_worker *rb_worker_find(struct rb_relay *r, uint64_t id);
-void rb_worker_watch(struct rb_worker *w);     /* joins epoll */
-void rb_worker_greeted(struct rb_worker *w);   /* looks for the hello */
-int rb_worker_poll(struct rb_worker *w);       /* drains completions; how many */
+void rb_worker_watch(struct rb_worker *w);   /* joins epoll */
+void rb_worker_greeted(struct rb_worker *w); /* looks for the hello */
+int rb_worker_poll(struct rb_worker *w);     /* drains completions; how many */
 void rb_worker_broke(struct rb_worker *w, const char *rule);
 void rb_worker_obituary(struct rb_worker *w);
 void rb_worker_output(struct rb_worker *w, int which);
 void rb_worker_drain(struct rb_worker *w);
 void rb_worker_free(struct rb_worker *w);
 void rb_worker_signal(struct rb_worker *w, int signal);
-void rb_worker_tend(struct rb_worker *w);      /* now and then: figures from its telemetry */
+void rb_worker_tend(struct rb_worker *w); /* now and then: figures from its telemetry */
 
 /* note.c: both ways to the other thread */
-void rb_up_event(struct rb_relay *r, uint32_t kind, uint32_t connection, uint64_t worker, int64_t a, int64_t b, int64_t c,
-                 const void *data, size_t size); /* never lost */
-int rb_up_signal(struct rb_relay *r, uint32_t connection, struct rb_slice control, struct rb_slice message); /* -EAGAIN: bound reached */
+void rb_up_event(struct rb_relay *r, uint32_t kind, uint32_t connection, uint64_t worker, int64_t a,
+                 int64_t b, int64_t c, const void *data, size_t size); /* never lost */
+int rb_up_signal(struct rb_relay *r, uint32_t connection, struct rb_slice control,
+                 struct rb_slice message); /* -EAGAIN: bound reached */
 void rb_up_flush(struct rb_relay *r);
 int rb_down_take(struct rb_relay *r); /* carries out what the other thread asked; how many */
 

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-#define KNOWN \
+#define KNOWN                                                                              \
     "known: {:submit, role, payload}, {:submit, role, payload, opts}, {:cancel, job_id}, " \
     "{:status, job_id}, {:jobs, role | :all}, :stats"
 
@@ -34,10 +34,18 @@ static void picture(struct rb_slice term, char *out, size_t size) {
             uint8_t tag;
             const char *name;
         } names[] = {
-            {RB_TAG_NEW_FLOAT, "a float"},   {RB_TAG_SMALL_TUPLE, "a tuple"}, {RB_TAG_LARGE_TUPLE, "a tuple"},
-            {RB_TAG_NIL, "[]"},              {RB_TAG_LIST, "a list"},         {RB_TAG_STRING, "a charlist"},
-            {RB_TAG_MAP, "a map"},           {RB_TAG_NEW_PID, "a pid"},       {RB_TAG_NEWER_REFERENCE, "a reference"},
-            {RB_TAG_SMALL_BIG, "a bignum"},  {RB_TAG_LARGE_BIG, "a bignum"},  {RB_TAG_NEW_FUN, "a fun"},
+            {RB_TAG_NEW_FLOAT, "a float"},
+            {RB_TAG_SMALL_TUPLE, "a tuple"},
+            {RB_TAG_LARGE_TUPLE, "a tuple"},
+            {RB_TAG_NIL, "[]"},
+            {RB_TAG_LIST, "a list"},
+            {RB_TAG_STRING, "a charlist"},
+            {RB_TAG_MAP, "a map"},
+            {RB_TAG_NEW_PID, "a pid"},
+            {RB_TAG_NEWER_REFERENCE, "a reference"},
+            {RB_TAG_SMALL_BIG, "a bignum"},
+            {RB_TAG_LARGE_BIG, "a bignum"},
+            {RB_TAG_NEW_FUN, "a fun"},
             {RB_TAG_BIT_BINARY, "a bitstring"},
         };
         for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -55,7 +63,9 @@ static void alias_cell(struct rb_cursor *c, struct rb_slice *reference) {
     struct rb_cursor at = *c;
     struct rb_slice text, part;
     int tail;
-    if (rb_term_list(&at, &tail) != 1 || rb_term_atom(&at, &text) < 0 || !rb_slice_is(text, "alias")) return;
+    if (rb_term_list(&at, &tail) != 1 || rb_term_atom(&at, &text) < 0 ||
+        !rb_slice_is(text, "alias"))
+        return;
     if (rb_term_tag(&at) != RB_TAG_NEWER_REFERENCE || rb_term_skip(&at, &part) < 0) return;
     *reference = part;
     *c = at;
@@ -105,7 +115,8 @@ int rb_message_kind(struct rb_cursor *c, struct rb_from *from) {
     return RB_MESSAGE_CALL;
 }
 
-int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job, char why[RB_WHY_BYTES]) {
+int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job,
+                    char why[RB_WHY_BYTES]) {
     struct rb_cursor at = *c;
     struct rb_slice name, whole;
     char seen[64];
@@ -116,7 +127,8 @@ int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job
     if (rc == -EAGAIN) return -EAGAIN;
     if (rc == 0) {
         if (rb_slice_is(name, "stats")) return RB_REQUEST_STATS;
-        snprintf(why, RB_WHY_BYTES, "unknown request :%.*s; " KNOWN, shown(name), (const char *)name.at);
+        snprintf(why, RB_WHY_BYTES, "unknown request :%.*s; " KNOWN, shown(name),
+                 (const char *)name.at);
         return RB_REQUEST_BAD;
     }
     int64_t arity = rb_term_tuple(&at);
@@ -128,7 +140,9 @@ int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job
 
     if (rb_slice_is(name, "submit")) {
         if (arity != 3 && arity != 4) {
-            snprintf(why, RB_WHY_BYTES, "submit takes {:submit, role, payload} or {:submit, role, payload, opts}; this tuple has %lld elements",
+            snprintf(why, RB_WHY_BYTES,
+                     "submit takes {:submit, role, payload} or {:submit, role, payload, opts}; "
+                     "this tuple has %lld elements",
                      (long long)arity);
             return RB_REQUEST_BAD;
         }
@@ -155,7 +169,8 @@ int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job
         if ((rc = rb_term_skip(&argument, &whole)) == -EAGAIN) return -EAGAIN;
         if (rc < 0) goto unknown;
         picture(whole, seen, sizeof seen);
-        snprintf(why, RB_WHY_BYTES, "jobs takes a role (an atom or a binary) or :all, got %s", seen);
+        snprintf(why, RB_WHY_BYTES, "jobs takes a role (an atom or a binary) or :all, got %s",
+                 seen);
         return RB_REQUEST_BAD;
     }
     int status = rb_slice_is(name, "status"), cancel = rb_slice_is(name, "cancel");
@@ -166,7 +181,8 @@ int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job
         if ((rc = rb_term_skip(&argument, &whole)) == -EAGAIN) return -EAGAIN;
         if (rc < 0) goto unknown;
         picture(whole, seen, sizeof seen);
-        snprintf(why, RB_WHY_BYTES, "%s takes a job id (a positive integer), got %s", status ? "status" : "cancel", seen);
+        snprintf(why, RB_WHY_BYTES, "%s takes a job id (a positive integer), got %s",
+                 status ? "status" : "cancel", seen);
         return RB_REQUEST_BAD;
     }
     snprintf(why, RB_WHY_BYTES, "unknown request {:%.*s, ...} of %lld elements; " KNOWN,
@@ -176,8 +192,10 @@ int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job
 unknown:
     at = *c;
     if ((rc = rb_term_skip(&at, &whole)) == -EAGAIN) return -EAGAIN;
-    if (rc == 0) picture(whole, seen, sizeof seen);
-    else snprintf(seen, sizeof seen, "a malformed term");
+    if (rc == 0)
+        picture(whole, seen, sizeof seen);
+    else
+        snprintf(seen, sizeof seen, "a malformed term");
     snprintf(why, RB_WHY_BYTES, "unknown request: %s; " KNOWN, seen);
     return RB_REQUEST_BAD;
 }
@@ -205,28 +223,34 @@ static int all_zero(const uint8_t *bytes, size_t count) {
  * neither id may be all zeros. */
 static int traceparent(struct rb_slice text, struct rb_submit *s) {
     uint8_t version;
-    if (text.size < 55 || text.at[2] != '-' || text.at[35] != '-' || text.at[52] != '-') return -EINVAL;
+    if (text.size < 55 || text.at[2] != '-' || text.at[35] != '-' || text.at[52] != '-')
+        return -EINVAL;
     if (hex_bytes(text.at, &version, 1) < 0 || version == 0xff) return -EINVAL;
     if (text.size > 55 && (version == 0 || text.at[55] != '-')) return -EINVAL;
-    if (hex_bytes(text.at + 3, s->trace_id, 16) < 0 || hex_bytes(text.at + 36, s->span_id, 8) < 0) return -EINVAL;
+    if (hex_bytes(text.at + 3, s->trace_id, 16) < 0 || hex_bytes(text.at + 36, s->span_id, 8) < 0)
+        return -EINVAL;
     if (hex_bytes(text.at + 53, &s->trace_flags, 1) < 0) return -EINVAL;
     return all_zero(s->trace_id, 16) || all_zero(s->span_id, 8) ? -EINVAL : 0;
 }
 
-static int option(struct rb_slice key, struct rb_slice value, struct rb_submit *s, char why[RB_WHY_BYTES]) {
+static int option(struct rb_slice key, struct rb_slice value, struct rb_submit *s,
+                  char why[RB_WHY_BYTES]) {
     struct rb_cursor c = rb_cursor_of(value);
     struct rb_slice text = {0, 0};
     uint64_t number = 0;
     char seen[64];
     picture(value, seen, sizeof seen);
     if (rb_slice_is(key, "opcode")) {
-        if (rb_term_unsigned(&c, &number) == 0 && number <= 65535) return s->opcode = (uint16_t)number, 0;
+        if (rb_term_unsigned(&c, &number) == 0 && number <= 65535)
+            return s->opcode = (uint16_t)number, 0;
         snprintf(why, RB_WHY_BYTES, "submit: opcode must be an integer of 0..65535, got %s", seen);
     } else if (rb_slice_is(key, "timeout")) {
         s->has_timeout = 1;
         if (rb_term_unsigned(&c, &number) == 0) return s->timeout_ms = number, 0;
-        if (rb_term_atom(&c, &text) == 0 && rb_slice_is(text, "infinity")) return s->timeout_ms = UINT64_MAX, 0;
-        snprintf(why, RB_WHY_BYTES, "submit: timeout must be milliseconds (0 or more) or :infinity, got %s", seen);
+        if (rb_term_atom(&c, &text) == 0 && rb_slice_is(text, "infinity"))
+            return s->timeout_ms = UINT64_MAX, 0;
+        snprintf(why, RB_WHY_BYTES,
+                 "submit: timeout must be milliseconds (0 or more) or :infinity, got %s", seen);
     } else if (rb_slice_is(key, "priority")) {
         static const char *const bands[] = {"critical", "high", "normal", "low"};
         if (rb_term_atom(&c, &text) == 0) {
@@ -234,17 +258,25 @@ static int option(struct rb_slice key, struct rb_slice value, struct rb_submit *
                 if (rb_slice_is(text, bands[i])) return s->priority = i, 0;
             }
         }
-        snprintf(why, RB_WHY_BYTES, "submit: priority must be :critical, :high, :normal or :low, got %s", seen);
+        snprintf(why, RB_WHY_BYTES,
+                 "submit: priority must be :critical, :high, :normal or :low, got %s", seen);
     } else if (rb_slice_is(key, "detail")) {
-        if (rb_term_atom(&c, &text) == 0 && (rb_slice_is(text, "true") || rb_slice_is(text, "false")))
+        if (rb_term_atom(&c, &text) == 0 &&
+            (rb_slice_is(text, "true") || rb_slice_is(text, "false")))
             return s->detail = text.size == 4, 0;
         snprintf(why, RB_WHY_BYTES, "submit: detail must be true or false, got %s", seen);
     } else if (rb_slice_is(key, "trace")) {
         if (rb_term_atom(&c, &text) == 0 && rb_slice_is(text, "nil")) return 0;
-        if (rb_term_tag(&c) == RB_TAG_BINARY && rb_term_text(&c, &text) == 0 && traceparent(text, s) == 0) return 0;
-        snprintf(why, RB_WHY_BYTES, "submit: trace must be a W3C traceparent binary (\"00-<32 hex>-<16 hex>-<2 hex>\"), got %s", seen);
+        if (rb_term_tag(&c) == RB_TAG_BINARY && rb_term_text(&c, &text) == 0 &&
+            traceparent(text, s) == 0)
+            return 0;
+        snprintf(why, RB_WHY_BYTES,
+                 "submit: trace must be a W3C traceparent binary (\"00-<32 hex>-<16 hex>-<2 "
+                 "hex>\"), got %s",
+                 seen);
     } else {
-        snprintf(why, RB_WHY_BYTES, "submit: unknown option :%.*s; known: opcode, timeout, priority, detail, trace",
+        snprintf(why, RB_WHY_BYTES,
+                 "submit: unknown option :%.*s; known: opcode, timeout, priority, detail, trace",
                  shown(key), (const char *)key.at);
     }
     return -EINVAL;
@@ -281,7 +313,9 @@ static int keyword_list(struct rb_cursor *c, struct rb_submit *s, char why[RB_WH
     for (; count >= 0; count = rb_term_list(c, &tail)) {
         for (int64_t i = 0; i < count; i++, index++) {
             if (rb_term_tuple(c) != 2) {
-                snprintf(why, RB_WHY_BYTES, "submit: opts is a list, but its element %lld is no {key, value} pair", index);
+                snprintf(why, RB_WHY_BYTES,
+                         "submit: opts is a list, but its element %lld is no {key, value} pair",
+                         index);
                 return -EINVAL;
             }
             if ((rc = pair(c, s, &given, why)) < 0) return rc;

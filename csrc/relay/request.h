@@ -7,14 +7,15 @@
 /* Who is to be answered, and by which way (dist-protocol, "What BEAM calls put on the wire"). */
 struct rb_from {
     struct rb_slice pid;
-    struct rb_slice tag;       /* echoed as it is, never otherwise relied on */
-    struct rb_slice alias;     /* reference to answer to; empty: answer to the pid */
-    struct rb_slice monitor;   /* reference in the tag that may be a monitor held for the call; empty: none */
+    struct rb_slice tag;   /* echoed as it is, never otherwise relied on */
+    struct rb_slice alias; /* reference to answer to; empty: answer to the pid */
+    struct rb_slice
+        monitor; /* reference in the tag that may be a monitor held for the call; empty: none */
 };
 
 enum rb_message_kind {
-    RB_MESSAGE_OTHER,  /* nothing that a GenServer would answer */
-    RB_MESSAGE_CALL,   /* '$gen_call': the cursor stands at the request */
+    RB_MESSAGE_OTHER, /* nothing that a GenServer would answer */
+    RB_MESSAGE_CALL,  /* '$gen_call': the cursor stands at the request */
     RB_MESSAGE_CAST,
     RB_MESSAGE_SYSTEM, /* sys: suspend, get_state, ... */
 };
@@ -27,7 +28,7 @@ enum rb_request_kind {
     RB_REQUEST_STATUS,
     RB_REQUEST_CANCEL,
     RB_REQUEST_JOBS, /* submit->role: of this role only; `all`: of every one */
-    RB_REQUEST_BAD, /* why[] says what is wrong with it */
+    RB_REQUEST_BAD,  /* why[] says what is wrong with it */
 };
 #define RB_WHY_BYTES 256
 struct rb_submit {
@@ -43,7 +44,8 @@ struct rb_submit {
 };
 /* Parses {submit, Role, | Payload ...} up to the payload, or one of the short requests (`job` is then their argument).
  * -EAGAIN when more bytes are needed. */
-int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job, char why[RB_WHY_BYTES]);
+int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job,
+                    char why[RB_WHY_BYTES]);
 /* Parses what follows the payload. 0, or -EINVAL with `why`; -EAGAIN when cut. */
 int rb_submit_options(struct rb_cursor *c, struct rb_submit *submit, char why[RB_WHY_BYTES]);
 

@@ -5,7 +5,9 @@
 #include "relay_pvt.h"
 #include "ringbridge/envelope.h"
 
-enum { LOOK_AT = 8 }; /* workers compared for one job: joins the shortest of a rotating few, at a flat cost */
+enum {
+    LOOK_AT = 8
+}; /* workers compared for one job: joins the shortest of a rotating few, at a flat cost */
 
 struct rb_role *rb_role_named(struct rb_relay *r, struct rb_slice name) {
     for (uint32_t i = 0; i < r->roles_count; i++) {
@@ -18,10 +20,14 @@ void rb_role_push(struct rb_role *role, struct rb_job *j, int front) {
     struct rb_band *band = &role->bands[j->request.priority];
     j->next = front ? band->first : NULL;
     j->prev = front ? NULL : band->last;
-    if (j->next) j->next->prev = j;
-    else band->last = j;
-    if (j->prev) j->prev->next = j;
-    else band->first = j;
+    if (j->next)
+        j->next->prev = j;
+    else
+        band->last = j;
+    if (j->prev)
+        j->prev->next = j;
+    else
+        band->first = j;
     role->queued++;
     role->dirty = 1;
     GAUGE(role->stats.queued, role->queued);
@@ -29,10 +35,14 @@ void rb_role_push(struct rb_role *role, struct rb_job *j, int front) {
 
 void rb_role_unlink(struct rb_role *role, struct rb_job *j) {
     struct rb_band *band = &role->bands[j->request.priority];
-    if (j->next) j->next->prev = j->prev;
-    else band->last = j->prev;
-    if (j->prev) j->prev->next = j->next;
-    else band->first = j->next;
+    if (j->next)
+        j->next->prev = j->prev;
+    else
+        band->last = j->prev;
+    if (j->prev)
+        j->prev->next = j->next;
+    else
+        band->first = j->next;
     j->next = j->prev = NULL;
     role->queued--;
     GAUGE(role->stats.queued, role->queued);
@@ -129,23 +139,28 @@ static void place_role(struct rb_relay *r, struct rb_role *role) {
     struct rb_job *j;
     struct rb_worker *filled = NULL;
     int late = 0;
-    if (role->state == RB_ROLE_GIVEN_UP) rb_role_give_up(r, role, RB_REASON_NO_WORKER); /* what came back to it, or arrived for long */
+    if (role->state == RB_ROLE_GIVEN_UP)
+        rb_role_give_up(r, role,
+                        RB_REASON_NO_WORKER); /* what came back to it, or arrived for long */
     while ((j = first_queued(role))) {
         late = 0;
         struct rb_worker *w = choose(role, &late);
         if (!w) break;
-        if (place(r, w, j) < 0) continue; /* it broke a rule, and is not among those to choose from any more */
+        if (place(r, w, j) < 0)
+            continue; /* it broke a rule, and is not among those to choose from any more */
         if (!w->filled) {
             w->filled = 1;
             w->next_filled = filled;
             filled = w;
         }
     }
-    role->dirty = late && first_queued(role); /* looked at again in a moment (relay.c, SLOT_WAIT_MS) */
+    role->dirty =
+        late && first_queued(role); /* looked at again in a moment (relay.c, SLOT_WAIT_MS) */
     for (struct rb_worker *w = filled; w; w = w->next_filled) {
         w->filled = 0;
         /* One store publishes the batch; the worker is woken by a system call only if it sleeps. */
-        if (w->state == RB_WORKER_READY && rb_ring_publish(&w->link.request_ring) > 0) rb_gate_ring(&w->link.waker);
+        if (w->state == RB_WORKER_READY && rb_ring_publish(&w->link.request_ring) > 0)
+            rb_gate_ring(&w->link.waker);
     }
 }
 
@@ -155,15 +170,6 @@ void rb_roles_place(struct rb_relay *r) {
         struct rb_role *role = r->roles[i];
         if (role && role->dirty) place_role(r, role);
     }
-}
-
-void rb_role_tend(struct rb_role *role) {
-    /* Punching holes costs the next large payload its page faults, so only when nothing has come for a while. */
-    enum { KEEP_BYTES = 1 << 20 };
-    uint64_t accepted = role->stats.accepted;
-    if (role->pool.region.taken == 0 && accepted == role->tended_accepted)
-        rb_region_trim(&role->pool.region, role->pool.fd, 0, KEEP_BYTES);
-    role->tended_accepted = accepted;
 }
 
 void rb_role_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reason reason) {

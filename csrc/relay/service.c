@@ -30,9 +30,12 @@ static int is_ours(const struct rb_relay *r, struct rb_slice target) {
 /* Plain messages, by name or pid; op 37 only where it carries one. */
 static int is_message(const struct rb_signal *s) {
     switch (s->op) {
-    case RB_OP_SEND: case RB_OP_SEND_TT: case RB_OP_REG_SEND: case RB_OP_REG_SEND_TT:
-    case RB_OP_SEND_SENDER: case RB_OP_SEND_SENDER_TT:
-        return 1;
+    case RB_OP_SEND:
+    case RB_OP_SEND_TT:
+    case RB_OP_REG_SEND:
+    case RB_OP_REG_SEND_TT:
+    case RB_OP_SEND_SENDER:
+    case RB_OP_SEND_SENDER_TT: return 1;
     case RB_OP_ALTACT_SIG_SEND: return !(s->altact & (RB_ALTACT_EXIT | RB_ALTACT_ALIAS));
     default: return 0;
     }
@@ -56,9 +59,12 @@ static void refuse_text(const struct rb_caller *to, const char *why) {
     rb_answer_text(to, RB_REASON_BAD_REQUEST, why);
 }
 
-static void refuse_unknown_role(struct rb_relay *r, const struct rb_caller *to, struct rb_slice role) {
+static void refuse_unknown_role(struct rb_relay *r, const struct rb_caller *to,
+                                struct rb_slice role) {
     char why[RB_WHY_BYTES + 512];
-    int n = snprintf(why, sizeof why, "unknown role %.*s; this node has:", (int)(role.size > 64 ? 64 : role.size), (const char *)role.at);
+    int n = snprintf(why, sizeof why,
+                     "unknown role %.*s; this node has:", (int)(role.size > 64 ? 64 : role.size),
+                     (const char *)role.at);
     for (uint32_t i = 0; i < r->roles_count && n < (int)sizeof why - 80; i++) {
         if (r->roles[i]) n += snprintf(why + n, sizeof why - (size_t)n, " %s", r->roles[i]->name);
     }
@@ -73,11 +79,14 @@ static uint64_t retry_after_ms(const struct rb_role *role) {
 
 /* RB_REASON_OK: the role takes jobs. */
 static enum rb_reason closed_for(const struct rb_role *role) {
-    return role->state == RB_ROLE_DRAINING ? RB_REASON_DRAINING : role->state == RB_ROLE_GIVEN_UP ? RB_REASON_NO_WORKER : RB_REASON_OK;
+    return role->state == RB_ROLE_DRAINING   ? RB_REASON_DRAINING
+           : role->state == RB_ROLE_GIVEN_UP ? RB_REASON_NO_WORKER
+                                             : RB_REASON_OK;
 }
 
 /* A job with room for `size` payload bytes, or NULL: then the caller has been answered. */
-static struct rb_job *admit(struct rb_relay *r, const struct rb_caller *to, struct rb_slice role_name, uint64_t size) {
+static struct rb_job *admit(struct rb_relay *r, const struct rb_caller *to,
+                            struct rb_slice role_name, uint64_t size) {
     struct rb_role *role = rb_role_named(r, role_name);
     if (!role) {
         refuse_unknown_role(r, to, role_name);
@@ -125,7 +134,8 @@ static uint8_t *payload_room(struct rb_job *j) {
 
 /* Binds a job to its caller's monitor: the one that the tag names; else the one that was this process's previous signal to us (25's
  * multi_call); else we watch the caller ourselves (a GenServer may forward a call). */
-static int bind_caller(struct rb_conn *c, struct rb_job *j, struct rb_conn *answer_conn, const struct rb_from *from) {
+static int bind_caller(struct rb_conn *c, struct rb_job *j, struct rb_conn *answer_conn,
+                       const struct rb_from *from) {
     if (rb_job_set_caller(j, answer_conn, from) < 0) return -1;
     c->relay->callers[0] |= 1ull << (rb_monitor_hash(from->pid) & 63);
     struct rb_monitor *m = from->monitor.size ? rb_monitor_find(c, from->monitor, from->pid) : NULL;
@@ -147,7 +157,8 @@ static void submit(struct rb_relay *r, struct rb_job *j, const struct rb_submit 
     j->detail = (uint8_t)s->detail;
     j->request.opcode = s->opcode;
     j->request.priority = s->priority;
-    j->request.flags = (uint16_t)((j->pool_count ? 0 : RB_FLAG_INLINE) | (j->is_term ? RB_FLAG_TERM : 0));
+    j->request.flags =
+        (uint16_t)((j->pool_count ? 0 : RB_FLAG_INLINE) | (j->is_term ? RB_FLAG_TERM : 0));
     memcpy(j->request.trace_id, s->trace_id, sizeof s->trace_id);
     memcpy(j->request.span_id, s->span_id, sizeof s->span_id);
     j->request.trace_flags = s->trace_flags;
@@ -161,11 +172,12 @@ static void submit(struct rb_relay *r, struct rb_job *j, const struct rb_submit 
 static struct rb_caller caller_of(struct rb_conn *c, const struct rb_from *from) {
     struct rb_slice node = node_of(from->pid);
     struct rb_conn *answer = rb_slice_is(node, c->peer) ? c : rb_conn_of_node(c->relay, node);
-    return (struct rb_caller){.conn = answer, .pid = from->pid, .tag = from->tag, .alias = from->alias};
+    return (struct rb_caller){
+        .conn = answer, .pid = from->pid, .tag = from->tag, .alias = from->alias};
 }
 
-static int on_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *to, struct rb_cursor *at,
-                     struct rb_submit *s) {
+static int on_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *to,
+                     struct rb_cursor *at, struct rb_submit *s) {
     struct rb_relay *r = c->relay;
     char why[RB_WHY_BYTES];
     struct rb_slice payload;
@@ -235,7 +247,8 @@ static int on_message(struct rb_conn *c, const struct rb_signal *s, struct rb_sl
     switch (rb_message_kind(&at, &from)) {
     case RB_MESSAGE_CALL: return c->relay->service_up ? on_call(c, &from, &at) : 0;
     case RB_MESSAGE_CAST:
-    case RB_MESSAGE_OTHER: return 0; /* as a GenServer without such a clause would, but without the crash */
+    case RB_MESSAGE_OTHER:
+        return 0; /* as a GenServer without such a clause would, but without the crash */
     case RB_MESSAGE_SYSTEM: return pass_up(c, s, message);
     default: return fail(c, "bad_payload");
     }
@@ -302,7 +315,8 @@ static int on_signal(void *user, const struct rb_signal *s, struct rb_slice mess
     if (ours && is_message(s)) return on_message(c, s, message);
     if (ours && s->op == RB_OP_MONITOR_P) return on_monitor(c, s);
     if (ours && s->op == RB_OP_DEMONITOR_P) return on_demonitor(c, s);
-    if (ours && (s->op == RB_OP_MONITOR_P_EXIT || s->op == RB_OP_PAYLOAD_MONITOR_P_EXIT)) return on_down(c, s);
+    if (ours && (s->op == RB_OP_MONITOR_P_EXIT || s->op == RB_OP_PAYLOAD_MONITOR_P_EXIT))
+        return on_down(c, s);
     return pass_up(c, s, message);
 }
 
@@ -343,7 +357,10 @@ static enum rb_large on_begin_large(void *user, struct rb_slice head, struct rb_
         return RB_LARGE_KEEP; /* fails when it is whole, by the same rule */
     }
     j->arity = (uint8_t)s.arity;
-    *d = (struct rb_diversion){.head_bytes = (size_t)(at.at - head.at), .dest = payload_room(j), .dest_bytes = size, .token = j};
+    *d = (struct rb_diversion){.head_bytes = (size_t)(at.at - head.at),
+                               .dest = payload_room(j),
+                               .dest_bytes = size,
+                               .token = j};
     return RB_LARGE_DIVERT;
 }
 
@@ -369,8 +386,10 @@ static int on_end_large(void *user, void *token, struct rb_slice tail, int tail_
     if (rc == 0) {
         if (reason == RB_REASON_OK) reason = RB_REASON_OVERLOADED;
         refuse(&to, reason);
-        if (reason == RB_REASON_OVERLOADED) rb_answer_overloaded(&to, retry_after_ms(j->role));
-        else rb_answer_reason(&to, reason);
+        if (reason == RB_REASON_OVERLOADED)
+            rb_answer_overloaded(&to, retry_after_ms(j->role));
+        else
+            rb_answer_reason(&to, reason);
     } else if (rc == -EINVAL) {
         refuse_text(&to, why);
     }

@@ -7,9 +7,22 @@ enum { ELEMENTS_MAX = 8 };
 /* Ops after whose control term a payload term follows. */
 static int carries_message(unsigned op) {
     switch (op) {
-    case 2: case 6: case 12: case 16: case 22: case 23: case 24: case 25: case 26: case 27: case 28: case 29: case 30:
-    case 33: case 34: case 37:
-        return 1;
+    case 2:
+    case 6:
+    case 12:
+    case 16:
+    case 22:
+    case 23:
+    case 24:
+    case 25:
+    case 26:
+    case 27:
+    case 28:
+    case 29:
+    case 30:
+    case 33:
+    case 34:
+    case 37: return 1;
     default: return 0;
     }
 }
@@ -39,16 +52,53 @@ int rb_signal_parse(struct rb_cursor *c, struct rb_signal *s) {
     /* Arity is exact for every op but 37, whose tuple may grow (dist.c). */
     int64_t wants = 0;
     switch (s->op) {
-    case RB_OP_SEND: wants = 3; s->to = element[2]; break;
-    case RB_OP_SEND_TT: wants = 4; s->to = element[2]; break;
-    case RB_OP_REG_SEND: wants = 4; s->from = element[1]; s->to = element[3]; break;
-    case RB_OP_REG_SEND_TT: wants = 5; s->from = element[1]; s->to = element[3]; break;
-    case RB_OP_SEND_SENDER: wants = 3; s->from = element[1]; s->to = element[2]; break;
-    case RB_OP_SEND_SENDER_TT: wants = 4; s->from = element[1]; s->to = element[2]; break;
+    case RB_OP_SEND:
+        wants = 3;
+        s->to = element[2];
+        break;
+    case RB_OP_SEND_TT:
+        wants = 4;
+        s->to = element[2];
+        break;
+    case RB_OP_REG_SEND:
+        wants = 4;
+        s->from = element[1];
+        s->to = element[3];
+        break;
+    case RB_OP_REG_SEND_TT:
+        wants = 5;
+        s->from = element[1];
+        s->to = element[3];
+        break;
+    case RB_OP_SEND_SENDER:
+        wants = 3;
+        s->from = element[1];
+        s->to = element[2];
+        break;
+    case RB_OP_SEND_SENDER_TT:
+        wants = 4;
+        s->from = element[1];
+        s->to = element[2];
+        break;
     case RB_OP_MONITOR_P:
-    case RB_OP_DEMONITOR_P: wants = 4; s->from = element[1]; s->to = element[2]; s->ref = element[3]; break;
-    case RB_OP_MONITOR_P_EXIT: wants = 5; s->from = element[1]; s->to = element[2]; s->ref = element[3]; break;
-    case RB_OP_PAYLOAD_MONITOR_P_EXIT: wants = 4; s->from = element[1]; s->to = element[2]; s->ref = element[3]; break;
+    case RB_OP_DEMONITOR_P:
+        wants = 4;
+        s->from = element[1];
+        s->to = element[2];
+        s->ref = element[3];
+        break;
+    case RB_OP_MONITOR_P_EXIT:
+        wants = 5;
+        s->from = element[1];
+        s->to = element[2];
+        s->ref = element[3];
+        break;
+    case RB_OP_PAYLOAD_MONITOR_P_EXIT:
+        wants = 4;
+        s->from = element[1];
+        s->to = element[2];
+        s->ref = element[3];
+        break;
     case RB_OP_ALTACT_SIG_SEND: {
         if (arity < 4) return -EPROTO;
         struct rb_cursor flags = rb_cursor_of(element[1]);

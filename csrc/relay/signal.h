@@ -24,7 +24,13 @@ enum rb_op {
 };
 
 /* Flags of ALTACT_SIG_SEND (dist.h of OTP 28). */
-enum { RB_ALTACT_PRIORITY = 1, RB_ALTACT_TOKEN = 2, RB_ALTACT_ALIAS = 4, RB_ALTACT_NAME = 8, RB_ALTACT_EXIT = 16 };
+enum {
+    RB_ALTACT_PRIORITY = 1,
+    RB_ALTACT_TOKEN = 2,
+    RB_ALTACT_ALIAS = 4,
+    RB_ALTACT_NAME = 8,
+    RB_ALTACT_EXIT = 16
+};
 
 /* Negotiated flags that decide the form of frames and of what we send. */
 #define RB_DFLAG_DIST_HDR_ATOM_CACHE 0x2000ull

@@ -17,10 +17,12 @@
 enum {
     SERVICE_WEIGHT = 8,        /* the moving average takes an eighth of each new value */
     COMPLETIONS_A_ROUND = 256, /* one worker's flood must not starve the others */
-    CODE_ANSWER_TOO_LARGE = 65280, /* as the kits say it of an answer that does not fit into their region */
+    CODE_ANSWER_TOO_LARGE =
+        65280, /* as the kits say it of an answer that does not fit into their region */
     OUTPUT_CHUNK = 4096,
     OUTPUT_CHUNKS_A_ROUND = 4,
-    OUTPUT_CHUNKS_AT_END = 32, /* all that a pipe of the usual size holds; a grandchild that is left may write for ever */
+    OUTPUT_CHUNKS_AT_END =
+        32, /* all that a pipe of the usual size holds; a grandchild that is left may write for ever */
 };
 
 struct rb_worker **rb_worker_slot(struct rb_worker **table, uint64_t id) {
@@ -98,16 +100,19 @@ void rb_worker_greeted(struct rb_worker *w) {
     n += snprintf(text + n, sizeof text - (size_t)n, "%s", (const char *)hello.role);
     set_state(w, RB_WORKER_READY);
     rb_role_add_ready(w->role, w);
-    rb_up_event(w->relay, RB_EVENT_WORKER_READY, 0, w->id, hello.pid, hello.kit_version, 0, text, (size_t)n);
+    rb_up_event(w->relay, RB_EVENT_WORKER_READY, 0, w->id, hello.pid, hello.kit_version, 0, text,
+                (size_t)n);
 }
 
 /* --- Completions --------------------------------------------------------------------------------------------------------- */
 
 static void measure(struct rb_worker *w, const struct rb_job *j, uint64_t run_ns) {
     uint64_t most = w->relay->now > j->placed_ns ? w->relay->now - j->placed_ns : 0;
-    if (run_ns > most) run_ns = most; /* its own clock: it cannot have run longer than it was away */
+    if (run_ns > most)
+        run_ns = most; /* its own clock: it cannot have run longer than it was away */
     uint64_t average = w->service_ns;
-    w->service_ns = average == 0 ? run_ns + 1 : average + run_ns / SERVICE_WEIGHT - average / SERVICE_WEIGHT + 1;
+    w->service_ns = average == 0 ? run_ns + 1
+                                 : average + run_ns / SERVICE_WEIGHT - average / SERVICE_WEIGHT + 1;
     uint64_t credit = (uint64_t)w->role->config.credit_us * 1000 / w->service_ns;
     if (credit < 1) credit = 1;
     if (credit > w->link.config.slots) credit = w->link.config.slots;
@@ -117,8 +122,8 @@ static void measure(struct rb_worker *w, const struct rb_job *j, uint64_t run_ns
 }
 
 /* A term is walked on a private copy, since the worker could change it under our eyes. Echoes of the request are known to be good. */
-static int answer_term(struct rb_worker *w, const struct rb_caller *to, const struct rb_job *j, const uint8_t *bytes, size_t size,
-                       const char **rule) {
+static int answer_term(struct rb_worker *w, const struct rb_caller *to, const struct rb_job *j,
+                       const uint8_t *bytes, size_t size, const char **rule) {
     struct rb_relay *r = w->relay;
     if (size > r->scratch_capacity) {
         uint8_t *scratch = realloc(r->scratch, size);
@@ -156,8 +161,10 @@ static const char *give_back(struct rb_worker *w, const struct rb_completion *e)
     uint32_t count = (uint32_t)(((uint64_t)e->payload_bytes + block - 1) / block);
     if (count == 0) return NULL;
     int64_t slot = rb_ring_claim(&w->link.giveback_ring);
-    if (slot < 0) return "giveback_ring_full"; /* as many slots as blocks: only blocks named twice can fill it */
-    w->link.givebacks[slot] = (struct rb_giveback){.first = (uint32_t)(e->payload_at / block), .count = count};
+    if (slot < 0)
+        return "giveback_ring_full"; /* as many slots as blocks: only blocks named twice can fill it */
+    w->link.givebacks[slot] =
+        (struct rb_giveback){.first = (uint32_t)(e->payload_at / block), .count = count};
     return NULL;
 }
 
@@ -175,7 +182,8 @@ static void sample(struct rb_relay *r, const struct rb_job *j, uint64_t run_ns) 
 static const char *complete(struct rb_worker *w, struct rb_completion *e) {
     struct rb_relay *r = w->relay;
     struct rb_job *j = rb_job_find(r, e->job);
-    if (!j || j->worker != w || (j->state != RB_JOB_PLACED && j->state != RB_JOB_ABANDONED)) return "completion_of_no_job_here";
+    if (!j || j->worker != w || (j->state != RB_JOB_PLACED && j->state != RB_JOB_ABANDONED))
+        return "completion_of_no_job_here";
     if (e->status > RB_STATUS_CANCELLED) return "completion_status";
     const uint8_t *payload = result_at(w, e);
     if (!payload) return "completion_payload_out_of_range";
@@ -183,21 +191,26 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e) {
 
     const char *rule = NULL;
     enum rb_reason reason = RB_REASON_OK;
+    j->run_ns = e->run_ns;
     if (j->state == RB_JOB_PLACED) {
         struct rb_caller to = rb_job_caller(j);
         /* What may not wait on a socket would cost the caller's whole node its connection. A sixteenth is for what waits already. */
         uint64_t most = r->config.outgoing_bytes_max - r->config.outgoing_bytes_max / 16;
         if (e->status == RB_STATUS_FAILED) {
             reason = RB_REASON_JOB_FAILED;
-            rb_answer_failed(&to, e->code, payload, e->payload_bytes > 65536 ? 65536 : e->payload_bytes);
+            rb_answer_failed(&to, e->code, payload,
+                             e->payload_bytes > 65536 ? 65536 : e->payload_bytes);
         } else if (e->status == RB_STATUS_CANCELLED) {
             /* Nobody cancelled it, so the worker saw its deadline first: the same clock, read after its look, the same answer. */
-            reason = rb_clock_ns() >= j->request.deadline_ns ? RB_REASON_DEADLINE_EXCEEDED : RB_REASON_CANCELLED;
+            reason = rb_clock_ns() >= j->request.deadline_ns ? RB_REASON_DEADLINE_EXCEEDED
+                                                             : RB_REASON_CANCELLED;
             rb_answer_reason(&to, reason);
         } else if (e->payload_bytes > most) {
             char why[128];
-            int n = snprintf(why, sizeof why, "an answer of %u bytes does not fit into the %llu that may wait on a socket",
-                             e->payload_bytes, (unsigned long long)most);
+            int n = snprintf(
+                why, sizeof why,
+                "an answer of %u bytes does not fit into the %llu that may wait on a socket",
+                e->payload_bytes, (unsigned long long)most);
             reason = RB_REASON_JOB_FAILED;
             rb_answer_failed(&to, CODE_ANSWER_TOO_LARGE, (const uint8_t *)why, (size_t)n);
         } else if (e->flags & RB_FLAG_TERM) {
@@ -235,7 +248,8 @@ int rb_worker_poll(struct rb_worker *w) {
     int64_t taken = 0;
     while (taken < count && !rule) {
         struct rb_completion e;
-        memcpy(&e, &w->link.completions[rb_ring_slot(&w->link.completion_ring, (uint64_t)taken)], sizeof e);
+        memcpy(&e, &w->link.completions[rb_ring_slot(&w->link.completion_ring, (uint64_t)taken)],
+               sizeof e);
         rule = complete(w, &e);
         taken++;
     }
@@ -259,7 +273,8 @@ void rb_worker_tend(struct rb_worker *w) {
 /* --- The end ------------------------------------------------------------------------------------------------------------- */
 
 /* Jobs past the started position are lost with their worker; the others go back to the front of the queue, in order. */
-static void leave_jobs(struct rb_worker *w, enum rb_reason reason, int status, int signal, int oom) {
+static void leave_jobs(struct rb_worker *w, enum rb_reason reason, int status, int signal,
+                       int oom) {
     struct rb_relay *r = w->relay;
     uint32_t mask = w->link.config.slots - 1;
     uint64_t tail = w->link.request_ring.claimed;
@@ -275,8 +290,10 @@ static void leave_jobs(struct rb_worker *w, enum rb_reason reason, int status, i
             continue;
         }
         struct rb_caller to = rb_job_caller(j);
-        if (reason == RB_REASON_WORKER_BROKE) rb_answer_text(&to, reason, w->broke);
-        else rb_answer_crashed(&to, w, j->id, status, signal, oom);
+        if (reason == RB_REASON_WORKER_BROKE)
+            rb_answer_text(&to, reason, w->broke);
+        else
+            rb_answer_crashed(&to, w, j->id, status, signal, oom);
         COUNT(w->stats.lost, 1);
         j->worker = NULL;
         rb_job_answered(r, j, reason);
@@ -334,23 +351,30 @@ static void take_output(struct rb_worker *w, int which, int chunks) {
     }
 }
 
-void rb_worker_output(struct rb_worker *w, int which) { take_output(w, which, OUTPUT_CHUNKS_A_ROUND); }
+void rb_worker_output(struct rb_worker *w, int which) {
+    take_output(w, which, OUTPUT_CHUNKS_A_ROUND);
+}
 
 void rb_worker_obituary(struct rb_worker *w) {
     struct rb_relay *r = w->relay;
-    ssize_t n = read(w->obituary_fd, w->obituary + w->obituary_size, sizeof w->obituary - w->obituary_size);
+    ssize_t n =
+        read(w->obituary_fd, w->obituary + w->obituary_size, sizeof w->obituary - w->obituary_size);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (n > 0) w->obituary_size += (uint32_t)n;
     if (n > 0 && w->obituary_size < sizeof w->obituary) return;
 
-    struct rb_obituary o = {.magic = RB_OBITUARY_MAGIC, .status = -1, .signal = SIGKILL, .flags = 0};
+    struct rb_obituary o = {
+        .magic = RB_OBITUARY_MAGIC, .status = -1, .signal = SIGKILL, .flags = 0};
     if (w->obituary_size == sizeof o) memcpy(&o, w->obituary, sizeof o);
     /* What it published before its end counts. Bounded by its ring: where namespaces are forbidden a liar may outlive its init. */
-    for (uint32_t i = 0; i <= w->link.config.slots / COMPLETIONS_A_ROUND && rb_worker_poll(w) > 0; i++) {}
+    for (uint32_t i = 0; i <= w->link.config.slots / COMPLETIONS_A_ROUND && rb_worker_poll(w) > 0;
+         i++) {
+    }
     take_output(w, 2, OUTPUT_CHUNKS_AT_END);
     take_output(w, 1, OUTPUT_CHUNKS_AT_END);
     fence(w);
-    leave_jobs(w, RB_REASON_WORKER_CRASHED, o.status, (int)o.signal, (o.flags & RB_OBITUARY_OOM) != 0);
+    leave_jobs(w, RB_REASON_WORKER_CRASHED, o.status, (int)o.signal,
+               (o.flags & RB_OBITUARY_OOM) != 0);
     int64_t status = o.status, signal = o.signal, flags = o.flags;
     uint64_t id = w->id;
     rb_worker_free(w);

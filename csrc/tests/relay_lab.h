@@ -191,7 +191,9 @@ static inline int lab_event_says(const struct lab *lab, const char *text) {
 static inline int lab_connect(struct lab *lab) {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) abort();
-    if (rb_relay_adopt(lab->relay, ++lab->connections, pair[0], "peer@host", LAB_FLAGS, NULL, 0) < 0) abort();
+    if (rb_relay_adopt(lab->relay, ++lab->connections, pair[0], "peer@host", LAB_FLAGS, NULL, 0) <
+        0)
+        abort();
     return pair[1];
 }
 static inline struct lab_worker *lab_worker(struct lab *lab) {
@@ -199,7 +201,8 @@ static inline struct lab_worker *lab_worker(struct lab *lab) {
     int fds[5], pipe_ends[2];
     char why[256];
     w->id = ++lab->workers;
-    if (rb_relay_create_link(lab->relay, 0, w->id, 16, 1 << 20, 4096, RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD, fds) < 0)
+    if (rb_relay_create_link(lab->relay, 0, w->id, 16, 1 << 20, 4096,
+                             RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD, fds) < 0)
         abort();
     w->fds = (struct rb_link_fds){dup(fds[0]), dup(fds[1]), dup(fds[2]), dup(fds[3]), dup(fds[4])};
     if (rb_link_attach(&w->link, &w->fds, why, sizeof why) < 0) abort();
@@ -211,7 +214,8 @@ static inline struct lab_worker *lab_worker(struct lab *lab) {
     return w;
 }
 /* Lets go of the worker's end; with `o`, its death is told first. */
-static inline void lab_worker_end(struct lab *lab, struct lab_worker *w, const struct rb_obituary *o) {
+static inline void lab_worker_end(struct lab *lab, struct lab_worker *w,
+                                  const struct rb_obituary *o) {
     if (o && write(w->obituary, o, sizeof *o) != sizeof *o) abort();
     close(w->obituary);
     (void)lab;
@@ -276,8 +280,8 @@ static inline void lab_publish(struct lab_worker *w, const struct rb_completion 
     rb_ring_publish(&w->link.completion_ring);
     rb_gate_ring(&w->link.waker);
 }
-static inline struct rb_completion lab_completion(const struct lab_worker *w, uint64_t job, const void *bytes, size_t size,
-                                                  int flags) {
+static inline struct rb_completion lab_completion(const struct lab_worker *w, uint64_t job,
+                                                  const void *bytes, size_t size, int flags) {
     struct rb_completion e;
     memset(&e, 0, sizeof e);
     e.job = job;

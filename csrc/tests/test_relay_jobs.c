@@ -1,4 +1,5 @@
-/* The relay's jobs: who is answered what, when callers leave, deadlines pass, workers die and lie. */
+/* The relay's jobs: who is answered what, when callers leave, deadlines pass, workers die and lie.
+ */
 #define _GNU_SOURCE
 #include <stdlib.h>
 
@@ -26,13 +27,13 @@ static void wait_until_answered(struct lab *lab, enum rb_reason reason, uint64_t
     CHECK_EQUAL(stats_of(lab).answered[reason], count);
 }
 
-#define WITH_WORKER(lab, w)                 \
-    struct lab lab;                         \
-    lab_open(&lab);                         \
+#define WITH_WORKER(lab, w) \
+    struct lab lab;         \
+    lab_open(&lab);         \
     struct lab_worker *w = lab_worker(&lab)
-#define CLOSE(lab, w)                       \
-    CHECK(accounts_are_even(&lab));         \
-    lab_worker_end(&lab, w, NULL);          \
+#define CLOSE(lab, w)               \
+    CHECK(accounts_are_even(&lab)); \
+    lab_worker_end(&lab, w, NULL);  \
     lab_close(&lab)
 
 static void a_call_is_answered_by_its_worker(void) {
@@ -41,7 +42,8 @@ static void a_call_is_answered_by_its_worker(void) {
     const struct rb_request *r = lab_request(w, 0);
     CHECK(r && r->payload_bytes == 8 && memcmp(lab_payload(w, r), "question", 8) == 0);
     lab_complete(w, "answer", 6);
-    CHECK(ANSWER_HAS(lab.peer, "\x68\x02\x77\x02ok\x6d\x00\x00\x00\x06" "answer"));
+    CHECK(ANSWER_HAS(lab.peer, "\x68\x02\x77\x02ok\x6d\x00\x00\x00\x06"
+                               "answer"));
     wait_until_answered(&lab, RB_REASON_OK, 1);
     CLOSE(lab, w);
 }
@@ -83,7 +85,8 @@ static void a_lost_connection_cancels_all_of_its_jobs(void) {
     int other = lab_connect(&lab);
     for (uint32_t i = 1; i <= 3; i++) lab_submit(other, i, "x", 1);
     CHECK(lab_request(w, 0) != NULL);
-    while (stats_of(&lab).accepted < 3) {}
+    while (stats_of(&lab).accepted < 3) {
+    }
     close(other);
     CHECK(lab_event(&lab, RB_EVENT_CONNECTION_LOST));
     CHECK(lab_event_says(&lab, "closed_by_peer"));
@@ -94,7 +97,8 @@ static void a_lost_connection_cancels_all_of_its_jobs(void) {
 static void a_deadline_is_answered_without_anybodys_help(void) {
     WITH_WORKER(lab, w);
     lab_submit_option(lab.peer, 1, "timeout", 20);
-    lab_submit_option(lab.peer, 2, "timeout", 20); /* one runs, the other queues: credit is one job at first */
+    lab_submit_option(lab.peer, 2, "timeout",
+                      20); /* one runs, the other queues: credit is one job at first */
     CHECK(ANSWER_HAS(lab.peer, "deadline_exceeded"));
     CHECK(ANSWER_HAS(lab.peer, "deadline_exceeded"));
     wait_until_answered(&lab, RB_REASON_DEADLINE_EXCEEDED, 2);
@@ -181,24 +185,30 @@ static void a_job_can_be_listed_looked_at_and_cancelled_by_its_id(void) {
     CHECK(r && r->job >> 32 == 0);
     uint8_t id[5] = {RB_TAG_INTEGER};
     rb_put_be32(id + 1, (uint32_t)r->job);
-    ask(lab.peer, 2, "jobs", "\x77\x03" "all", 5);
+    ask(lab.peer, 2, "jobs",
+        "\x77\x03"
+        "all",
+        5);
     CHECK(lab_answer_has(lab.peer, id, sizeof id));
     ask(lab.peer, 2, "jobs", "\x77\x05other", 7);
     CHECK(ANSWER_HAS(lab.peer, "\x77\x02ok\x6c\x00\x00\x00\x00\x6a"));
     ask(lab.peer, 2, "status", id, sizeof id);
     CHECK(ANSWER_HAS(lab.peer, "\x77\x06placed"));
     ask(lab.peer, 2, "cancel", id, sizeof id);
-    CHECK(ANSWER_HAS(lab.peer, "\x77\x05" "error\x77\x09" "cancelled")); /* its caller */
-    CHECK(ANSWER_HAS(lab.peer, "\x77\x02ok"));                          /* who asked */
+    CHECK(ANSWER_HAS(lab.peer, "\x77\x05"
+                               "error\x77\x09"
+                               "cancelled"));  /* its caller */
+    CHECK(ANSWER_HAS(lab.peer, "\x77\x02ok")); /* who asked */
     ask(lab.peer, 2, "cancel", id, sizeof id);
     CHECK(ANSWER_HAS(lab.peer, "unknown_job"));
     CLOSE(lab, w);
 }
 
-/* --- Large payloads ------------------------------------------------------------------------------------------------------- */
+/* --- Large payloads --------------------------------------------------------------------------- */
 
 /* The head of a call whose payload of `size` bytes follows in `fragments` fragments. */
-static void fragments_head(int fd, uint32_t caller, uint32_t size, uint64_t fragments, const uint8_t *bytes, uint32_t in_first) {
+static void fragments_head(int fd, uint32_t caller, uint32_t size, uint64_t fragments,
+                           const uint8_t *bytes, uint32_t in_first) {
     struct lab_bytes b = {.size = 0};
     lab_monitor(fd, 1, caller, caller);
     lab_call_head(&b, caller, caller);
@@ -267,9 +277,10 @@ static void a_payload_cut_off_by_a_dying_peer_is_forgotten(void) {
     CLOSE(lab, w);
 }
 
-/* --- Lies ----------------------------------------------------------------------------------------------------------------- */
+/* --- Lies ------------------------------------------------------------------------------------- */
 
-/* A worker with one job in hand tells `lie`; the caller is answered, the worker fenced, a new one goes on. */
+/* A worker with one job in hand tells `lie`; the caller is answered, the worker fenced, a new one
+ * goes on. */
 static void lie(const char *rule, void (*tell)(struct lab_worker *w, const struct rb_request *r)) {
     WITH_WORKER(lab, w);
     lab_submit(lab.peer, 1, "x", 1);
@@ -278,7 +289,8 @@ static void lie(const char *rule, void (*tell)(struct lab_worker *w, const struc
     lab_start(w, 1);
     tell(w, r);
     CHECK(lab_event(&lab, RB_EVENT_WORKER_BROKE));
-    if (!lab_event_says(&lab, rule)) printf("rule: %.*s\n", (int)lab.event.size, (const char *)lab.event.data);
+    if (!lab_event_says(&lab, rule))
+        printf("rule: %.*s\n", (int)lab.event.size, (const char *)lab.event.data);
     CHECK(lab_event_says(&lab, rule));
     CHECK(lab_answer_has(lab.peer, rule, strlen(rule)));
     lab_worker_end(&lab, w, NULL);
@@ -332,19 +344,38 @@ static void tell_an_ill_formed_term(struct lab_worker *w, const struct rb_reques
     lab_publish(w, &e);
 }
 static void tell_a_pid_out_of_thin_air(struct lab_worker *w, const struct rb_request *r) {
-    struct rb_completion e = lab_completion(w, r->job, "\x58\x77\x01" "a\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x01", 16, RB_FLAG_TERM);
+    struct rb_completion e = lab_completion(w, r->job,
+                                            "\x58\x77\x01"
+                                            "a\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x00\x01",
+                                            16, RB_FLAG_TERM);
     lab_publish(w, &e);
 }
 
-static void a_completion_of_another_job_ends_the_worker(void) { lie("completion_of_no_job_here", tell_another_job); }
+static void a_completion_of_another_job_ends_the_worker(void) {
+    lie("completion_of_no_job_here", tell_another_job);
+}
 static void a_torn_completion_ends_the_worker(void) { lie("completion_crc", tell_a_wrong_crc); }
-static void an_offset_outside_the_region_ends_the_worker(void) { lie("completion_payload_out_of_range", tell_a_far_offset); }
-static void a_length_outside_the_region_ends_the_worker(void) { lie("completion_payload_out_of_range", tell_a_long_length); }
-static void an_inline_payload_too_long_ends_the_worker(void) { lie("completion_payload_out_of_range", tell_a_long_inline); }
-static void an_unknown_status_ends_the_worker(void) { lie("completion_status", tell_an_unknown_status); }
-static void a_tail_that_runs_backwards_ends_the_worker(void) { lie("completion_tail_out_of_range", tell_a_backward_tail); }
-static void an_ill_formed_term_ends_the_worker(void) { lie("term_cut_short", tell_an_ill_formed_term); }
-static void an_invented_pid_ends_the_worker(void) { lie("term_identity", tell_a_pid_out_of_thin_air); }
+static void an_offset_outside_the_region_ends_the_worker(void) {
+    lie("completion_payload_out_of_range", tell_a_far_offset);
+}
+static void a_length_outside_the_region_ends_the_worker(void) {
+    lie("completion_payload_out_of_range", tell_a_long_length);
+}
+static void an_inline_payload_too_long_ends_the_worker(void) {
+    lie("completion_payload_out_of_range", tell_a_long_inline);
+}
+static void an_unknown_status_ends_the_worker(void) {
+    lie("completion_status", tell_an_unknown_status);
+}
+static void a_tail_that_runs_backwards_ends_the_worker(void) {
+    lie("completion_tail_out_of_range", tell_a_backward_tail);
+}
+static void an_ill_formed_term_ends_the_worker(void) {
+    lie("term_cut_short", tell_an_ill_formed_term);
+}
+static void an_invented_pid_ends_the_worker(void) {
+    lie("term_identity", tell_a_pid_out_of_thin_air);
+}
 
 static void the_same_completion_twice_ends_the_worker_and_answers_once(void) {
     WITH_WORKER(lab, w);
@@ -356,7 +387,8 @@ static void the_same_completion_twice_ends_the_worker_and_answers_once(void) {
     lab_publish(w, &e);
     lab_publish(w, &e);
     CHECK(ANSWER_HAS(lab.peer, "once"));
-    /* A worker without jobs is not looked at, so the lie may show only now; the next job survives it. */
+    /* A worker without jobs is not looked at, so the lie may show only now; the next job survives
+     * it. */
     lab_submit(lab.peer, 2, "next", 4);
     CHECK(lab_event(&lab, RB_EVENT_WORKER_BROKE));
     lab_worker_end(&lab, w, NULL);
@@ -367,7 +399,7 @@ static void the_same_completion_twice_ends_the_worker_and_answers_once(void) {
     CLOSE(lab, w);
 }
 
-/* --- Peers ---------------------------------------------------------------------------------------------------------------- */
+/* --- Peers ------------------------------------------------------------------------------------ */
 
 static void lab_to_somebody_else(int fd, const void *message, size_t size) {
     struct lab_bytes b = {.size = 0};

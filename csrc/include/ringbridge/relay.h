@@ -13,27 +13,28 @@
 struct rb_relay;
 
 struct rb_relay_config {
-    const char *node;             /* full name, "bridge@127.0.0.1" */
+    const char *node; /* full name, "bridge@127.0.0.1" */
     uint32_t creation;
-    uint32_t tick_ms;             /* a tick after so long a silence of ours */
-    uint32_t silence_ms;          /* a peer that is silent for so long is gone */
-    uint64_t frame_bytes_max;     /* one frame */
-    uint64_t signal_bytes_max;    /* all signals being assembled on one connection */
-    uint64_t upward_bytes_max;    /* frames waiting for the interpreter; past it the connection is closed */
-    uint64_t outgoing_bytes_max;  /* waiting on one socket; past it the connection is closed */
-    uint32_t monitors_max;        /* on one connection */
-    uint32_t busy_sleep_us;       /* pause between rounds under load */
-    uint32_t spin_us;             /* how long the relay looks before it sleeps, with few jobs outstanding */
+    uint32_t tick_ms;          /* a tick after so long a silence of ours */
+    uint32_t silence_ms;       /* a peer that is silent for so long is gone */
+    uint64_t frame_bytes_max;  /* one frame */
+    uint64_t signal_bytes_max; /* all signals being assembled on one connection */
+    uint64_t
+        upward_bytes_max; /* frames waiting for the interpreter; past it the connection is closed */
+    uint64_t outgoing_bytes_max; /* waiting on one socket; past it the connection is closed */
+    uint32_t monitors_max;       /* on one connection */
+    uint32_t busy_sleep_us;      /* pause between rounds under load */
+    uint32_t spin_us; /* how long the relay looks before it sleeps, with few jobs outstanding */
 };
 
 enum rb_event_kind {
-    RB_EVENT_SIGNAL = 1,        /* connection; control in data[0..a), message in data[a..size) */
-    RB_EVENT_CONNECTION_LOST,   /* connection; reason text in data */
-    RB_EVENT_WORKER_READY,      /* worker; a = pid, b = kit version; kit NUL role in data */
-    RB_EVENT_WORKER_REFUSED,    /* worker; why in data */
-    RB_EVENT_WORKER_BROKE,      /* worker; rule in data */
-    RB_EVENT_WORKER_ENDED,      /* worker; a = status (or -1), b = signal, c = obituary flags */
-    RB_EVENT_WORKER_OUTPUT,     /* worker; a = 1 stdout, 2 stderr; bytes in data */
+    RB_EVENT_SIGNAL = 1,      /* connection; control in data[0..a), message in data[a..size) */
+    RB_EVENT_CONNECTION_LOST, /* connection; reason text in data */
+    RB_EVENT_WORKER_READY,    /* worker; a = pid, b = kit version; kit NUL role in data */
+    RB_EVENT_WORKER_REFUSED,  /* worker; why in data */
+    RB_EVENT_WORKER_BROKE,    /* worker; rule in data */
+    RB_EVENT_WORKER_ENDED,    /* worker; a = status (or -1), b = signal, c = obituary flags */
+    RB_EVENT_WORKER_OUTPUT,   /* worker; a = 1 stdout, 2 stderr; bytes in data */
 };
 struct rb_event {
     uint32_t kind;
@@ -56,9 +57,18 @@ struct rb_role_config {
 enum rb_role_state { RB_ROLE_RUNNING, RB_ROLE_DRAINING, RB_ROLE_GIVEN_UP };
 
 enum rb_reason {
-    RB_REASON_OK, RB_REASON_OVERLOADED, RB_REASON_DEADLINE_EXCEEDED, RB_REASON_CANCELLED, RB_REASON_NO_WORKER,
-    RB_REASON_DRAINING, RB_REASON_TOO_LARGE, RB_REASON_WORKER_CRASHED, RB_REASON_WORKER_BROKE, RB_REASON_JOB_FAILED,
-    RB_REASON_BAD_REQUEST, RB_REASONS
+    RB_REASON_OK,
+    RB_REASON_OVERLOADED,
+    RB_REASON_DEADLINE_EXCEEDED,
+    RB_REASON_CANCELLED,
+    RB_REASON_NO_WORKER,
+    RB_REASON_DRAINING,
+    RB_REASON_TOO_LARGE,
+    RB_REASON_WORKER_CRASHED,
+    RB_REASON_WORKER_BROKE,
+    RB_REASON_JOB_FAILED,
+    RB_REASON_BAD_REQUEST,
+    RB_REASONS
 };
 struct rb_relay_stats {
     uint64_t accepted, in_flight;
@@ -66,14 +76,17 @@ struct rb_relay_stats {
     uint64_t refused[RB_REASONS];  /* never accepted */
     uint64_t connections, rounds, sleeps, parks, bytes_in, bytes_out;
 };
-struct rb_role_stats { uint64_t queued, placed, workers_ready, accepted, answered; };
+struct rb_role_stats {
+    uint64_t queued, placed, workers_ready, accepted, answered;
+};
 struct rb_worker_stats {
     uint64_t in_flight, done, lost, service_ns, credit, heartbeats, heartbeat_ns, wakes;
     uint32_t gate, state;
 };
 /* Time between the stations of a job, sampled: sums in ns over `samples` jobs. */
 struct rb_relay_hops {
-    uint64_t samples, socket_to_queue_ns, queue_to_ring_ns, ring_to_answer_ns, worker_run_ns, answer_to_socket_ns;
+    uint64_t samples, socket_to_queue_ns, queue_to_ring_ns, ring_to_answer_ns, worker_run_ns,
+        answer_to_socket_ns;
 };
 
 /* Starts the thread. 0, or a negative errno. */
@@ -81,31 +94,42 @@ int rb_relay_open(struct rb_relay **relay, const struct rb_relay_config *config)
 void rb_relay_close(struct rb_relay *relay); /* ends the thread, closes every socket and link */
 
 int rb_relay_event_fd(const struct rb_relay *relay);
-void rb_relay_hush(struct rb_relay *relay); /* clears the eventfd: to be done before taking until 0 */
-int rb_relay_take(struct rb_relay *relay, struct rb_event *event); /* 1, or 0 when there is none; valid until the next take */
+void rb_relay_hush(
+    struct rb_relay *relay); /* clears the eventfd: to be done before taking until 0 */
+int rb_relay_take(
+    struct rb_relay *relay,
+    struct rb_event *event); /* 1, or 0 when there is none; valid until the next take */
 
 /* All below: 0, or a negative errno (-EAGAIN: the duct to the relay is full). */
-int rb_relay_adopt(struct rb_relay *relay, uint32_t connection, int fd, const char *peer, uint64_t flags, const uint8_t *leftover,
-                   uint64_t size);
-int rb_relay_send(struct rb_relay *relay, uint32_t connection, const uint8_t *control, uint64_t control_size,
-                  const uint8_t *message, uint64_t message_size); /* message NULL: the op carries none */
+int rb_relay_adopt(struct rb_relay *relay, uint32_t connection, int fd, const char *peer,
+                   uint64_t flags, const uint8_t *leftover, uint64_t size);
+int rb_relay_send(struct rb_relay *relay, uint32_t connection, const uint8_t *control,
+                  uint64_t control_size, const uint8_t *message,
+                  uint64_t message_size); /* message NULL: the op carries none */
 int rb_relay_drop(struct rb_relay *relay, uint32_t connection, const char *reason);
-int rb_relay_install_service(struct rb_relay *relay, uint32_t pid_id, uint32_t pid_serial, const char *names); /* names: NUL-separated, empty last */
-int rb_relay_hold(struct rb_relay *relay, int on); /* sys:suspend: jobs queue, none is placed; what runs, runs on */
-int rb_relay_service_down(struct rb_relay *relay, const uint8_t *reason, uint64_t size); /* reason: a bare term */
+int rb_relay_install_service(struct rb_relay *relay, uint32_t pid_id, uint32_t pid_serial,
+                             const char *names); /* names: NUL-separated, empty last */
+int rb_relay_hold(struct rb_relay *relay,
+                  int on); /* sys:suspend: jobs queue, none is placed; what runs, runs on */
+int rb_relay_service_down(struct rb_relay *relay, const uint8_t *reason,
+                          uint64_t size); /* reason: a bare term */
 
 int rb_relay_add_role(struct rb_relay *relay, uint32_t role, const struct rb_role_config *config);
 int rb_relay_set_role_state(struct rb_relay *relay, uint32_t role, uint32_t state);
-int rb_relay_create_link(struct rb_relay *relay, uint32_t role, uint64_t worker, uint32_t slots, uint64_t result_bytes,
-                         uint32_t result_block_bytes, uint64_t features, int fds[5]);
-int rb_relay_add_worker(struct rb_relay *relay, uint64_t worker, int pidfd, int obituary_fd, int stdout_fd, int stderr_fd);
+int rb_relay_create_link(struct rb_relay *relay, uint32_t role, uint64_t worker, uint32_t slots,
+                         uint64_t result_bytes, uint32_t result_block_bytes, uint64_t features,
+                         int fds[5]);
+int rb_relay_add_worker(struct rb_relay *relay, uint64_t worker, int pidfd, int obituary_fd,
+                        int stdout_fd, int stderr_fd);
 int rb_relay_drop_link(struct rb_relay *relay, uint64_t worker);
 int rb_relay_drain_worker(struct rb_relay *relay, uint64_t worker);
 
 void rb_relay_read_stats(struct rb_relay *relay, struct rb_relay_stats *stats);
 void rb_relay_read_hops(struct rb_relay *relay, struct rb_relay_hops *hops);
-int rb_relay_read_role(struct rb_relay *relay, uint32_t role, struct rb_role_stats *stats);       /* -ENOENT */
-int rb_relay_read_worker(struct rb_relay *relay, uint64_t worker, struct rb_worker_stats *stats); /* -ENOENT */
+int rb_relay_read_role(struct rb_relay *relay, uint32_t role,
+                       struct rb_role_stats *stats); /* -ENOENT */
+int rb_relay_read_worker(struct rb_relay *relay, uint64_t worker,
+                         struct rb_worker_stats *stats); /* -ENOENT */
 /* </cffi> */
 
 #endif
