@@ -9,7 +9,6 @@ What a side does while the machine is slow is so compared with what the others d
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import platform
 import subprocess
@@ -19,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from integration.bench import hops, programs, table
+from integration.bench import codec, hops, programs, table
 from integration.bench.figures import OURS, PEERS, Cell, Sample, rows_of
-from integration.cluster import Cluster, ClusterError, Driver, exit_on_signals, full
+from integration.cluster import ROOT, Cluster, ClusterError, Driver, exit_on_signals, full
 
 REPORT = Path(__file__).parent / "report" / "latest.json"
 SIZES = (16, 1 << 10, 64 << 10, 1 << 20)
@@ -56,7 +55,7 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     rows = [row for cell, samples in results.items() for row in rows_of(cell, samples)]
-    others, notes = codec_rows()
+    others = codec_rows() + ring_rows()
     report = {
         "machine": machine(),
         "plan": {"rounds": plan.rounds, "window_ms": plan.window_ms, "sides": sides},
@@ -68,7 +67,7 @@ def main() -> int:
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(json.dumps(report, indent=1) + "\n")
     print_report(report, results, sides, others)
-    for note in [*missing.values(), *notes]:
+    for note in missing.values():
         print(f"\nNot measured: {note}")
     say(
         f"wrote {REPORT.relative_to(Path.cwd()) if REPORT.is_relative_to(Path.cwd()) else REPORT}"
@@ -188,14 +187,20 @@ def cache_line_ns() -> Any:
     return json.loads(done.stdout)
 
 
-def codec_rows() -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of the term codec's own benchmark, and why there are none if there are none."""
-    try:
-        codec = importlib.import_module("integration.bench.codec")
-    except ImportError as error:
-        return [], [f"the term codec ({error})"]
+def ring_rows() -> list[dict[str, Any]]:
+    """The link's rings, there and back, beside the machine's cache-line round trip (csrc/bench)."""
+    say("the ring")
+    run = ["make", "-s", "-C", "csrc", "../build/bench/ring"]
+    subprocess.run(run, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    told = subprocess.run(
+        [ROOT / "build/bench/ring", "--json"], check=True, capture_output=True, text=True
+    )
+    return [json.loads(line) for line in told.stdout.splitlines()]
+
+
+def codec_rows() -> list[dict[str, Any]]:
     say("the term codec")
-    return list(codec.rows()), []
+    return list(codec.rows())
 
 
 def machine() -> dict[str, Any]:
