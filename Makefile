@@ -50,8 +50,11 @@ format: setup ## let the formatters decide the layout: ruff, clang-format, mix f
 matrix: all system-matrix ## the tests that talk to a real Erlang node, against OTP 25 (here), 27 and 29
 	@integration/matrix/run
 
-soak: ## (to come) hours of load with faults, counting what is left over
-	@echo 'make soak: not there yet; it will be integration/soak' >&2; exit 1
+# make soak SOAK_SECONDS=28800 for a night; SOAK_SEED=... makes the moves of an earlier run again.
+SOAK_SECONDS ?= 60
+SOAK_SEED ?=
+soak: all ## load with faults for SOAK_SECONDS (60): each answer is its caller's own, nothing grows, nothing is left
+	@integration/soak/run $(SOAK_SECONDS) $(SOAK_SEED)
 
 # make fuzz FUZZ_SECONDS=3600 for a long run; csrc/tests/fuzz/keep then takes what it found into the corpus.
 FUZZ_SECONDS ?= 30

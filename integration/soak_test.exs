@@ -1,0 +1,260 @@
+for file <- ~w(calls callers faults meter) do
+  Code.require_file("soak/#{file}.exs", __DIR__)
+end
+
+defmodule Ringbridge.SoakTest do
+  @moduledoc """
+  Everything at once, for RINGBRIDGE_SOAK_SECONDS (8); `make soak` is the long form of it. Callers of all kinds,
+  a second node that is cut off and killed, workers that die once a second, jobs cancelled by others. Then: every
+  answer was the caller's own, the counts agree, nothing has grown, nothing is left.
+  """
+  use ExUnit.Case
+
+  import Ringbridge.BridgeCase, only: [submit: 5, stats: 1, workers: 2, await_idle: 2]
+  alias Ringbridge.{Lab, Proc, Program}
+  alias Ringbridge.Soak.{Callers, Faults, Meter}
+
+  @asked System.get_env("RINGBRIDGE_SOAK_SECONDS")
+  @seconds String.to_integer(@asked || "8")
+  @seed String.to_integer(System.get_env("RINGBRIDGE_SOAK_SEED") || "1")
+  @moduletag timeout: (@seconds + 120) * 1_000
+
+  @sample_ms 200
+  @progress_ms 5_000
+  # A life of the second node; it needs about one second of it to start.
+  @node_ms 3_500
+  @workers %{echo: 3, sleep: 2, tight: 1}
+
+  test "whatever happens, each caller gets its one answer, and nothing is left" do
+    bridge = Lab.start_bridge(config: config())
+    os_pid = Program.os_pid(bridge.program)
+    await_workers(bridge.node)
+    at_rest = Meter.at_rest(os_pid)
+
+    target = {Ringbridge.JobDispatcher, bridge.node}
+    callers = Callers.start(target, seed: @seed, steady: 20, mortal: 5)
+    faults = Faults.start(callers, bridge.node)
+    {samples, others, elsewhere} = run(callers, bridge, os_pid)
+    Callers.stop(%{callers | pids: callers.pids ++ faults}, 30_000)
+    await_idle(bridge.node, 10_000)
+
+    counts = stats(bridge.node)
+    seen = Callers.by_label(callers)
+    summary(callers, counts, samples, others, elsewhere)
+    assert Callers.violations(callers) == [], "seed #{@seed}"
+    assert_counts_agree(counts, seen, Callers.counts(callers))
+    assert_of_every_kind(seen)
+    assert Meter.grown(samples) == []
+
+    # Every worker is there again and works; what the bridge holds is what it held before.
+    await_workers(bridge.node)
+
+    for role <- [:echo, :tight],
+        do: assert({:ok, "x"} = submit(bridge.node, role, "x", %{}, 9_000))
+
+    :ets.delete(callers.table)
+    assert Meter.at_rest(os_pid) == at_rest
+    assert_nothing_left(bridge, os_pid)
+  end
+
+  defp config do
+    bin = Path.join(Lab.root(), "build/bin")
+    # The killing goes on for as long as somebody wants; the regions are small enough to have been
+    # used all over when the second quarter begins.
+    patient = "max_restarts = 10_000\nbackoff_max_ms = 100\n"
+
+    """
+    [node]
+    drain_ms = 1_000
+
+    [link]
+    result_bytes = 8_388_608
+
+    [roles.echo]
+    command = ["#{bin}/rb-echo"]
+    workers = #{@workers.echo}
+    pool_bytes = 67_108_864
+    #{patient}
+    [roles.sleep]
+    command = ["#{bin}/rb-sleep"]
+    workers = #{@workers.sleep}
+    #{patient}
+    [roles.tight]
+    command = ["#{bin}/rb-echo"]
+    workers = #{@workers.tight}
+    payload_bytes_max = 1_048_576
+    pool_bytes = 2_097_152
+    depth_max = 2
+    #{patient}
+    """
+  end
+
+  # ---- while it runs
+
+  defp run(callers, bridge, os_pid) do
+    now = now_ms()
+
+    state = %{
+      began: now,
+      until: now + @seconds * 1_000,
+      progress: now + @progress_ms,
+      samples: [],
+      node: start_node(bridge, 1),
+      node_until: now + @node_ms,
+      nodes: 1,
+      elsewhere: 0
+    }
+
+    go_on(state, callers, bridge, os_pid)
+  end
+
+  defp go_on(state, callers, bridge, os_pid) do
+    now = now_ms()
+
+    cond do
+      now >= state.until ->
+        state = kill_node(state, callers)
+        {Enum.reverse(state.samples), state.nodes, state.elsewhere}
+
+      Program.ended?(bridge.program) ->
+        said = bridge.program |> Program.lines() |> Enum.take(-30) |> Enum.join("\n")
+        flunk("the bridge has ended:\n#{said}")
+
+      true ->
+        Process.sleep(@sample_ms)
+        sample = Meter.sample(os_pid)
+        state = %{state | samples: [sample | state.samples]}
+
+        state
+        |> next_node(now, callers, bridge)
+        |> progress(now, callers, sample)
+        |> go_on(callers, bridge, os_pid)
+    end
+  end
+
+  defp next_node(%{node_until: due} = state, now, _callers, _bridge) when now < due, do: state
+
+  defp next_node(state, now, callers, bridge) do
+    state = kill_node(state, callers)
+    nodes = state.nodes + 1
+    %{state | node: start_node(bridge, nodes), nodes: nodes, node_until: now + @node_ms}
+  end
+
+  defp start_node(bridge, number) do
+    files = for file <- ~w(calls callers), do: Path.join(__DIR__, "soak/#{file}.exs")
+    target = {Ringbridge.JobDispatcher, bridge.node}
+
+    Lab.start_node("""
+    for file <- #{inspect(files)}, do: Code.require_file(file)
+    Ringbridge.Soak.Callers.elsewhere(#{inspect(target)}, #{@seed + number})
+    """)
+  end
+
+  # What it said of its own callers counts as much as what was seen here.
+  defp kill_node(state, callers) do
+    ended_by_itself = Program.ended?(state.node)
+    Program.signal(state.node, "KILL")
+    Program.await_exit(state.node)
+    lines = Program.lines(state.node)
+    GenServer.stop(state.node)
+
+    if ended_by_itself,
+      do: Callers.violation(callers, "the second node: #{Enum.join(lines, "\n")}")
+
+    for "violation: " <> text <- lines, do: Callers.violation(callers, "second node: #{text}")
+    calls = for "calls " <> count <- lines, do: String.to_integer(count)
+    %{state | elsewhere: state.elsewhere + List.last(calls, 0)}
+  end
+
+  defp progress(%{progress: due} = state, now, _callers, _sample) when now < due, do: state
+
+  defp progress(state, now, callers, sample) do
+    seen = Callers.by_label(callers)
+
+    say(
+      "#{div(now - state.began, 1_000)} s: #{calls(seen)} calls, " <>
+        "#{length(Callers.violations(callers))} violations; bridge " <>
+        "#{Meter.mib(sample.anonymous)} of its own, #{Meter.mib(sample.shared)} shared, " <>
+        "#{sample.descriptors} descriptors"
+    )
+
+    %{state | progress: now + @progress_ms}
+  end
+
+  # ---- what must hold
+
+  defp assert_counts_agree(counts, seen, by_kind) do
+    answered = counts.answered |> Map.values() |> Enum.sum()
+    assert counts.in_flight == 0
+    assert counts.accepted == answered
+
+    # Callers that left, and the second node's, were answered or refused beyond what was seen here.
+    for reason <- [:ok, :worker_crashed, :deadline_exceeded, :cancelled],
+        do: assert(counts.answered[reason] >= Map.get(seen, reason, 0), "#{reason}")
+
+    assert counts.refused.overloaded >= Map.get(seen, :overloaded, 0)
+    assert counts.refused.too_large >= Map.get(seen, :too_large, 0)
+    # Nobody is told :cancelled whose job nobody has cancelled.
+    assert Map.get(seen, :cancelled, 0) <= Map.get(by_kind, {:cancel, :done}, 0)
+  end
+
+  # A soak in which one of these never happened has not tried it.
+  defp assert_of_every_kind(seen) do
+    for label <- [:ok, :gave_up, :deadline_exceeded, :overloaded, :too_large, :killed],
+        do: assert(Map.has_key?(seen, label), "#{label} never happened: #{inspect(seen)}")
+
+    assert Map.get(seen, :sigkill, 0) + Map.get(seen, :sigsegv, 0) > 0
+    refute Map.has_key?(seen, :lost)
+  end
+
+  defp assert_nothing_left(bridge, os_pid) do
+    family = [os_pid | Proc.descendants(os_pid)]
+    assert length(family) > 3 * Enum.sum(Map.values(@workers))
+    links = Proc.memfds(family)
+    assert links != []
+    Program.kill(os_pid, "TERM")
+    assert Program.await_exit(bridge.program, 20_000) == 0
+
+    Lab.wait_until("none of #{inspect(family)} is left", 1_000, fn ->
+      Enum.all?(family, &(not Proc.alive?(&1)))
+    end)
+
+    assert Proc.still_mapped(links) == []
+    refute Enum.any?(Program.lines(bridge.program), &(&1 =~ "Traceback"))
+  end
+
+  defp await_workers(node) do
+    Lab.wait_until("all workers are ready", 20_000, fn ->
+      Enum.all?(@workers, fn {role, count} ->
+        Enum.count(workers(node, role), &(&1.state == :ready)) == count
+      end)
+    end)
+  end
+
+  # ---- what is said, when somebody asked for a soak
+
+  defp summary(callers, counts, samples, nodes, elsewhere) do
+    seen = Callers.by_label(callers)
+    say("#{calls(seen)} calls here, #{elsewhere} on #{nodes} second nodes, seed #{@seed}")
+    say("accepted #{counts.accepted}, answered #{inspect(nonzero(counts.answered))}")
+    say("refused #{inspect(nonzero(counts.refused))}, connections #{counts.connections}")
+
+    for {kind, ends} <- Enum.group_by(Callers.counts(callers), fn {{kind, _}, _} -> kind end) do
+      ends =
+        Enum.map_join(Enum.sort(ends), ", ", fn {{_, label}, count} -> "#{label} #{count}" end)
+
+      say("  #{String.pad_trailing("#{kind}", 14)} #{ends}")
+    end
+
+    for {key, {second, last}} <- Meter.quarters(samples),
+        do: say("  #{String.pad_trailing("#{key}", 14)} #{second} -> #{last}")
+
+    for text <- Enum.take(Callers.violations(callers), 20), do: say("VIOLATION #{text}")
+  end
+
+  @not_calls [:killed, :sigkill, :sigsegv, :quiet, :asked, :done, :unknown_job]
+  defp calls(seen), do: seen |> Map.drop(@not_calls) |> Map.values() |> Enum.sum()
+  defp nonzero(counts), do: Map.filter(counts, fn {_, count} -> count > 0 end)
+  defp say(text), do: if(@asked, do: IO.puts("soak: #{text}"))
+  defp now_ms, do: System.monotonic_time(:millisecond)
+end
