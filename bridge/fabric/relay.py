@@ -71,7 +71,7 @@ class RelayLimits:
     outgoing_bytes_max: int = 128 * MIB  # answers waiting on one socket
     monitors_max: int = 100_000  # held on the relay's service by one connection
     busy_sleep_us: int = 100
-    spin_us: int = 30
+    spin_us: int = 50
 
 
 @dataclass(frozen=True, slots=True)

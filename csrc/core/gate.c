@@ -29,7 +29,7 @@ enum {
     NS_PER_S = 1000000000,
     /* A park that was answered within this time would better have been a spin: a wake-up across
        cores takes about as long. */
-    SHORT_WAIT_NS = 50000,
+    SHORT_WAIT_NS = 100000,
     /* A signal goes to the whole process. If some thread of it does not block the signal, the
      * kernel may drop it, so a wait for one never trusts it for longer than this. */
     SIGNAL_SLICE_NS = 100000000,

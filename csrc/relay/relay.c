@@ -171,11 +171,13 @@ static int spin(struct rb_relay *r, struct epoll_event *events) {
         }
         sched_yield();
     } while (rb_clock_ns() < until);
-    r->spin_ns /= 2;
     int n = park(r, events);
-    /* A park that ended soon would better have been a spin. */
-    if (rb_clock_ns() - from < 2 * most)
+    /* A park that ended soon would better have been a longer spin. "Soon" is generous, because a park makes by itself most
+     * of the time that it then takes: two wake-ups across cores, the peer's and ours. */
+    if (rb_clock_ns() - from < 4 * most)
         r->spin_ns = r->spin_ns + most / 4 < most ? r->spin_ns + most / 4 : most;
+    else
+        r->spin_ns /= 2;
     return n;
 }
 
