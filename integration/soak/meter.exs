@@ -13,7 +13,7 @@ defmodule Ringbridge.Soak.Meter do
 
   @mib 1_048_576
   # What a median may have grown by, from the second quarter to the last. A healthy run of 40 s stays within
-  # 2 MiB of its own memory and one descriptor; buffers for 25 callers' answers of 1 MiB explain what more is
+  # 4 MiB of its own memory and one descriptor; buffers for 25 callers' answers of 1 MiB explain what more is
   # allowed. So 8 s of it see a leak of about 4 KiB a job, and a minute one of 300 bytes.
   @tolerance %{
     descriptors: 30,
