@@ -73,7 +73,7 @@ distclean: clean
 .PHONY: setup all native core workers elixir lock system system-lint system-matrix system-fuzz
 setup: system $(VENV) ## system packages (when root or with sudo) and the virtual environment
 
-all: native core workers elixir
+all: native core workers elixir ## build everything, run nothing
 
 native: $(STAMPS)/native $(STAMPS)/editable ## the Python extensions: the codec, the core with the relay
 
