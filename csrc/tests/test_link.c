@@ -56,7 +56,7 @@ static int mappings_of_links(void) {
     char line[512];
     int count = 0;
     FILE *maps = fopen("/proc/self/maps", "r");
-    while (fgets(line, sizeof line, maps)) count += strstr(line, "ringbridge") != NULL;
+    while (fgets(line, sizeof line, maps)) count += strstr(line, "memfd:ringbridge") != NULL;
     fclose(maps);
     return count;
 }
