@@ -57,6 +57,11 @@ async def ask(bridge_name: str, cookie: Cookie, interval_s: float) -> Report:
     return report
 
 
+def _running(report: Report, role: str) -> int:
+    """Jobs that the role's workers have in hand."""
+    return sum(w["in_flight"] or 0 for w in report["workers"] if str(w["role"]) == str(role))
+
+
 def tables(report: Report) -> Iterator[Table | str]:
     """What a person wants to see first: the node, its roles, its workers, what was answered."""
     relay = report["relay"]
@@ -71,7 +76,8 @@ def tables(report: Report) -> Iterator[Table | str]:
         roles.add_row(
             role["name"],
             _coloured(role["state"]),
-            *(str(role[key]) for key in ("workers_ready", "queued", "placed", "answered")),
+            *map(str, (role["workers_ready"], role["queued"], _running(report, role["name"]))),
+            str(role["answered"]),
             f"{role['answers_per_s']:,.0f}",
         )
     yield roles
