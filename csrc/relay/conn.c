@@ -127,9 +127,8 @@ int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, const char *peer, uint
     /* The peer may have sent frames behind its last handshake message. They are fed like any other bytes. */
     while (size > 0 && !c->failed) {
         struct rb_room room[2];
-        int pieces = rb_intake_room(&c->intake, room);
+        rb_intake_room(&c->intake, room);
         size_t n = room[0].size < size ? room[0].size : size;
-        (void)pieces;
         memcpy(room[0].at, leftover, n);
         leftover += n;
         size -= n;

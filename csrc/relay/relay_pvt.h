@@ -156,7 +156,6 @@ struct rb_worker {
     struct rb_worker *next_filled;
     int polled; /* on the list of workers with jobs in flight */
     struct rb_worker *next_polled;
-    int parked;        /* our gate is announced */
     const char *broke; /* rule, once fenced for it */
     struct rb_atom_budget atoms;
     uint8_t obituary[sizeof(struct rb_obituary)];
