@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include "relay_pvt.h"
 
@@ -93,7 +91,7 @@ static void poll_for(struct rb_conn *c, int out) {
     c->wants_out = out;
     struct epoll_event e = {.events = EPOLLIN | (out ? EPOLLOUT : 0),
                             .data.u64 = rb_source(RB_SOURCE_CONN, c->id)};
-    epoll_ctl(c->relay->epoll, EPOLL_CTL_MOD, c->fd, &e);
+    epoll_ctl(c->relay->epoll, EPOLL_CTL_MOD, c->wire.fd, &e);
 }
 
 int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, const char *peer, uint64_t flags,
@@ -104,7 +102,7 @@ int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, const char *peer, uint
     if (!c) return -ENOMEM;
     c->relay = r;
     c->id = id;
-    c->fd = fd;
+    c->wire = (struct rb_wire){.fd = fd};
     strncpy(c->peer, peer, sizeof c->peer - 1);
     c->flags = flags;
     c->sent_ns = c->received_ns = r->now;
@@ -160,10 +158,17 @@ void rb_conn_close(struct rb_conn *c, const char *reason) {
         if (r->conns[i] == c) r->conns[i] = NULL;
     }
     COUNT(r->stats.connections, -1);
-    close(c->fd);
+    rb_wire_close(&c->wire);
     rb_up_event(r, RB_EVENT_CONNECTION_LOST, c->id, 0, 0, 0, 0, reason, strlen(reason));
     free(c->out.at);
     free(c);
+}
+
+/* The words of a connection's end for what reading or writing it gave. */
+static const char *end_of(ssize_t n) {
+    return n == 0                            ? "closed_by_peer"
+           : n == -ECONNRESET || n == -EPIPE ? "reset_by_peer"
+                                             : "socket_error";
 }
 
 void rb_conn_read(struct rb_conn *c) {
@@ -171,25 +176,17 @@ void rb_conn_read(struct rb_conn *c) {
         struct rb_room room[2];
         struct iovec iov[2];
         int pieces = rb_intake_room(&c->intake, room);
-        size_t asked = 0;
-        for (int k = 0; k < pieces; k++) {
-            iov[k] = (struct iovec){room[k].at, room[k].size};
-            asked += room[k].size;
-        }
-        struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)pieces};
-        ssize_t n = recvmsg(c->fd, &message, MSG_DONTWAIT);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+        for (int k = 0; k < pieces; k++) iov[k] = (struct iovec){room[k].at, room[k].size};
+        ssize_t n = rb_wire_read(&c->wire, iov, pieces);
+        if (n == -EAGAIN) return;
         if (n <= 0) {
-            rb_conn_fail(c, n == 0                ? "closed_by_peer"
-                            : errno == ECONNRESET ? "reset_by_peer"
-                                                  : "socket_error");
+            rb_conn_fail(c, end_of(n));
             return;
         }
         c->received_ns = c->relay->now;
         COUNT(c->relay->stats.bytes_in, n);
         if (rb_intake_took(&c->intake, (size_t)n) < 0) rb_conn_fail(c, c->intake.why);
-        if ((size_t)n < asked) return; /* a short read emptied the socket */
+        if (c->wire.drained) return;
     }
 }
 
@@ -211,13 +208,10 @@ static ssize_t transmit(struct rb_conn *c, const uint8_t *bytes, size_t size) {
         size_t of_bytes = sent > waiting ? sent - waiting : 0;
         if (size > of_bytes)
             iov[pieces++] = (struct iovec){(void *)(uintptr_t)(bytes + of_bytes), size - of_bytes};
-        struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)pieces};
-        ssize_t n = sendmsg(c->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
+        ssize_t n = rb_wire_write(&c->wire, iov, pieces);
+        if (n == -EAGAIN) break;
         if (n < 0) {
-            rb_conn_fail(c,
-                         errno == EPIPE || errno == ECONNRESET ? "reset_by_peer" : "socket_error");
+            rb_conn_fail(c, end_of(n));
             return -1;
         }
         sent += (size_t)n;

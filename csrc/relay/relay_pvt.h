@@ -11,6 +11,7 @@
 #include "ringbridge/obituary.h"
 #include "ringbridge/relay.h"
 #include "ringbridge/term_check.h"
+#include "wire.h"
 
 enum {
     CONNECTIONS_MAX = 1024,
@@ -48,7 +49,7 @@ struct rb_monitor { /* a peer's process watches one of our services */
 struct rb_conn {
     struct rb_relay *relay;
     uint32_t id;
-    int fd;
+    struct rb_wire wire;
     char peer[256];
     uint64_t flags;
     struct rb_intake intake;
