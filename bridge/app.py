@@ -17,7 +17,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -31,7 +31,7 @@ from bridge.dispatch.job_dispatcher import JobDispatcher
 from bridge.dist.cookie import COOKIE_VARIABLE, Cookie
 from bridge.dist.epmd_client import EpmdClient
 from bridge.dist.handshake_events import Identity
-from bridge.dist.names import split_node_name
+from bridge.dist.names import matcher, split_node_name
 from bridge.etf import Atom
 from bridge.fabric.relay import (
     ConnectionLost,
@@ -48,7 +48,8 @@ from bridge.fabric.relay import (
 )
 from bridge.links import link_manager
 from bridge.links.link_manager import LinkManager
-from bridge.node import Node, Policy
+from bridge.node import Asked, Node, Policy
+from bridge.node.gen import Call
 from bridge.ops import descriptors, diagnostics
 from bridge.ops.answers import Answering, to_term
 from bridge.ops.diagnostics import Diagnostics
@@ -328,9 +329,26 @@ def role_limits(config: Config, role: str) -> RoleLimits:
 
 
 def door(config: Config) -> Policy:
-    """Whom the bridge lets in: all that have the cookie, or those that [node] allow names."""
-    allowed = frozenset(config.node.allow)
-    return Policy(allow=lambda name, address: not allowed or name in allowed)
+    """Whom the bridge lets in: all that have the cookie, or those that [node] allow names. What
+    changes or stops things is for [node] admin_nodes.
+    """
+    node = config.node
+    allowed = matcher(node.allow)
+    policy = Policy(
+        allow=lambda name, address: not node.allow or allowed(name),
+        admin=matcher(node.admin_nodes),
+        admin_mend=f"add it to [node] admin_nodes in {config.file.name}",
+    )
+
+    def authorise(asked: Asked) -> bool | str:
+        match asked.request:
+            case Call(_, request) if not asked.names.isdisjoint(registry.NAMES):
+                what = registry.operation(request)
+                if what is not None and not policy.may(asked.node, what):
+                    return policy.why_not(asked.node, what)
+        return True
+
+    return replace(policy, authorise=authorise)
 
 
 def forget_cookie_variable() -> None:

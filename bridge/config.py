@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from bridge.dist.cookie import COOKIE_VARIABLE
-from bridge.dist.names import node_name_problem
+from bridge.dist.names import node_name_problem, pattern_problem
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 PAGE_BYTES = 4 * KIB
@@ -231,8 +231,9 @@ def _broken_node_rules(node: NodeConfig) -> Iterator[_Broken]:
         yield "node.listen", node.listen, "it must be an IP address", mend
     for key in ("allow", "admin_nodes"):
         for name in getattr(node, key):
-            if problem := node_name_problem(name):
-                yield f"node.{key}", name, problem, 'List full node names, like "web@10.0.0.5"'
+            if problem := pattern_problem(name):
+                mend = 'List full node names, like "web@10.0.0.5", or globs, like "web*@10.0.0.?"'
+                yield f"node.{key}", name, problem, mend
 
 
 def _broken_link_rules(link: LinkSettings) -> Iterator[_Broken]:

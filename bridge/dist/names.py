@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
+from fnmatch import translate
 
 NAME_MAX_BYTES = 255
+_GLOB = re.compile(r"[*?]|\[[^]]+\]")
 _ALIVE = re.compile(r"[A-Za-z0-9_-]+\Z")  # dist.c answers `nok` to anything else before the @
 _HOST = re.compile(r"[!-?A-~]+\Z")  # printable ASCII without space and @
 
@@ -29,3 +32,16 @@ def split_node_name(name: str) -> tuple[str, str]:
         raise ValueError(f"{name!r}: {problem}")
     alive, _, host = name.partition("@")
     return alive, host
+
+
+def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
+    """A predicate: is a node name one of these exact names, or does a glob (* ? [...]) match it?"""
+    all_patterns = tuple(patterns)
+    exact = frozenset(pattern for pattern in all_patterns if not _GLOB.search(pattern))
+    globs = [re.compile(translate(p)) for p in all_patterns if p not in exact]
+    return lambda name: name in exact or any(glob.match(name) for glob in globs)
+
+
+def pattern_problem(pattern: str) -> str | None:
+    """The rule that a full node name, or a glob of such, breaks, or None."""
+    return node_name_problem(_GLOB.sub("x", pattern))

@@ -15,15 +15,17 @@ from bridge.dist.errors import (
 )
 from bridge.node.calls import Down, Monitor, ProcessDown
 from bridge.node.carrier import Carrier
-from bridge.node.connections import NoConnection, Policy, Resolver
+from bridge.node.connections import NoConnection, Resolver
 from bridge.node.direct import RelayServiceHooks
 from bridge.node.gen import Sender
 from bridge.node.node import Node, NodeStatistics
 from bridge.node.open_node import EventCarrier, open_node, pump_events, relay_carrier
+from bridge.node.policy import Asked, Policy
 from bridge.node.server import NO_REPLY, GenServer, NoReply, Stop
 
 __all__ = [
     "NO_REPLY",
+    "Asked",
     "Carrier",
     "Cookie",
     "CookieError",

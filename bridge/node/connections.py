@@ -7,7 +7,6 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -17,15 +16,15 @@ import trio
 from bridge.dist.connect import Connected, DialRefused, accept_peer, dial_peer
 from bridge.dist.cookie import Cookie
 from bridge.dist.errors import EpmdError, RemoteProtocolError
-from bridge.dist.handshake import HANDSHAKE_TIMEOUT_S, Acceptor, Initiator
+from bridge.dist.handshake import Acceptor, Initiator
 from bridge.dist.handshake_events import Identity, Peer, Status
 from bridge.dist.names import split_node_name
 from bridge.node.carrier import Carrier
 from bridge.node.peers import Connection, Peers
+from bridge.node.policy import Policy
 
 log = structlog.get_logger("ringbridge.node")
 
-UNAUTHENTICATED_MAX = 64  # concurrent handshakes that have not proved the cookie
 CONNECT_TIMEOUT_S = 10.0  # look-up, TCP and handshake; a BEAM allows 7 s for the last two
 _NOK_WAIT_S = 1.0  # after `nok`: how long the peer's own attempt may take to show itself
 
@@ -47,17 +46,6 @@ class Resolver(Protocol):
 
     async def lookup(self, alive: str, host: str) -> int | None:
         """The TCP port of `alive` on `host`; None if unknown. May raise EpmdError."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Who may connect. `allow(name, address)` is asked with the claimed node name and the peer's IP
-    address.
-    """
-
-    allow: Callable[[str, str], bool] = lambda name, address: True
-    unauthenticated_max: int = UNAUTHENTICATED_MAX
-    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
 
 
 class Connections:

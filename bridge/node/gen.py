@@ -98,6 +98,11 @@ def classify(message: Term) -> Request:
             return Info(message)
 
 
+def unauthorized(why: str) -> Term:
+    """`{error, {unauthorized, Why}}`, why as a binary."""
+    return (ERROR, (Atom("unauthorized"), why.encode()))
+
+
 def call_message(caller: Pid, ref: Reference, request: Term) -> tuple[Term, ...]:
     return (GEN_CALL, (caller, alias_tag(ref)), request)
 

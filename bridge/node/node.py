@@ -20,10 +20,11 @@ from bridge.etf import Atom, DecodeError, Pid, Reference, decode_bare
 from bridge.node import gen
 from bridge.node.calls import Monitor, PendingCall, ProcessDown
 from bridge.node.carrier import Carrier
-from bridge.node.connections import Connections, NoConnection, Policy, Resolver
+from bridge.node.connections import Connections, NoConnection, Resolver
 from bridge.node.direct import NetKernel, RelayServiceHooks, RelayServiceProxy
 from bridge.node.ids import Ids
 from bridge.node.outgoing import encode_signal
+from bridge.node.policy import Policy
 from bridge.node.processes import Process
 from bridge.node.router import Address, Router, Target, node_of
 from bridge.node.server import GenServer
@@ -90,14 +91,16 @@ class Node:
         self.creation = identity.creation
         self._carrier = carrier
         self._nursery = nursery
-        self.router = Router(Ids(identity.name, identity.creation), self._emit)
+        self.policy = policy or Policy()
+        ids = Ids(identity.name, identity.creation)
+        self.router = Router(ids, self._emit, policy=self.policy)
         self.connections = Connections(
             identity,
             cookie,
             carrier,
             nursery=nursery,
             resolver=resolver,
-            policy=policy or Policy(),
+            policy=self.policy,
             lost=self.router.connection_lost,
         )
         NetKernel(self.router).start((Atom("net_kernel"),))

@@ -21,8 +21,9 @@ from bridge.dist.handshake_events import Identity
 from bridge.dist.names import split_node_name
 from bridge.dist.nursery import block_nursery
 from bridge.node.carrier import Carrier
-from bridge.node.connections import Policy, Resolver
+from bridge.node.connections import Resolver
 from bridge.node.node import Node
+from bridge.node.policy import Policy
 from bridge.node.server import GenServer
 
 

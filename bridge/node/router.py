@@ -14,13 +14,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import structlog
+
 from bridge.dist import control as c
 from bridge.dist.errors import RemoteProtocolError
 from bridge.etf import Atom, EncodeError, Pid, Reference, decode_bare, encode_bare
 from bridge.node import gen
 from bridge.node.ids import Ids
+from bridge.node.log_limit import LogLimit
+from bridge.node.policy import Asked, Policy, system_change
 from bridge.node.processes import Inbox, Process, ProcessTable, Watcher
 
+log = structlog.get_logger("ringbridge.node")
 Term = Any
 Target = Pid | tuple[Atom, Atom]  # a pid, or a name at a node
 Address = Target | Reference  # an alias too
@@ -56,8 +61,16 @@ class Router:
     `emit(node, message, payload)` sends to a connected node and says whether it is connected.
     """
 
-    def __init__(self, ids: Ids, emit: Callable[[str, c.ControlMessage, Term], bool]) -> None:
+    def __init__(
+        self,
+        ids: Ids,
+        emit: Callable[[str, c.ControlMessage, Term], bool],
+        *,
+        policy: Policy | None = None,
+    ) -> None:
         self.ids = ids
+        self.policy = policy or Policy()
+        self._refused_lines = LogLimit()
         self.table = ProcessTable()
         self._emit_remote = emit
         self._own_name = ids.node.name
@@ -183,13 +196,13 @@ class Router:
         """
         match message:
             case c.Send(to=to):
-                self._deliver(self.table.find(to), payload)
+                self._deliver(origin, self.table.find(to), payload)
             case c.RegSend(name=name):
-                self._deliver(self.table.find(name), payload)
+                self._deliver(origin, self.table.find(name), payload)
             case c.AliasSend(alias=alias):
                 self._deliver_to_alias(alias, payload)
             case c.AltactSend():
-                self._receive_altact(message, payload)
+                self._receive_altact(origin, message, payload)
             case c.MonitorP(sender, target, ref):
                 self._check_origin(origin, sender)
                 self._receive_monitor(origin, sender, target, ref)
@@ -220,7 +233,8 @@ class Router:
                 if process is not None and process.links.receive_exit(sender):
                     self._exit_signal(process, sender, _reason(message, payload))
             case c.Exit2(sender, to):
-                if process := self.table.find(to):
+                process = self.table.find(to)
+                if process is not None and self._may_exit(origin, process):
                     self._exit2_signal(process, sender, _reason(message, payload))
             case c.SpawnRequest(ref, sender):
                 # We do not offer SPAWN; one sent all the same is refused at once, never left open.
@@ -276,7 +290,7 @@ class Router:
                 "links, exits and monitors come from a pid of the connected node"
             )
 
-    def _deliver(self, process: Process | None, payload: Callable[[], Term]) -> None:
+    def _deliver(self, origin: str, process: Process | None, payload: Callable[[], Term]) -> None:
         if process is None:
             return
         message = payload()
@@ -286,13 +300,61 @@ class Router:
             if receive := self._aliases.get(answer[0]):
                 receive(message)
             return
-        process.inbox.deliver(message)
+        if origin == self._own_name or self._authorised(origin, process, message):
+            process.inbox.deliver(message)
+
+    def may(self, node: str, what: str) -> bool:
+        """Whether `node` may do `what`, which changes or stops things; this node always may."""
+        return node == self._own_name or self.policy.may(node, what)
+
+    def _authorised(self, origin: str, process: Process, message: Term) -> bool:
+        """Ask the policy for a message of a peer. A call that is refused is answered."""
+        authorise = self.policy.authorise
+        system = type(message) is tuple and len(message) == 3 and message[0] == gen.SYSTEM
+        if authorise is None and not system:
+            return True
+        request = gen.classify(message)
+        what = system_change(request)
+        if what is not None and not self.policy.may(origin, what):
+            verdict: bool | str = self.policy.why_not(origin, what)
+        elif authorise is not None:
+            names = frozenset(name.name for name in process.names)
+            verdict = authorise(Asked(origin, names, request))
+        else:
+            return True
+        if verdict is True:
+            return True
+        why = verdict or f"this node does not let {origin} ask that"
+        if isinstance(request, gen.Call | gen.SystemRequest):
+            self.reply(process.pid, request.sender, gen.unauthorized(why))
+        self._log_refusal(origin, process, why)
+        return False
+
+    def _may_exit(self, origin: str, process: Process) -> bool:
+        what = "exit/2"
+        if self.may(origin, what):
+            return True
+        self._log_refusal(origin, process, self.policy.why_not(origin, what))
+        return False
+
+    def _log_refusal(self, origin: str, process: Process, why: str) -> None:
+        if (held_back := self._refused_lines.due((origin, why))) is not None:
+            names = sorted(name.name for name in process.names)
+            log.warning(
+                "request refused",
+                peer=origin,
+                process=names or str(process.pid),
+                why=why,
+                held_back=held_back,
+            )
 
     def _deliver_to_alias(self, alias: Reference, payload: Callable[[], Term]) -> None:
         if receive := self._aliases.get(alias):
             receive(payload())
 
-    def _receive_altact(self, message: c.AltactSend, payload: Callable[[], Term]) -> None:
+    def _receive_altact(
+        self, origin: str, message: c.AltactSend, payload: Callable[[], Term]
+    ) -> None:
         match message.to:
             case Reference() as alias:
                 if (
@@ -302,8 +364,8 @@ class Router:
             case to:
                 process = self.table.find(to)
                 if not message.flags & c.ALTACT_EXIT:
-                    self._deliver(process, payload)
-                elif process is not None:
+                    self._deliver(origin, process, payload)
+                elif process is not None and self._may_exit(origin, process):
                     self._exit2_signal(process, message.sender, payload())
 
     def _receive_monitor(

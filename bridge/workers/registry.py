@@ -8,6 +8,7 @@ Requests (GenServer.call to Ringbridge.WorkerRegistry or worker_registry):
     {:restart, id}    :ok                    the same, then starts again; also one that was given up
     :stats            {:ok, map}             how many workers are in which state, restarts, roles
 
+:drain and :restart are for nodes that [node] admin_nodes names, see `operation`.
 Anything else is {:error, {:bad_request, why}}; it changes nothing.
 """
 
@@ -24,6 +25,14 @@ from bridge.workers.worker import State, Wanted, Worker
 
 NAMES = ("Elixir.Ringbridge.WorkerRegistry", "worker_registry")
 REQUESTS = ":list, {:lookup, role}, {:drain, id}, {:restart, id} and :stats"
+
+
+def operation(request: Term) -> str | None:
+    """The words for a request that changes or stops things, or None."""
+    match request:
+        case (Atom("drain" | "restart" as name), _):
+            return f"{{:{name}, id}}"
+    return None
 
 
 class WorkerFigures(Protocol):

@@ -48,8 +48,11 @@ class WorkerProcess(DirectProcess):
 
     def handle(self, request: gen.Request) -> None:
         match request:
-            case Info((Atom("EXIT"), Pid(), reason)) if reason != gen.NORMAL:
-                # As a process that traps no exits: it dies of the reason.
+            case Info((Atom("EXIT"), Pid() as sender, reason)) if reason != gen.NORMAL:
+                # As a process that traps no exits: it dies of the reason, if it comes from whom may
+                # end a worker. Anybody may link to it, so a link's end counts as an exit/2.
+                if not self._router.may(sender.node.name, "a link to a worker, when it breaks,"):
+                    return
                 if process := self._router.table.find(self.pid):
                     self._router.terminate(process, reason)
             case Call(sender, _):

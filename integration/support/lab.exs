@@ -136,6 +136,7 @@ defmodule Ringbridge.Lab do
     """
     [node]
     drain_ms = 1_000
+    admin_nodes = ["test*@127.0.0.1"]
 
     [roles.echo]
     command = ["#{@root}/build/bin/rb-echo"]

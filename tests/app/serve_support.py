@@ -24,6 +24,7 @@ T = TypeVar("T")
 SETTINGS = f"""
 [node]
 drain_ms = 2_000
+admin_nodes = ["*@{HOST}"]
 
 [roles.echo]
 command = ["{BIN}/rb-echo"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from beam_node import COOKIE, Beam, Epmd
+from beam_node import COOKIE, HOST, Beam, Epmd
 from serve_support import (
     BIN,
     ROOT,
@@ -298,6 +298,42 @@ async def test_drain_and_restart_a_worker_from_elixir(
         await _until_answer(beam, call, "{:error, :draining}")
         assert await ask(beam, f"GenServer.call({registry}, {{:restart, {echo['id']}}})") == ":ok"
         await _until_answer(beam, call, '{:ok, "x"}')
+
+
+async def test_without_admin_nodes_nobody_stops_or_changes_anything(
+    epmd: Epmd, beam: Beam, tmp_path: Path
+) -> None:
+    settings = SETTINGS.replace(f'admin_nodes = ["*@{HOST}"]', "")
+    async with serving(epmd, tmp_path, alive="guarded", settings=settings) as bridge:
+        await bridge.wait_workers(3)
+        registry = bridge.target("Ringbridge.WorkerRegistry")
+        for request in ("{:drain, 1}", "{:restart, 1}"):
+            answer = await ask(beam, f"GenServer.call({registry}, {request})")
+            assert answer.startswith("{:error, {:unauthorized, "), answer
+            assert "[node] admin_nodes in ringbridge.toml" in answer
+        for service in ("WorkerRegistry", "JobDispatcher"):
+            target = bridge.target(f"Ringbridge.{service}")
+            for change in (f"suspend({target})", f"terminate({target}, :normal)"):
+                answer = await ask(beam, f":sys.{change}")
+                assert answer.startswith("{:error, {:unauthorized, "), answer
+            pid = f"elem(:sys.get_status({target}), 1)"
+            for reason in (":kill", ":shutdown"):
+                await ask(beam, f"for _ <- 1..20, do: Process.exit({pid}, {reason})")
+            assert await ask(beam, f"elem(:sys.get_status({target}), 1) == {pid}") == "true"
+        # A link is anybody's to make, and its end is no way round the rule.
+        await ask(beam, f"{_pid_of_echo(bridge)}; Process.exit(pid, :kill)")
+        await ask(
+            beam,
+            "{_, ref} = spawn_monitor(fn -> Process.link(pid); exit(:boom) end); "
+            "receive do {:DOWN, ^ref, _, _, _} -> :ok end; :sys.get_state(pid)",
+        )
+        assert await ask(beam, f"old = pid; {_pid_of_echo(bridge)}; old == pid") == "true"
+        assert await ask(beam, f'GenServer.call({bridge.target()}, {{:submit, :echo, "x"}})') == (
+            '{:ok, "x"}'
+        )
+        refused = [line["why"] for line in bridge.logs("request refused")]
+        assert sum("exit/2" in why for why in refused) == 1
+        assert bridge.logs("worker failed") == []
 
 
 async def test_a_wrong_cookie_is_refused_with_one_clear_line(epmd: Epmd, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from bridge.dist import control as c
 from bridge.etf import Atom, Pid, Reference
+from bridge.node import Policy
 from bridge.node.ids import Ids
 from bridge.node.processes import Process
 from bridge.node.router import Router
@@ -45,10 +46,10 @@ class World:
     order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy | None = None) -> None:
         self.connected = True
         self.sent: list[tuple[c.ControlMessage, Any]] = []
-        self.router = Router(Ids(US, CREATION), self._emit)
+        self.router = Router(Ids(US, CREATION), self._emit, policy=policy)
 
     def _emit(self, node: str, message: c.ControlMessage, payload: Any) -> bool:
         if node != PEER or not self.connected:
