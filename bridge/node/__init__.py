@@ -17,13 +17,18 @@ from bridge.node.calls import Down, Monitor, ProcessDown
 from bridge.node.carrier import Carrier
 from bridge.node.connections import NoConnection, Resolver
 from bridge.node.direct import RelayServiceHooks
+from bridge.node.ends import NO_REPLY, NoReply, Stop
 from bridge.node.gen import Sender
+from bridge.node.mailbox import MailboxPolicy, MailboxStatistics, WhenFull
 from bridge.node.node import Node, NodeStatistics
 from bridge.node.open_node import EventCarrier, open_node, pump_events, relay_carrier
+from bridge.node.patterns import ANY
 from bridge.node.policy import Asked, Policy
-from bridge.node.server import NO_REPLY, GenServer, NoReply, Stop
+from bridge.node.process_handle import ProcessHandle
+from bridge.node.server import GenServer
 
 __all__ = [
+    "ANY",
     "NO_REPLY",
     "Asked",
     "Carrier",
@@ -35,6 +40,8 @@ __all__ = [
     "EventCarrier",
     "GenServer",
     "LocalProtocolError",
+    "MailboxPolicy",
+    "MailboxStatistics",
     "Monitor",
     "NameTaken",
     "NoConnection",
@@ -43,11 +50,13 @@ __all__ = [
     "NodeStatistics",
     "Policy",
     "ProcessDown",
+    "ProcessHandle",
     "RelayServiceHooks",
     "RemoteProtocolError",
     "Resolver",
     "Sender",
     "Stop",
+    "WhenFull",
     "find_cookie",
     "open_node",
     "pump_events",

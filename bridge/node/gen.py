@@ -85,6 +85,13 @@ class Info:
 Request = Call | Cast | SystemRequest | Info
 
 
+def sender_of(source: Term) -> Sender | None:
+    """The `From` of a call: `{Pid, Tag}`, else None."""
+    if type(source) is tuple and len(source) == 2 and isinstance(source[0], Pid):
+        return Sender(source[0], source[1])
+    return None
+
+
 def classify(message: Term) -> Request:
     """What a message to a gen_server-like process is."""
     match message:

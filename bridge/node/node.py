@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
@@ -18,13 +19,17 @@ from bridge.dist.errors import RemoteProtocolError
 from bridge.dist.handshake_events import Identity
 from bridge.etf import Atom, DecodeError, Pid, Reference, decode_bare
 from bridge.node import gen
+from bridge.node.autoconnect import AutoConnect
 from bridge.node.calls import Monitor, PendingCall, ProcessDown
 from bridge.node.carrier import Carrier
 from bridge.node.connections import Connections, NoConnection, Resolver
 from bridge.node.direct import NetKernel, RelayServiceHooks, RelayServiceProxy
 from bridge.node.ids import Ids
+from bridge.node.mailbox import MailboxPolicy
 from bridge.node.outgoing import encode_signal
+from bridge.node.plain_process import PlainProcess, ProcessFunction
 from bridge.node.policy import Policy
+from bridge.node.process_handle import ProcessHandle
 from bridge.node.processes import Process
 from bridge.node.router import Address, Router, Target, node_of
 from bridge.node.server import GenServer
@@ -103,6 +108,12 @@ class Node:
             policy=self.policy,
             lost=self.router.connection_lost,
         )
+        self.autoconnect = AutoConnect(
+            reachable=self._is_reachable,
+            connect=self.connections.connect,
+            failures=(NoConnection, ValueError),
+            nursery=nursery,
+        )
         NetKernel(self.router).start((Atom("net_kernel"),))
         self._caller_inbox = _CallerInbox()
         self._caller = self._new_caller()
@@ -113,18 +124,62 @@ class Node:
     # -- processes ---------------------------------------------------------------------------------
 
     async def start(
-        self, server: GenServer, *, name: str | None = None, names: Iterable[str] = ()
+        self,
+        server: GenServer,
+        *,
+        name: str | None = None,
+        names: Iterable[str] = (),
+        parent: Pid | None = None,
     ) -> Pid:
         """Start `server` as a process, registered under the name(s); returns its pid when `init` is
-        done.
+        done. It is linked with `parent`, and ends when that does.
 
         Raises what `init` raises, ValueError when a name is taken. Cancelled: nothing runs.
         """
-        server._node = self
         all_names = {Atom(each) for each in ([name] if name is not None else []) + list(names)}
-        service = Service(self.router, server)
-        pid: Pid = await self._nursery.start(service.run, all_names)
+        service = Service(self, server)
+        pid: Pid = await self._nursery.start(partial(service.start, all_names, parent=parent))
         return pid
+
+    async def spawn(
+        self,
+        fn: ProcessFunction,
+        *args: Any,
+        name: str | None = None,
+        link: Pid | None = None,
+        trap_exit: bool = False,
+        mailbox: MailboxPolicy | None = None,
+    ) -> Pid:
+        """Run `fn(me, *args)` as a process; `me` is its ProcessHandle. Returns its pid at once.
+
+        It ends with the function: `normal`, `Stop`'s reason, or `{exception, Type, Text}`. With
+        `link` it is linked with that process before it runs. Raises ValueError when the name is
+        taken.
+        """
+        await trio.lowlevel.checkpoint()
+        return self.spawn_nowait(
+            fn, *args, name=name, link=link, trap_exit=trap_exit, mailbox=mailbox
+        ).pid
+
+    def spawn_nowait(
+        self,
+        fn: ProcessFunction,
+        *args: Any,
+        name: str | None = None,
+        link: Pid | None = None,
+        trap_exit: bool = False,
+        mailbox: MailboxPolicy | None = None,
+    ) -> Process:
+        """The same without a checkpoint: the process is in the table, its function runs later.
+
+        What is done with the Process before the next checkpoint comes before anything it does.
+        """
+        task = PlainProcess(self, fn, args, mailbox or MailboxPolicy())
+        process = task.spawn(names=() if name is None else (Atom(name),), trap_exit=trap_exit)
+        if link is not None:
+            task.handle.link(link)
+        self._nursery.start_soon(task.start)
+        return process
 
     def add_relay_service(
         self, names: Sequence[str], *, module: str, hooks: RelayServiceHooks | None = None
@@ -179,7 +234,7 @@ class Node:
         Raises trio.TooSlowError, ProcessDown (`noproc`, `noconnection`, the real reason),
         NoConnection, EncodeError. A late answer reaches nobody, also after a cancel.
         """
-        target = self._target(dest)
+        target = self.target(dest)
         with trio.fail_after(timeout):
             await self._connect_to(target)
             pending = PendingCall(self.router, self.caller(), target)
@@ -199,19 +254,19 @@ class Node:
         """Send a message; connects if need be. Raises NoConnection, EncodeError. Cancelled: nothing
         was sent.
         """
-        address = self._address(dest)
+        address = self.address(dest)
         await self._connect_to(address)
         self.router.send(self.caller().pid, address, message)
 
     def send_nowait(self, dest: Dest, message: Term) -> bool:
         """Send over a connection that is up; False if there is none. Raises EncodeError."""
-        return self.router.send(self.caller().pid, self._address(dest), message)
+        return self.router.send(self.caller().pid, self.address(dest), message)
 
     async def monitor(self, dest: Dest) -> Monitor:
         """Watch a process; `await monitor.wait()` gives its Down, `noconnection` if its node is not
         reached.
         """
-        target = self._target(dest)
+        target = self.target(dest)
         await self._try_connect_to(target)
         return Monitor(self.router, self.caller(), target)
 
@@ -289,16 +344,34 @@ class Node:
             unwanted_messages=self._caller_inbox.counts["unwanted"],
         )
 
-    # -- for GenServer -----------------------------------------------------------------------------
+    # -- for processes -----------------------------------------------------------------------------
 
-    async def monitor_for(self, process: Process, dest: Dest) -> Reference:
-        target = self._target(dest)
-        await self._try_connect_to(target)
-        return self.router.monitor(process, target)
+    async def monitor_for(self, me: ProcessHandle, dest: Dest) -> Reference:
+        """`me.monitor(dest)`, held back until the node is connected or cannot be."""
+        await self._try_connect_to(self.target(dest))
+        return me.monitor(dest)
 
-    async def link_for(self, process: Process, other: Pid) -> None:
+    async def link_for(self, me: ProcessHandle, other: Pid) -> None:
+        """`me.link(other)`, held back as above."""
         await self._try_connect_to(other)
-        self.router.link(process, other)
+        me.link(other)
+
+    def address(self, dest: Dest) -> Address:
+        """Where `dest` is: a pid, an alias, or a name at a node (ours, if it says none)."""
+        match dest:
+            case Pid() | Reference():
+                return dest
+            case (name, node):
+                return (_atom(name), _atom(node))
+            case name:
+                return (_atom(name), Atom(self.name))
+
+    def target(self, dest: Dest) -> Target:
+        """The same for what can be called and monitored. Raises ValueError for an alias."""
+        address = self.address(dest)
+        if isinstance(address, Reference):
+            raise ValueError("an alias is sent to, not called or monitored")
+        return address
 
     # -- helpers -----------------------------------------------------------------------------------
 
@@ -313,20 +386,8 @@ class Node:
     def _new_caller(self) -> Process:
         return self.router.spawn(self._caller_inbox, trap_exit=True)
 
-    def _address(self, dest: Dest) -> Address:
-        match dest:
-            case Pid() | Reference():
-                return dest
-            case (name, node):
-                return (_atom(name), _atom(node))
-            case name:
-                return (_atom(name), Atom(self.name))
-
-    def _target(self, dest: Dest) -> Target:
-        address = self._address(dest)
-        if isinstance(address, Reference):
-            raise ValueError("an alias is sent to, not called or monitored")
-        return address
+    def _is_reachable(self, node: str) -> bool:
+        return node == self.name or self.connections.peers.connection_of(node) is not None
 
     async def _connect_to(self, address: Address) -> None:
         node = node_of(address)

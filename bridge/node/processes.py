@@ -43,6 +43,9 @@ class Process:
     inbox: Inbox
     owner: Literal["python", "relay"] = "python"
     trap_exit: bool = False
+    parent: Pid | None = None
+    group_leader: Pid | None = None
+    initial_call: tuple[str, str, int] | None = None
     names: set[Atom] = field(default_factory=set)
     links: Links = field(default_factory=Links)
     watchers: dict[Reference, Watcher] = field(default_factory=dict)

@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
 from bridge.etf import Atom, Pid, Reference
-from bridge.node import gen
+from bridge.node.ends import NoReply, Stop
 from bridge.node.gen import Sender
-from bridge.node.mailbox import CAPACITY
+from bridge.node.mailbox import MailboxPolicy
 
 if TYPE_CHECKING:
-    from bridge.node.node import Node
-    from bridge.node.processes import Process
-    from bridge.node.router import Target
+    from bridge.node.node import Dest, Node
+    from bridge.node.process_handle import ProcessHandle
 
 Term = Any
 log = structlog.get_logger("ringbridge.node")
-
-
-class NoReply(Enum):
-    """`handle_call` returns NO_REPLY when it answers later, by `self.reply(sender, value)`."""
-
-    NO_REPLY = "no_reply"
-
-
-NO_REPLY: Final = NoReply.NO_REPLY
-
-
-class Stop(Exception):
-    """Raised by a handler: end this process with `reason`, a term; answer the call with `reply`
-    first.
-    """
-
-    def __init__(self, reason: Term = gen.NORMAL, *, reply: Term = NO_REPLY) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.reply = reply
 
 
 class GenServer:
@@ -53,16 +31,15 @@ class GenServer:
     """
 
     trap_exit: ClassVar[bool] = True
-    mailbox_capacity: ClassVar[int] = CAPACITY
+    mailbox: ClassVar[MailboxPolicy] = MailboxPolicy()
 
     state: Term = None
-    _node: Node
-    _process: Process
+    _me: ProcessHandle
 
     # -- to override -------------------------------------------------------------------------------
 
     async def init(self) -> None:
-        """Runs before the pid and the names exist for others; an exception makes `node.start`
+        """Runs first, with pid and names; messages wait meanwhile. An exception makes `node.start`
         raise.
         """
 
@@ -81,8 +58,8 @@ class GenServer:
         log.warning("unexpected message", process=self.module, pid=str(self.pid))
 
     async def terminate(self, reason: Term) -> None:
-        """Clean up. The process is out of the table already; it runs shielded, for a bounded
-        time.
+        """Clean up. Runs shielded, for a bounded time. Watchers hear of the end after it; after an
+        exit signal they have heard already.
         """
 
     def get_state(self) -> Term:
@@ -97,33 +74,54 @@ class GenServer:
 
     @property
     def node(self) -> Node:
-        return self._node
+        return self._me.node
 
     @property
     def pid(self) -> Pid:
-        return self._process.pid
+        return self._me.pid
 
     def reply(self, sender: Sender, value: Term) -> None:
         """Answer a call for which NO_REPLY was returned. Raises EncodeError. Lost if the caller's
         node is.
         """
-        self._node.router.reply(self.pid, sender, value)
+        self.node.router.reply(self.pid, sender, value)
 
-    async def monitor(self, target: Target) -> Reference:
+    def send(self, to: Dest, message: Term) -> bool:
+        """Send a message from this process, see `ProcessHandle.send`."""
+        return self._me.send(to, message)
+
+    async def receive(
+        self,
+        pattern: Any = None,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # as in ProcessHandle
+    ) -> Term:
+        """A message out of turn, within a handler; see `ProcessHandle.receive`."""
+        return await self._me.receive(pattern, timeout=timeout)
+
+    async def monitor(self, target: Dest) -> Reference:
         """Watch `target`; `{'DOWN', ref, process, target, reason}` comes to `handle_info`."""
-        return await self._node.monitor_for(self._process, target)
+        return await self.node.monitor_for(self._me, target)
 
-    def demonitor(self, ref: Reference) -> None:
-        self._node.router.demonitor(ref)
+    def demonitor(self, ref: Reference, *, flush: bool = False) -> None:
+        """No DOWN of `ref` comes any more; `flush`: one that has come already goes too."""
+        self._me.demonitor(ref, flush=flush)
 
     async def link(self, other: Pid) -> None:
         """Link with `other`. With `trap_exit` its end comes to `handle_info`, else it ends this
         process.
         """
-        await self._node.link_for(self._process, other)
+        await self.node.link_for(self._me, other)
 
     def unlink(self, other: Pid) -> None:
-        self._node.router.unlink(self._process, other)
+        self._me.unlink(other)
+
+    def exit(self, to: Pid, reason: Term) -> None:
+        """exit/2 from this process, see `ProcessHandle.exit`."""
+        self._me.exit(to, reason)
 
     def names(self) -> Iterable[str]:
-        return sorted(name.name for name in self._process.names)
+        return self._me.names
+
+    def _attach(self, me: ProcessHandle) -> None:
+        self._me = me

@@ -1,21 +1,26 @@
-"""The task that runs one GenServer: takes its messages in order, calls its handlers, ends it in one
-place.
+"""The process of a GenServer: takes its messages in order, calls its handlers, sees to its end.
+
+The paths that every call goes: `deliver` of the mailbox, `_serve`, `_handle`, `reply`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import trio
 
 from bridge.etf import Atom, Pid
 from bridge.node import gen, sys_protocol
-from bridge.node.gen import Call, Cast, Info, Request, Sender, SystemRequest
-from bridge.node.mailbox import Mailbox
-from bridge.node.router import Router
-from bridge.node.server import NO_REPLY, GenServer, Stop
+from bridge.node.ends import NO_REPLY, Stop, exception_reason, unwrapped
+from bridge.node.gen import GEN_CALL, GEN_CAST, SYSTEM, Sender
+from bridge.node.process_handle import ProcessHandle
+from bridge.node.process_task import ProcessTask
+from bridge.node.server import GenServer
+
+if TYPE_CHECKING:
+    from bridge.node.node import Node
 
 Term = Any
 log = structlog.get_logger("ringbridge.node")
@@ -24,127 +29,145 @@ TERMINATE_GRACE_S = 5.0  # a supervisor's usual shutdown time
 _CHECKPOINT_EVERY = 32  # messages handled in a row before others get a turn
 
 
-class Service:
-    """One running GenServer: the inbox of its process, and its task."""
+def is_system(message: Term) -> bool:
+    """Whether a message is of the `sys` protocol."""
+    return (
+        type(message) is tuple
+        and len(message) == 3
+        and message[0] == SYSTEM
+        and gen.sender_of(message[1]) is not None
+    )
 
-    def __init__(self, router: Router, server: GenServer) -> None:
-        self._router = router
+
+class Service(ProcessTask):
+    """One running GenServer."""
+
+    def __init__(self, node: Node, server: GenServer) -> None:
+        super().__init__(node.router, module=server.module, policy=server.mailbox)
+        self._node = node
         self._server = server
-        self._scope = trio.CancelScope()
-        self._killed = False
-        self._killed_with: Term = None
         self.suspended = False
-        self.mailbox = Mailbox(
-            capacity=server.mailbox_capacity, refuse=self._reply, what=server.module
-        )
-
-    # -- Inbox -------------------------------------------------------------------------------------
-
-    def deliver(self, message: Term) -> None:
-        self.mailbox.deliver(message)
-
-    def deliver_signal(self, message: Term) -> None:
-        self.mailbox.deliver_signal(message)
-
-    def stop(self, reason: Term) -> None:
-        self._killed = True
-        self._killed_with = reason
-        self._scope.cancel()
 
     # -- SystemView --------------------------------------------------------------------------------
 
     @property
     def pid(self) -> Pid:
-        return self._server.pid
-
-    @property
-    def module(self) -> str:
-        return self._server.module
+        return self.process.pid
 
     def get_state(self) -> Term:
         return self._server.get_state()
 
     # -- the task ----------------------------------------------------------------------------------
 
-    async def run(
-        self, names: Iterable[Atom], *, task_status: trio.TaskStatus[Pid] = trio.TASK_STATUS_IGNORED
+    async def start(
+        self,
+        names: Iterable[Atom],
+        *,
+        parent: Pid | None = None,
+        task_status: trio.TaskStatus[Pid] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Run `init`, appear in the table, handle messages until the end. Only `init`'s errors
-        leave it.
+        """Appear in the table, run `init`, handle messages until the end. Only `init`'s errors, and
+        ValueError when a name is taken, leave it; its process has ended with them then.
 
-        Started: the pid. Raises ValueError when a name is taken.
+        `parent` is linked with it, and its end ends this one, trapping or not, as in OTP. Started:
+        the pid, when `init` is done.
         """
         server = self._server
-        await server.init()
-        process = self._router.spawn(self, names=names, trap_exit=server.trap_exit)
-        server._process = process
-        self.mailbox.pid = process.pid
-        reason: Term = gen.SHUTDOWN  # when the node's nursery is cancelled
-        try:
-            with self._scope:
-                task_status.started(process.pid)
-                reason = await self._serve()
-        finally:
-            if self._killed:
-                reason = self._killed_with
-            self._router.terminate(process, reason)
-            await self._clean_up(reason)
+        process = self.router.spawn(self, names=names, trap_exit=server.trap_exit)
+        process.parent = parent
+        process.initial_call = (server.module, "init", 1)
+        self.spawned(process)
+        server._attach(ProcessHandle(self._node, self))
+        if parent is not None:
+            self.router.link(process, parent)
+        failed: Exception | None = None
 
-    async def _serve(self) -> Term:
-        """Handle messages; returns the reason of the end."""
-        try:
-            while True:
-                await self.mailbox.wait_message()
-                for _ in range(_CHECKPOINT_EVERY):
-                    try:
-                        request = self.mailbox.take_nowait()
-                    except trio.WouldBlock:
-                        break
-                    await self._handle(request)
-        except Stop as stop:
-            return stop.reason
-        except Exception as error:
-            log.exception("process crashed", process=self.module, pid=str(self.pid))
-            text = str(error).encode("utf-8", "replace")[:1024]
-            return (Atom("exception"), type(error).__name__.encode(), text)
+        async def live() -> None:
+            nonlocal failed
+            try:
+                await server.init()
+            except Exception as error:
+                failed = error
+                if parent is not None:  # who started it hears of it by the raise
+                    self.router.unlink(process, parent)
+                raise Stop(_init_reason(error)) from None
+            task_status.started(process.pid)
+            await self._serve()
 
-    async def _handle(self, request: Request) -> None:
-        if self.suspended and not isinstance(request, SystemRequest):
-            self.mailbox.defer(request)
-            return
-        match request:
-            case Call(sender, body):
+        await self.run(live, self._clean_up)
+        if failed is not None:
+            raise failed
+
+    async def _serve(self) -> None:
+        """Handle messages until a handler raises."""
+        mailbox, handle = self.mailbox, self._handle
+        while True:
+            await mailbox.wait_message()
+            for _ in range(_CHECKPOINT_EVERY):
                 try:
-                    value = await self._server.handle_call(body, sender)
-                except Stop as stop:
-                    if stop.reply is not NO_REPLY:
-                        self._reply(sender, stop.reply)
-                    raise
-                if value is not NO_REPLY:
-                    self._reply(sender, value)
-            case Cast(body):
-                await self._server.handle_cast(body)
-            case Info(message):
-                await self._server.handle_info(message)
-            case SystemRequest(sender, body):
-                self._handle_system(sender, body)
+                    message = mailbox.take_nowait()
+                except trio.WouldBlock:
+                    break
+                await handle(message)
 
-    def _handle_system(self, sender: Sender, request: Term) -> None:
-        value, action = sys_protocol.answer(self, sender, request)
-        self._reply(sender, value)
+    async def _handle(self, message: Term) -> None:
+        if type(message) is tuple and message:
+            tag = message[0]
+            if tag == GEN_CALL and len(message) == 3:
+                if (sender := gen.sender_of(message[1])) is not None:
+                    await self._handle_call(sender, message[2])
+                    return
+            elif tag == GEN_CAST and len(message) == 2:
+                await self._server.handle_cast(message[1])
+                return
+            elif tag == SYSTEM and is_system(message):
+                await self._handle_system(message)
+                return
+            elif tag == gen.EXIT and len(message) == 3 and message[1] == self.process.parent:
+                raise Stop(message[2])
+        await self._server.handle_info(message)
+
+    async def _handle_call(self, sender: Sender, request: Term) -> None:
+        try:
+            value = await self._server.handle_call(request, sender)
+        except Stop as stop:
+            if stop.reply is not NO_REPLY:
+                self.reply(sender, stop.reply)
+            raise
+        if value is not NO_REPLY:
+            self.reply(sender, value)
+
+    async def _handle_system(self, message: Term) -> None:
+        """Answer, and while suspended take nothing but system messages and the parent's end."""
+        self._answer_system(message)
+        while self.suspended:
+            message = await self.mailbox.receive(self._concerns_suspended)
+            if message[0] == gen.EXIT:
+                raise Stop(message[2])
+            self._answer_system(message)
+
+    def _concerns_suspended(self, message: Term) -> bool:
+        return is_system(message) or (
+            self.process.parent is not None
+            and type(message) is tuple
+            and len(message) == 3
+            and message[:2] == (gen.EXIT, self.process.parent)
+        )
+
+    def _answer_system(self, message: Term) -> None:
+        sender = gen.sender_of(message[1])
+        assert sender is not None, "asked before"
+        value, action = sys_protocol.answer(self, sender, message[2])
+        self.reply(sender, value)
         match action:
             case sys_protocol.Suspend():
                 self.suspended = True
             case sys_protocol.Resume():
                 self.suspended = False
-                self.mailbox.restore_deferred()
             case sys_protocol.Terminate(reason):
                 raise Stop(reason)
             case None:
                 pass
-
-    def _reply(self, sender: Sender, value: Term) -> None:
-        self._router.reply(self.pid, sender, value)
 
     async def _clean_up(self, reason: Term) -> None:
         with trio.CancelScope(shield=True), trio.move_on_after(TERMINATE_GRACE_S) as grace:
@@ -154,3 +177,8 @@ class Service:
                 log.exception("terminate failed", process=self.module, pid=str(self.pid))
         if grace.cancelled_caught:
             log.warning("terminate took too long", process=self.module, grace_s=TERMINATE_GRACE_S)
+
+
+def _init_reason(error: Exception) -> Term:
+    error = unwrapped(error)
+    return error.reason if isinstance(error, Stop) else exception_reason(error)

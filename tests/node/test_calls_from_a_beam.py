@@ -9,6 +9,7 @@ from beam_node import Beam, BeamError
 from services import Counter
 
 from bridge.etf import Atom
+from bridge.node import MailboxPolicy
 from conftest import OpenNode, StartBeam, needs_erlang
 
 pytestmark = [needs_erlang, pytest.mark.beam]
@@ -228,7 +229,7 @@ async def test_a_full_mailbox_refuses_calls_with_a_reason(
     beam: Beam, open_test_node: OpenNode
 ) -> None:
     class Small(Counter):
-        mailbox_capacity = 2
+        mailbox = MailboxPolicy(capacity=2)
 
     server = Small()
     async with open_test_node(services={"small": server}) as node:
@@ -239,5 +240,6 @@ async def test_a_full_mailbox_refuses_calls_with_a_reason(
             "{:error, {:overloaded, %{retry_after_ms: 100}}}"
         )
         await beam.evaluate("GenServer.cast(c, {:add, 1000})")
+        assert await beam.evaluate(f"Node.ping(:'{node.name}')") == ":pong"  # so it has arrived
         server.release.set()
         assert await beam.evaluate(":sys.get_state(c)") == "2"

@@ -1,0 +1,43 @@
+"""How a process in Python ends: `Stop`, and the exit reason that an exception stands for."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Final
+
+from bridge.etf import Atom
+from bridge.node import gen
+
+Term = Any
+TEXT_MAX = 1024  # bytes of an exception's text that go into a reason
+
+
+class NoReply(Enum):
+    """`handle_call` returns NO_REPLY when it answers later, by `self.reply(sender, value)`."""
+
+    NO_REPLY = "no_reply"
+
+
+NO_REPLY: Final = NoReply.NO_REPLY
+
+
+class Stop(Exception):
+    """Raised in a process: end it with `reason`, a term. A call is answered with `reply` first."""
+
+    def __init__(self, reason: Term = gen.NORMAL, *, reply: Term = NO_REPLY) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.reply = reply
+
+
+def unwrapped(error: Exception) -> Exception:
+    """What a nursery of the process' own let out: a group of one stands for that one."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def exception_reason(error: Exception) -> Term:
+    """`{exception, Type, Text}`, both binaries: what a crash is to links and watchers."""
+    text = str(error).encode("utf-8", "replace")[:TEXT_MAX]
+    return (Atom("exception"), type(error).__name__.encode(), text)

@@ -1,0 +1,145 @@
+"""What a process in Python holds of itself: its pid, its mailbox, and the signals it can send.
+
+Everything but `receive` is done at once and never blocks. A signal to a node that is not connected
+waits, in order, until it is (see `autoconnect`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from bridge.etf import Pid, Reference, encode_bare
+from bridge.node import gen
+from bridge.node.mailbox import MailboxStatistics
+from bridge.node.patterns import ANY, predicate_of
+from bridge.node.processes import Process
+from bridge.node.router import Address, Target, node_of
+
+if TYPE_CHECKING:
+    from bridge.node.node import Dest, Node
+    from bridge.node.process_task import ProcessTask
+
+Term = Any
+
+
+class ProcessHandle:
+    """One living process, for the task that is it: a mailbox has one reader."""
+
+    def __init__(self, node: Node, task: ProcessTask) -> None:
+        self.node = node
+        self._task = task
+        self._router = node.router
+        self._process = task.process
+        self._unsent_monitors: set[Reference] = set()
+
+    def __repr__(self) -> str:
+        return f"<{self._task.module} {self.pid}>"
+
+    @property
+    def pid(self) -> Pid:
+        return self._process.pid
+
+    @property
+    def trap_exit(self) -> bool:
+        """Whether the end of a link, and exit/2, come as `{'EXIT', Pid, Reason}` messages."""
+        return self._process.trap_exit
+
+    @trap_exit.setter
+    def trap_exit(self, on: bool) -> None:
+        self._process.trap_exit = on
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(name.name for name in self._process.names)
+
+    def mailbox_statistics(self) -> MailboxStatistics:
+        return self._task.mailbox.statistics()
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    async def receive(
+        self,
+        pattern: Any = None,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # the `after` of a receive
+    ) -> Term:
+        """The first message that matches; the others stay in the mailbox, in order.
+
+        `pattern` is a function that says yes or no, or a pattern of `bridge.node.patterns`; None
+        takes any message. `timeout` in seconds, 0 for what is there already. Raises
+        trio.TooSlowError. A checkpoint always. Cancelled: no message is taken.
+        """
+        wanted = predicate_of(pattern)
+        return await self._task.mailbox.receive(wanted, inf if timeout is None else timeout)
+
+    def send(self, to: Dest, message: Term) -> bool:
+        """Send a message. False: it is lost, too many signals wait for that node already.
+
+        Raises EncodeError.
+        """
+        address = self.node.address(to)
+        return self._signal(
+            address,
+            partial(self._router.send, self.pid, address, message),
+            check=lambda: encode_bare(message),
+        )
+
+    # -- links and monitors ------------------------------------------------------------------------
+
+    def link(self, other: Pid) -> None:
+        """When one of the two ends, the other hears of it: see `trap_exit`."""
+        self._signal(other, partial(self._if_alive, self._router.link, other))
+
+    def unlink(self, other: Pid) -> None:
+        """An EXIT of `other` that is not here yet does not come any more."""
+        self._signal(other, partial(self._if_alive, self._router.unlink, other))
+
+    def monitor(self, dest: Dest) -> Reference:
+        """Watch a process; `{'DOWN', Ref, process, Pid | {Name, Node}, Reason}` comes, once."""
+        target = self.node.target(dest)
+        ref = self._router.ids.next_ref()
+        self._unsent_monitors.add(ref)
+        self._signal(target, partial(self._if_alive, partial(self._begin_monitor, ref), target))
+        return ref
+
+    def demonitor(self, ref: Reference, *, flush: bool = False) -> None:
+        """No DOWN of `ref` comes any more; `flush`: one that has come already goes too."""
+        self._unsent_monitors.discard(ref)
+        self._router.demonitor(ref)
+        if flush:
+            self._task.mailbox.remove(predicate_of((gen.DOWN, ref, ANY, ANY, ANY)) or bool)
+
+    def exit(self, to: Pid, reason: Term) -> None:
+        """exit/2: ask `to` to exit; `kill` cannot be refused. Raises EncodeError.
+
+        A process that ends itself raises `Stop(reason)`.
+        """
+        self._signal(
+            to,
+            partial(self._router.exit, self.pid, to, reason),
+            check=lambda: encode_bare(reason),
+        )
+
+    # -- helpers -----------------------------------------------------------------------------------
+
+    def _signal(
+        self,
+        to: Address | Target,
+        action: Callable[[], object],
+        *,
+        check: Callable[[], object] | None = None,
+    ) -> bool:
+        return self.node.autoconnect.run(node_of(to), action, check)
+
+    def _begin_monitor(self, ref: Reference, process: Process, target: Target) -> None:
+        if ref in self._unsent_monitors:
+            self._unsent_monitors.discard(ref)
+            self._router.monitor(process, target, ref=ref)
+
+    def _if_alive(self, action: Callable[..., object], other: Any) -> None:
+        """A signal that waited for a connection: who sent it may have ended meanwhile."""
+        if self._router.table.find(self.pid) is not None:
+            action(self._process, other)
