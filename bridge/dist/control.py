@@ -7,17 +7,22 @@ interpreted.
 
 A `reason` (or `message`, or argument list) that travels as the payload term is `PAYLOAD` here; who
 needs it decodes it, so that a payload for a dead process costs nothing.
+
+`read` takes the bytes. What every call is made of it reads by a table in C (csrc/etf/tagged.c);
+whatever that does not accept is told by `parse`, which is what counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from enum import Enum
-from typing import Any, Final
+from operator import attrgetter
+from typing import Any, ClassVar, Final
 
 from bridge.dist.errors import RemoteProtocolError
-from bridge.etf import Atom, Pid, Reference
+from bridge.etf import Atom, Pid, Reference, decode_bare
+from bridge.etf._codec import TaggedReader
 
 Term = Any  # what bridge.etf decodes to
 
@@ -70,12 +75,16 @@ class Send:
     to: Pid
     token: Term = NO_TOKEN
 
+    unused: ClassVar = Atom("")  # an element that says nothing
+
 
 @dataclass(frozen=True, slots=True)
 class RegSend:
     sender: Pid
     name: Atom
     token: Term = NO_TOKEN
+
+    unused: ClassVar = Atom("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +245,12 @@ class _Op:
     def attributes(self) -> set[str]:
         return {attribute for attribute, _ in self.layout if attribute}
 
+    @property
+    def absent(self) -> dict[str, Term]:
+        """The attributes that are not in the tuple, and what they are then."""
+        defaults = {f.name: f.default for f in fields(self.cls) if f.name not in self.attributes}
+        return {name: None if d is MISSING else d for name, d in defaults.items()}
+
 
 _SENDER, _TO, _REF, _TOKEN = (
     ("sender", "a pid"),
@@ -289,7 +304,6 @@ _OPS: dict[int, _Op] = {
     )
 }
 _ALTACT_NUMBER = 37
-_UNUSED_ATOM = Atom("")
 
 
 def has_payload(number: int) -> bool:
@@ -297,6 +311,45 @@ def has_payload(number: int) -> bool:
     ones).
     """
     return number == _ALTACT_NUMBER or (number in _OPS and _OPS[number].payload)
+
+
+# The kinds that the table in C knows, by its numbers. An operation with any other is left to parse.
+_FAST_KINDS = {
+    "any term": 0,
+    "a pid": 1,
+    "a reference": 2,
+    "an atom": 3,
+    "a pid or an atom": 4,
+}
+_FAST = TaggedReader(
+    {
+        op.number: (
+            op.cls,
+            tuple((attribute, _FAST_KINDS[kind]) for attribute, kind in op.layout),
+            op.absent,
+            op.payload,
+        )
+        for op in _OPS.values()
+        if all(kind in _FAST_KINDS for _, kind in op.layout)
+    }
+)
+
+
+def read(data: bytes, *, payload: bool) -> ControlMessage:
+    """The control message in `data`, one bare term; `payload` says whether a payload followed it.
+
+    Raises DecodeError, and RemoteProtocolError as `parse`.
+    """
+    message: ControlMessage | None = _FAST.read(data, payload)
+    return message if message is not None else read_slowly(data, payload=payload)
+
+
+def read_slowly(data: bytes, *, payload: bool) -> ControlMessage:
+    """What `read` says, of any data whatever."""
+    term, end = decode_bare(data)
+    if end != len(data):
+        raise RemoteProtocolError("nothing follows a control message but its payload")
+    return parse(term, payload=payload)
 
 
 def parse(term: Term, *, payload: bool) -> ControlMessage:
@@ -349,30 +402,29 @@ def to_tuple(message: ControlMessage) -> tuple[Term, ...]:
         fields = (message.flags, message.sender, message.to)
         token = (message.token,) if message.flags & ALTACT_TOKEN else ()
         return (_ALTACT_NUMBER, *fields, *token)
-    op = _OPS[_number_of(message)]
+    number, elements = _FORMS[
+        type(message),
+        getattr(message, "sender", _HAS_NONE) is not None,
+        getattr(message, "token", None) is not None,
+        getattr(message, "reason", _HAS_NONE) is not PAYLOAD,
+    ]
+    return (number, *elements(message))
+
+
+def _form(op: _Op) -> tuple[type[Any], bool, bool, bool]:
+    """What tells `op` from others of its class: sender known, token carried, reason in the
+    tuple.
+    """
     return (
-        op.number,
-        *(getattr(message, attribute) if attribute else _UNUSED_ATOM for attribute, _ in op.layout),
+        op.cls,
+        "sender" not in op.absent,
+        "token" in op.attributes,
+        "reason" not in op.absent,
     )
 
 
-def _number_of(message: ControlMessage) -> int:
-    present = {
-        attribute
-        for attribute in message.__dataclass_fields__
-        if not _is_left_out(attribute, getattr(message, attribute))
-    }
-    return _NUMBERS[type(message), frozenset(present)]
-
-
-def _is_left_out(attribute: str, value: Term) -> bool:
-    match attribute:
-        case "sender" | "token":
-            return value is None
-        case "reason":
-            return value is PAYLOAD
-        case _:
-            return False
-
-
-_NUMBERS = {(op.cls, frozenset(op.attributes)): op.number for op in _OPS.values()}
+_HAS_NONE = object()
+_FORMS = {
+    _form(op): (op.number, attrgetter(*(attribute or "unused" for attribute, _ in op.layout)))
+    for op in _OPS.values()
+}

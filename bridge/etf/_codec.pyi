@@ -1,8 +1,8 @@
 """The C codec (csrc/etf)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import final
+from typing import Any, final
 
 from bridge.etf.limits import Limits
 from bridge.etf.terms import Encodable, Term
@@ -22,6 +22,23 @@ class Atom:
     def __gt__(self, other: Atom, /) -> bool: ...
     def __ge__(self, other: Atom, /) -> bool: ...
     def __reduce__(self) -> tuple[type[Atom], tuple[str]]: ...
+
+class ByValue:
+    """Base of Pid, Port and Reference: equal and hashed by type and fields."""
+
+    def __hash__(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class TaggedReader:
+    """Reads tuples that begin with a number; csrc/etf/tagged.c has the kinds."""
+
+    def __new__(
+        cls,
+        rows: Mapping[int, tuple[type[Any], tuple[tuple[str, int], ...], Mapping[str, Any], bool]],
+        /,
+    ) -> TaggedReader: ...
+    def read(self, data: bytes, flag: bool, /) -> Any: ...
 
 def encode(
     term: Encodable, /, *, record_ok: bool = False, limits: Limits | None = None

@@ -5,7 +5,7 @@ from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Va
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, final, overload
 
-from bridge.etf._codec import Atom, canonical
+from bridge.etf._codec import Atom, ByValue, canonical
 from bridge.etf.errors import EncodeError, brief
 from bridge.etf.limits import Limits
 
@@ -56,8 +56,8 @@ def _check_atoms(owner: object, *atoms: Atom) -> None:
 
 
 @final
-@dataclass(frozen=True, slots=True, repr=False)
-class Pid:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Pid(ByValue):
     """A process. Two pids are the same when all four fields are."""
 
     node: Atom
@@ -74,8 +74,8 @@ class Pid:
 
 
 @final
-@dataclass(frozen=True, slots=True, repr=False)
-class Port:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Port(ByValue):
     """A port. Ids have 64 bits since OTP 24."""
 
     node: Atom
@@ -92,8 +92,8 @@ class Port:
 
 
 @final
-@dataclass(frozen=True, slots=True, repr=False)
-class Reference:
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Reference(ByValue):
     """A reference, monitor or alias. `words`: its 1 to 5 numbers as the wire has them."""
 
     node: Atom

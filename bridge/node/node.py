@@ -317,10 +317,7 @@ class Node:
         if connection is None:
             return  # dropped by us; what was on its way is nobody's
         try:
-            term, end = decode_bare(control)
-            if end != len(control):
-                raise RemoteProtocolError("nothing follows a control message but its payload")
-            parsed = c.parse(term, payload=message is not None)
+            parsed = c.read(control, payload=message is not None)
             self.router.receive(connection.peer, parsed, lambda: decode_bare(message or b"")[0])
         except (RemoteProtocolError, DecodeError) as error:
             rule = error.rule if isinstance(error, RemoteProtocolError) else str(error)

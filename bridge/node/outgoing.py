@@ -20,6 +20,9 @@ def encode_signal(
     Raises EncodeError before anything is sent.
     """
     match message:
+        case c.AliasSend(sender, alias) if flags & ALTACT_SIG:
+            control = c.to_tuple(c.AltactSend(c.ALTACT_ALIAS, sender, alias))
+            return encode_bare(control), encode_bare(payload)
         case c.Exit() | c.Exit2() | c.MonitorPExit():
             if not flags & EXIT_PAYLOAD:
                 return encode_bare(c.to_tuple(message)), None
@@ -28,9 +31,6 @@ def encode_signal(
         case c.Send():
             known = message if flags & SEND_SENDER else replace(message, sender=None)
             return encode_bare(c.to_tuple(known)), encode_bare(payload)
-        case c.AliasSend(sender, alias) if flags & ALTACT_SIG:
-            control = c.to_tuple(c.AltactSend(c.ALTACT_ALIAS, sender, alias))
-            return encode_bare(control), encode_bare(payload)
         case c.RegSend() | c.AliasSend() | c.AltactSend() | c.SpawnRequest():
             return encode_bare(c.to_tuple(message)), encode_bare(payload)
         case _:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from bridge.etf import Atom, Pid, Reference
 from bridge.node.links import Links
@@ -25,8 +25,7 @@ class Inbox(Protocol):
         """The process has ended; end what runs for it. It is out of the table already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Watcher:
+class Watcher(NamedTuple):
     """Somebody who monitors a process, and what they called it (its pid, or a name)."""
 
     pid: Pid

@@ -6,6 +6,8 @@
  * map.c      dict or Map, refusing keys that are there twice, canonical order
  * atom.c     the Atom type and its bounded table
  * terms.c    the other types: their slots; limits, errors
+ * byvalue.c  equality and hash of pids, ports and references
+ * tagged.c   tuples that begin with a number, straight into objects
  *
  * All functions need the GIL. Those that return PyObject * give a new reference, or NULL with an
  * exception set; those that return int give 0, or -1 with an exception set, unless they say
@@ -321,6 +323,12 @@ static inline bool rb_compact(PyObject *number, long long *value) {
 int rb_write_leaf(struct rb_writer *w, PyObject *term);
 /* -2, without an exception, when it is no Atom. */
 int rb_write_name(struct rb_writer *w, PyObject *atom);
+
+/* ---- byvalue.c, tagged.c: types of the module */
+
+extern PyTypeObject rb_by_value_type, rb_tagged_reader_type;
+
+int rb_by_value_ready(void);
 
 #pragma GCC visibility pop
 

@@ -245,7 +245,7 @@ static struct PyModuleDef codec_module = {
 };
 
 PyMODINIT_FUNC PyInit__codec(void) {
-    if (PyType_Ready(&rb_atom_type) < 0) return NULL;
+    if (PyType_Ready(&rb_atom_type) < 0 || rb_by_value_ready() < 0) return NULL;
     if (PyDict_GetItemString(rb_atom_type.tp_dict, "__match_args__") == NULL) {
         PyObject *match_args = Py_BuildValue("(s)", "name");
         if (match_args == NULL) return NULL;
@@ -256,6 +256,9 @@ PyMODINIT_FUNC PyInit__codec(void) {
     }
     PyObject *module = PyModule_Create(&codec_module);
     if (module == NULL) return NULL;
-    if (PyModule_AddObjectRef(module, "Atom", (PyObject *)&rb_atom_type) < 0) Py_CLEAR(module);
+    if (PyModule_AddObjectRef(module, "Atom", (PyObject *)&rb_atom_type) < 0 ||
+        PyModule_AddType(module, &rb_by_value_type) < 0 ||
+        PyModule_AddType(module, &rb_tagged_reader_type) < 0)
+        Py_CLEAR(module);
     return module;
 }
