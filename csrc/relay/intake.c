@@ -8,7 +8,11 @@ enum {
     STREAM_MIN = 16 << 10,     /* shorter frames are waited for, longer ones are streamed */
     SEQUENCES_MAX = 1024,      /* dist-protocol: open sequences on one connection */
     FRAGMENT_HEAD = 2 + 8 + 8, /* 131, 69 or 70, sequence, count */
+    EXPANDED_KEEP = 64 << 10,  /* of the room for an expanded signal */
+    HEAD_STEP = 4 << 10, /* so much of an unfinished signal is expanded before it is looked at */
 };
+_Static_assert(4 + FRAGMENT_HEAD + RB_CACHE_HEADER_MAX <= RB_INTAKE_BUFFER_BYTES,
+               "a header waits whole");
 
 #define WITH_HEADER (RB_DFLAG_FRAGMENTS | RB_DFLAG_DIST_HDR_ATOM_CACHE)
 
@@ -17,8 +21,10 @@ struct rb_assembly {
     uint64_t sequence;
     uint64_t fragments_left; /* after the frame that is being fed; 0: it is the last */
     enum { HEAD, HEAP, DIVERTED, DROPPED } state;
-    uint8_t *bytes; /* HEAD, HEAP: the signal so far; DIVERTED: what followed the payload */
-    size_t size, capacity;
+    struct rb_bytes bytes; /* HEAD, HEAP: the signal so far; DIVERTED: what followed the payload */
+    struct rb_atom_list *atoms; /* that its terms refer to; NULL: none */
+    uint64_t atoms_bytes;
+    struct rb_expander expander;
     uint8_t *dest;
     size_t dest_left;
     int tail_cut;
@@ -35,17 +41,25 @@ int rb_intake_open(struct rb_intake *in, const struct rb_intake_owner *owner, ui
     *in = (struct rb_intake){.owner = owner,
                              .flags = flags,
                              .frame_bytes_max = frame_bytes_max,
-                             .heap_bytes_max = heap_bytes_max,
+                             .heap.max = heap_bytes_max,
                              .capacity = RB_INTAKE_BUFFER_BYTES};
     in->buffer = malloc(in->capacity);
-    return in->buffer ? 0 : -ENOMEM;
+    if (flags & RB_DFLAG_DIST_HDR_ATOM_CACHE) in->cache = calloc(1, sizeof *in->cache);
+    if (in->buffer && (in->cache || !(flags & RB_DFLAG_DIST_HDR_ATOM_CACHE))) return 0;
+    free(in->buffer);
+    free(in->cache);
+    return -ENOMEM;
 }
 
 static void forget_bytes(struct rb_intake *in, struct rb_assembly *a) {
-    in->heap_bytes -= a->capacity;
-    free(a->bytes);
-    a->bytes = NULL;
-    a->size = a->capacity = 0;
+    rb_bytes_free(&a->bytes, &in->heap);
+}
+
+static void forget_atoms(struct rb_intake *in, struct rb_assembly *a) {
+    rb_atom_list_free(a->atoms);
+    a->atoms = NULL;
+    in->heap.used -= a->atoms_bytes;
+    a->atoms_bytes = 0;
 }
 
 static void assembly_free(struct rb_intake *in, struct rb_assembly *a) {
@@ -57,6 +71,7 @@ static void assembly_free(struct rb_intake *in, struct rb_assembly *a) {
         }
     }
     forget_bytes(in, a);
+    forget_atoms(in, a);
     free(a);
 }
 
@@ -65,11 +80,28 @@ void rb_intake_close(struct rb_intake *in) {
         if (in->open->state == DIVERTED) in->owner->abort_large(in->owner->user, in->open->token);
         assembly_free(in, in->open);
     }
+    rb_bytes_free(&in->expanded, &in->heap);
+    rb_atom_list_clear(&in->atoms);
+    rb_cache_free(in->cache);
     free(in->buffer);
     in->buffer = NULL;
+    in->cache = NULL;
 }
 
 /* --- Assemblies ---------------------------------------------------------------------------------------------------------- */
+
+/* The header's list becomes the assembly's own, and counts: it may be all that keeps its atoms. */
+static int take_atoms(struct rb_intake *in, struct rb_assembly *a) {
+    if (in->atoms.count == 0) return 0;
+    uint64_t bytes = sizeof in->atoms;
+    for (uint32_t i = 0; i < in->atoms.count; i++) bytes += in->atoms.atom[i]->size;
+    if (bytes > in->heap.max - in->heap.used) return fail(in, "signal_too_large");
+    a->atoms = rb_atom_list_move(&in->atoms);
+    if (!a->atoms) return fail(in, "no_memory");
+    in->heap.used += a->atoms_bytes = bytes;
+    a->expander.atoms = a->atoms;
+    return 0;
+}
 
 static struct rb_assembly *assembly_begin(struct rb_intake *in, uint64_t sequence) {
     if (in->open_count == SEQUENCES_MAX) return fail(in, "too_many_open_sequences"), NULL;
@@ -79,90 +111,104 @@ static struct rb_assembly *assembly_begin(struct rb_intake *in, uint64_t sequenc
     a->next = in->open;
     in->open = a;
     in->open_count++;
-    return a;
+    return take_atoms(in, a) < 0 ? NULL : a;
 }
 
+static int failed_to_keep(struct rb_intake *in, int rc) {
+    return fail(in, rc == -EMSGSIZE ? "signal_too_large"
+                    : rc == -ENOMEM ? "no_memory"
+                                    : "bad_term");
+}
+
+/* Takes bytes as they are, or with their atoms put in. */
 static int append(struct rb_intake *in, struct rb_assembly *a, const uint8_t *p, size_t n) {
-    if (a->size + n > a->capacity) {
-        size_t grown = a->capacity ? a->capacity * 2 : 4096;
-        if (grown < a->size + n) grown = a->size + n;
-        if (in->heap_bytes + (grown - a->capacity) > in->heap_bytes_max) {
-            grown = a->size + n;
-            if (in->heap_bytes + (grown - a->capacity) > in->heap_bytes_max)
-                return fail(in, "signal_too_large");
-        }
-        uint8_t *bytes = realloc(a->bytes, grown);
-        if (!bytes) return fail(in, "no_memory");
-        in->heap_bytes += grown - a->capacity;
-        a->bytes = bytes;
-        a->capacity = grown;
-    }
-    memcpy(a->bytes + a->size, p, n);
-    a->size += n;
-    return 0;
+    int rc = a->atoms ? rb_expand(&a->expander, p, n, &a->bytes, &in->heap)
+                      : rb_bytes_put(&a->bytes, &in->heap, p, n);
+    return rc < 0 ? failed_to_keep(in, rc) : 0;
 }
 
-/* Past the payload: keeps what follows up to a bound. */
-static int feed_diverted(struct rb_intake *in, struct rb_assembly *a, const uint8_t *p, size_t n) {
-    size_t direct = n < a->dest_left ? n : a->dest_left;
-    memcpy(a->dest, p, direct);
-    a->dest += direct;
-    a->dest_left -= direct;
-    n -= direct;
-    if (n == 0) return 0;
-    if (a->size + n > RB_TAIL_MAX) {
+/* What follows a payload is kept up to a bound. */
+static int feed_tail(struct rb_intake *in, struct rb_assembly *a, const uint8_t *p, size_t n,
+                     int expanded) {
+    if (n == 0 || a->tail_cut) return 0;
+    if (a->bytes.size + n > RB_TAIL_MAX) {
         a->tail_cut = 1;
         return 0;
     }
-    return append(in, a, p + direct, n);
+    int rc = expanded ? rb_bytes_put(&a->bytes, &in->heap, p, n) : append(in, a, p, n);
+    if (rc < 0) return in->why ? rc : failed_to_keep(in, rc);
+    a->tail_cut = a->bytes.size > RB_TAIL_MAX;
+    return 0;
 }
 
-static int feed(struct rb_intake *in, struct rb_assembly *a, const uint8_t *p, size_t n) {
-    switch (a->state) {
-    case DROPPED: return 0;
-    case DIVERTED: return feed_diverted(in, a, p, n);
-    case HEAP: return append(in, a, p, n);
-    case HEAD: break;
-    }
-    /* The first bytes usually show everything: they are looked at where they lie, before anything is copied. */
+static void went_direct(struct rb_assembly *a, size_t n) {
+    a->dest += n;
+    a->dest_left -= n;
+    if (a->atoms) rb_expand_pass(&a->expander, n);
+}
+
+static int feed_diverted(struct rb_intake *in, struct rb_assembly *a, const uint8_t *p, size_t n) {
+    size_t direct = n < a->dest_left ? n : a->dest_left;
+    memcpy(a->dest, p, direct);
+    went_direct(a, direct);
+    return feed_tail(in, a, p + direct, n - direct, 0);
+}
+
+/* The owner has named a place: what of the payload came with the head goes there. `head` may lie in the assembly's own bytes, which
+ * become those of the tail. */
+static int divert(struct rb_intake *in, struct rb_assembly *a, struct rb_slice head,
+                  const struct rb_diversion *d) {
+    struct rb_bytes own = a->bytes;
+    size_t come = head.size - d->head_bytes, direct = come < d->dest_bytes ? come : d->dest_bytes;
+    a->bytes = (struct rb_bytes){NULL, 0, 0};
+    a->state = DIVERTED;
+    a->dest = d->dest + direct;
+    a->dest_left = d->dest_bytes - direct;
+    a->token = d->token;
+    a->expander.funs = 0; /* their places were in the head */
+    memcpy(d->dest, head.at + d->head_bytes, direct);
+    int rc = feed_tail(in, a, head.at + d->head_bytes + direct, come - direct, 1);
+    rb_bytes_free(&own, &in->heap);
+    return rc;
+}
+
+/* The first bytes usually show everything: they are looked at where they lie, before anything is copied, unless their atoms must be
+ * put in first. Returns how many of the bytes it has taken. */
+static int64_t feed_head(struct rb_intake *in, struct rb_assembly *a, const uint8_t *p, size_t n) {
     struct rb_slice head = {p, n};
     int rc;
-    if (a->size > 0) {
+    if (a->atoms && n > HEAD_STEP) n = HEAD_STEP;
+    if (a->bytes.size > 0 || a->atoms) {
         if ((rc = append(in, a, p, n)) < 0) return rc;
-        head = (struct rb_slice){a->bytes, a->size};
+        head = (struct rb_slice){a->bytes.at, a->bytes.size};
     }
     struct rb_diversion d;
     switch (in->owner->begin_large(in->owner->user, head, &d)) {
     case RB_LARGE_DROP:
         a->state = DROPPED;
         forget_bytes(in, a);
-        return 0;
-    case RB_LARGE_DIVERT: {
-        a->state = DIVERTED;
-        a->dest = d.dest;
-        a->dest_left = d.dest_bytes;
-        a->token = d.token;
-        /* What of the payload came with the head. In the appended case it lies in our own bytes: moved out before they become the tail. */
-        uint8_t *own = a->bytes;
-        size_t capacity = a->capacity;
-        int appended = a->size > 0;
-        if (appended) {
-            a->bytes = NULL;
-            a->size = a->capacity = 0;
-        }
-        rc = feed_diverted(in, a, head.at + d.head_bytes, head.size - d.head_bytes);
-        if (appended) {
-            in->heap_bytes -= capacity;
-            free(own);
-        }
-        return rc;
-    }
+        forget_atoms(in, a);
+        return (int64_t)n;
+    case RB_LARGE_DIVERT: rc = divert(in, a, head, &d); return rc < 0 ? rc : (int64_t)n;
     case RB_LARGE_KEEP: a->state = HEAP; break;
     case RB_LARGE_MORE:
         if (head.size > HEAD_MAX) a->state = HEAP;
         break;
     }
-    return a->size > 0 ? 0 : append(in, a, p, n);
+    if (!a->atoms && a->bytes.size == 0 && (rc = append(in, a, p, n)) < 0) return rc;
+    return (int64_t)n;
+}
+
+static int feed(struct rb_intake *in, struct rb_assembly *a, const uint8_t *p, size_t n) {
+    while (a->state == HEAD) {
+        int64_t taken = feed_head(in, a, p, n);
+        if (taken < 0) return (int)taken;
+        p += taken;
+        n -= (size_t)taken;
+        if (n == 0) return 0;
+    }
+    if (a->state == DROPPED) return 0;
+    return a->state == DIVERTED ? feed_diverted(in, a, p, n) : append(in, a, p, n);
 }
 
 int rb_intake_message(const struct rb_intake *in, struct rb_cursor *c, const struct rb_signal *s) {
@@ -183,16 +229,29 @@ static int deliver(struct rb_intake *in, struct rb_slice signal) {
     return in->owner->signal(in->owner->user, &s, message);
 }
 
+/* A signal that lies whole in the buffer. */
+static int deliver_whole(struct rb_intake *in, struct rb_slice signal) {
+    if (in->atoms.count == 0) return deliver(in, signal);
+    struct rb_expander e = {.atoms = &in->atoms};
+    in->expanded.size = 0;
+    int rc = rb_expand(&e, signal.at, signal.size, &in->expanded, &in->heap);
+    rb_atom_list_clear(&in->atoms);
+    if (rc < 0) return failed_to_keep(in, rc);
+    rc = deliver(in, (struct rb_slice){in->expanded.at, in->expanded.size});
+    if (in->expanded.capacity > EXPANDED_KEEP) rb_bytes_free(&in->expanded, &in->heap);
+    return rc;
+}
+
 static int assembly_end(struct rb_intake *in, struct rb_assembly *a) {
     int rc = 0;
     if (a->state == DIVERTED) {
         if (a->dest_left > 0) return fail(in, "payload_cut_short"); /* aborted by close */
         void *token = a->token;
         a->state = DROPPED; /* end_large takes the token whatever it returns */
-        rc = in->owner->end_large(in->owner->user, token, (struct rb_slice){a->bytes, a->size},
-                                  a->tail_cut);
+        rc = in->owner->end_large(in->owner->user, token,
+                                  (struct rb_slice){a->bytes.at, a->bytes.size}, a->tail_cut);
     } else if (a->state != DROPPED) {
-        rc = deliver(in, (struct rb_slice){a->bytes, a->size});
+        rc = deliver(in, (struct rb_slice){a->bytes.at, a->bytes.size});
     }
     assembly_free(in, a);
     return rc;
@@ -207,11 +266,19 @@ static struct rb_assembly *assembly_find(struct rb_intake *in, uint64_t sequence
     return NULL;
 }
 
+/* The references of a header whose count is at `p`. Bytes used, 0: wait for more, or fails. */
+static int64_t references(struct rb_intake *in, const uint8_t *p, size_t have, uint64_t length) {
+    if (!in->cache) return p[0] ? fail(in, "atom_cache_was_not_negotiated") : 1;
+    int64_t used = rb_cache_header(in->cache, &in->atoms, p, have, length);
+    if (used == -ENOMEM) return fail(in, "no_memory");
+    return used < 0 ? fail(in, "bad_atom_cache_header") : used;
+}
+
 /* A frame whose body begins at `p` with `have` of its `length` bytes here. Returns the bytes used (0: wait for more), or fails. After a
  * non-zero return with frame_left set, the rest of the frame streams. */
 static int64_t begin_frame(struct rb_intake *in, const uint8_t *p, uint64_t length, size_t have) {
     int whole = have >= length;
-    const uint64_t skip = in->flags & WITH_HEADER ? 3 : 2;
+    uint64_t skip = in->flags & WITH_HEADER ? 3 : 2;
     /* `have` may reach into the frames behind this one. */
     if (length < skip) return fail(in, "frame_cut_short");
     if (have < skip) return 0;
@@ -219,17 +286,21 @@ static int64_t begin_frame(struct rb_intake *in, const uint8_t *p, uint64_t leng
     if (in->flags & WITH_HEADER) {
         if (p[0] != RB_TAG_VERSION) return fail(in, "not_a_distribution_header");
         kind = p[1];
-        if (kind == 68 && p[2] != 0) return fail(in, "atom_cache_was_not_negotiated");
     } else {
         if (p[0] != 112 || p[1] != RB_TAG_VERSION) return fail(in, "not_a_pass_through_frame");
         kind = 68;
     }
     if (kind == 68) {
+        if (!whole && length < STREAM_MIN) return 0;
+        if (in->flags & WITH_HEADER) {
+            int64_t used = references(in, p + 2, have - 2, length - 2);
+            if (used <= 0) return used;
+            skip = 2 + (uint64_t)used;
+        }
         if (whole) {
-            int rc = deliver(in, (struct rb_slice){p + skip, (size_t)(length - skip)});
+            int rc = deliver_whole(in, (struct rb_slice){p + skip, (size_t)(length - skip)});
             return rc < 0 ? rc : (int64_t)length;
         }
-        if (length < STREAM_MIN) return 0;
         /* Sequence 0 is ours: senders count from 1 (a BEAM uses the address of its process). */
         struct rb_assembly *a = assembly_begin(in, 0);
         if (!a) return -EPROTO;
@@ -247,7 +318,10 @@ static int64_t begin_frame(struct rb_intake *in, const uint8_t *p, uint64_t leng
     struct rb_assembly *a = assembly_find(in, sequence);
     if (kind == 69) {
         if (a) return fail(in, "sequence_already_open");
-        if (p[FRAGMENT_HEAD] != 0) return fail(in, "atom_cache_was_not_negotiated");
+        int64_t used =
+            references(in, p + FRAGMENT_HEAD, have - FRAGMENT_HEAD, length - FRAGMENT_HEAD);
+        if (used <= 0) return used;
+        head = FRAGMENT_HEAD + (size_t)used;
         a = assembly_begin(in, sequence);
         if (!a) return -EPROTO;
     } else {
@@ -317,8 +391,7 @@ int rb_intake_took(struct rb_intake *in, size_t size) {
     if (a && a->state == DIVERTED && a->dest_left > 0 && in->begin == in->end) {
         size_t n = a->dest_left < in->frame_left ? a->dest_left : (size_t)in->frame_left;
         if (n > size) n = size;
-        a->dest += n;
-        a->dest_left -= n;
+        went_direct(a, n);
         in->frame_left -= n;
         size -= n;
     }

@@ -6,12 +6,16 @@
  *      131, 69, seq u64, n u64, 0, control, begin of message   n fragments to come, this one included
  *      131, 70, seq u64, n u64, more bytes                     ... down to n = 1
  *
+ * Where the atom cache was negotiated, the 0 of a header is a count of references (cache.h). Whoever gets a signal gets it with
+ * whole atoms: what came by reference is expanded as it arrives.
+ *
  * A signal that does not lie whole in the buffer is assembled. As soon as its first bytes show what it is, the owner may
  * divert its payload: from then on the payload's bytes go straight to where the owner wants them (one copy, from the socket),
  * or nowhere. Sequences of several senders may be open at once and interleave with whole signals. */
 #ifndef RB_RELAY_INTAKE_H
 #define RB_RELAY_INTAKE_H
 
+#include "expand.h"
 #include "signal.h"
 
 enum rb_large {
@@ -44,18 +48,22 @@ struct rb_intake {
     const struct rb_intake_owner *owner;
     uint64_t flags;           /* negotiated */
     uint64_t frame_bytes_max; /* of one frame */
-    uint64_t heap_bytes_max;  /* of all assemblies kept on the heap */
     uint8_t *buffer;
     size_t capacity, begin, end;
     uint64_t frame_left;           /* bytes of the streamed frame that have not come yet */
     struct rb_assembly *streaming; /* takes them */
     struct rb_assembly *open;      /* a list: sequences are few */
     uint32_t open_count;
-    uint64_t heap_bytes;
+    struct rb_budget
+        heap; /* of all that is kept of signals that are not whole, and of an expanded one */
+    struct rb_atom_cache *cache; /* NULL: not negotiated */
+    struct rb_atom_list atoms;   /* of the header that was read last */
+    struct rb_bytes expanded;    /* a whole signal with its atoms put in */
     const char *why;
 };
 
-#define RB_INTAKE_BUFFER_BYTES (256u << 10)
+#define RB_INTAKE_BUFFER_BYTES \
+    (256u << 10) /* the longest atom cache header fits, with its frame's head */
 #define RB_TAIL_MAX (64u << 10)
 
 /* For begin_large(): moves from behind a control term to its message (the pass-through form has a version byte between). */

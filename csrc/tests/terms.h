@@ -60,7 +60,13 @@ static inline void put_map(struct bytes *b, uint32_t pairs) {
     put_u32(b, pairs);
 }
 static inline void put_nil(struct bytes *b) { put_u8(b, RB_TAG_NIL); }
+/* Where it is set, it writes an atom in another way: as a cache reference. */
+static void (*atom_writer)(struct bytes *b, const char *text);
 static inline void put_atom(struct bytes *b, const char *text) {
+    if (atom_writer) {
+        atom_writer(b, text);
+        return;
+    }
     put_u8(b, RB_TAG_SMALL_ATOM_UTF8);
     put_u8(b, (unsigned)strlen(text));
     put(b, text, strlen(text));

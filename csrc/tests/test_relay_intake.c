@@ -1,9 +1,5 @@
 /* Bytes of a connection in, signals out: however they are split, the same signals. */
-#include "intake_owner.h"
-
-enum { HEADER = 0x800000, PASS_THROUGH = 0 };
-#define FRAME_MAX (64u << 20)
-#define HEAP_MAX (64u << 20)
+#include "intake_run.h"
 
 /* --- Streams ---------------------------------------------------------------------------------- */
 
@@ -95,55 +91,6 @@ static struct bytes fragments_of_two(void) {
     bytes_free(&one);
     bytes_free(&two);
     return b;
-}
-
-/* --- Running one ------------------------------------------------------------------------------ */
-
-struct outcome {
-    char *log;
-    int rc;
-    const char *why;
-    struct owner counts;
-};
-
-static struct outcome run(struct rb_slice a, struct rb_slice b, uint64_t flags, size_t chunk,
-                          int first_only) {
-    struct rb_intake in;
-    struct owner o;
-    struct outcome out = {.rc = 0};
-    owner_open(&o, &in, flags, FRAME_MAX, HEAP_MAX);
-    o.given = a.size + b.size;
-    out.rc = give(&in, a.at, a.size, chunk, first_only);
-    if (out.rc == 0) out.rc = give(&in, b.at, b.size, chunk, first_only);
-    out.why = in.why;
-    CHECK(out.rc == 0 || in.why != NULL);
-    if (out.rc == 0) CHECK_EQUAL(in.heap_bytes, in.open_count ? in.heap_bytes : 0);
-    put_u8(&o.log, 0);
-    out.log = strdup((char *)o.log.at);
-    CHECK(owner_close(&o));
-    CHECK_EQUAL(in.heap_bytes, 0);
-    out.counts = o;
-    return out;
-}
-
-#define WHOLE SIZE_MAX
-static struct outcome run_all(const struct bytes *b, uint64_t flags, size_t chunk, int first_only) {
-    return run(slice_of(b), (struct rb_slice){NULL, 0}, flags, chunk, first_only);
-}
-
-static void same_as(const struct outcome *wanted, struct outcome got, const char *how, size_t at) {
-    int same = got.rc == 0 && strcmp(wanted->log, got.log) == 0;
-    if (!same && check_breaches < 3)
-        printf("%s %zu: %s\nwanted\n%sgot\n%s", how, at, got.why ? got.why : "", wanted->log,
-               got.log);
-    CHECK(same);
-    free(got.log);
-}
-
-static int lines_of(const char *log) {
-    int n = 0;
-    for (; *log; log++) n += *log == '\n';
-    return n;
 }
 
 /* --- Any split, same signals ------------------------------------------------------------------ */
@@ -306,7 +253,7 @@ static void a_dropped_signal_of_any_size_costs_no_memory(void) {
     owner_open(&o, &in, HEADER, FRAME_MAX, 100000);
     CHECK_EQUAL(give(&in, b.at, b.size - 1, 13, 0), 0);
     CHECK(o.dropped == 1 && o.signals == 0);
-    CHECK_EQUAL(in.heap_bytes, 0);
+    CHECK_EQUAL(in.heap.used, 0);
     CHECK_EQUAL(in.open_count, 1);
     CHECK_EQUAL(give(&in, b.at + b.size - 1, 1, 1, 0), 0);
     CHECK_EQUAL(in.open_count, 0);
@@ -445,13 +392,13 @@ static void assemblies_are_bounded_together(void) {
         struct bytes b = {0};
         put_fragment(&b, 1, ++seq, UINT64_MAX, s.at, s.size);
         rc = give(&in, b.at, b.size, 5000, 0);
-        CHECK(in.heap_bytes <= 1000000);
+        CHECK(in.heap.used <= 1000000);
         bytes_free(&b);
     }
     CHECK(rc == -EPROTO && strcmp(in.why, "signal_too_large") == 0);
     CHECK(seq > 20 && seq < 40);
     CHECK(owner_close(&o));
-    CHECK_EQUAL(in.heap_bytes, 0);
+    CHECK_EQUAL(in.heap.used, 0);
     bytes_free(&s);
 }
 
