@@ -47,7 +47,7 @@ format: setup ## let the formatters decide the layout: ruff, clang-format, mix f
 	mix format
 
 .PHONY: matrix soak fuzz clean distclean
-matrix: all system-matrix ## the tests that talk to a real Erlang node, against OTP 25 (here), 27 and 29
+matrix: all system-matrix ## the tests that talk to a real Erlang node, against OTP 25 (here), 27, 28 and 29
 	@integration/matrix/run
 
 # make soak SOAK_SECONDS=28800 for a night; SOAK_SEED=... makes the moves of an earlier run again.
