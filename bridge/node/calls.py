@@ -10,8 +10,9 @@ import trio
 from bridge.dist.errors import LocalProtocolError
 from bridge.etf import Reference
 from bridge.node import gen
+from bridge.node.monitors import Target
 from bridge.node.processes import Process
-from bridge.node.router import Router, Target
+from bridge.node.router import Router
 
 Term = Any
 

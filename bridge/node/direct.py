@@ -70,7 +70,10 @@ class DirectProcess:
         else:
             self.handle(request)
 
-    def deliver_signal(self, message: Term) -> None:
+    def deliver_urgent(self, message: Term) -> None:
+        self.deliver(message)  # nothing waits here that it could go before
+
+    def deliver_signal(self, message: Term, *, urgent: bool = False) -> None:
         self.handle(gen.Info(message))
 
     def stop(self, reason: Term) -> None:

@@ -4,6 +4,9 @@ acknowledged.
 Rules (dist-protocol.md, 5.3): an unlink must not lose a link that the other side makes at the same
 moment, so it carries an id and the link stays `inactive` until the acknowledgement of that very id.
 An exit signal that arrives while inactive is not delivered: we had already unlinked.
+
+They are kept by node, and `LinkIndex` knows the processes with any to a node: what a lost
+connection costs is what hung on it.
 """
 
 from __future__ import annotations
@@ -12,52 +15,116 @@ from collections.abc import Iterator
 
 from bridge.etf import Pid
 
+LINKS_MAX = 100_000  # per process
+
 _ACTIVE = 0  # else the id of the unlink that is not acknowledged yet, 1..2**64-1
 
 
-class Links:
+class LinkIndex:
+    """For each node, our processes that have links with processes there."""
+
     def __init__(self) -> None:
-        self._states: dict[Pid, int] = {}
+        self._owners: dict[str, dict[Pid, None]] = {}
+
+    def add(self, node: str, owner: Pid) -> None:
+        self._owners.setdefault(node, {})[owner] = None
+
+    def discard(self, node: str, owner: Pid) -> None:
+        owners = self._owners.get(node, {})
+        owners.pop(owner, None)
+        if not owners:
+            self._owners.pop(node, None)
+
+    def owners(self, node: str) -> list[Pid]:
+        return list(self._owners.get(node, ()))
+
+
+class Links:
+    def __init__(self, owner: Pid, index: LinkIndex) -> None:
+        self._owner = owner
+        self._index = index
+        self._by_node: dict[str, dict[Pid, int]] = {}
+        self._count = 0
         self._last_id = 0
 
     def __len__(self) -> int:
-        return len(self._states)
+        return self._count
 
     def link(self, other: Pid) -> bool:
         """We link. True: send LINK. An unlink still on its way is overtaken by the new link."""
-        if self._states.get(other) == _ACTIVE:
+        if self._state(other) == _ACTIVE:
             return False
-        self._states[other] = _ACTIVE
+        self._set(other, _ACTIVE)
         return True
 
     def unlink(self, other: Pid) -> int | None:
         """We unlink. The id to send UNLINK_ID with, or None: there is no link."""
-        if self._states.get(other) != _ACTIVE:
+        if self._state(other) != _ACTIVE:
             return None
         self._last_id += 1
-        self._states[other] = self._last_id
+        self._set(other, self._last_id)
         return self._last_id
 
     def receive_link(self, other: Pid) -> None:
-        self._states.setdefault(other, _ACTIVE)
+        if self._state(other) is None:
+            self._set(other, _ACTIVE)
 
     def receive_unlink(self, other: Pid) -> None:
         """The caller always acknowledges, whatever the state was."""
-        if self._states.get(other) == _ACTIVE:
-            del self._states[other]
+        if self._state(other) == _ACTIVE:
+            self._remove(other)
 
     def receive_unlink_ack(self, other: Pid, id_: int) -> None:
-        if self._states.get(other) == id_:
-            del self._states[other]
+        if self._state(other) == id_:
+            self._remove(other)
 
     def receive_exit(self, other: Pid) -> bool:
         """The other end died. True: deliver the exit signal."""
-        return self._states.pop(other, None) == _ACTIVE
+        state = self._state(other)
+        if state is not None:
+            self._remove(other)
+        return state == _ACTIVE
 
     def active(self) -> Iterator[Pid]:
-        return (other for other, state in self._states.items() if state == _ACTIVE)
+        """The other ends, those of one node together."""
+        return (
+            other
+            for states in self._by_node.values()
+            for other, state in states.items()
+            if state == _ACTIVE
+        )
+
+    def take_all(self) -> list[Pid]:
+        """Forget everything; the active ones are returned."""
+        return [other for node in tuple(self._by_node) for other in self.take_all_of(node)]
 
     def take_all_of(self, node: str) -> list[Pid]:
         """Forget everything about processes of `node`; the active ones are returned."""
-        lost = [other for other in self._states if other.node.name == node]
-        return [other for other in lost if self._states.pop(other) == _ACTIVE]
+        states = self._by_node.pop(node, {})
+        self._count -= len(states)
+        self._index.discard(node, self._owner)
+        return [other for other, state in states.items() if state == _ACTIVE]
+
+    # -- helpers -----------------------------------------------------------------------------------
+
+    def _state(self, other: Pid) -> int | None:
+        states = self._by_node.get(other.node.name)
+        return None if states is None else states.get(other)
+
+    def _set(self, other: Pid, state: int) -> None:
+        node = other.node.name
+        states = self._by_node.get(node)
+        if states is None:
+            states = self._by_node[node] = {}
+            self._index.add(node, self._owner)
+        self._count += other not in states
+        states[other] = state
+
+    def _remove(self, other: Pid) -> None:
+        node = other.node.name
+        states = self._by_node[node]
+        del states[other]
+        self._count -= 1
+        if not states:
+            del self._by_node[node]
+            self._index.discard(node, self._owner)

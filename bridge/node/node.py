@@ -26,12 +26,13 @@ from bridge.node.connections import Connections, NoConnection, Resolver
 from bridge.node.direct import NetKernel, RelayServiceHooks, RelayServiceProxy
 from bridge.node.ids import Ids
 from bridge.node.mailbox import MailboxPolicy
-from bridge.node.outgoing import encode_signal
+from bridge.node.monitors import Target
+from bridge.node.outgoing import can_express, encode_signal
 from bridge.node.plain_process import PlainProcess, ProcessFunction
 from bridge.node.policy import Policy
 from bridge.node.process_handle import ProcessHandle
 from bridge.node.processes import Process
-from bridge.node.router import Address, Router, Target, node_of
+from bridge.node.router import Address, Router, node_of
 from bridge.node.server import GenServer
 from bridge.node.service import Service
 
@@ -67,7 +68,10 @@ class _CallerInbox:
     def deliver(self, message: Term) -> None:
         self.counts["unwanted"] += 1
 
-    def deliver_signal(self, message: Term) -> None:
+    def deliver_urgent(self, message: Term) -> None:
+        self.counts["unwanted"] += 1
+
+    def deliver_signal(self, message: Term, *, urgent: bool = False) -> None:
         self.counts["unwanted"] += 1
 
     def stop(self, reason: Term) -> None:
@@ -405,6 +409,8 @@ class Node:
             case c.Exit(to=to) | c.UnlinkId(to=to) | c.UnlinkIdAck(to=to):
                 if to.creation != connection.creation:
                     return True  # a BEAM closes on these for a pid of its earlier life (11)
+        if not can_express(message, connection.flags):
+            return True  # lost, as a BEAM that knows it loses it
         control, body = encode_signal(message, payload, connection.flags)
         try:
             self._carrier.send(connection.id, control, body)

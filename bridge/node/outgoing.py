@@ -7,7 +7,7 @@ from typing import Any
 
 from bridge.dist import control as c
 from bridge.dist.flags import ALTACT_SIG, EXIT_PAYLOAD, SEND_SENDER
-from bridge.etf import encode_bare
+from bridge.etf import Pid, Reference, encode_bare
 
 Term = Any
 
@@ -15,10 +15,12 @@ Term = Any
 def encode_signal(
     message: c.ControlMessage, payload: Term, flags: int
 ) -> tuple[bytes, bytes | None]:
-    """(control, payload or None), both bare terms. `payload` counts only for sends and spawns.
+    """(control, payload or None), both bare terms. `payload` counts for sends, spawns and op 37.
 
     Raises EncodeError before anything is sent.
     """
+    if isinstance(message, c.AltactSend) and not flags & ALTACT_SIG:
+        message = _before_28(message, payload)
     match message:
         case c.AliasSend(sender, alias) if flags & ALTACT_SIG:
             control = c.to_tuple(c.AltactSend(c.ALTACT_ALIAS, sender, alias))
@@ -35,3 +37,25 @@ def encode_signal(
             return encode_bare(c.to_tuple(message)), encode_bare(payload)
         case _:
             return encode_bare(c.to_tuple(message)), None
+
+
+def can_express(message: c.ControlMessage, flags: int) -> bool:
+    """Whether the connection has any form for `message`: an exit to an alias came with op 37."""
+    return (
+        flags & ALTACT_SIG != 0
+        or not isinstance(message, c.AltactSend)
+        or message.flags & (c.ALTACT_EXIT | c.ALTACT_ALIAS) != c.ALTACT_EXIT | c.ALTACT_ALIAS
+    )
+
+
+def _before_28(message: c.AltactSend, payload: Term) -> c.ControlMessage:
+    """The same without op 37, and so without priority."""
+    match message.to:
+        case Reference() as alias:
+            return c.AliasSend(message.sender, alias)
+        case Pid() as pid if message.flags & c.ALTACT_EXIT:
+            return c.Exit2(message.sender, pid, payload)
+        case Pid() as pid:
+            return c.Send(message.sender, pid)
+        case name:
+            return c.RegSend(message.sender, name)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from bridge.etf import Pid, Reference, encode_bare
 from bridge.node import gen
 from bridge.node.mailbox import MailboxStatistics
+from bridge.node.monitors import Target
 from bridge.node.patterns import ANY, predicate_of
 from bridge.node.processes import Process
-from bridge.node.router import Address, Target, node_of
+from bridge.node.router import Address, node_of
 
 if TYPE_CHECKING:
     from bridge.node.node import Dest, Node
@@ -75,34 +76,56 @@ class ProcessHandle:
         wanted = predicate_of(pattern)
         return await self._task.mailbox.receive(wanted, inf if timeout is None else timeout)
 
-    def send(self, to: Dest, message: Term) -> bool:
+    def send(self, to: Dest, message: Term, *, priority: bool = False) -> bool:
         """Send a message. False: it is lost, too many signals wait for that node already.
 
-        Raises EncodeError.
+        `priority`: over a priority alias (see `alias`) it goes before ordinary messages; to
+        anything else, and to releases before OTP 28, it is an ordinary one. Raises EncodeError.
         """
         address = self.node.address(to)
         return self._signal(
             address,
-            partial(self._router.send, self.pid, address, message),
+            partial(self._router.send, self.pid, address, message, priority=priority),
             check=lambda: encode_bare(message),
         )
 
+    def alias(self, *, priority: bool = False, once: bool = False) -> Reference:
+        """A reference that stands for this process as an address, until `unalias` or its end.
+
+        `priority`: who sends over it with priority is heard before all others (OTP 28). `once`: its
+        first message is its last, as for the answer to a request.
+        """
+        return self._router.alias(self._process, priority=priority, once=once)
+
+    def unalias(self, alias: Reference) -> bool:
+        """What is sent to `alias` from now on reaches nobody. False: it was none any more."""
+        return self._router.unalias(alias)
+
     # -- links and monitors ------------------------------------------------------------------------
 
-    def link(self, other: Pid) -> None:
-        """When one of the two ends, the other hears of it: see `trap_exit`."""
+    def link(self, other: Pid, *, priority: bool = False) -> None:
+        """When one of the two ends, the other hears of it: see `trap_exit`.
+
+        `priority`: the EXIT goes before ordinary messages.
+        """
+        (self._process.urgent_links.add if priority else self._process.urgent_links.discard)(other)
         self._signal(other, partial(self._if_alive, self._router.link, other))
 
     def unlink(self, other: Pid) -> None:
         """An EXIT of `other` that is not here yet does not come any more."""
         self._signal(other, partial(self._if_alive, self._router.unlink, other))
 
-    def monitor(self, dest: Dest) -> Reference:
-        """Watch a process; `{'DOWN', Ref, process, Pid | {Name, Node}, Reason}` comes, once."""
+    def monitor(self, dest: Dest, *, priority: bool = False) -> Reference:
+        """Watch a process; `{'DOWN', Ref, process, Pid | {Name, Node}, Reason}` comes, once.
+
+        `priority`: it goes before ordinary messages.
+        """
         target = self.node.target(dest)
         ref = self._router.ids.next_ref()
         self._unsent_monitors.add(ref)
-        self._signal(target, partial(self._if_alive, partial(self._begin_monitor, ref), target))
+        self._signal(
+            target, partial(self._if_alive, partial(self._begin_monitor, ref, priority), target)
+        )
         return ref
 
     def demonitor(self, ref: Reference, *, flush: bool = False) -> None:
@@ -112,14 +135,15 @@ class ProcessHandle:
         if flush:
             self._task.mailbox.remove(predicate_of((gen.DOWN, ref, ANY, ANY, ANY)) or bool)
 
-    def exit(self, to: Pid, reason: Term) -> None:
-        """exit/2: ask `to` to exit; `kill` cannot be refused. Raises EncodeError.
+    def exit(self, to: Pid | Reference, reason: Term, *, priority: bool = False) -> None:
+        """exit/2: ask `to` (a pid, or an alias of OTP 28) to exit; `kill` cannot be refused.
 
-        A process that ends itself raises `Stop(reason)`.
+        A process that ends itself raises `Stop(reason)`. `priority` as for `send`. Raises
+        EncodeError.
         """
         self._signal(
             to,
-            partial(self._router.exit, self.pid, to, reason),
+            partial(self._router.exit, self.pid, to, reason, priority=priority),
             check=lambda: encode_bare(reason),
         )
 
@@ -134,10 +158,12 @@ class ProcessHandle:
     ) -> bool:
         return self.node.autoconnect.run(node_of(to), action, check)
 
-    def _begin_monitor(self, ref: Reference, process: Process, target: Target) -> None:
+    def _begin_monitor(
+        self, ref: Reference, priority: bool, process: Process, target: Target
+    ) -> None:
         if ref in self._unsent_monitors:
             self._unsent_monitors.discard(ref)
-            self._router.monitor(process, target, ref=ref)
+            self._router.monitor(process, target, ref=ref, urgent=priority)
 
     def _if_alive(self, action: Callable[..., object], other: Any) -> None:
         """A signal that waited for a connection: who sent it may have ended meanwhile."""

@@ -51,8 +51,11 @@ class ProcessTask:
     def deliver(self, message: Term) -> None:
         self.mailbox.deliver(message)
 
-    def deliver_signal(self, message: Term) -> None:
-        self.mailbox.deliver_signal(message)
+    def deliver_urgent(self, message: Term) -> None:
+        self.mailbox.deliver_urgent(message)
+
+    def deliver_signal(self, message: Term, *, urgent: bool = False) -> None:
+        self.mailbox.deliver_signal(message, urgent=urgent)
 
     def stop(self, reason: Term) -> None:
         self._stopped = (reason,)

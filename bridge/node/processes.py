@@ -18,7 +18,10 @@ class Inbox(Protocol):
     def deliver(self, message: Term) -> None:
         """A message somebody sent. A bounded inbox may refuse or drop it by its stated policy."""
 
-    def deliver_signal(self, message: Term) -> None:
+    def deliver_urgent(self, message: Term) -> None:
+        """A priority message: to be received before ordinary ones, bounded like them."""
+
+    def deliver_signal(self, message: Term, *, urgent: bool = False) -> None:
         """A 'DOWN' or 'EXIT' that the process asked for by monitor or link: always taken."""
 
     def stop(self, reason: Term) -> None:
@@ -35,20 +38,22 @@ class Watcher(NamedTuple):
 @dataclass(eq=False, slots=True, kw_only=True)
 class Process:
     """One process. `owner` says who answers for it: a "relay" process gets no calls and monitors
-    here.
+    here. `urgent_links`: an EXIT from one of these pids goes before ordinary messages.
     """
 
     pid: Pid
     inbox: Inbox
+    links: Links
     owner: Literal["python", "relay"] = "python"
     trap_exit: bool = False
     parent: Pid | None = None
     group_leader: Pid | None = None
     initial_call: tuple[str, str, int] | None = None
     names: set[Atom] = field(default_factory=set)
-    links: Links = field(default_factory=Links)
     watchers: dict[Reference, Watcher] = field(default_factory=dict)
     watching: set[Reference] = field(default_factory=set)
+    aliases: set[Reference] = field(default_factory=set)
+    urgent_links: set[Pid] = field(default_factory=set)
 
 
 class ProcessTable:

@@ -9,9 +9,8 @@ acknowledgements and DOWNs never wait for slow application code.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import structlog
@@ -20,39 +19,23 @@ from bridge.dist import control as c
 from bridge.dist.errors import RemoteProtocolError
 from bridge.etf import Atom, EncodeError, Pid, Reference, decode_bare, encode_bare
 from bridge.node import gen
+from bridge.node.aliases import Aliases, ProcessAlias
 from bridge.node.ids import Ids
+from bridge.node.links import LINKS_MAX, LinkIndex, Links
 from bridge.node.log_limit import LogLimit
+from bridge.node.monitors import Held, HeldOnUs, Target, Watch
 from bridge.node.policy import Asked, Policy, system_change
 from bridge.node.processes import Inbox, Process, ProcessTable, Watcher
 
 log = structlog.get_logger("ringbridge.node")
 Term = Any
-Target = Pid | tuple[Atom, Atom]  # a pid, or a name at a node
 Address = Target | Reference  # an alias too
-
-MONITORS_MAX = 100_000  # held on us per peer; a peer with more is broken or hostile
-LINKS_MAX = 100_000  # per process
 
 
 def node_of(address: Address) -> str:
     """The name of the node where `address` lives."""
     node = address[1] if isinstance(address, tuple) else address.node
     return node.name
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """A monitor that a process of ours holds. `notify` takes the reason in place of a DOWN
-    message.
-    """
-
-    owner: Process
-    target: Target
-    notify: Callable[[Term], None] | None
-
-    @property
-    def signal_target(self) -> Pid | Atom:
-        return self.target[0] if isinstance(self.target, tuple) else self.target
 
 
 class Router:
@@ -74,10 +57,10 @@ class Router:
         self.table = ProcessTable()
         self._emit_remote = emit
         self._own_name = ids.node.name
-        self._watches: dict[Reference, Watch] = {}
-        self._watched: dict[Reference, Process] = {}
-        self._watched_by: Counter[str] = Counter()
-        self._aliases: dict[Reference, Callable[[Term], None]] = {}
+        self._link_index = LinkIndex()
+        self._held = Held()
+        self._held_on_us = HeldOnUs(self._own_name)
+        self._aliases = Aliases()
         self._local: deque[tuple[c.ControlMessage, Term]] = deque()
         self._draining = False
 
@@ -92,14 +75,18 @@ class Router:
         owner: Literal["python", "relay"] = "python",
     ) -> Process:
         """A new process. Raises ValueError when a name is taken."""
-        process = Process(pid=self.ids.next_pid(), inbox=inbox, trap_exit=trap_exit, owner=owner)
+        pid = self.ids.next_pid()
+        links = Links(pid, self._link_index)
+        process = Process(pid=pid, inbox=inbox, links=links, trap_exit=trap_exit, owner=owner)
         self.table.add(process, names)
         return process
 
-    def send(self, sender: Pid, to: Address, message: Term) -> bool:
+    def send(self, sender: Pid, to: Address, message: Term, *, priority: bool = False) -> bool:
         """Send a message; False if it is to a node we are not connected with. Raises
-        EncodeError.
+        EncodeError. With `priority`, to a priority alias, it goes before ordinary ones.
         """
+        if priority:
+            return self._send_altact(sender, to, message, c.ALTACT_PRIORITY)
         match to:
             case Pid():
                 return self._emit(node_of(to), c.Send(sender, to), message)
@@ -118,9 +105,29 @@ class Router:
             if gen.sendable(to.tag) == to.tag:
                 raise
 
-    def exit(self, sender: Pid, to: Pid, reason: Term) -> bool:
-        """exit/2; False if `to` is of a node we are not connected with."""
+    def exit(
+        self, sender: Pid, to: Pid | Reference, reason: Term, *, priority: bool = False
+    ) -> bool:
+        """exit/2; False if `to` is of a node we are not connected with. An alias stands for its
+        process; a node that has no such exits (before OTP 28) is not asked.
+        """
+        if priority or isinstance(to, Reference):
+            flags = c.ALTACT_EXIT | (c.ALTACT_PRIORITY if priority else 0)
+            return self._send_altact(sender, to, reason, flags)
         return self._emit(node_of(to), c.Exit2(sender, to, reason), None)
+
+    def _send_altact(self, sender: Pid, to: Address, payload: Term, flags: int) -> bool:
+        match to:
+            case Reference():
+                return self._emit(
+                    node_of(to), c.AltactSend(flags | c.ALTACT_ALIAS, sender, to), payload
+                )
+            case (name, _):
+                return self._emit(
+                    node_of(to), c.AltactSend(flags | c.ALTACT_NAME, sender, name), payload
+                )
+            case pid:
+                return self._emit(node_of(pid), c.AltactSend(flags, sender, pid), payload)
 
     def link(self, process: Process, other: Pid) -> None:
         if other == process.pid or not process.links.link(other):
@@ -128,7 +135,7 @@ class Router:
         if not self._emit(node_of(other), c.Link(process.pid, other), None) and (
             process.links.receive_exit(other)
         ):
-            self._exit_signal(process, other, gen.NOCONNECTION)
+            self._link_broke(process, other, gen.NOCONNECTION)
 
     def unlink(self, process: Process, other: Pid) -> None:
         id_ = process.links.unlink(other)
@@ -142,31 +149,40 @@ class Router:
         notify: Callable[[Term], None] | None = None,
         *,
         ref: Reference | None = None,
+        urgent: bool = False,
     ) -> Reference:
         """Watch `target`. One DOWN comes, at once (`noconnection`) if its node is not connected."""
         ref = ref or self.ids.next_ref()
-        watch = Watch(process, target, notify)
-        self._watches[ref] = watch
-        process.watching.add(ref)
+        watch = Watch(process, target, notify, urgent)
+        self._held.add(ref, watch)
         message = c.MonitorP(process.pid, watch.signal_target, ref)
-        if not self._emit(node_of(target), message, None):
+        if not self._emit(watch.node, message, None):
             self._down(ref, gen.NOCONNECTION)
         return ref
 
     def demonitor(self, ref: Reference) -> None:
         """No DOWN of `ref` comes any more. Unknown ones are normal."""
-        watch = self._watches.pop(ref, None)
+        watch = self._held.take(ref)
         if watch is not None:
-            watch.owner.watching.discard(ref)
             message = c.DemonitorP(watch.owner.pid, watch.signal_target, ref)
-            self._emit(node_of(watch.target), message, None)
+            self._emit(watch.node, message, None)
 
     def open_alias(self, ref: Reference, receive: Callable[[Term], None]) -> None:
         """Answers to the alias `ref` go to `receive` until `close_alias`."""
-        self._aliases[ref] = receive
+        self._aliases.open(ref, receive)
 
     def close_alias(self, ref: Reference) -> None:
-        self._aliases.pop(ref, None)
+        self._aliases.close(ref)
+
+    def alias(self, process: Process, *, priority: bool = False, once: bool = False) -> Reference:
+        """A new alias of `process`, until `unalias`, its end, or with `once` its first message."""
+        ref = self.ids.next_ref()
+        self._aliases.add(ref, ProcessAlias(process, priority, once))
+        return ref
+
+    def unalias(self, ref: Reference) -> bool:
+        """Whether there was that alias of a process."""
+        return self._aliases.remove(ref)
 
     def terminate(self, process: Process, reason: Term) -> None:
         """`process` ends: its links and watchers hear `reason`, its own monitors are given back.
@@ -176,13 +192,13 @@ class Router:
         if not self.table.remove(process):
             return
         reason = gen.sendable(reason)
-        for other in process.links.active():
+        self._aliases.forget_process(process)
+        for other in process.links.take_all():
             self._emit(node_of(other), c.Exit(process.pid, other, reason), None)
-        for ref, watcher in process.watchers.items():
-            self._forget_watched(ref, watcher)
-            message = c.MonitorPExit(watcher.target, watcher.pid, ref, reason)
-            self._emit(node_of(watcher.pid), message, None)
-        process.watchers.clear()
+        for ref, watcher in tuple(process.watchers.items()):
+            node = node_of(watcher.pid)
+            self._held_on_us.remove(node, ref)
+            self._emit(node, c.MonitorPExit(watcher.target, watcher.pid, ref, reason), None)
         for ref in tuple(process.watching):
             self.demonitor(ref)
         process.inbox.stop(reason)
@@ -200,7 +216,7 @@ class Router:
             case c.RegSend(name=name):
                 self._deliver(origin, self.table.find(name), payload)
             case c.AliasSend(alias=alias):
-                self._deliver_to_alias(alias, payload)
+                self._deliver_to_alias(origin, alias, payload)
             case c.AltactSend():
                 self._receive_altact(origin, message, payload)
             case c.MonitorP(sender, target, ref):
@@ -208,10 +224,10 @@ class Router:
                 self._receive_monitor(origin, sender, target, ref)
             case c.DemonitorP(sender, _, ref):
                 self._check_origin(origin, sender)
-                self._receive_demonitor(sender, ref)
+                self._held_on_us.remove(origin, ref, sender)
             case c.MonitorPExit(_, _, ref):
-                watch = self._watches.get(ref)
-                if watch is not None and node_of(watch.target) == origin:
+                watch = self._held.get(ref)
+                if watch is not None and watch.node == origin:
                     self._down(ref, _reason(message, payload))
             case c.Link(sender, to):
                 self._check_origin(origin, sender)
@@ -231,7 +247,7 @@ class Router:
                 self._check_origin(origin, sender)
                 process = self.table.find(to)
                 if process is not None and process.links.receive_exit(sender):
-                    self._exit_signal(process, sender, _reason(message, payload))
+                    self._link_broke(process, sender, _reason(message, payload))
             case c.Exit2(sender, to):
                 process = self.table.find(to)
                 if process is not None and self._may_exit(origin, process):
@@ -239,26 +255,27 @@ class Router:
             case c.SpawnRequest(ref, sender):
                 # We do not offer SPAWN; one sent all the same is refused at once, never left open.
                 self._emit(origin, c.SpawnReply(ref, sender, 0, gen.NOTSUP), None)
-            case c.GroupLeader() | c.SpawnReply():
-                pass  # we have no group leaders and ask for no spawns
+            case c.GroupLeader(leader, to):
+                if process := self.table.find(to):
+                    process.group_leader = leader
+            case c.SpawnReply():
+                pass  # we ask for no spawns
 
     def connection_lost(self, node: str) -> None:
         """Everything over the connection to `node` is gone (dist-protocol.md, 5.5)."""
-        for process in self.table:
-            for ref in [
-                r for r, watcher in process.watchers.items() if node_of(watcher.pid) == node
-            ]:
-                self._forget_watched(ref, process.watchers.pop(ref))
-            for other in process.links.take_all_of(node):
-                self._exit_signal(process, other, gen.NOCONNECTION)
-        for ref in [r for r, watch in self._watches.items() if node_of(watch.target) == node]:
+        self._held_on_us.forget_node(node)
+        for pid in self._link_index.owners(node):
+            if process := self.table.find(pid):
+                for other in process.links.take_all_of(node):
+                    self._link_broke(process, other, gen.NOCONNECTION)
+        for ref in self._held.of_node(node):
             self._down(ref, gen.NOCONNECTION)
 
     def counts(self) -> dict[str, int]:
         return {
             "processes": len(self.table),
-            "monitors_held": len(self._watches),
-            "monitors_on_us": len(self._watched),
+            "monitors_held": len(self._held),
+            "monitors_on_us": len(self._held_on_us),
             "aliases": len(self._aliases),
         }
 
@@ -267,7 +284,7 @@ class Router:
     def _emit(self, node: str, message: c.ControlMessage, payload: Term) -> bool:
         if node != self._own_name:
             return self._emit_remote(node, message, payload)
-        if isinstance(message, c.Send | c.RegSend | c.AliasSend):
+        if isinstance(message, c.Send | c.RegSend | c.AliasSend | c.AltactSend):
             # A copy by way of the codec: what arrives has the types, and the errors, of a remote
             # send.
             payload, _ = decode_bare(encode_bare(payload))
@@ -290,14 +307,19 @@ class Router:
                 "links, exits and monitors come from a pid of the connected node"
             )
 
-    def _deliver(self, origin: str, process: Process | None, payload: Callable[[], Term]) -> None:
+    def _deliver(
+        self,
+        origin: str,
+        process: Process | None,
+        payload: Callable[[], Term],
+    ) -> None:
         if process is None:
             return
         message = payload()
         answer = gen.answer_in(message)
         if answer is not None and self.ids.is_own(answer[0].node, answer[0].creation):
             # An answer sent to the pid, as OTP 25's net_kernel does; a late one is nobody's.
-            if receive := self._aliases.get(answer[0]):
+            if receive := self._aliases.receiver(answer[0]):
                 receive(message)
             return
         if origin == self._own_name or self._authorised(origin, process, message):
@@ -348,25 +370,37 @@ class Router:
                 held_back=held_back,
             )
 
-    def _deliver_to_alias(self, alias: Reference, payload: Callable[[], Term]) -> None:
-        if receive := self._aliases.get(alias):
+    def _deliver_to_alias(
+        self, origin: str, ref: Reference, payload: Callable[[], Term], *, priority: bool = False
+    ) -> None:
+        if receive := self._aliases.receiver(ref):
             receive(payload())
+        elif alias := self._aliases.get(ref):
+            message = payload()
+            if alias.once:
+                self._aliases.remove(ref)
+            if origin == self._own_name or self._authorised(origin, alias.process, message):
+                inbox = alias.process.inbox
+                (inbox.deliver_urgent if priority and alias.priority else inbox.deliver)(message)
 
     def _receive_altact(
         self, origin: str, message: c.AltactSend, payload: Callable[[], Term]
     ) -> None:
-        match message.to:
-            case Reference() as alias:
-                if (
-                    not message.flags & c.ALTACT_EXIT
-                ):  # our aliases stand for calls, which do not exit
-                    self._deliver_to_alias(alias, payload)
-            case to:
-                process = self.table.find(to)
-                if not message.flags & c.ALTACT_EXIT:
-                    self._deliver(origin, process, payload)
-                elif process is not None and self._may_exit(origin, process):
-                    self._exit2_signal(process, message.sender, payload())
+        """Op 37. Priority counts only over a priority alias; a call's alias does not exit."""
+        priority = bool(message.flags & c.ALTACT_PRIORITY)
+        if not message.flags & c.ALTACT_EXIT:
+            if isinstance(message.to, Reference):
+                self._deliver_to_alias(origin, message.to, payload, priority=priority)
+            else:
+                self._deliver(origin, self.table.find(message.to), payload)
+            return
+        process, urgent = None, False
+        if not isinstance(message.to, Reference):
+            process = self.table.find(message.to)
+        elif alias := self._aliases.get(message.to):
+            process, urgent = alias.process, priority and alias.priority
+        if process is not None and self._may_exit(origin, process):
+            self._exit2_signal(process, message.sender, payload(), urgent=urgent)
 
     def _receive_monitor(
         self, origin: str, sender: Pid, target: Pid | Atom, ref: Reference
@@ -374,24 +408,10 @@ class Router:
         process = self.table.find(target)
         if process is None:
             self._emit(origin, c.MonitorPExit(target, sender, ref, gen.NOPROC), None)
-        elif ref not in self._watched:
-            if self._watched_by[origin] >= MONITORS_MAX and origin != self._own_name:
-                raise RemoteProtocolError(f"a node holds at most {MONITORS_MAX} monitors here")
-            self._watched[ref] = process
-            self._watched_by[origin] += 1
-            process.watchers[ref] = Watcher(sender, target)
-
-    def _receive_demonitor(self, sender: Pid, ref: Reference) -> None:
-        process = self._watched.get(ref)
-        if process is not None and process.watchers[ref].pid == sender:
-            self._forget_watched(ref, process.watchers.pop(ref))
-
-    def _forget_watched(self, ref: Reference, watcher: Watcher) -> None:
-        del self._watched[ref]
-        node = node_of(watcher.pid)
-        self._watched_by[node] -= 1
-        if not self._watched_by[node]:
-            del self._watched_by[node]
+            return
+        if ref.node.name != origin:
+            raise RemoteProtocolError("a monitor's reference is made by the node that holds it")
+        self._held_on_us.add(origin, ref, process, Watcher(sender, target))
 
     def _receive_link(self, sender: Pid, to: Pid) -> None:
         process = self.table.find(to)
@@ -407,28 +427,37 @@ class Router:
             process.links.receive_unlink(sender)
 
     def _down(self, ref: Reference, reason: Term) -> None:
-        watch = self._watches.pop(ref, None)
+        watch = self._held.take(ref)
         if watch is None:  # a loss within a loss: its DOWN has been given already
             return
-        watch.owner.watching.discard(ref)
         if watch.notify is not None:
             watch.notify(reason)
         else:
-            watch.owner.inbox.deliver_signal((gen.DOWN, ref, gen.PROCESS, watch.target, reason))
+            message = (gen.DOWN, ref, gen.PROCESS, watch.target, reason)
+            watch.owner.inbox.deliver_signal(message, urgent=watch.urgent)
 
-    def _exit_signal(self, process: Process, sender: Pid, reason: Term) -> None:
+    def _exit_signal(
+        self, process: Process, sender: Pid, reason: Term, *, urgent: bool = False
+    ) -> None:
         """A link broke: `normal` kills nobody, and `kill` is a reason like any other."""
         if process.trap_exit:
-            process.inbox.deliver_signal((gen.EXIT, sender, reason))
+            process.inbox.deliver_signal((gen.EXIT, sender, reason), urgent=urgent)
         elif reason != gen.NORMAL:
             self.terminate(process, reason)
 
-    def _exit2_signal(self, process: Process, sender: Pid, reason: Term) -> None:
+    def _link_broke(self, process: Process, other: Pid, reason: Term) -> None:
+        urgent = other in process.urgent_links
+        process.urgent_links.discard(other)
+        self._exit_signal(process, other, reason, urgent=urgent)
+
+    def _exit2_signal(
+        self, process: Process, sender: Pid, reason: Term, *, urgent: bool = False
+    ) -> None:
         """exit/2: `kill` cannot be trapped."""
         if reason == gen.KILL:
             self.terminate(process, gen.KILLED)
         else:
-            self._exit_signal(process, sender, reason)
+            self._exit_signal(process, sender, reason, urgent=urgent)
 
 
 def _reason(message: c.Exit | c.Exit2 | c.MonitorPExit, payload: Callable[[], Term]) -> Term:

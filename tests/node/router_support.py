@@ -28,14 +28,18 @@ class Box:
 
     def __init__(self) -> None:
         self.messages: list[Any] = []
+        self.urgent: list[Any] = []
         self.signals: list[Any] = []
         self.stopped: list[Any] = []
 
     def deliver(self, message: Any) -> None:
         self.messages.append(message)
 
-    def deliver_signal(self, message: Any) -> None:
-        self.signals.append(message)
+    def deliver_urgent(self, message: Any) -> None:
+        self.urgent.append(message)
+
+    def deliver_signal(self, message: Any, *, urgent: bool = False) -> None:
+        (self.urgent if urgent else self.signals).append(message)
 
     def stop(self, reason: Any) -> None:
         self.stopped.append(reason)

@@ -12,7 +12,6 @@ from bridge.dist import control as c
 from bridge.dist.errors import RemoteProtocolError
 from bridge.etf import Atom, EncodeError, ImproperList, Pid, Record, Reference
 from bridge.node.gen import Sender, alias_tag
-from bridge.node.router import MONITORS_MAX
 
 NORMAL, KILL, KILLED, BAD = Atom("normal"), Atom("kill"), Atom("killed"), Atom("bad")
 NOPROC, NOCONNECTION = Atom("noproc"), Atom("noconnection")
@@ -136,12 +135,40 @@ def test_a_monitor_by_name_watches_the_process_and_not_the_name() -> None:
     assert world.take_sent() == [c.MonitorPExit(Atom("name"), YOU, ref(1), BAD)]
 
 
-def test_a_peer_with_too_many_monitors_breaks_a_rule() -> None:
+def test_a_peer_with_too_many_monitors_breaks_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.node.monitors.MONITORS_MAX", 2)
     world = World()
     process, _ = world.spawn()
-    world.router._watched_by[PEER] = MONITORS_MAX
+    world.receive(c.MonitorP(YOU, process.pid, ref(1)))
+    world.receive(c.MonitorP(YOU, process.pid, ref(2)))
     with pytest.raises(RemoteProtocolError, match="at most"):
-        world.receive(c.MonitorP(YOU, process.pid, ref(1)))
+        world.receive(c.MonitorP(YOU, process.pid, ref(3)))
+    world.receive(c.DemonitorP(YOU, process.pid, ref(1)))
+    world.receive(c.MonitorP(YOU, process.pid, ref(3)))
+
+
+def test_a_process_with_too_many_links_breaks_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.node.router.LINKS_MAX", 1)
+    world = World()
+    process, _ = world.spawn()
+    world.receive(c.Link(YOU, process.pid))
+    with pytest.raises(RemoteProtocolError, match="at most"):
+        world.receive(c.Link(Pid(Atom(PEER), 9, 9, 4), process.pid))
+
+
+def test_the_reference_of_a_monitor_is_its_holders_own() -> None:
+    world = World()
+    process, _ = world.spawn()
+    with pytest.raises(RemoteProtocolError, match="reference"):
+        world.receive(c.MonitorP(YOU, process.pid, world.router.ids.next_ref()))
+
+
+def test_a_group_leader_is_kept_with_its_process() -> None:
+    world = World()
+    process, _ = world.spawn()
+    world.receive(c.GroupLeader(YOU, process.pid))
+    world.receive(c.GroupLeader(YOU, dead_pid()))
+    assert process.group_leader == YOU
 
 
 def test_our_own_monitor_ends_in_one_down() -> None:
