@@ -15,8 +15,8 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
@@ -29,7 +29,8 @@ import bridge
 from bridge.config import Config, ConfigError
 from bridge.dispatch.job_dispatcher import JobDispatcher
 from bridge.dist.cookie import COOKIE_VARIABLE, Cookie
-from bridge.dist.epmd_client import EpmdClient
+from bridge.dist.epmd_client import EpmdClient, random_creation
+from bridge.dist.finding import Places, Resolver
 from bridge.dist.handshake_events import Identity
 from bridge.dist.names import matcher, split_node_name
 from bridge.etf import Atom
@@ -106,9 +107,7 @@ async def serve(
         for listener in listeners:
             stack.push_async_callback(listener.aclose)
         port: int = listeners[0].socket.getsockname()[1]
-        epmd = EpmdClient.from_environ()
-        alive, _ = split_node_name(name)
-        creation = await stack.enter_async_context(epmd.registration(alive, port))
+        resolver, creation = await stack.enter_async_context(registered(config, name, port))
         relay = Relay(node=name, creation=creation, limits=relay_limits(config))
         stack.callback(relay.close)
         # Until here a signal simply ends the process: there is nothing to be drained yet.
@@ -120,7 +119,7 @@ async def serve(
                 cookie,
                 relay,
                 nursery=carrying,
-                resolver=epmd,
+                resolver=resolver,
                 policy=door(config),
             )
             running = Bridge(config, plans, relay=relay, node=node, hide=hide)
@@ -152,6 +151,19 @@ async def listen(config: Config) -> list[trio.SocketListener]:
             rule=f"it cannot be listened on: {os.strerror(error.errno or 0)}",
             mend="Give another listen or port, or stop what holds it (ss -ltnp shows it)",
         ) from error
+
+
+@asynccontextmanager
+async def registered(config: Config, name: str, port: int) -> AsyncIterator[tuple[Resolver, int]]:
+    """Be found while the block runs: how others are found, and our creation. Raises EpmdError."""
+    alive, _ = split_node_name(name)
+    match config.node.epmd:
+        case "none":
+            yield Places(config.node.peers), random_creation()
+        case if_absent:
+            epmd = EpmdClient.from_environ(if_absent=if_absent)
+            async with epmd.registration(alive, port) as creation:
+                yield Places(config.node.peers, epmd), creation
 
 
 class Bridge:

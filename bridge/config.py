@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from bridge.dist.cookie import COOKIE_VARIABLE
+from bridge.dist.finding import Places
 from bridge.dist.names import node_name_problem, pattern_problem
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -56,6 +57,8 @@ class NodeConfig(_Section, frozen=True):
     name: str = "bridge@127.0.0.1"
     listen: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 0
+    epmd: Literal["start", "own", "none"] = "start"
+    peers: dict[str, str | int] = {}
     cookie_file: str | None = None
     allow: tuple[str, ...] = ()
     admin_nodes: tuple[str, ...] = ()
@@ -229,6 +232,15 @@ def _broken_node_rules(node: NodeConfig) -> Iterator[_Broken]:
     except ValueError:
         mend = 'Write the address to listen on; "127.0.0.1" keeps to this host, "0.0.0.0" is all'
         yield "node.listen", node.listen, "it must be an IP address", mend
+    if node.epmd == "none" and node.port == 0:
+        mend = "Give a port, which the other nodes then know by their own settings"
+        yield "node.port", 0, "without epmd nobody finds a port that is taken at random", mend
+    for name, place in node.peers.items():
+        try:
+            Places({name: place})
+        except ValueError as error:
+            mend = 'Write "name@host" = "host:port", or "*@*" = 9100 for one port on every host'
+            yield f"node.peers.{name}", place, str(error), mend
     for key in ("allow", "admin_nodes"):
         for name in getattr(node, key):
             if problem := pattern_problem(name):

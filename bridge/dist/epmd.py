@@ -21,8 +21,8 @@ _TCP_IPV4 = 0
 _VERSION_HIGH = _VERSION_LOW = 6
 _ANSWER_MAX_BYTES = 64 * 1024  # a NAMES answer of about 1,000 nodes; PORT2 stays under 3 KiB
 
-_ALIVE2_REQ, _PORT2_REQ, _NAMES_REQ = 120, 122, 110
-_ALIVE2_RESP, _ALIVE2_X_RESP, _PORT2_RESP = 121, 118, 119
+ALIVE2_REQ, PORT2_REQ, NAMES_REQ = 120, 122, 110
+ALIVE2_RESP, ALIVE2_X_RESP, PORT2_RESP = 121, 118, 119
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +78,18 @@ def alive2_request(alive: str, port: int, *, node_type: int = HIDDEN_NODE) -> by
     Raises ValueError for a name that epmd would refuse or misfile (it does not check for an @).
     """
     name = _alive_bytes(alive)
-    fixed = (_ALIVE2_REQ, port, node_type, _TCP_IPV4, _VERSION_HIGH, _VERSION_LOW)
+    fixed = (ALIVE2_REQ, port, node_type, _TCP_IPV4, _VERSION_HIGH, _VERSION_LOW)
     return _request(struct.pack(">BHBBHHH", *fixed, len(name)) + name + struct.pack(">H", 0))
 
 
 def port2_request(alive: str) -> bytes:
     """PORT_PLEASE2_REQ: where does `alive` listen? epmd closes after its answer."""
-    return _request(bytes([_PORT2_REQ]) + _alive_bytes(alive))
+    return _request(bytes([PORT2_REQ]) + _alive_bytes(alive))
 
 
 def names_request() -> bytes:
     """NAMES_REQ: all registered names. epmd closes after its answer."""
-    return _request(bytes([_NAMES_REQ]))
+    return _request(bytes([NAMES_REQ]))
 
 
 class AnswerReader:
@@ -111,8 +111,8 @@ class AnswerReader:
 
     def alive2(self) -> Registered | Refused | None:
         """The answer to ALIVE2_REQ, or None: need more. Raises RemoteProtocolError."""
-        tag = self._tag(_ALIVE2_RESP, _ALIVE2_X_RESP)
-        fields = self._unpack(">BBI" if tag == _ALIVE2_X_RESP else ">BBH") if tag else None
+        tag = self._tag(ALIVE2_RESP, ALIVE2_X_RESP)
+        fields = self._unpack(">BBI" if tag == ALIVE2_X_RESP else ">BBH") if tag else None
         if fields is None:
             return None
         _, result, creation = fields
@@ -124,7 +124,7 @@ class AnswerReader:
 
     def port2(self) -> NodeEntry | Refused | None:
         """The answer to PORT_PLEASE2_REQ, or None: need more. Raises RemoteProtocolError."""
-        head = self._unpack(">BB") if self._tag(_PORT2_RESP) else None
+        head = self._unpack(">BB") if self._tag(PORT2_RESP) else None
         if head is None:
             return None
         if head[1]:

@@ -1,29 +1,33 @@
-"""The trio shell around `epmd`: register for as long as we live, look up, list; start epmd if it is
-absent.
+"""The trio shell around `epmd`: register for as long as we live, look up, list; where there is no
+epmd, start one or be it.
 
 ERL_EPMD_PORT says where epmd listens, as for every OTP node; ERL_EPMD_ADDRESS says where an epmd
-that we start listens (loopback is always added by epmd itself).
+that we start listens, separated by commas (loopback is always added). A real epmd without it listens
+everywhere, ours on the loopback.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import structlog
 import trio
 
 from bridge.dist import epmd
+from bridge.dist.epmd_daemon import EpmdDaemon
 from bridge.dist.errors import EpmdError, NameTaken, RemoteProtocolError
 from bridge.dist.nursery import block_nursery
 
 log = structlog.get_logger("ringbridge.epmd")
 T = TypeVar("T")
+IfAbsent = Literal["start", "own", "fail"]  # the installed program; our own epmd; an error
 
 ANSWER_TIMEOUT_S = 10.0  # erl_epmd.erl waits as long
 RETRY_S = 2.0  # erl_epmd.erl: a lost registration is tried again every 2 s, for ever
@@ -39,18 +43,20 @@ class EpmdClient:
 
     port: int = epmd.DEFAULT_PORT
     host: str = "127.0.0.1"
-    start_if_absent: bool = True
+    if_absent: IfAbsent = "start"
     retry_s: float = RETRY_S
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str] | None = None) -> EpmdClient:
+    def from_environ(
+        cls, environ: Mapping[str, str] | None = None, *, if_absent: IfAbsent = "start"
+    ) -> EpmdClient:
         """As ERL_EPMD_PORT says. Raises EpmdError if that is not a port."""
         env = dict(os.environ if environ is None else environ)
         text = env.get("ERL_EPMD_PORT") or str(epmd.DEFAULT_PORT)
         if not text.isdecimal() or not 0 < int(text) < 65536:
             raise EpmdError(f"ERL_EPMD_PORT={text!r} is not a TCP port; unset it or give 1..65535")
-        return cls(port=int(text), environ=env)
+        return cls(port=int(text), environ=env, if_absent=if_absent)
 
     async def lookup(self, alive: str, host: str) -> int | None:
         """The TCP port where `alive` listens on `host`, None if epmd there does not know it.
@@ -72,15 +78,18 @@ class EpmdClient:
 
         Starts one task, ended with the block: it keeps the socket open and never writes to it (any
         byte would unregister us), and registers again every `retry_s` when epmd goes away. As in
-        OTP the creation of the first registration stays ours for life.
+        OTP the creation of the first registration stays ours for life. With `if_absent="own"` our
+        own epmd runs in a second task from the moment that there is no other.
         Raises NameTaken, EpmdError.
         """
-        stream, creation = await self._register_or_start(alive, port)
         async with block_nursery() as nursery:
-            nursery.start_soon(self._keep, stream, alive, port)
+            stream, creation = await self._register_anyhow(alive, port, nursery)
+            nursery.start_soon(self._keep, stream, alive, port, nursery)
             yield creation
 
-    async def _keep(self, stream: trio.SocketStream, alive: str, port: int) -> None:
+    async def _keep(
+        self, stream: trio.SocketStream, alive: str, port: int, nursery: trio.Nursery
+    ) -> None:
         while True:
             try:
                 async with stream:
@@ -89,32 +98,65 @@ class EpmdClient:
             except trio.BrokenResourceError:
                 pass
             log.warning("epmd registration lost, registering again", name=alive, port=self.port)
-            stream = await self._register_again(alive, port)
+            stream = await self._register_again(alive, port, nursery)
             log.info("registered at epmd again", name=alive, port=self.port)
 
-    async def _register_again(self, alive: str, port: int) -> trio.SocketStream:
+    async def _register_again(
+        self, alive: str, port: int, nursery: trio.Nursery
+    ) -> trio.SocketStream:
+        told = ""
         while True:
             try:
-                stream, _ = await self._register(alive, port)
-            except (EpmdError, RemoteProtocolError, OSError, trio.TooSlowError):
+                try:
+                    stream, _ = await self._register(alive, port)
+                except OSError:
+                    if self.if_absent != "own":
+                        raise
+                    await self._try_to_be_epmd(nursery)
+                    stream, _ = await self._register(alive, port)
+            except (EpmdError, RemoteProtocolError, OSError) as error:
+                if isinstance(error, EpmdError) and str(error) != told:  # one line, not every 2 s
+                    told = str(error)
+                    log.warning("epmd does not take us back yet", name=alive, why=told)
                 await trio.sleep(self.retry_s)
             else:
                 return stream
 
-    async def _register_or_start(self, alive: str, port: int) -> tuple[trio.SocketStream, int]:
+    async def _register_anyhow(
+        self, alive: str, port: int, nursery: trio.Nursery
+    ) -> tuple[trio.SocketStream, int]:
         try:
             return await self._register(alive, port)
         except OSError as error:
-            if not self.start_if_absent:
+            if self.if_absent == "fail":
                 raise self._absent(self.host) from error
-        await self._start_epmd()
+        if self.if_absent == "start":
+            await self._start_epmd()
         with trio.move_on_after(_START_TIMEOUT_S):
             while True:
+                if self.if_absent == "own":
+                    await self._try_to_be_epmd(nursery)
                 try:
                     return await self._register(alive, port)
                 except OSError:
                     await trio.sleep(_START_POLL_S)  # the daemon has forked but does not listen yet
         raise self._absent(self.host)
+
+    async def _try_to_be_epmd(self, nursery: trio.Nursery) -> None:
+        """Listen where epmd should. When somebody else was faster, that one is epmd."""
+        text = self.environ.get("ERL_EPMD_ADDRESS") or ""
+        addresses = tuple(part.strip() for part in text.split(",") if part.strip())
+        try:
+            daemon = await EpmdDaemon.listen(self.port, addresses)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise EpmdError(
+                    f"our own epmd cannot listen on port {self.port} of "
+                    f"{', '.join(('the loopback', *addresses))}: {os.strerror(error.errno or 0)}"
+                ) from error
+            return
+        log.info("no epmd, being it", port=self.port, addresses=addresses)
+        nursery.start_soon(daemon.run)
 
     async def _register(self, alive: str, port: int) -> tuple[trio.SocketStream, int]:
         stream = await trio.open_tcp_stream(self.host, self.port)
@@ -184,8 +226,9 @@ class EpmdClient:
 
     def _absent(self, host: str) -> EpmdError:
         return EpmdError(
-            f"no epmd at {host}:{self.port}: start one with `epmd -daemon` "
-            "(Debian package erlang-base), or set ERL_EPMD_PORT to where yours listens"
+            f"no epmd at {host}:{self.port}: start one with `epmd -daemon` (Debian package "
+            "erlang-base), let the node be it (epmd = \"own\"), or set ERL_EPMD_PORT to where yours "
+            "listens"
         )
 
 

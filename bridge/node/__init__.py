@@ -13,9 +13,10 @@ from bridge.dist.errors import (
     NameTaken,
     RemoteProtocolError,
 )
+from bridge.dist.finding import OnePort, Place, Places, Resolver
 from bridge.node.calls import Down, Monitor, ProcessDown
 from bridge.node.carrier import Carrier
-from bridge.node.connections import NoConnection, Resolver
+from bridge.node.connections import NoConnection
 from bridge.node.direct import RelayServiceHooks
 from bridge.node.ends import NO_REPLY, NoReply, Stop
 from bridge.node.gen import Sender
@@ -48,6 +49,9 @@ __all__ = [
     "NoReply",
     "Node",
     "NodeStatistics",
+    "OnePort",
+    "Place",
+    "Places",
     "Policy",
     "ProcessDown",
     "ProcessHandle",

@@ -8,7 +8,6 @@ import secrets
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 import structlog
 import trio
@@ -16,6 +15,7 @@ import trio
 from bridge.dist.connect import Connected, DialRefused, accept_peer, dial_peer
 from bridge.dist.cookie import Cookie
 from bridge.dist.errors import EpmdError, RemoteProtocolError
+from bridge.dist.finding import Place, Resolver, undialable
 from bridge.dist.handshake import Acceptor, Initiator
 from bridge.dist.handshake_events import Identity, Peer, Status
 from bridge.dist.names import split_node_name
@@ -39,13 +39,6 @@ class NoConnection(Exception):
         super().__init__(f"no connection to {peer}: {why}")
         self.peer = peer
         self.why = why
-
-
-class Resolver(Protocol):
-    """Finds where a node listens: epmd, or a table of the user's."""
-
-    async def lookup(self, alive: str, host: str) -> int | None:
-        """The TCP port of `alive` on `host`; None if unknown. May raise EpmdError."""
 
 
 class Connections:
@@ -133,10 +126,13 @@ class Connections:
 
     async def _dial_once(self, peer: str) -> None:
         alive, host = split_node_name(peer)
-        port = await self._resolver.lookup(alive, host) if self._resolver else None
-        if port is None:
+        if why := undialable(split_node_name(self.identity.name)[1], host):
+            raise NoConnection(peer, why)
+        found = await self._resolver.lookup(alive, host) if self._resolver else None
+        if found is None:
             raise NoConnection(peer, f"no node of that name is known on {host}")
-        stream = await trio.open_tcp_stream(host, port)
+        place = found if isinstance(found, Place) else Place(host, found)
+        stream = await trio.open_tcp_stream(place.host, place.port)
         core = Initiator(
             self.identity,
             self._cookie,

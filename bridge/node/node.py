@@ -16,13 +16,14 @@ import trio
 from bridge.dist import control as c
 from bridge.dist.cookie import Cookie
 from bridge.dist.errors import RemoteProtocolError
+from bridge.dist.finding import Resolver
 from bridge.dist.handshake_events import Identity
 from bridge.etf import Atom, DecodeError, Pid, Reference, decode_bare
 from bridge.node import gen
 from bridge.node.autoconnect import AutoConnect
 from bridge.node.calls import Monitor, PendingCall, ProcessDown
 from bridge.node.carrier import Carrier
-from bridge.node.connections import Connections, NoConnection, Resolver
+from bridge.node.connections import Connections, NoConnection
 from bridge.node.direct import NetKernel, RelayServiceHooks, RelayServiceProxy
 from bridge.node.ids import Ids
 from bridge.node.mailbox import MailboxPolicy

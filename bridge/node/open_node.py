@@ -16,12 +16,12 @@ import trio
 
 from bridge.dist.cookie import Cookie, find_cookie
 from bridge.dist.epmd_client import EpmdClient, random_creation
+from bridge.dist.finding import Places, Resolver, loopback_for
 from bridge.dist.flags import OFFERED
 from bridge.dist.handshake_events import Identity
 from bridge.dist.names import split_node_name
 from bridge.dist.nursery import block_nursery
 from bridge.node.carrier import Carrier
-from bridge.node.connections import Resolver
 from bridge.node.node import Node
 from bridge.node.policy import Policy
 from bridge.node.server import GenServer
@@ -74,11 +74,12 @@ async def open_node(
     services: Mapping[str, GenServer] | None = None,
     before_listen: Callable[[Node], Awaitable[None]] | None = None,
     listen: bool = True,
-    listen_host: str = "127.0.0.1",
+    listen_host: str | None = None,
     listen_port: int = 0,
     epmd: EpmdClient | None = None,
     register: bool = True,
     resolver: Resolver | None = None,
+    peers: Mapping[str, str | int] | None = None,
     flags: int = OFFERED,
     policy: Policy | None = None,
     carrier: CarrierFactory = relay_carrier,
@@ -87,19 +88,23 @@ async def open_node(
     """Run the hidden node `name` (alive@host) while the block runs.
 
     `services` are started under their names, then `before_listen(node)` runs, then peers are let
-    in. `listen=False`: calls out only. `register=False`: no epmd, a creation at random; give
-    `listen_port` then. `resolver` finds other nodes, by default epmd on their host. `carrier` makes
+    in. `listen=False`: calls out only. `listen_host` is by default the loopback, of IPv6 when the
+    host of the name is an IPv6 address. `register=False`: no epmd, a creation at random; give
+    `listen_port` then. `peers` says where nodes listen that epmd does not know: a port or
+    "host:port" for a name or a glob. `resolver` finds all others, by default epmd on their host;
+    `OnePort(9100)` asks no epmd. `carrier` makes
     what moves the bytes, `pump` reads it: an application that has other events on the same carrier
     gives its own. Tasks: the pump, the accept loop, one per handshake and per service; all end with
     the block. Processes end with `shutdown`, which their watchers hear.
     Raises ValueError (name), CookieError, NameTaken, EpmdError, OSError (the port), and what
     services raise.
     """
-    alive, _ = split_node_name(name)
+    alive, host = split_node_name(name)
     secret = find_cookie(cookie=cookie, cookie_file=cookie_file)
     client = epmd or EpmdClient.from_environ()
     async with AsyncExitStack() as stack:
-        listeners = await trio.open_tcp_listeners(listen_port, host=listen_host) if listen else []
+        address = listen_host or loopback_for(host)
+        listeners = await trio.open_tcp_listeners(listen_port, host=address) if listen else []
         for listener in listeners:
             stack.push_async_callback(listener.aclose)
         if listeners and register:
@@ -115,7 +120,7 @@ async def open_node(
             secret,
             medium,
             nursery=nursery,
-            resolver=resolver or client,
+            resolver=Places(peers or {}, resolver or client),
             policy=policy,
         )
         stack.callback(node.stop_all)

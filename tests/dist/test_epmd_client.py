@@ -111,7 +111,7 @@ async def test_without_an_epmd_program_the_error_says_how() -> None:
 
 
 async def test_an_absent_epmd_is_not_started_when_that_is_not_wanted() -> None:
-    client = EpmdClient(port=Epmd().port, start_if_absent=False)
+    client = EpmdClient(port=Epmd().port, if_absent="fail")
     with pytest.raises(EpmdError, match="no epmd at"):
         async with client.registration("alice", 4711):
             pass

@@ -52,14 +52,22 @@ class Beam:
     """One BEAM. Start it with `start`, end it with `close`; `evaluate` runs Elixir in it."""
 
     def __init__(
-        self, alive: str, epmd_port: int, *, cookie: str = COOKIE, arguments: str = ""
+        self,
+        alive: str,
+        epmd_port: int,
+        *,
+        cookie: str = COOKIE,
+        arguments: str = "",
+        host: str = HOST,
+        interface: str = "{127,0,0,1}",
     ) -> None:
-        self.name = f"{alive}@{HOST}"
+        self.name = f"{alive}@{host}"
         self._home = tempfile.mkdtemp(prefix="ringbridge-beam-")
         cookie_file = Path(self._home, ".erlang.cookie")
         cookie_file.write_text(cookie)
         cookie_file.chmod(0o400)
-        flags = f"-kernel inet_dist_use_interface {{127,0,0,1}} -name {self.name} {arguments}"
+        style = "-name" if {".", ":"} & set(host) else "-sname"
+        flags = f"-kernel inet_dist_use_interface {interface} {style} {self.name} {arguments}"
         self._process = subprocess.Popen(
             ["elixir", "--erl", flags, "-e", DRIVER],
             env={
@@ -116,7 +124,8 @@ class Beam:
 class Epmd:
     """A private epmd on a private port; it ends with `close`."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str | None = HOST) -> None:
+        self._addresses = ["-address", host] if host else []  # none: every address of this host
         with socket.socket() as probe:
             probe.bind((HOST, 0))
             self.port = probe.getsockname()[1]
@@ -125,7 +134,7 @@ class Epmd:
     def start(self) -> None:
         """Start it; returns when it answers."""
         self._process = subprocess.Popen(
-            ["epmd", "-port", str(self.port), "-address", HOST],
+            ["epmd", "-port", str(self.port), *self._addresses],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

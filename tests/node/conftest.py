@@ -98,7 +98,7 @@ def open_test_node(epmd: Epmd, carrier: Any) -> OpenNode:
     async def open_it(alive: str | None = None, **options: Any) -> AsyncIterator[Node]:
         options = {
             "cookie": COOKIE,
-            "epmd": EpmdClient(port=epmd.port, start_if_absent=False),
+            "epmd": EpmdClient(port=epmd.port, if_absent="fail"),
             "carrier": carrier,
             **options,
         }
