@@ -7,41 +7,12 @@
 #include <sys/socket.h>
 
 #include "relay_pvt.h"
+#include "tls.h"
 
 enum {
     READS_A_ROUND = 8,  /* one peer's flood must not starve the others */
     KEEP_OUT = 1 << 20, /* bytes of an empty buffer that are kept */
 };
-
-uint8_t *rb_buffer_room(struct rb_buffer *b, size_t size) {
-    if (b->begin == b->end) b->begin = b->end = 0;
-    if (b->end + size > b->capacity) {
-        /* Moved only when a good part is free: else a backlog of many megabytes would be moved for every few bytes that leave. */
-        if (b->begin >= b->capacity / 4 && b->end - b->begin + size <= b->capacity) {
-            memmove(b->at, b->at + b->begin, b->end - b->begin);
-        } else {
-            size_t grown = b->capacity ? b->capacity * 2 : 16384;
-            while (grown < b->end - b->begin + size) grown *= 2;
-            uint8_t *at = malloc(grown);
-            if (!at) return NULL;
-            if (b->at) memcpy(at, b->at + b->begin, b->end - b->begin);
-            free(b->at);
-            b->at = at;
-            b->capacity = grown;
-        }
-        b->end -= b->begin;
-        b->begin = 0;
-    }
-    return b->at + b->end;
-}
-
-int rb_buffer_put(struct rb_buffer *b, const void *bytes, size_t size) {
-    uint8_t *room = rb_buffer_room(b, size);
-    if (!room) return -ENOMEM;
-    memcpy(room, bytes, size);
-    b->end += size;
-    return 0;
-}
 
 struct rb_conn *rb_conn_find(struct rb_relay *r, uint32_t id) {
     struct rb_conn *c = r->conns[id % CONNECTIONS_MAX];
@@ -94,15 +65,28 @@ static void poll_for(struct rb_conn *c, int out) {
     epoll_ctl(c->relay->epoll, EPOLL_CTL_MOD, c->wire.fd, &e);
 }
 
-int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, const char *peer, uint64_t flags,
-                 const uint8_t *leftover, size_t size) {
+/* The peer may have sent frames behind its last handshake message. They are fed like any other bytes. */
+static void feed(struct rb_conn *c, const uint8_t *bytes, size_t size) {
+    while (size > 0 && !c->failed) {
+        struct rb_room room[2];
+        rb_intake_room(&c->intake, room);
+        size_t n = room[0].size < size ? room[0].size : size;
+        memcpy(room[0].at, bytes, n);
+        bytes += n;
+        size -= n;
+        if (rb_intake_took(&c->intake, n) < 0) rb_conn_fail(c, c->intake.why);
+    }
+}
+
+int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, struct rb_tls *tls, const char *peer,
+                 uint64_t flags, const uint8_t *leftover, size_t size) {
     struct rb_conn **slot = room_for(r, id);
     if (!slot) return -EMFILE;
     struct rb_conn *c = calloc(1, sizeof *c);
     if (!c) return -ENOMEM;
     c->relay = r;
     c->id = id;
-    c->wire = (struct rb_wire){.fd = fd};
+    c->wire = (struct rb_wire){.fd = fd, .tls = tls};
     strncpy(c->peer, peer, sizeof c->peer - 1);
     c->flags = flags;
     c->sent_ns = c->received_ns = r->now;
@@ -122,15 +106,13 @@ int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, const char *peer, uint
     *slot = c;
     tune(fd);
     COUNT(r->stats.connections, 1);
-    /* The peer may have sent frames behind its last handshake message. They are fed like any other bytes. */
-    while (size > 0 && !c->failed) {
-        struct rb_room room[2];
-        rb_intake_room(&c->intake, room);
-        size_t n = room[0].size < size ? room[0].size : size;
-        memcpy(room[0].at, leftover, n);
-        leftover += n;
-        size -= n;
-        if (rb_intake_took(&c->intake, n) < 0) rb_conn_fail(c, c->intake.why);
+    feed(c, leftover, size);
+    if (tls) {
+        feed(c, tls->unread.at, tls->unread.end);
+        c->out = tls->unsent;
+        tls->unsent = (struct rb_buffer){.at = NULL};
+        rb_conn_read(c); /* libssl may hold more, which epoll does not see */
+        rb_conn_dirty(c);
     }
     return 0;
 }
@@ -154,21 +136,52 @@ void rb_conn_close(struct rb_conn *c, const char *reason) {
             }
         }
     }
+    if (c->unread) {
+        for (struct rb_conn **p = &r->unread_conns; *p; p = &(*p)->next_unread) {
+            if (*p == c) {
+                *p = c->next_unread;
+                break;
+            }
+        }
+    }
     for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
         if (r->conns[i] == c) r->conns[i] = NULL;
     }
     COUNT(r->stats.connections, -1);
-    rb_wire_close(&c->wire);
     rb_up_event(r, RB_EVENT_CONNECTION_LOST, c->id, 0, 0, 0, 0, reason, strlen(reason));
+    rb_wire_close(&c->wire); /* after its words have been told */
     free(c->out.at);
     free(c);
 }
 
 /* The words of a connection's end for what reading or writing it gave. */
-static const char *end_of(ssize_t n) {
-    return n == 0                            ? "closed_by_peer"
-           : n == -ECONNRESET || n == -EPIPE ? "reset_by_peer"
-                                             : "socket_error";
+static const char *end_of(const struct rb_conn *c, ssize_t n) {
+    switch (n) {
+    case 0: return "closed_by_peer";
+    case -ECONNRESET:
+    case -EPIPE: return "reset_by_peer";
+    case -EPROTO: return rb_wire_why(&c->wire);
+    default: return "socket_error";
+    }
+}
+
+/* Bytes that libssl holds wake nobody: this connection is read again without being asked. */
+static void unread(struct rb_conn *c) {
+    if (c->unread) return;
+    c->unread = 1;
+    c->next_unread = c->relay->unread_conns;
+    c->relay->unread_conns = c;
+}
+
+void rb_conns_read(struct rb_relay *r) {
+    struct rb_conn *c = r->unread_conns;
+    r->unread_conns = NULL;
+    while (c) {
+        struct rb_conn *next = c->next_unread; /* reading may put it on the new list */
+        c->unread = 0;
+        rb_conn_read(c);
+        c = next;
+    }
 }
 
 void rb_conn_read(struct rb_conn *c) {
@@ -178,16 +191,19 @@ void rb_conn_read(struct rb_conn *c) {
         int pieces = rb_intake_room(&c->intake, room);
         for (int k = 0; k < pieces; k++) iov[k] = (struct iovec){room[k].at, room[k].size};
         ssize_t n = rb_wire_read(&c->wire, iov, pieces);
-        if (n == -EAGAIN) return;
+        if (n == -EAGAIN) break;
         if (n <= 0) {
-            rb_conn_fail(c, end_of(n));
+            rb_conn_fail(c, end_of(c, n));
             return;
         }
         c->received_ns = c->relay->now;
         COUNT(c->relay->stats.bytes_in, n);
         if (rb_intake_took(&c->intake, (size_t)n) < 0) rb_conn_fail(c, c->intake.why);
-        if (c->wire.drained) return;
+        if (c->wire.drained) break;
     }
+    if (!c->wire.tls || c->failed) return;
+    if (!c->wire.drained) unread(c);
+    if (c->wire.unsent) rb_conn_dirty(c);
 }
 
 void rb_conn_dirty(struct rb_conn *c) {
@@ -211,7 +227,7 @@ static ssize_t transmit(struct rb_conn *c, const uint8_t *bytes, size_t size) {
         ssize_t n = rb_wire_write(&c->wire, iov, pieces);
         if (n == -EAGAIN) break;
         if (n < 0) {
-            rb_conn_fail(c, end_of(n));
+            rb_conn_fail(c, end_of(c, n));
             return -1;
         }
         sent += (size_t)n;
@@ -238,6 +254,10 @@ int rb_conn_write_through(struct rb_conn *c, const uint8_t *bytes, size_t size) 
 void rb_conn_flush(struct rb_conn *c) {
     if (c->failed) return;
     if (c->out.begin < c->out.end && transmit(c, NULL, 0) < 0) return;
+    if (c->wire.unsent) {
+        int rc = rb_wire_flush(&c->wire);
+        if (rc < 0 && rc != -EAGAIN) rb_conn_fail(c, end_of(c, rc));
+    }
     size_t left = c->out.end - c->out.begin;
     if (left > c->relay->config.outgoing_bytes_max) {
         rb_conn_fail(c, "outgoing_limit_reached: the peer does not read");
@@ -247,7 +267,7 @@ void rb_conn_flush(struct rb_conn *c) {
         free(c->out.at); /* a slow reader's backlog is not kept for ever */
         c->out = (struct rb_buffer){.at = NULL};
     }
-    poll_for(c, left > 0);
+    poll_for(c, left > 0 || c->wire.unsent);
 }
 
 void rb_conns_tick(struct rb_relay *r) {

@@ -9,6 +9,7 @@
 
 #include "note.h"
 #include "relay_pvt.h"
+#include "tls.h"
 
 /* --- Upward -------------------------------------------------------------------------------------------------------------- */
 
@@ -174,6 +175,17 @@ int rb_relay_adopt(struct rb_relay *r, uint32_t connection, int fd, const char *
     return hand_down(r, n);
 }
 
+int rb_relay_adopt_tls(struct rb_relay *r, uint32_t connection, struct rb_tls *tls,
+                       const char *peer, uint64_t flags, const uint8_t *leftover, uint64_t size) {
+    struct down_note *n = down_note(DOWN_ADOPT, peer, strlen(peer) + 1, leftover, size);
+    if (!n) return -ENOMEM;
+    n->connection = connection;
+    n->fd = tls->fd;
+    n->object = tls;
+    n->flags = flags;
+    return hand_down(r, n);
+}
+
 int rb_relay_send(struct rb_relay *r, uint32_t connection, const uint8_t *control,
                   uint64_t control_size, const uint8_t *message, uint64_t message_size) {
     struct down_note *n = down_note(DOWN_SEND, control, control_size, message, message_size);
@@ -274,11 +286,12 @@ static void carry_out(struct rb_relay *r, const struct down_note *n) {
     struct rb_conn *c;
     switch ((enum down_kind)n->head.kind) {
     case DOWN_ADOPT: {
-        int rc = rb_conn_open(r, n->connection, n->fd, (const char *)n->data, n->flags,
+        int rc = rb_conn_open(r, n->connection, n->fd, n->object, (const char *)n->data, n->flags,
                               n->data + n->a, n->b);
         if (rc < 0) {
             static const char why[] = "no_room_for_another_connection";
-            close(n->fd);
+            struct rb_wire wire = {.fd = n->fd, .tls = n->object};
+            rb_wire_close(&wire);
             rb_up_event(r, RB_EVENT_CONNECTION_LOST, n->connection, 0, 0, 0, 0, why,
                         sizeof why - 1);
         }

@@ -145,7 +145,7 @@ static int wait_ms(const struct rb_relay *r) {
 static int park(struct rb_relay *r, struct epoll_event *events) {
     for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled)
         rb_gate_announce(&w->link.waiter, RB_PARK_EVENTFD);
-    int timeout = completions_wait(r) || r->dirty_conns ? 0 : wait_ms(r);
+    int timeout = completions_wait(r) || r->dirty_conns || r->unread_conns ? 0 : wait_ms(r);
     if (timeout) COUNT(r->stats.parks, 1);
     int n = epoll_wait(r->epoll, events, EVENTS_A_ROUND, timeout);
     for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled)
@@ -192,7 +192,7 @@ static int crowd(struct rb_relay *r) {
 }
 
 static int wait(struct rb_relay *r, struct epoll_event *events, int worked) {
-    if (r->dirty_conns) return look(r, events);
+    if (r->dirty_conns || r->unread_conns) return look(r, events);
     if (worked && crowd(r) >= CROWD) {
         if (r->config.busy_sleep_us) {
             struct timespec t = {.tv_nsec = (long)r->config.busy_sleep_us * 1000};
@@ -219,6 +219,7 @@ static void *run(void *argument) {
         int worked = ready > 0;
         worked |= rb_down_take(r) > 0;
         for (int i = 0; i < ready; i++) dispatch(r, &events[i]);
+        rb_conns_read(r);
         rb_jobs_due(r); /* first: what has expired in the queue does not run */
         rb_roles_place(r);
         worked |= poll_workers(r) > 0;

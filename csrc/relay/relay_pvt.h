@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "buffer.h"
 #include "duct.h"
 #include "intake.h"
 #include "request.h"
@@ -25,16 +26,6 @@ enum {
 };
 #define NS_PER_MS 1000000ull
 #define RB_WATCH_MARK 0x52420000u /* in the last word of the references that the relay makes */
-
-/* --- Bytes on their way out ---------------------------------------------------------------------------------------------- */
-
-struct rb_buffer {
-    uint8_t *at;
-    size_t begin, end, capacity;
-};
-/* Room for `size` more bytes at the end, or NULL. */
-uint8_t *rb_buffer_room(struct rb_buffer *b, size_t size);
-int rb_buffer_put(struct rb_buffer *b, const void *bytes, size_t size); /* 0 or -ENOMEM */
 
 /* --- Connections --------------------------------------------------------------------------------------------------------- */
 
@@ -58,6 +49,8 @@ struct rb_conn {
     int wants_out; /* in epoll for EPOLLOUT */
     int dirty;     /* on the relay's flush list */
     struct rb_conn *next_dirty;
+    int unread; /* TLS: on the relay's list of those that hold bytes unread */
+    struct rb_conn *next_unread;
     uint64_t sent_ns, received_ns;
     const char *failed;  /* set: to be closed at the end of the round, with this reason */
     struct rb_job *jobs; /* of callers on this node */
@@ -194,7 +187,7 @@ struct rb_relay {
 
     struct rb_conn
         *conns[CONNECTIONS_MAX]; /* at their id modulo the size, or where there was room */
-    struct rb_conn *dirty_conns;
+    struct rb_conn *dirty_conns, *unread_conns;
     struct rb_role *roles[ROLES_MAX]; /* put in by a note (face.c makes them) */
     uint32_t roles_count;
     struct rb_worker *workers[WORKERS_MAX]; /* the same */
@@ -240,10 +233,11 @@ struct rb_relay {
 uint64_t rb_clock_ns(void);
 
 /* conn.c: sockets */
-int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, const char *peer, uint64_t flags,
-                 const uint8_t *leftover, size_t size);
+int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, struct rb_tls *tls, const char *peer,
+                 uint64_t flags, const uint8_t *leftover, size_t size);
 void rb_conn_close(struct rb_conn *c, const char *reason);
 void rb_conn_read(struct rb_conn *c);
+void rb_conns_read(struct rb_relay *r); /* those whose bytes epoll does not see */
 void rb_conn_flush(struct rb_conn *c);
 void rb_conn_dirty(struct rb_conn *c); /* has something to flush */
 void rb_conn_fail(struct rb_conn *c, const char *reason);

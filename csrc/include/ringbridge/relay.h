@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ringbridge/tls.h"
+
 /* <cffi> */
 struct rb_relay;
 
@@ -103,6 +105,9 @@ int rb_relay_take(
 /* All below: 0, or a negative errno (-EAGAIN: the duct to the relay is full). */
 int rb_relay_adopt(struct rb_relay *relay, uint32_t connection, int fd, const char *peer,
                    uint64_t flags, const uint8_t *leftover, uint64_t size);
+/* The same of a TLS connection that was taken from its pump (tls.h). */
+int rb_relay_adopt_tls(struct rb_relay *relay, uint32_t connection, struct rb_tls *tls,
+                       const char *peer, uint64_t flags, const uint8_t *leftover, uint64_t size);
 int rb_relay_send(struct rb_relay *relay, uint32_t connection, const uint8_t *control,
                   uint64_t control_size, const uint8_t *message,
                   uint64_t message_size); /* message NULL: the op carries none */
