@@ -70,7 +70,7 @@ async def transcript(driver: Beam, subject: str) -> Transcript:
 def transcripts(epmd: Epmd) -> tuple[Transcript, Transcript]:
     """Of a process on a BEAM, and of ours."""
 
-    client = EpmdClient(port=epmd.port, start_if_absent=False)
+    client = EpmdClient(port=epmd.port, if_absent="fail")
     seen: dict[str, Transcript] = {}
 
     async def start(stack: ExitStack, alive: str, file: str) -> Beam:
