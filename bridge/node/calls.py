@@ -43,10 +43,16 @@ class PendingCall:
         self._ref = router.ids.next_ref()
 
     def ask(self, request: Term) -> None:
-        """Send the request. Raises EncodeError."""
+        """Send the request of a `GenServer.call`. Raises EncodeError."""
+        self._ask(gen.call_message(self._caller.pid, self._ref, request))
+
+    def ask_system(self, request: Term) -> None:
+        """Send a request of the `sys` protocol. Raises EncodeError."""
+        self._ask((gen.SYSTEM, (self._caller.pid, gen.alias_tag(self._ref)), request))
+
+    def _ask(self, message: Term) -> None:
         self._router.open_alias(self._ref, self._take_answer)
         self._router.monitor(self._caller, self._target, self._take_down, ref=self._ref)
-        message = gen.call_message(self._caller.pid, self._ref, request)
         self._router.send(self._caller.pid, self._target, message)
 
     async def wait(self) -> Term:

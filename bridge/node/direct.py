@@ -29,12 +29,14 @@ class DirectProcess:
         self._process: Process | None = None
         self._module = module
         self.suspended = False
+        self.received = 0
 
     def start(self, names: tuple[Atom, ...], *, relay_owned: bool = False) -> Pid:
         """Appear in the table. Raises ValueError when a name is taken."""
         self._process = self._router.spawn(
             self, names=names, trap_exit=True, owner="relay" if relay_owned else "python"
         )
+        self._process.initial_call = (self.module, "init", 1)
         return self.pid
 
     @property
@@ -64,6 +66,7 @@ class DirectProcess:
     # -- Inbox -------------------------------------------------------------------------------------
 
     def deliver(self, message: Term) -> None:
+        self.received += 1
         request = classify(message)
         if isinstance(request, SystemRequest):
             self._handle_system(request.sender, request.request)

@@ -11,6 +11,7 @@ connection costs is what hung on it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 from bridge.etf import Pid
@@ -49,6 +50,11 @@ class Links:
 
     def __len__(self) -> int:
         return self._count
+
+    def __sizeof__(self) -> int:
+        """With its tables, without the pids: those may be shared."""
+        tables = sum(map(sys.getsizeof, self._by_node.values()))
+        return object.__sizeof__(self) + sys.getsizeof(self._by_node) + tables
 
     def link(self, other: Pid) -> bool:
         """We link. True: send LINK. An unlink still on its way is overtaken by the new link."""

@@ -166,6 +166,10 @@ class Mailbox:
         self._messages = deque(m for m in self._messages if not wanted(m))
         return before - len(self)
 
+    def snapshot(self) -> list[Term]:
+        """The messages that wait, in the order in which `take_nowait` would give them."""
+        return [*self._urgent, *self._messages]
+
     def statistics(self) -> MailboxStatistics:
         return MailboxStatistics(
             length=len(self),

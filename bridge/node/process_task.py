@@ -35,6 +35,7 @@ class ProcessTask:
         self._scope = trio.CancelScope()
         self._stopped: tuple[Term] | None = None
         self._process: Process | None = None
+        self.task: trio.lowlevel.Task | None = None  # for who wants to see where it stands
 
     @property
     def process(self) -> Process:
@@ -74,6 +75,7 @@ class ProcessTask:
         as a BEAM's is.
         """
         reason: Term = gen.SHUTDOWN  # when the node's nursery is cancelled
+        self.task = trio.lowlevel.current_task()
         try:
             with self._scope:
                 reason = await self._run(body)

@@ -271,6 +271,11 @@ class Router:
         for ref in self._held.of_node(node):
             self._down(ref, gen.NOCONNECTION)
 
+    def monitors_of(self, process: Process) -> list[Target]:
+        """What `process` watches, once for each monitor."""
+        watches = map(self._held.get, process.watching)
+        return [watch.target for watch in watches if watch is not None]
+
     def counts(self) -> dict[str, int]:
         return {
             "processes": len(self.table),
