@@ -1,0 +1,12 @@
+"""What observer, Phoenix LiveDashboard, etop, iex and the like ask of a node, answered for a node
+that is no BEAM (docs/inspection.md).
+
+One module for each caller (`observer`, `appmon`, `dashboard`, `elixir`, `bifs`, `otp`), above those
+that hold the facts: `seen` (a process), `figures`, `system_info`, `application` (the tree), `facts`
+(the kernel's).
+"""
+
+from bridge.node.inspection.application import Application, Child, SupervisorView
+from bridge.node.inspection.inspection import Inspection
+
+__all__ = ["Application", "Child", "Inspection", "SupervisorView"]

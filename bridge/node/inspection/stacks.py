@@ -1,0 +1,65 @@
+"""Where a process' task stands, as an Erlang stack trace: innermost call first.
+
+A suspended coroutine holds its frame and what it awaits, so the chain from the task's own coroutine
+inwards is its stack. Trio's frames are left out, and the mailbox' own: a process that waits there
+is shown in whoever called `receive`, as a BEAM process is shown in the function with its receive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import trio
+
+from bridge.etf import Atom, charlist
+from bridge.node.details import Mfa
+
+Term = Any
+DEPTH_MAX = 8  # erlang:system_flag(backtrace_depth, 8)
+_ATOM_MAX = 255
+_HIDDEN = ("trio", "bridge.node.mailbox", "bridge.node.process_handle")
+
+
+def stack_of(task: trio.lowlevel.Task | None) -> list[tuple[Atom, Atom, int, list[Term]]]:
+    """[{Module, Function, Arity, [{file, F}, {line, L}]}], at most DEPTH_MAX; [] for no task."""
+    if task is None:
+        return []
+    calls = [_call(frame) for frame in _frames(task.coro) if not _is_hidden(frame)]
+    return calls[::-1][:DEPTH_MAX]
+
+
+def current_function(task: trio.lowlevel.Task | None) -> Mfa | None:
+    """The innermost call that is not hidden."""
+    stack = stack_of(task)
+    return stack[0][:3] if stack else None
+
+
+def _frames(awaited: Any) -> Iterator[FrameType]:
+    """From the outermost coroutine inwards: coroutines, generators, asynchronous generators."""
+    while awaited is not None:
+        for kind, inner in (("cr", "await"), ("gi", "yieldfrom"), ("ag", "await")):
+            frame = getattr(awaited, f"{kind}_frame", None)
+            if frame is not None:
+                yield frame
+                awaited = getattr(awaited, f"{kind}_{inner}")
+                break
+        else:
+            return
+
+
+def _is_hidden(frame: FrameType) -> bool:
+    module = _module(frame)
+    return any(module == hidden or module.startswith(f"{hidden}.") for hidden in _HIDDEN)
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "python"))
+
+
+def _call(frame: FrameType) -> tuple[Atom, Atom, int, list[Term]]:
+    code = frame.f_code
+    place = [(Atom("file"), charlist(code.co_filename)), (Atom("line"), frame.f_lineno or 0)]
+    name = getattr(code, "co_qualname", code.co_name)
+    return (Atom(_module(frame)[:_ATOM_MAX]), Atom(name[:_ATOM_MAX]), code.co_argcount, place)
