@@ -43,9 +43,7 @@ FLAG_TABLE: tuple[FlagRow, ...] = (
     FlagRow(10, "BIT_BINARIES", _M, "BIT_BINARY_EXT"),
     FlagRow(11, "NEW_FLOATS", _M, "NEW_FLOAT_EXT"),
     FlagRow(12, "UNICODE_IO", _O, "io requests carry an encoding"),
-    FlagRow(
-        13, "DIST_HDR_ATOM_CACHE", _N, "no cache in the relay yet; frames then hold whole atoms"
-    ),
+    FlagRow(13, "DIST_HDR_ATOM_CACHE", _O, "an atom travels once; the relay caches both ways"),
     FlagRow(14, "SMALL_ATOM_TAGS", _O, "short atom tags"),
     FlagRow(15, "DIST_HDR_INTERNAL", _N, "internal to ERTS"),
     FlagRow(16, "UTF8_ATOMS", _M, "atoms are UTF-8"),
@@ -84,6 +82,7 @@ OFFERED = _bits(Stance.MANDATORY, Stance.OFFERED)
 NAME_ME = flag("NAME_ME")
 DIGEST_25 = flag("MANDATORY_25_DIGEST")
 ALTACT_SIG = flag("ALTACT_SIG")
+DIST_HDR_ATOM_CACHE = flag("DIST_HDR_ATOM_CACHE")
 SEND_SENDER = flag("SEND_SENDER")
 EXIT_PAYLOAD = flag("EXIT_PAYLOAD")
 _MANDATORY_25 = 0x1070F94  # what the digest bit stands for, in every release

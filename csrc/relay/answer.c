@@ -1,12 +1,12 @@
-/* answer.c: the frames that the relay makes by itself: answers to callers, DOWN, and its own monitors.
+/* answer.c: the signals that the relay makes by itself: answers to callers, DOWN, and its own monitors.
  *
  * An answer to a call is {Tag, Reply}, sent to the alias that the tag names, else to the caller's pid (gen.erl). */
 #include <stdlib.h>
 
 #include "relay_pvt.h"
 
-/* Answers at least this long go from where they lie to the socket, the others are gathered in the connection's buffer. */
-enum { WRITE_THROUGH_MIN = 16 << 10 };
+/* The bytes of an answer that are at least so many are not copied behind their head. */
+enum { APART_MIN = 16 << 10 };
 
 const char *rb_reason_name(enum rb_reason reason) {
     static const char *const names[RB_REASONS] = {
@@ -27,10 +27,13 @@ const char *rb_reason_name(enum rb_reason reason) {
 
 /* --- Terms --------------------------------------------------------------------------------------------------------------- */
 
-/* A frame being written at the end of a connection's buffer. Room is taken once, generously; `at` then only moves. */
+/* A signal being written, on the relay's stage. Room is taken once, generously; `at` then only moves. */
 struct pen {
     struct rb_conn *conn;
     uint8_t *begin, *at;
+    size_t control;       /* bytes of the control message, once it is written */
+    struct rb_slice with; /* the process that the signal goes to */
+    int whole;
 };
 
 static void put(struct pen *p, const void *bytes, size_t size) {
@@ -97,52 +100,68 @@ static void put_reference(struct pen *p, uint64_t number) {
     p->at += 16;
 }
 
-/* --- Frames -------------------------------------------------------------------------------------------------------------- */
+/* --- Signals ------------------------------------------------------------------------------------------------------------- */
 
-static int with_header(const struct rb_conn *c) {
-    return (c->flags & (RB_DFLAG_FRAGMENTS | RB_DFLAG_DIST_HDR_ATOM_CACHE)) != 0;
-}
-
-static int frame_begin(struct pen *p, struct rb_conn *c, size_t room) {
+static int signal_begin(struct pen *p, struct rb_conn *c, struct rb_slice with, size_t room) {
     if (!c || c->failed) return 0;
-    /* Between two rounds much can gather; the bound of what waits holds inside a round too. */
-    if (c->out.end - c->out.begin > c->relay->config.outgoing_bytes_max) rb_conn_flush(c);
-    if (c->failed) return 0;
-    p->begin = rb_buffer_room(&c->out, room + 64);
-    if (!p->begin) {
-        rb_conn_fail(c, "no_memory");
-        return 0;
-    }
-    p->conn = c;
-    p->at = p->begin + 4;
-    if (with_header(c))
-        put(p, "\x83\x44\x00", 3);
-    else
-        put(p, "\x70\x83", 2);
-    return 1;
+    struct rb_buffer *stage = &c->relay->stage;
+    stage->begin = stage->end = 0;
+    *p = (struct pen){.conn = c, .with = with};
+    p->begin = p->at = rb_buffer_room(stage, room + 64);
+    if (!p->begin) rb_conn_fail(c, "no_memory");
+    return p->begin != NULL;
 }
 
 static void message_begin(struct pen *p) {
-    if (!with_header(p->conn)) put_byte(p, RB_TAG_VERSION);
+    p->control = (size_t)(p->at - p->begin);
+    if (!rb_conn_with_header(p->conn)) put_byte(p, RB_TAG_VERSION);
 }
 
-/* Ends the frame; `more` bytes of it follow by another way. */
-static void frame_end(struct pen *p, size_t more) {
-    rb_put_be32(p->begin, (uint32_t)((size_t)(p->at - p->begin) - 4 + more));
-    p->conn->out.end += (size_t)(p->at - p->begin);
-    rb_conn_dirty(p->conn);
+/* What is written leaves, and behind it `body` and `tail`, which lie elsewhere. */
+static void signal_end_with(struct pen *p, struct rb_slice body, struct rb_slice tail) {
+    size_t written = (size_t)(p->at - p->begin);
+    struct rb_leaving s = {.head = {p->begin, written},
+                           .body = body,
+                           .tail = tail,
+                           .control = p->control ? p->control : written,
+                           .with = p->with,
+                           .whole = p->whole};
+    rb_leave(p->conn, &s);
 }
 
-int rb_send_signal(struct rb_conn *c, struct rb_slice control, const struct rb_slice *message) {
-    struct pen p;
-    size_t size = message ? message->size : 0;
-    int through = size >= WRITE_THROUGH_MIN;
-    if (!frame_begin(&p, c, control.size + (through ? 0 : size))) return -1;
-    put_slice(&p, control);
-    if (message) message_begin(&p);
-    if (message && !through) put_slice(&p, *message);
-    frame_end(&p, through ? size : 0);
-    return through ? rb_conn_write_through(c, message->at, size) : 0;
+static void signal_end(struct pen *p) {
+    static const struct rb_slice none = {NULL, 0};
+    signal_end_with(p, none, none);
+}
+
+/* Answers in fragments to an alias that is gone leak memory on OTP 25 and may crash 26.0 and 26.1 (dist-protocol.md, 3.5). A peer
+ * that has ALTACT_SIG is of OTP 28 or later; all others get such an answer in one frame. */
+static int aliases_take_fragments(const struct rb_conn *c) {
+    return (c->flags & RB_DFLAG_ALTACT_SIG) != 0;
+}
+
+int rb_send_signal(struct rb_conn *c, struct rb_slice control, const struct rb_slice *message,
+                   void **owner) {
+    if (!c || c->failed) return -1;
+    struct rb_cursor at = rb_cursor_of(control);
+    uint64_t op;
+    struct rb_leaving s = {.head = control, .control = control.size, .owner = owner};
+    s.whole = !aliases_take_fragments(c) && rb_term_tuple(&at) > 0 &&
+              rb_term_unsigned(&at, &op) == 0 && op == RB_OP_ALIAS_SEND;
+    if (message && !rb_conn_with_header(c)) {
+        struct pen p;
+        struct rb_slice none = {NULL, 0};
+        if (!signal_begin(&p, c, none, control.size)) return -1;
+        put_slice(&p, control);
+        message_begin(&p);
+        signal_end_with(&p, *message, none);
+        return 0;
+    }
+    if (message && message->at == control.at + control.size) /* as notes have it */
+        s.head.size += message->size;
+    else if (message)
+        s.body = *message;
+    return rb_leave(c, &s);
 }
 
 static struct rb_slice service_pid(const struct rb_relay *r) {
@@ -152,10 +171,11 @@ static struct rb_slice service_pid(const struct rb_relay *r) {
 /* Control term and `{Tag, ` of an answer. */
 static int answer_begin(struct pen *p, const struct rb_caller *to, size_t room) {
     const struct rb_relay *r = to->conn ? to->conn->relay : NULL;
-    if (!r || !frame_begin(p, to->conn,
-                           room + r->service_pid_size + to->pid.size + to->tag.size +
-                               to->alias.size + 64))
+    if (!r || !signal_begin(p, to->conn, to->pid,
+                            room + r->service_pid_size + to->pid.size + to->tag.size +
+                                to->alias.size + 64))
         return 0;
+    p->whole = to->alias.size && !aliases_take_fragments(to->conn);
     if (to->alias.size && (to->conn->flags & RB_DFLAG_ALTACT_SIG)) {
         put_tuple(p, 4);
         put_unsigned(p, RB_OP_ALTACT_SIG_SEND);
@@ -201,24 +221,22 @@ static void put_detail(struct pen *p, const struct rb_job *j) {
 static void answer_value(const struct rb_caller *to, const struct rb_job *detail, int raw,
                          const uint8_t *bytes, size_t size) {
     struct pen p;
-    int through = size >= WRITE_THROUGH_MIN;
-    if (!answer_begin(&p, to, (through ? 0 : size) + DETAIL_ROOM + 16)) return;
+    int apart = size >= APART_MIN;
+    if (!answer_begin(&p, to, (apart ? 0 : size) + DETAIL_ROOM + 16)) return;
     put_tuple(&p, detail ? 3 : 2);
     put_atom(&p, "ok");
     if (raw) put_binary_head(&p, size);
-    if (!through) {
+    if (!apart) {
         put(&p, bytes, size);
         if (detail) put_detail(&p, detail);
-        frame_end(&p, 0);
+        signal_end(&p);
         return;
     }
     uint8_t tail[DETAIL_ROOM];
     struct pen t = {.conn = to->conn, .begin = tail, .at = tail};
     if (detail) put_detail(&t, detail);
-    frame_end(&p, size + (size_t)(t.at - tail));
-    if (rb_conn_write_through(to->conn, bytes, size) == 0 && detail &&
-        rb_buffer_put(&to->conn->out, tail, (size_t)(t.at - tail)) < 0)
-        rb_conn_fail(to->conn, "no_memory");
+    signal_end_with(&p, (struct rb_slice){bytes, size},
+                    (struct rb_slice){tail, (size_t)(t.at - tail)});
 }
 
 void rb_answer_raw(const struct rb_caller *to, const struct rb_job *detail, const uint8_t *bytes,
@@ -244,7 +262,7 @@ void rb_answer_reason(const struct rb_caller *to, enum rb_reason reason) {
     struct pen p;
     if (!error_begin(&p, to, 0)) return;
     put_atom(&p, rb_reason_name(reason));
-    frame_end(&p, 0);
+    signal_end(&p);
 }
 
 void rb_answer_overloaded(const struct rb_caller *to, uint64_t retry_after_ms) {
@@ -255,7 +273,7 @@ void rb_answer_overloaded(const struct rb_caller *to, uint64_t retry_after_ms) {
     put_map(&p, 1);
     put_atom(&p, "retry_after_ms");
     put_unsigned(&p, retry_after_ms);
-    frame_end(&p, 0);
+    signal_end(&p);
 }
 
 void rb_answer_too_large(const struct rb_caller *to, uint64_t limit) {
@@ -264,7 +282,7 @@ void rb_answer_too_large(const struct rb_caller *to, uint64_t limit) {
     put_tuple(&p, 2);
     put_atom(&p, "too_large");
     put_unsigned(&p, limit);
-    frame_end(&p, 0);
+    signal_end(&p);
 }
 
 void rb_answer_text(const struct rb_caller *to, enum rb_reason reason, const char *text) {
@@ -276,7 +294,7 @@ void rb_answer_text(const struct rb_caller *to, enum rb_reason reason, const cha
         put_atom(&p, text); /* a rule's name, from our own table */
     else
         put_text(&p, text);
-    frame_end(&p, 0);
+    signal_end(&p);
 }
 
 void rb_answer_failed(const struct rb_caller *to, uint16_t code, const uint8_t *message,
@@ -288,7 +306,7 @@ void rb_answer_failed(const struct rb_caller *to, uint16_t code, const uint8_t *
     put_unsigned(&p, code);
     put_binary_head(&p, size);
     put(&p, message, size);
-    frame_end(&p, 0);
+    signal_end(&p);
 }
 
 static void put_number_or_nil(struct pen *p, int value) {
@@ -318,21 +336,21 @@ void rb_answer_crashed(const struct rb_caller *to, const struct rb_worker *w, ui
     put_atom(&p, "stderr");
     put_binary_head(&p, w->stderr_size);
     put(&p, w->stderr_tail, w->stderr_size);
-    frame_end(&p, 0);
+    signal_end(&p);
 }
 
 void rb_answer_ok(const struct rb_caller *to) {
     struct pen p;
     if (!answer_begin(&p, to, 16)) return;
     put_atom(&p, "ok");
-    frame_end(&p, 0);
+    signal_end(&p);
 }
 
 void rb_answer_unknown_job(const struct rb_caller *to) {
     struct pen p;
     if (!error_begin(&p, to, 32)) return;
     put_atom(&p, "unknown_job");
-    frame_end(&p, 0);
+    signal_end(&p);
 }
 
 /* --- Figures ------------------------------------------------------------------------------------------------------------- */
@@ -361,7 +379,7 @@ void rb_answer_stats(const struct rb_caller *to, const struct rb_relay *r) {
     put_counts(&p, r->stats.refused, RB_REASON_OVERLOADED);
     put_atom(&p, "connections");
     put_unsigned(&p, r->stats.connections);
-    frame_end(&p, 0);
+    signal_end(&p);
 }
 
 /* What one job looks like from outside. */
@@ -390,7 +408,7 @@ void rb_answer_status(const struct rb_caller *to, const struct rb_job *j, uint64
     put_tuple(&p, 2);
     put_atom(&p, "ok");
     put_job(&p, j, now);
-    frame_end(&p, 0);
+    signal_end(&p);
 }
 
 void rb_answer_jobs(const struct rb_caller *to, struct rb_relay *r, struct rb_slice role) {
@@ -411,7 +429,7 @@ void rb_answer_jobs(const struct rb_caller *to, struct rb_relay *r, struct rb_sl
     head[0] = RB_TAG_LIST;
     rb_put_be32(head + 1, count);
     put_byte(&p, RB_TAG_NIL); /* a list of no element and the tail [] is [] */
-    frame_end(&p, 0);
+    signal_end(&p);
 }
 
 /* --- Monitors ------------------------------------------------------------------------------------------------------------ */
@@ -421,7 +439,7 @@ void rb_send_down(struct rb_conn *c, const struct rb_monitor *m, struct rb_slice
     struct rb_slice ref = {m->bytes, m->ref_size}, from = {ref.at + ref.size, m->from_size},
                     to = {from.at + from.size, m->to_size};
     int payload = (c->flags & RB_DFLAG_EXIT_PAYLOAD) != 0;
-    if (!frame_begin(&p, c, ref.size + from.size + to.size + reason.size + 32)) return;
+    if (!signal_begin(&p, c, from, ref.size + from.size + to.size + reason.size + 32)) return;
     put_tuple(&p, payload ? 4 : 5);
     put_unsigned(&p, payload ? RB_OP_PAYLOAD_MONITOR_P_EXIT : RB_OP_MONITOR_P_EXIT);
     put_slice(&p, to); /* as it was given: a name stays a name */
@@ -429,17 +447,18 @@ void rb_send_down(struct rb_conn *c, const struct rb_monitor *m, struct rb_slice
     put_slice(&p, ref);
     if (payload) message_begin(&p);
     put_slice(&p, reason);
-    frame_end(&p, 0);
+    signal_end(&p);
 }
 
 void rb_send_watch(struct rb_conn *c, int on, struct rb_slice pid, uint64_t watch) {
     struct pen p;
-    if (!frame_begin(&p, c, c->relay->service_pid_size + pid.size + c->relay->node_text.size + 64))
+    if (!signal_begin(&p, c, pid,
+                      c->relay->service_pid_size + pid.size + c->relay->node_text.size + 64))
         return;
     put_tuple(&p, 4);
     put_unsigned(&p, on ? RB_OP_MONITOR_P : RB_OP_DEMONITOR_P);
     put_slice(&p, service_pid(c->relay));
     put_slice(&p, pid);
     put_reference(&p, watch);
-    frame_end(&p, 0);
+    signal_end(&p);
 }

@@ -6,17 +6,17 @@
 
 #include "ringbridge/term.h"
 
-static void let_go(struct rb_cached_atom *a) {
+void rb_cached_atom_release(struct rb_cached_atom *a) {
     if (a && --a->owners == 0) free(a);
 }
 
 void rb_cache_free(struct rb_atom_cache *cache) {
-    for (int i = 0; cache && i < RB_CACHE_SLOTS; i++) let_go(cache->slot[i]);
+    for (int i = 0; cache && i < RB_CACHE_SLOTS; i++) rb_cached_atom_release(cache->slot[i]);
     free(cache);
 }
 
 void rb_atom_list_clear(struct rb_atom_list *list) {
-    for (uint32_t i = 0; i < list->count; i++) let_go(list->atom[i]);
+    for (uint32_t i = 0; i < list->count; i++) rb_cached_atom_release(list->atom[i]);
     list->count = 0;
 }
 
@@ -34,8 +34,7 @@ void rb_atom_list_free(struct rb_atom_list *list) {
     free(list);
 }
 
-/* Puts a new atom into its slot. One that is nobody else's gives its memory: two atoms that take turns in a slot cost none. */
-static int enter(struct rb_cached_atom **slot, const uint8_t *text, size_t size) {
+int rb_cached_atom_enter(struct rb_cached_atom **slot, const uint8_t *text, size_t size) {
     size_t head = size > 255 ? 3 : 2;
     struct rb_cached_atom *a = *slot;
     if (!a || a->owners > 1 || a->capacity < head + size) {
@@ -44,7 +43,7 @@ static int enter(struct rb_cached_atom **slot, const uint8_t *text, size_t size)
         if (!fresh) return -ENOMEM;
         fresh->owners = 1;
         fresh->capacity = (uint16_t)capacity;
-        let_go(a);
+        rb_cached_atom_release(a);
         *slot = a = fresh;
     }
     a->size = (uint16_t)(head + size);
@@ -104,7 +103,7 @@ int64_t rb_cache_header(struct rb_atom_cache *cache, struct rb_atom_list *list, 
         if (how & 8) {
             size_t text = length_bytes == 2 ? rb_be16(at) : *at;
             at += length_bytes;
-            if (enter(slot, at, text) < 0) return -ENOMEM;
+            if (rb_cached_atom_enter(slot, at, text) < 0) return -ENOMEM;
             at += text;
         } else if (!*slot) {
             return -EPROTO;

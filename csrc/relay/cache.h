@@ -28,6 +28,10 @@ struct rb_cached_atom {
     uint8_t term[];
 };
 
+/* Puts an atom into a slot. One that is nobody else's gives its memory: atoms that take turns there cost none. 0 or -ENOMEM. */
+int rb_cached_atom_enter(struct rb_cached_atom **slot, const uint8_t *text, size_t size);
+void rb_cached_atom_release(struct rb_cached_atom *a);
+
 struct rb_atom_list {
     uint32_t count;
     struct rb_cached_atom *atom[RB_CACHE_REFERENCES_MAX];

@@ -91,8 +91,10 @@ int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, struct rb_tls *tls, co
     c->flags = flags;
     c->sent_ns = c->received_ns = r->now;
     rb_service_bind(c);
-    if (rb_intake_open(&c->intake, &c->owner, flags, r->config.frame_bytes_max,
+    if (rb_outgoing_open(c) < 0 ||
+        rb_intake_open(&c->intake, &c->owner, flags, r->config.frame_bytes_max,
                        r->config.signal_bytes_max) < 0) {
+        rb_outgoing_free(c);
         free(c);
         return -ENOMEM;
     }
@@ -100,6 +102,7 @@ int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, struct rb_tls *tls, co
     if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, fd, &e) < 0) {
         int error = errno;
         rb_intake_close(&c->intake);
+        rb_outgoing_free(c);
         free(c);
         return -error;
     }
@@ -150,6 +153,7 @@ void rb_conn_close(struct rb_conn *c, const char *reason) {
     COUNT(r->stats.connections, -1);
     rb_up_event(r, RB_EVENT_CONNECTION_LOST, c->id, 0, 0, 0, 0, reason, strlen(reason));
     rb_wire_close(&c->wire); /* after its words have been told */
+    rb_outgoing_free(c);
     free(c->out.at);
     free(c);
 }
@@ -213,18 +217,18 @@ void rb_conn_dirty(struct rb_conn *c) {
     c->relay->dirty_conns = c;
 }
 
-/* Sends what waits, then `bytes`; returns how much of `bytes` left, or -1 when the connection failed. */
-static ssize_t transmit(struct rb_conn *c, const uint8_t *bytes, size_t size) {
-    size_t waiting = c->out.end - c->out.begin, sent = 0;
-    while (sent < waiting + size) {
-        struct iovec iov[2];
-        int pieces = 0;
-        if (sent < waiting)
-            iov[pieces++] = (struct iovec){c->out.at + c->out.begin + sent, waiting - sent};
-        size_t of_bytes = sent > waiting ? sent - waiting : 0;
-        if (size > of_bytes)
-            iov[pieces++] = (struct iovec){(void *)(uintptr_t)(bytes + of_bytes), size - of_bytes};
-        ssize_t n = rb_wire_write(&c->wire, iov, pieces);
+ssize_t rb_conn_transmit(struct rb_conn *c, const struct iovec *more, int pieces) {
+    enum { PIECES_MAX = 32 };
+    struct iovec iov[1 + PIECES_MAX], *at = iov;
+    size_t waiting = c->out.end - c->out.begin, total = waiting, sent = 0;
+    int count = 0;
+    if (waiting > 0) iov[count++] = (struct iovec){c->out.at + c->out.begin, waiting};
+    for (int i = 0; i < pieces && i < PIECES_MAX; i++) {
+        total += more[i].iov_len;
+        if (more[i].iov_len > 0) iov[count++] = more[i];
+    }
+    while (sent < total) {
+        ssize_t n = rb_wire_write(&c->wire, at, count);
         if (n == -EAGAIN) break;
         if (n < 0) {
             rb_conn_fail(c, end_of(c, n));
@@ -232,6 +236,13 @@ static ssize_t transmit(struct rb_conn *c, const uint8_t *bytes, size_t size) {
         }
         sent += (size_t)n;
         c->sent_ns = c->relay->now;
+        for (size_t gone = (size_t)n; gone > 0 && count > 0;) {
+            size_t part = gone < at->iov_len ? gone : at->iov_len;
+            at->iov_base = (uint8_t *)at->iov_base + part;
+            at->iov_len -= part;
+            gone -= part;
+            if (at->iov_len == 0) at++, count--;
+        }
     }
     COUNT(c->relay->stats.bytes_out, sent);
     c->out.begin += sent < waiting ? sent : waiting;
@@ -240,7 +251,8 @@ static ssize_t transmit(struct rb_conn *c, const uint8_t *bytes, size_t size) {
 
 int rb_conn_write_through(struct rb_conn *c, const uint8_t *bytes, size_t size) {
     if (c->failed) return -EPIPE;
-    ssize_t sent = transmit(c, bytes, size);
+    struct iovec all = {(void *)(uintptr_t)bytes, size};
+    ssize_t sent = rb_conn_transmit(c, &all, 1);
     if (sent < 0) return -EPIPE;
     if ((size_t)sent == size) return 0;
     if (rb_buffer_put(&c->out, bytes + sent, size - (size_t)sent) < 0) {
@@ -253,17 +265,19 @@ int rb_conn_write_through(struct rb_conn *c, const uint8_t *bytes, size_t size) 
 
 void rb_conn_flush(struct rb_conn *c) {
     if (c->failed) return;
-    if (c->out.begin < c->out.end && transmit(c, NULL, 0) < 0) return;
+    if (c->out.begin < c->out.end && rb_conn_transmit(c, NULL, 0) < 0) return;
     if (c->wire.unsent) {
         int rc = rb_wire_flush(&c->wire);
         if (rc < 0 && rc != -EAGAIN) rb_conn_fail(c, end_of(c, rc));
     }
-    size_t left = c->out.end - c->out.begin;
+    if (c->out.begin == c->out.end) rb_outgoing_pump(c);
+    if (c->failed) return;
+    uint64_t left = rb_conn_waiting_bytes(c);
     if (left > c->relay->config.outgoing_bytes_max) {
         rb_conn_fail(c, "outgoing_limit_reached: the peer does not read");
         return;
     }
-    if (left == 0 && c->out.capacity > KEEP_OUT) {
+    if (c->out.begin == c->out.end && c->out.capacity > KEEP_OUT) {
         free(c->out.at); /* a slow reader's backlog is not kept for ever */
         c->out = (struct rb_buffer){.at = NULL};
     }

@@ -29,94 +29,9 @@ void rb_bytes_free(struct rb_bytes *b, struct rb_budget *budget) {
     *b = (struct rb_bytes){NULL, 0, 0};
 }
 
-/* Bytes of the head of a term with this tag, which say all that follows; 0: there is no such tag in a signal. */
-static size_t head_size(uint8_t tag) {
-    switch (tag) {
-    case RB_TAG_NIL:
-    case RB_TAG_NEW_FLOAT:
-    case RB_TAG_FLOAT:
-    case RB_TAG_EXPORT:
-    case RB_TAG_NEW_PID:
-    case RB_TAG_PID:
-    case RB_TAG_NEW_PORT:
-    case RB_TAG_PORT:
-    case RB_TAG_V4_PORT:
-    case RB_TAG_REFERENCE: return 1;
-    case RB_TAG_CACHE_REFERENCE:
-    case RB_TAG_SMALL_INTEGER:
-    case RB_TAG_SMALL_ATOM:
-    case RB_TAG_SMALL_ATOM_UTF8:
-    case RB_TAG_SMALL_TUPLE: return 2;
-    case RB_TAG_ATOM:
-    case RB_TAG_ATOM_UTF8:
-    case RB_TAG_STRING:
-    case RB_TAG_SMALL_BIG:
-    case RB_TAG_NEWER_REFERENCE:
-    case RB_TAG_NEW_REFERENCE: return 3;
-    case RB_TAG_INTEGER:
-    case RB_TAG_BINARY:
-    case RB_TAG_LARGE_TUPLE:
-    case RB_TAG_LIST:
-    case RB_TAG_MAP: return 5;
-    case RB_TAG_BIT_BINARY:
-    case RB_TAG_LARGE_BIG:
-    case RB_TAG_RECORD: return 6;
-    case RB_TAG_NEW_FUN: return 1 + 4 + 1 + 16 + 4 + 4;
-    default: return 0;
-    }
-}
-
-static int is_atom(uint8_t tag) {
-    return tag == RB_TAG_CACHE_REFERENCE || tag == RB_TAG_SMALL_ATOM_UTF8 ||
-           tag == RB_TAG_ATOM_UTF8 || tag == RB_TAG_SMALL_ATOM || tag == RB_TAG_ATOM;
-}
-
-/* A pid, port or reference: its node is the next head, `numbers` bytes follow that. */
-static void with_node(struct rb_expander *e, uint32_t numbers) {
-    e->node = 1;
-    e->numbers = numbers;
-}
-
-/* What follows a head, noted down. */
-static int enter(struct rb_expander *e, const uint8_t *p) {
-    switch (p[0]) {
-    case RB_TAG_NEW_FLOAT: e->raw = 8; break;
-    case RB_TAG_FLOAT: e->raw = 31; break;
-    case RB_TAG_SMALL_ATOM:
-    case RB_TAG_SMALL_ATOM_UTF8: e->raw = p[1]; break;
-    case RB_TAG_ATOM:
-    case RB_TAG_ATOM_UTF8:
-    case RB_TAG_STRING: e->raw = rb_be16(p + 1); break;
-    case RB_TAG_SMALL_BIG: e->raw = p[1]; break;
-    case RB_TAG_BINARY:
-    case RB_TAG_BIT_BINARY:
-    case RB_TAG_LARGE_BIG: e->raw = rb_be32(p + 1); break;
-    case RB_TAG_SMALL_TUPLE: e->terms += p[1]; break;
-    case RB_TAG_LARGE_TUPLE: e->terms += rb_be32(p + 1); break;
-    case RB_TAG_LIST: e->terms += (uint64_t)rb_be32(p + 1) + 1; break;
-    case RB_TAG_MAP: e->terms += 2 * (uint64_t)rb_be32(p + 1); break;
-    case RB_TAG_EXPORT: e->terms += 3; break;
-    case RB_TAG_NEW_FUN: e->terms += 4 + (uint64_t)rb_be32(p + 26); break;
-    case RB_TAG_RECORD: e->terms += 2 + 2 * (uint64_t)rb_be32(p + 1); break;
-    case RB_TAG_NEW_PID:
-    case RB_TAG_V4_PORT: with_node(e, 12); break;
-    case RB_TAG_PID: with_node(e, 9); break;
-    case RB_TAG_NEW_PORT: with_node(e, 8); break;
-    case RB_TAG_PORT:
-    case RB_TAG_REFERENCE: with_node(e, 5); break;
-    case RB_TAG_NEWER_REFERENCE:
-    case RB_TAG_NEW_REFERENCE:
-        if (rb_be16(p + 1) > 5) return -EPROTO;
-        with_node(e, 4u * rb_be16(p + 1) + (p[0] == RB_TAG_NEWER_REFERENCE ? 4 : 1));
-        break;
-    default: break;
-    }
-    return 0;
-}
-
 /* Funs that have ended are told their new size. */
 static void end_funs(struct rb_expander *e, struct rb_bytes *out) {
-    while (e->funs && e->terms == e->fun[e->funs - 1].until) {
+    while (e->funs && e->walk.terms == e->fun[e->funs - 1].until) {
         size_t at = e->fun[--e->funs].at;
         rb_put_be32(out->at + at, (uint32_t)(out->size - at));
     }
@@ -124,28 +39,11 @@ static void end_funs(struct rb_expander *e, struct rb_bytes *out) {
 
 /* One head at `p`; what it says of itself is copied by the caller. */
 static int head(struct rb_expander *e, const uint8_t *p, size_t fun_at) {
-    if (e->node) {
-        if (!is_atom(p[0])) return -EPROTO;
-        e->node = 0;
-        enter(e, p);
-        e->raw += e->numbers;
-        return 0;
-    }
-    e->terms--;
-    if (p[0] == RB_TAG_NEW_FUN && e->funs < RB_EXPAND_FUNS) {
+    if (p[0] == RB_TAG_NEW_FUN && !e->walk.node && e->funs < RB_EXPAND_FUNS) {
         e->fun[e->funs].at = fun_at;
-        e->fun[e->funs++].until = e->terms;
+        e->fun[e->funs++].until = e->walk.terms - 1;
     }
-    return enter(e, p);
-}
-
-/* Between two heads: is another one to come? A third root is none: what follows a payload is nobody's. */
-static int goes_on(struct rb_expander *e) {
-    if (e->terms > 0 || e->node) return 1;
-    if (e->roots == 2) return 0;
-    e->roots++;
-    e->terms = 1;
-    return 1;
+    return rb_walk_head(&e->walk, p);
 }
 
 int rb_expand(struct rb_expander *e, const uint8_t *p, size_t n, struct rb_bytes *out,
@@ -153,24 +51,24 @@ int rb_expand(struct rb_expander *e, const uint8_t *p, size_t n, struct rb_bytes
     const uint8_t *run = p, *end = p + n;
     int rc;
     for (;;) {
-        if (e->raw > 0) {
-            uint64_t pass = (uint64_t)(end - p) < e->raw ? (uint64_t)(end - p) : e->raw;
+        if (e->walk.raw > 0) {
+            uint64_t pass = (uint64_t)(end - p) < e->walk.raw ? (uint64_t)(end - p) : e->walk.raw;
             p += pass;
-            e->raw -= pass;
+            e->walk.raw -= pass;
         }
-        if (e->funs && e->raw == 0 && !e->node && e->held_size == 0 &&
-            e->terms == e->fun[e->funs - 1].until) {
+        if (e->funs && e->walk.raw == 0 && !e->walk.node && e->held_size == 0 &&
+            e->walk.terms == e->fun[e->funs - 1].until) {
             if ((rc = rb_bytes_put(out, budget, run, (size_t)(p - run))) < 0) return rc;
             run = p;
             end_funs(e, out);
         }
         if (p == end) break;
-        if (!goes_on(e)) {
+        if (!rb_walk_on(&e->walk)) {
             p = end;
             break;
         }
         const uint8_t *at = p;
-        size_t wants = head_size(e->held_size ? e->held[0] : p[0]);
+        size_t wants = rb_walk_head_size(e->held_size ? e->held[0] : p[0]);
         if (wants == 0) return -EPROTO;
         if (e->held_size || (size_t)(end - p) < wants) {
             /* The head is cut: it is put together aside. */

@@ -6,6 +6,7 @@
 #define RB_RELAY_EXPAND_H
 
 #include "cache.h"
+#include "walk.h"
 
 /* Bytes on the heap that count against a budget shared with others. */
 struct rb_bytes {
@@ -23,11 +24,7 @@ enum { RB_EXPAND_FUNS = 16 };
 
 struct rb_expander {
     const struct rb_atom_list *atoms;
-    uint64_t raw;     /* bytes that pass before the next head */
-    uint64_t terms;   /* heads that are still to come of this root */
-    uint32_t numbers; /* bytes behind the node that is to come */
-    uint8_t node;     /* the next head is the node of a pid, port or reference */
-    uint8_t roots;    /* 1: in the control message, 2: in the payload */
+    struct rb_walk walk;
     uint8_t held_size, funs;
     uint8_t held[32]; /* a head that is not whole yet */
     /* A fun tells its own size, which grows: where it stands in the output, and how many heads are to come when the fun has
@@ -42,6 +39,6 @@ struct rb_expander {
 int rb_expand(struct rb_expander *e, const uint8_t *p, size_t n, struct rb_bytes *out,
               struct rb_budget *budget);
 /* `n` bytes of a binary went elsewhere: a payload that was diverted. What the output held until then is gone. */
-static inline void rb_expand_pass(struct rb_expander *e, size_t n) { e->raw -= n; }
+static inline void rb_expand_pass(struct rb_expander *e, size_t n) { e->walk.raw -= n; }
 
 #endif

@@ -282,7 +282,9 @@ static void set_role_state(struct rb_relay *r, uint32_t id, uint32_t state) {
     if (state == RB_ROLE_GIVEN_UP) rb_role_give_up(r, role, RB_REASON_NO_WORKER);
 }
 
-static void carry_out(struct rb_relay *r, const struct down_note *n) {
+/* Carries a note out, and frees it, unless somebody has kept it. */
+static void carry_out(struct rb_relay *r, struct down_note *n) {
+    void *note = n;
     struct rb_conn *c;
     switch ((enum down_kind)n->head.kind) {
     case DOWN_ADOPT: {
@@ -300,7 +302,8 @@ static void carry_out(struct rb_relay *r, const struct down_note *n) {
     case DOWN_SEND: {
         struct rb_slice message = {n->data + n->a, n->b};
         c = rb_conn_find(r, n->connection);
-        if (c) rb_send_signal(c, (struct rb_slice){n->data, n->a}, n->flags ? &message : NULL);
+        if (c)
+            rb_send_signal(c, (struct rb_slice){n->data, n->a}, n->flags ? &message : NULL, &note);
         break;
     }
     case DOWN_DROP:
@@ -339,14 +342,14 @@ static void carry_out(struct rb_relay *r, const struct down_note *n) {
     }
     case DOWN_STOP: r->stopping = 1; break;
     }
+    free(note);
 }
 
 int rb_down_take(struct rb_relay *r) {
     struct rb_note *note;
     int count = 0;
     while (!r->stopping && (note = rb_duct_take(&r->down))) {
-        carry_out(r, (const struct down_note *)note);
-        free(note);
+        carry_out(r, (struct down_note *)note);
         count++;
     }
     return count;

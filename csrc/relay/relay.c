@@ -333,6 +333,8 @@ void rb_relay_close(struct rb_relay *r) {
     free(r->chunks);
     free(r->heap);
     free(r->scratch);
+    free(r->stage.at);
+    free(r->packed.at);
     free(r->event_note);
     while (r->waiting_up) {
         struct rb_note *n = r->waiting_up;

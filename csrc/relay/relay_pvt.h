@@ -7,6 +7,7 @@
 #include "buffer.h"
 #include "duct.h"
 #include "intake.h"
+#include "outgoing.h"
 #include "request.h"
 #include "ringbridge/link.h"
 #include "ringbridge/obituary.h"
@@ -45,7 +46,8 @@ struct rb_conn {
     uint64_t flags;
     struct rb_intake intake;
     struct rb_intake_owner owner;
-    struct rb_buffer out;
+    struct rb_buffer out; /* whole frames, the first maybe begun */
+    struct rb_outgoing outgoing;
     int wants_out; /* in epoll for EPOLLOUT */
     int dirty;     /* on the relay's flush list */
     struct rb_conn *next_dirty;
@@ -220,6 +222,8 @@ struct rb_relay {
 
     uint64_t spin_ns; /* how long to look before parking, adapted */
     uint64_t ticked_ns, tended_ns;
+    struct rb_buffer stage, packed; /* a signal that the relay writes, and what is packed of one */
+    struct rb_packing packing;
     uint8_t *scratch; /* private copy of a term answer */
     size_t scratch_capacity;
     struct rb_relay_stats stats; /* read by the other thread, word by word */
@@ -244,11 +248,22 @@ void rb_conn_fail(struct rb_conn *c, const char *reason);
 int rb_conn_write_through(struct rb_conn *c, const uint8_t *bytes,
                           size_t size); /* after what waits; copied only if the socket is full */
 void rb_conns_tick(struct rb_relay *r);
+struct iovec;
+/* Sends what waits in `out`, then the pieces; how much of the pieces left, or -1 when the connection has failed. */
+ssize_t rb_conn_transmit(struct rb_conn *c, const struct iovec *more, int pieces);
+static inline uint64_t rb_conn_waiting_bytes(const struct rb_conn *c) {
+    return c->out.end - c->out.begin + c->outgoing.bytes;
+}
+static inline int rb_conn_with_header(const struct rb_conn *c) {
+    return (c->flags & (RB_DFLAG_FRAGMENTS | RB_DFLAG_DIST_HDR_ATOM_CACHE)) != 0;
+}
 struct rb_conn *rb_conn_find(struct rb_relay *r, uint32_t id);
 struct rb_conn *rb_conn_of_node(struct rb_relay *r, struct rb_slice node);
 
 /* answer.c: frames that the relay makes */
-int rb_send_signal(struct rb_conn *c, struct rb_slice control, const struct rb_slice *message);
+/* `owner`: the block in which both lie, which may be kept (outgoing.h). */
+int rb_send_signal(struct rb_conn *c, struct rb_slice control, const struct rb_slice *message,
+                   void **owner);
 void rb_answer_raw(const struct rb_caller *to, const struct rb_job *detail, const uint8_t *bytes,
                    size_t size);
 void rb_answer_term(const struct rb_caller *to, const struct rb_job *detail, struct rb_slice term);

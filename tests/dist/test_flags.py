@@ -15,7 +15,7 @@ def test_each_bit_and_name_stands_once_in_order() -> None:
 
 def test_bits_that_no_third_party_sets_are_never_offered() -> None:
     never = {row.bit for row in FLAG_TABLE if row.stance is Stance.NEVER}
-    assert {0, 1, 6, 13, 15, 21, 33, 36} <= never
+    assert {0, 1, 6, 15, 21, 33, 36} <= never
     assert flags.OFFERED & 0xF8000000 == 0, "27 to 31 are reserved"
 
 

@@ -14,6 +14,7 @@ import trio
 from beam_node import COOKIE, HOST, Beam, Epmd
 from plain_carrier import plain_carrier
 
+from bridge.dist.flags import DIST_HDR_ATOM_CACHE, OFFERED
 from bridge.node import EpmdClient, Node, open_node, relay_carrier
 
 needs_erlang = pytest.mark.skipif(
@@ -100,6 +101,8 @@ def open_test_node(epmd: Epmd, carrier: Any) -> OpenNode:
             "cookie": COOKIE,
             "epmd": EpmdClient(port=epmd.port, if_absent="fail"),
             "carrier": carrier,
+            # The double has no atom cache.
+            "flags": OFFERED if carrier is relay_carrier else OFFERED & ~DIST_HDR_ATOM_CACHE,
             **options,
         }
         async with open_node(f"{alive or f'py{next(_serial)}'}@{HOST}", **options) as node:

@@ -85,6 +85,10 @@ static inline void rb_put_be32(uint8_t *p, uint32_t v) {
     p[2] = (uint8_t)(v >> 8);
     p[3] = (uint8_t)v;
 }
+static inline void rb_put_be64(uint8_t *p, uint64_t v) {
+    rb_put_be32(p, (uint32_t)(v >> 32));
+    rb_put_be32(p + 4, (uint32_t)v);
+}
 
 /* Tag of the next term, or -EAGAIN. Does not move. */
 int rb_term_tag(const struct rb_cursor *c);
