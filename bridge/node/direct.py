@@ -10,9 +10,11 @@ from typing import Any
 
 from bridge.etf import Atom, Pid
 from bridge.node import gen, sys_protocol
+from bridge.node.exports import Exports
 from bridge.node.gen import Call, Sender, SystemRequest, classify
 from bridge.node.processes import Process
 from bridge.node.router import Router
+from bridge.node.sys_debug import IN, OUT, Debug
 
 Term = Any
 
@@ -30,6 +32,8 @@ class DirectProcess:
         self._module = module
         self.suspended = False
         self.received = 0
+        self.debug = Debug(module=module)
+        self.exports = Exports()  # nobody replaces a state here
 
     def start(self, names: tuple[Atom, ...], *, relay_owned: bool = False) -> Pid:
         """Appear in the table. Raises ValueError when a name is taken."""
@@ -40,9 +44,13 @@ class DirectProcess:
         return self.pid
 
     @property
-    def pid(self) -> Pid:
+    def process(self) -> Process:
         assert self._process is not None, "not started"
-        return self._process.pid
+        return self._process
+
+    @property
+    def pid(self) -> Pid:
+        return self.process.pid
 
     @property
     def module(self) -> str:
@@ -50,6 +58,10 @@ class DirectProcess:
 
     def get_state(self) -> Term:
         return None
+
+    def replace_state(self, state: Term) -> None:
+        """Not taken, whatever the owner's state is."""
+        raise sys_protocol.NotReplaceable(f"{self._module} shows figures, not a state to replace")
 
     def suspend(self) -> None:
         """Hold the work; called after the answer is sent."""
@@ -71,6 +83,8 @@ class DirectProcess:
         if isinstance(request, SystemRequest):
             self._handle_system(request.sender, request.request)
         else:
+            if self.debug.on:
+                self.debug.event((IN, message))
             self.handle(request)
 
     def deliver_urgent(self, message: Term) -> None:
@@ -84,10 +98,12 @@ class DirectProcess:
 
     def reply(self, sender: Sender, value: Term) -> None:
         self._router.reply(self.pid, sender, value)
+        if self.debug.on:
+            self.debug.event((OUT, value, (sender.pid, sender.tag), self.get_state()))
 
     def _handle_system(self, sender: Sender, request: Term) -> None:
         value, action = sys_protocol.answer(self, sender, request)
-        self.reply(sender, value)
+        self._router.reply(self.pid, sender, value)
         match action:
             case sys_protocol.Suspend():
                 self.suspended = True
@@ -96,8 +112,7 @@ class DirectProcess:
                 self.suspended = False
                 self.resume()
             case sys_protocol.Terminate(reason):
-                assert self._process is not None
-                self._router.terminate(self._process, reason)
+                self._router.terminate(self.process, reason)
             case None:
                 pass
 

@@ -88,6 +88,7 @@ class Mailbox:
         self._messages: deque[Term] = deque()
         self._reader: trio.lowlevel.Task | None = None
         self._refusing = False
+        self._paused = False
         self._received = 0
         self._length_max = 0
         self._lost: Counter[str] = Counter()
@@ -179,10 +180,18 @@ class Mailbox:
             dropped_messages=self._lost["dropped"],
         )
 
+    def pause(self, paused: bool) -> None:
+        """While paused, `receive` waits whatever there is: the process is suspended."""
+        self._paused = paused
+        if not paused:
+            self._wake()
+
     # -- helpers -----------------------------------------------------------------------------------
 
     def _take(self, wanted: Predicate | None, asked: list[int]) -> Term:
         """The first that is wanted, after those of each queue that were asked about before."""
+        if self._paused:
+            return _NOTHING
         if wanted is None:
             return self.take_nowait() if self._urgent or self._messages else _NOTHING
         for which, queue in enumerate((self._urgent, self._messages)):
@@ -201,6 +210,9 @@ class Mailbox:
         length = len(self)
         if length > self._length_max:
             self._length_max = length
+        self._wake()
+
+    def _wake(self) -> None:
         if self._reader is not None:
             reader, self._reader = self._reader, None
             trio.lowlevel.reschedule(reader)

@@ -25,6 +25,7 @@ from bridge.node.calls import Monitor, PendingCall, ProcessDown
 from bridge.node.carrier import Carrier
 from bridge.node.connections import Connections, NoConnection
 from bridge.node.direct import NetKernel, RelayServiceHooks, RelayServiceProxy
+from bridge.node.exports import Exports
 from bridge.node.ids import Ids
 from bridge.node.mailbox import MailboxPolicy
 from bridge.node.monitors import Target
@@ -119,6 +120,7 @@ class Node:
             failures=(NoConnection, ValueError),
             nursery=nursery,
         )
+        self.exports = Exports()
         NetKernel(self.router).start((Atom("net_kernel"),))
         self._caller_inbox = _CallerInbox()
         self._caller = self._new_caller()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.etf import Pid, Reference, encode_bare
 from bridge.node import gen
+from bridge.node.gen import Sender
 from bridge.node.mailbox import MailboxStatistics
 from bridge.node.monitors import Target
 from bridge.node.patterns import ANY, predicate_of
@@ -35,6 +36,7 @@ class ProcessHandle:
         self._router = node.router
         self._process = task.process
         self._unsent_monitors: set[Reference] = set()
+        self.state: Term = None  # what `:sys.get_state` shows of a process without get_state
 
     def __repr__(self) -> str:
         return f"<{self._task.module} {self.pid}>"
@@ -88,6 +90,10 @@ class ProcessHandle:
             partial(self._router.send, self.pid, address, message, priority=priority),
             check=lambda: encode_bare(message),
         )
+
+    def reply(self, sender: Sender, value: Term) -> None:
+        """Answer a call (`gen.sender_of` its From). Raises EncodeError. Lost if the node is."""
+        self._task.reply(sender, value)
 
     def alias(self, *, priority: bool = False, once: bool = False) -> Reference:
         """A reference that stands for this process as an address, until `unalias` or its end.

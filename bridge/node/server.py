@@ -11,6 +11,7 @@ from bridge.etf import Atom, Pid, Reference
 from bridge.node.ends import NoReply, Stop
 from bridge.node.gen import Sender
 from bridge.node.mailbox import MailboxPolicy
+from bridge.node.sys_protocol import NotReplaceable
 
 if TYPE_CHECKING:
     from bridge.node.node import Dest, Node
@@ -63,7 +64,14 @@ class GenServer:
         """
 
     def get_state(self) -> Term:
+        """What `sys` shows as the state."""
         return self.state
+
+    def replace_state(self, state: Term) -> None:
+        """Take what an exported function made of `get_state()`, for `:sys.replace_state`."""
+        if type(self).get_state is not GenServer.get_state:
+            raise NotReplaceable(f"{self.module} shows a state but does not take one")
+        self.state = state
 
     @property
     def module(self) -> str:
@@ -84,7 +92,7 @@ class GenServer:
         """Answer a call for which NO_REPLY was returned. Raises EncodeError. Lost if the caller's
         node is.
         """
-        self.node.router.reply(self.pid, sender, value)
+        self._me.reply(sender, value)
 
     def send(self, to: Dest, message: Term) -> bool:
         """Send a message from this process, see `ProcessHandle.send`."""

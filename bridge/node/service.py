@@ -14,10 +14,13 @@ import trio
 from bridge.etf import Atom, Pid
 from bridge.node import gen, sys_protocol
 from bridge.node.ends import NO_REPLY, Stop, exception_reason, unwrapped
+from bridge.node.exports import Exports
 from bridge.node.gen import GEN_CALL, GEN_CAST, SYSTEM, Sender
 from bridge.node.process_handle import ProcessHandle
 from bridge.node.process_task import ProcessTask
 from bridge.node.server import GenServer
+from bridge.node.sys_debug import IN, NOREPLY, OUT, Debug
+from bridge.node.sys_protocol import is_system
 
 if TYPE_CHECKING:
     from bridge.node.node import Node
@@ -29,16 +32,6 @@ TERMINATE_GRACE_S = 5.0  # a supervisor's usual shutdown time
 _CHECKPOINT_EVERY = 32  # messages handled in a row before others get a turn
 
 
-def is_system(message: Term) -> bool:
-    """Whether a message is of the `sys` protocol."""
-    return (
-        type(message) is tuple
-        and len(message) == 3
-        and message[0] == SYSTEM
-        and gen.sender_of(message[1]) is not None
-    )
-
-
 class Service(ProcessTask):
     """One running GenServer."""
 
@@ -46,16 +39,22 @@ class Service(ProcessTask):
         super().__init__(node.router, module=server.module, policy=server.mailbox)
         self._node = node
         self._server = server
+        self._handle = self._handle_message
+        self._replied = False
         self.suspended = False
+        self.debug = Debug(module=self.module, changed=self._debug_changed)
 
     # -- SystemView --------------------------------------------------------------------------------
 
     @property
-    def pid(self) -> Pid:
-        return self.process.pid
+    def exports(self) -> Exports:
+        return self._node.exports
 
     def get_state(self) -> Term:
         return self._server.get_state()
+
+    def replace_state(self, state: Term) -> None:
+        self._server.replace_state(state)
 
     # -- the task ----------------------------------------------------------------------------------
 
@@ -100,7 +99,7 @@ class Service(ProcessTask):
 
     async def _serve(self) -> None:
         """Handle messages until a handler raises."""
-        mailbox, handle = self.mailbox, self._handle
+        mailbox = self.mailbox
         while True:
             await mailbox.wait_message()
             for _ in range(_CHECKPOINT_EVERY):
@@ -108,9 +107,9 @@ class Service(ProcessTask):
                     message = mailbox.take_nowait()
                 except trio.WouldBlock:
                     break
-                await handle(message)
+                await self._handle(message)
 
-    async def _handle(self, message: Term) -> None:
+    async def _handle_message(self, message: Term) -> None:
         if type(message) is tuple and message:
             tag = message[0]
             if tag == GEN_CALL and len(message) == 3:
@@ -158,7 +157,7 @@ class Service(ProcessTask):
         sender = gen.sender_of(message[1])
         assert sender is not None, "asked before"
         value, action = sys_protocol.answer(self, sender, message[2])
-        self.reply(sender, value)
+        super().reply(sender, value)
         match action:
             case sys_protocol.Suspend():
                 self.suspended = True
@@ -169,12 +168,39 @@ class Service(ProcessTask):
             case None:
                 pass
 
+    # -- while `sys` traces, logs or counts --------------------------------------------------------
+
+    def _debug_changed(self) -> None:
+        self._handle = self._handle_debugged if self.debug.on else self._handle_message
+
+    async def _handle_debugged(self, message: Term) -> None:
+        if is_system(message):
+            await self._handle_message(message)
+            return
+        self.debug.event((IN, message))
+        self._replied = False
+        await self._handle_message(message)
+        if not self._replied:
+            self.debug.event((NOREPLY, self._shown_state()))
+
+    def reply(self, sender: Sender, value: Term) -> None:
+        super().reply(sender, value)
+        if self.debug.on:
+            self._replied = True
+            self.debug.event((OUT, value, (sender.pid, sender.tag), self._shown_state()))
+
+    def _shown_state(self) -> Term:
+        try:
+            return self._server.get_state()
+        except Exception as error:  # a bug in what only shows
+            return exception_reason(error)
+
     async def _clean_up(self, reason: Term) -> None:
         with trio.CancelScope(shield=True), trio.move_on_after(TERMINATE_GRACE_S) as grace:
             try:
                 await self._server.terminate(reason)
             except Exception:
-                log.exception("terminate failed", process=self.module, pid=str(self.pid))
+                log.exception("terminate failed", process=self.module, pid=str(self.process.pid))
         if grace.cancelled_caught:
             log.warning("terminate took too long", process=self.module, grace_s=TERMINATE_GRACE_S)
 

@@ -9,7 +9,7 @@ from beam_node import Beam, BeamError
 from services import Counter
 
 from bridge.etf import Atom
-from bridge.node import MailboxPolicy
+from bridge.node import MailboxPolicy, ProcessHandle
 from conftest import OpenNode, StartBeam, needs_erlang
 
 pytestmark = [needs_erlang, pytest.mark.beam]
@@ -169,7 +169,8 @@ async def test_sys_get_status_has_the_shape_of_otp(beam: Beam, open_test_node: O
         :sys.get_status(c)
         """)
         assert await beam.evaluate("{module, dict, running, is_pid(parent), debug}") == (
-            "{:Counter, [], :running, true, []}"
+            '{:Counter, ["$initial_call": {:Counter, :init, 1}, "$ancestors": []], '
+            ":running, true, []}"
         )
         assert await beam.evaluate('List.last(misc) == {:data, [{~c"State", 0}]}') == "true"
 
@@ -195,11 +196,64 @@ async def test_sys_suspend_holds_everything_but_sys(beam: Beam, open_test_node: 
 async def test_sys_requests_that_are_refused(beam: Beam, open_test_node: OpenNode) -> None:
     async with open_test_node(services={"counter": Counter()}) as node:
         await beam.evaluate(f"c = {{:counter, :'{node.name}'}}")
-        with pytest.raises(BeamError, match=r"\{:unauthorized, "):
+        with pytest.raises(BeamError, match=r"\{:not_supported, .* exports"):
             await beam.evaluate(":sys.replace_state(c, fn s -> s + 1 end)")
-        unknown = await beam.evaluate(":sys.statistics(c, :get)")
-        assert unknown == "{:error, {:unknown_system_msg, {:debug, {:statistics, :get}}}}"
+        assert await beam.evaluate(":sys.install(c, {fn s, _, _ -> s end, 0})") == ":unknown_debug"
+        assert await beam.evaluate(":sys.remove(c, :anything)") == ":ok"
+        assert await beam.evaluate(':sys.log_to_file(c, ~c"/tmp/it")') == "{:error, :open_file}"
+        await beam.evaluate(":sys.suspend(c)")
+        with pytest.raises(BeamError, match="not_supported"):
+            await beam.evaluate(
+                "{:error, why} = :sys.change_code(c, :m, 1, []); :erlang.error(why)"
+            )
+        await beam.evaluate(":sys.resume(c)")
         assert await beam.evaluate(":sys.get_state(c)") == "0"
+
+
+async def test_sys_counts_logs_and_traces(beam: Beam, open_test_node: OpenNode) -> None:
+    async with open_test_node(services={"counter": Counter()}) as node:
+        await beam.evaluate(f"c = {{:counter, :'{node.name}'}}")
+        assert await beam.evaluate(":sys.statistics(c, :get)") == "{:ok, :no_statistics}"
+        for option in ("statistics", "trace", "log"):
+            assert await beam.evaluate(f":sys.{option}(c, true)") == ":ok"
+        await beam.evaluate("GenServer.call(c, {:add, 2})")
+        assert await beam.evaluate(
+            "{:ok, s} = :sys.statistics(c, :get); {s[:messages_in], s[:messages_out]}"
+        ) == ("{1, 1}")
+        await beam.evaluate("me = self(); {:ok, events} = :sys.log(c, :get)")
+        assert await beam.evaluate(
+            'match?([{:in, {:"$gen_call", {^me, t}, {:add, 2}}}, {:out, 2, {^me, t}, 2}], events)'
+        ) == ("true")
+        assert await beam.evaluate(":sys.no_debug(c)") == ":ok"
+        assert await beam.evaluate(":sys.log(c, :get)") == "{:ok, []}"
+
+
+async def test_sys_replaces_a_state_by_an_exported_function(
+    beam: Beam, open_test_node: OpenNode
+) -> None:
+    async with open_test_node(services={"counter": Counter()}) as node:
+        node.exports.function("MyApp.State", "next")(lambda state: state + 41)
+        await beam.evaluate(f"c = {{:counter, :'{node.name}'}}")
+        assert await beam.evaluate(":sys.replace_state(c, &MyApp.State.next/1)") == "41"
+        assert await beam.evaluate("GenServer.call(c, {:add, 1})") == "42"
+        with pytest.raises(BeamError, match=r"system_replace_state.*:undef"):
+            await beam.evaluate(":sys.replace_state(c, &MyApp.State.unknown/1)")
+
+
+async def test_a_plain_process_answers_sys_too(beam: Beam, open_test_node: OpenNode) -> None:
+    async def run(me: ProcessHandle) -> None:
+        me.state = Atom("waiting")
+        await me.receive(Atom("stop"))
+
+    async with open_test_node() as node:
+        await node.spawn(run, name="plain")
+        await beam.evaluate(f"p = {{:plain, :'{node.name}'}}; ref = Process.monitor(p)")
+        assert await beam.evaluate(":sys.get_state(p)") == ":waiting"
+        assert await beam.evaluate(":sys.suspend(p); send(p, :stop); :sys.get_state(p)") == (
+            ":waiting"
+        )
+        assert await beam.evaluate("GenServer.stop(p, :enough)") == ":ok"
+        assert await beam.evaluate("receive do {:DOWN, ^ref, _, _, why} -> why end") == ":enough"
 
 
 async def test_a_state_that_is_no_term_is_told_and_kills_nobody(

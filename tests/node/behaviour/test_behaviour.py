@@ -41,10 +41,6 @@ GROUPS = [
 # One that comes to be equal fails too, so that the list never says more than the truth.
 DIFFERENT: dict[str, str] = {
     "sys: replace_state": "it sends a function, and a Python process runs nobody's functions",
-    "sys: statistics": "not kept yet",
-    "sys: trace": "not kept yet",
-    "sys: log": "not kept yet",
-    "sys: no_debug": "not kept yet",
     "*rpc: *": "no functions are published yet: SPAWN is not offered",
     "*spawn*": "SPAWN is not offered yet",
 }
