@@ -10,7 +10,6 @@ then every service gives its watchers DOWN shutdown, and the relay closes what i
 
 from __future__ import annotations
 
-import itertools
 import os
 import platform
 import signal
@@ -36,6 +35,7 @@ from bridge.dist.names import matcher, split_node_name
 from bridge.etf import Atom
 from bridge.fabric.relay import (
     ConnectionLost,
+    Event,
     LinkConfig,
     Relay,
     RelayLimits,
@@ -66,7 +66,6 @@ log = structlog.get_logger("ringbridge")
 
 LISTEN_BACKLOG = 128
 # Under a flood of frames the other tasks get their turn after so many.
-EVENTS_IN_A_ROW = 64
 # Between two starts of a service that somebody ends again and again.
 SERVICE_RESTART_S = 0.1
 # The last frames (DOWN of the services) leave in the relay's next round.
@@ -231,25 +230,20 @@ class Bridge:
 
     async def feed(self) -> None:
         """The one task that takes the relay's events: signals to the node, the rest to workers."""
-        for count in itertools.count():
-            if count % EVENTS_IN_A_ROW == 0:
-                await trio.lowlevel.checkpoint()
-            event = await self._relay.next_event()
-            match event:
-                case Signal(conn, control, message):
-                    self._node.handle_signal(conn, control, message)
-                case ConnectionLost(conn, reason):
-                    self._node.handle_connection_lost(conn, reason)
-                case (
-                    WorkerReady()
-                    | WorkerRefused()
-                    | WorkerBroke()
-                    | WorkerEnded()
-                    | WorkerOutput() as told
-                ):
-                    self.supervisor.handle(told)
-                case _:
-                    assert_never(event)
+        while True:
+            for event in await self._relay.next_events():
+                self._handle(event)
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Signal(conn, control, message):
+                self._node.handle_signal(conn, control, message)
+            case ConnectionLost(conn, reason):
+                self._node.handle_connection_lost(conn, reason)
+            case WorkerReady() | WorkerRefused() | WorkerBroke() | WorkerEnded() | WorkerOutput():
+                self.supervisor.handle(event)
+            case _:
+                assert_never(event)
 
     def status(self) -> Mapping[str, Any]:
         """The whole bridge as one record; texts are texts here, binaries once it is sent."""

@@ -1,7 +1,11 @@
 """The relay thread, seen from trio: it moves the bytes, this side decides.
 
-Every method but `next_event` hands a note to the relay and returns at once. Once adopted, a socket
+Every method but `next_events` hands a note to the relay and returns at once. Once adopted, a socket
 is the relay's alone; once added, so are a worker's descriptors.
+
+Neither thread wakes the other with a system call while that one is awake: a wake-up across cores
+takes longer than most calls. So while signals come often, both look for the next one for some
+microseconds before they sleep (docs/decisions/0012).
 """
 
 from __future__ import annotations
@@ -50,7 +54,8 @@ __all__ = [
 ]
 
 MIB = 1 << 20
-EVENTS_IN_A_ROW = 64
+SIGNALS_AT_ONCE = 64  # half a millisecond of handling, before other tasks have their turn
+_SIGNAL_ROOM = 64 << 10  # for these; a larger signal comes by itself
 _OBITUARY_CORE, _OBITUARY_OOM = 1, 2
 _CRC_FEATURES = {
     "off": 0,
@@ -206,7 +211,9 @@ class Relay:
         self._handle: Any = handle[0]
         self._event = ffi.new("struct rb_event *")
         self._event_fd: int = lib.rb_relay_event_fd(self._handle)
-        self._taken = 0
+        self._heads = ffi.new("uint32_t[]", 3 * SIGNALS_AT_ONCE)
+        self._room = ffi.new("uint8_t[]", _SIGNAL_ROOM)
+        self._signal_bytes = ffi.buffer(self._room)
         self._connections = 0
         self._roles = 0
 
@@ -371,18 +378,38 @@ class Relay:
 
     # ---- events
 
-    async def next_event(self) -> Event:
-        """Wait for the next thing the relay has to say. One task only; cancelling loses nothing."""
-        self._taken += 1
-        if self._taken % EVENTS_IN_A_ROW:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
-            await trio.lowlevel.checkpoint()  # a flood of events leaves the others their turn
-        while not lib.rb_relay_take(self._relay, self._event):
-            await trio.lowlevel.wait_readable(self._event_fd)
-            # Cleared before the next look, so that a ring after that look is not lost.
+    async def next_events(self) -> list[Event]:
+        """Wait for what the relay has to say next, in order, at least one. One task only;
+        cancelling loses nothing.
+        """
+        # Twice: first run those whom the last events woke, then those whom they woke in turn. Who
+        # still has work then waits while we look, no longer than a handler may take.
+        await trio.lowlevel.checkpoint()
+        if not lib.rb_relay_waiting(self._relay):
+            await trio.lowlevel.checkpoint()
+        while not lib.rb_relay_linger(self._relay):
+            # Announced before the last look, so that what comes after that look rings.
             lib.rb_relay_hush(self._relay)
-        return _event(self._event)
+            if not lib.rb_relay_waiting(self._relay):
+                await trio.lowlevel.wait_readable(self._event_fd)
+        return self._take()
+
+    def _take(self) -> list[Event]:
+        """The signals that have come, or else one event of another kind."""
+        count = lib.rb_relay_take_signals(
+            self._relay, self._heads, SIGNALS_AT_ONCE, self._room, _SIGNAL_ROOM
+        )
+        if not count:
+            lib.rb_relay_take(self._relay, self._event)
+            return [_event(self._event)]
+        heads, data, at = iter(ffi.unpack(self._heads, 3 * count)), self._signal_bytes, 0
+        signals: list[Event] = []
+        for conn, control_size, message_size in zip(heads, heads, heads, strict=True):
+            middle = at + control_size
+            end = middle + message_size
+            signals.append(Signal(conn, data[at:middle], data[middle:end] or None))
+            at = end
+        return signals
 
 
 def _event(raw: Any) -> Event:

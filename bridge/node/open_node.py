@@ -8,7 +8,7 @@ and finds every name.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
@@ -28,11 +28,11 @@ from bridge.node.server import GenServer
 
 
 class EventCarrier(Carrier, Protocol):
-    """A carrier that is read by `await next_event()`, as the relay is."""
+    """A carrier that is read by `await next_events()`, as the relay is."""
 
-    async def next_event(self) -> Any:
-        """The next Signal(conn, control, message) or ConnectionLost(conn, reason), in wire
-        order.
+    async def next_events(self) -> Sequence[Any]:
+        """The next ones of Signal(conn, control, message) and ConnectionLost(conn, reason), in
+        wire order.
         """
 
 
@@ -58,11 +58,12 @@ async def pump_events(node: Node, carrier: EventCarrier) -> None:
     own.
     """
     while True:
-        match await carrier.next_event():
-            case object(conn=conn, control=control, message=message):
-                node.handle_signal(conn, control, message)
-            case object(conn=conn, reason=reason):
-                node.handle_connection_lost(conn, reason)
+        for event in await carrier.next_events():
+            match event:
+                case object(conn=conn, control=control, message=message):
+                    node.handle_signal(conn, control, message)
+                case object(conn=conn, reason=reason):
+                    node.handle_connection_lost(conn, reason)
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@
  * workers, because it alone may free a worker's memory: after it has taken the event that the worker ended. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -42,11 +43,12 @@ void rb_up_flush(struct rb_relay *r) {
     while (r->waiting_up) {
         struct up_note *n = (struct up_note *)r->waiting_up;
         struct rb_note *next = n->next;
-        if (rb_duct_put(&r->up, &n->head) < 0) return;
+        if (rb_duct_put(&r->up, &n->head) < 0) break;
         r->waiting_up = next;
         if (!next) r->waiting_up_end = &r->waiting_up;
-        rb_duct_ring(&r->up);
     }
+    rb_duct_ring(
+        &r->up); /* for the signals of this round too: one wake-up for what arrived together */
 }
 
 void rb_up_event(struct rb_relay *r, uint32_t kind, uint32_t connection, uint64_t worker, int64_t a,
@@ -84,12 +86,61 @@ int rb_up_signal(struct rb_relay *r, uint32_t connection, struct rb_slice contro
         free(n);
         return -EAGAIN;
     }
-    rb_duct_ring(&r->up);
-    return 0;
+    return 0; /* rb_up_flush() rings */
 }
 
 int rb_relay_event_fd(const struct rb_relay *r) { return r->up.eventfd; }
-void rb_relay_hush(struct rb_relay *r) { rb_duct_hush(&r->up); }
+int rb_relay_waiting(const struct rb_relay *r) { return rb_duct_peek(&r->up) != NULL; }
+
+void rb_relay_hush(struct rb_relay *r) {
+    rb_duct_hush(&r->up);
+    rb_duct_announce(&r->up);
+}
+
+/* How long to look, adapted as the relay's own spin is (relay.c): what comes in time lengthens it, so does what comes soon after;
+ * what does not come halves it. */
+int rb_relay_linger(struct rb_relay *r) {
+    const uint64_t most = r->config.spin_us * 1000ull, from = rb_clock_ns();
+    if (rb_relay_waiting(r)) return 1;
+    while (rb_clock_ns() - from < r->linger_ns) {
+        sched_yield(); /* the relay, or the caller's BEAM, may be waiting for this very core */
+        if (rb_relay_waiting(r)) {
+            r->linger_ns = r->linger_ns + most / 8 < most ? r->linger_ns + most / 8 : most;
+            return 1;
+        }
+    }
+    r->lingered_ns = from;
+    return 0;
+}
+
+/* What was taken after a sleep: had a longer look been better? */
+static void learn_from_sleep(struct rb_relay *r) {
+    const uint64_t most = r->config.spin_us * 1000ull;
+    if (rb_clock_ns() - r->lingered_ns < 4 * most)
+        r->linger_ns = r->linger_ns + most / 4 < most ? r->linger_ns + most / 4 : most;
+    else
+        r->linger_ns /= 2;
+    r->lingered_ns = 0;
+}
+
+int rb_relay_take_signals(struct rb_relay *r, uint32_t *heads, int max, uint8_t *room,
+                          uint64_t size) {
+    const struct up_note *n;
+    int count = 0;
+    if (r->lingered_ns) learn_from_sleep(r);
+    while (count < max && (n = (const struct up_note *)rb_duct_peek(&r->up)) &&
+           n->head.kind == RB_EVENT_SIGNAL && n->size <= size) {
+        memcpy(room, n->data, n->size);
+        room += n->size;
+        size -= n->size;
+        *heads++ = n->connection;
+        *heads++ = (uint32_t)n->a;
+        *heads++ = (uint32_t)(n->size - (uint64_t)n->a);
+        count++;
+        free(rb_duct_take(&r->up));
+    }
+    return count;
+}
 
 int rb_relay_take(struct rb_relay *r, struct rb_event *event) {
     free(r->event_note);

@@ -145,11 +145,14 @@ static int wait_ms(const struct rb_relay *r) {
 static int park(struct rb_relay *r, struct epoll_event *events) {
     for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled)
         rb_gate_announce(&w->link.waiter, RB_PARK_EVENTFD);
-    int timeout = completions_wait(r) || r->dirty_conns || r->unread_conns ? 0 : wait_ms(r);
+    rb_duct_announce(&r->down);
+    int work = completions_wait(r) || rb_duct_peek(&r->down) || r->dirty_conns || r->unread_conns;
+    int timeout = work ? 0 : wait_ms(r);
     if (timeout) COUNT(r->stats.parks, 1);
     int n = epoll_wait(r->epoll, events, EVENTS_A_ROUND, timeout);
     for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled)
         rb_gate_retract(&w->link.waiter);
+    rb_duct_retract(&r->down);
     return n;
 }
 
@@ -163,7 +166,7 @@ static int spin(struct rb_relay *r, struct epoll_event *events) {
     const uint64_t most = r->config.spin_us * 1000ull;
     const uint64_t from = rb_clock_ns(), until = from + r->spin_ns;
     do {
-        if (completions_wait(r)) return 0;
+        if (completions_wait(r) || rb_duct_peek(&r->down)) return 0;
         int n = look(r, events);
         if (n) {
             r->spin_ns = r->spin_ns + most / 8 < most ? r->spin_ns + most / 8 : most;

@@ -215,6 +215,8 @@ struct rb_relay {
     struct rb_role *face_roles[ROLES_MAX];
     struct rb_worker *face_workers[WORKERS_MAX];
     struct rb_note *event_note; /* lent out by the last take */
+    uint64_t linger_ns;         /* how long to look before sleeping, adapted */
+    uint64_t lingered_ns;       /* when it last looked in vain; 0: not since it slept */
 
     /* How many processes call us just now: a bit for each, by hash, over this half millisecond and the one before. */
     uint64_t callers[2];

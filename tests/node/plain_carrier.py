@@ -69,8 +69,8 @@ class PlainCarrier:
         if found := self._conns.pop(conn, None):
             found.scope.cancel()
 
-    async def next_event(self) -> Signal | ConnectionLost:
-        return await self._events.receive()
+    async def next_events(self) -> list[Signal | ConnectionLost]:
+        return [await self._events.receive()]
 
     async def _run(
         self, id_: int, conn: _Conn, queue: trio.MemoryReceiveChannel[bytes], leftover: bytes

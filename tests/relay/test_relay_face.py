@@ -38,8 +38,12 @@ async def test_a_flood_of_events_leaves_the_other_tasks_their_turn() -> None:
         await trio.sleep(0.05)  # the last of them are on their way up
         async with trio.open_nursery() as nursery:
             nursery.start_soon(take_turns)
-            for _ in range(EVENTS):
-                assert isinstance(await relay.next_event(), Signal)
+            taken = 0
+            while taken < EVENTS:
+                events = await relay.next_events()
+                assert all(isinstance(event, Signal) for event in events)
+                taken += len(events)
+            assert taken == EVENTS
             nursery.cancel_scope.cancel()
         assert turns >= EVENTS // 100
     finally:
@@ -68,7 +72,7 @@ async def test_a_closed_relay_says_so() -> None:
                 call()
         assert ours.fileno() >= 0  # a socket that was refused stays its owner's
     with pytest.raises(trio.ClosedResourceError):
-        await relay.next_event()
+        await relay.next_events()
 
 
 async def test_whoever_waits_for_an_event_hears_of_the_close() -> None:
@@ -78,7 +82,7 @@ async def test_whoever_waits_for_an_event_hears_of_the_close() -> None:
 
             async def wait() -> None:
                 with pytest.raises(trio.ClosedResourceError):
-                    await relay.next_event()
+                    await relay.next_events()
 
             nursery.start_soon(wait)
             await trio.testing.wait_all_tasks_blocked()

@@ -95,9 +95,17 @@ struct rb_relay_hops {
 int rb_relay_open(struct rb_relay **relay, const struct rb_relay_config *config);
 void rb_relay_close(struct rb_relay *relay); /* ends the thread, closes every socket and link */
 
+/* Events, on the thread that sleeps on event_fd. It sleeps like this: hush, take until there is none, sleep. Only who has hushed is rung. */
 int rb_relay_event_fd(const struct rb_relay *relay);
-void rb_relay_hush(
-    struct rb_relay *relay); /* clears the eventfd: to be done before taking until 0 */
+void rb_relay_hush(struct rb_relay *relay); /* clears the eventfd and asks for the next ring */
+int rb_relay_waiting(const struct rb_relay *relay); /* 1: there is something to take */
+/* Looks whether something comes, for spin_us at most and less when that was in vain lately; 1 if so. For a thread that would sleep
+ * otherwise. */
+int rb_relay_linger(struct rb_relay *relay);
+/* The next signals, copied into room one behind the other: connection, size of the control part, size of the message part of each
+ * in heads[3 * i]. Returns how many; it ends before another kind of event, and before a signal for which no room is left. */
+int rb_relay_take_signals(struct rb_relay *relay, uint32_t *heads, int max, uint8_t *room,
+                          uint64_t size);
 int rb_relay_take(
     struct rb_relay *relay,
     struct rb_event *event); /* 1, or 0 when there is none; valid until the next take */
