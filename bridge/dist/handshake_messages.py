@@ -15,6 +15,9 @@ from bridge.dist.errors import RemoteProtocolError
 
 MESSAGE_MAX_BYTES = 2048  # the longest honest one is a name message of 270 bytes
 DIGEST_BYTES = 16
+# How a TLS peer begins: a handshake record, or the alert that our plain name message earned. As a
+# length that is 5379 or more, so no honest message is taken for it.
+TLS_RECORDS, TLS_MAJOR = (0x15, 0x16), 3
 
 _NAME = struct.Struct(">BQIH")
 _CHALLENGE = struct.Struct(">BQIIH")
@@ -152,6 +155,11 @@ class MessageReader:
             return None
         length = int.from_bytes(self._buffer[:prefix], "big")
         if length > MESSAGE_MAX_BYTES:
+            if prefix == 2 and self._buffer[0] in TLS_RECORDS and self._buffer[1] == TLS_MAJOR:
+                raise RemoteProtocolError(
+                    "the peer speaks TLS and this node does not; give this node tls "
+                    "(docs/tls.md), or start the peer without -proto_dist inet_tls"
+                )
             raise RemoteProtocolError(f"a handshake message has at most {MESSAGE_MAX_BYTES} bytes")
         if len(self._buffer) < prefix + length:
             return None

@@ -31,6 +31,7 @@ from bridge.fabric.events import (
     WorkerReady,
     WorkerRefused,
 )
+from bridge.fabric.tls import TlsLine
 
 __all__ = [
     "ConnectionLost",
@@ -237,21 +238,37 @@ class Relay:
     # ---- connections
 
     def adopt(
-        self, sock: socket.socket, *, peer: str, flags: int, creation: int, leftover: bytes = b""
+        self,
+        sock: socket.socket,
+        *,
+        peer: str,
+        flags: int,
+        creation: int,
+        leftover: bytes = b"",
+        tls: TlsLine | None = None,
     ) -> int:
         """Take a socket after its handshake; returns the connection's id.
 
-        `flags` are the negotiated ones; `creation` is the peer's, told for the record only.
+        `flags` are the negotiated ones; `creation` is the peer's, told for the record only. `tls`:
+        the line whose stream `sock` is; the relay takes over the TLS connection behind it.
         """
         del creation  # pids carry it; the relay compares whole pids
         # Both may raise: until they have not, the socket is the caller's.
         relay, name = self._relay, peer.encode("latin-1")
         self._connections += 1
         number = self._connections
-        fd = sock.detach()
-        code = lib.rb_relay_adopt(relay, number, fd, name, flags, leftover, len(leftover))
-        if code < 0:
-            os.close(fd)
+        if tls is not None:
+            taken = tls.take(sock)
+            code = lib.rb_relay_adopt_tls(
+                relay, number, taken, name, flags, leftover, len(leftover)
+            )
+            if code < 0:
+                lib.rb_tls_free(taken)
+        else:
+            fd = sock.detach()
+            code = lib.rb_relay_adopt(relay, number, fd, name, flags, leftover, len(leftover))
+            if code < 0:
+                os.close(fd)
         _check(code, f"connection of {peer}")
         return number
 

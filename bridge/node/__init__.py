@@ -14,6 +14,7 @@ from bridge.dist.errors import (
     RemoteProtocolError,
 )
 from bridge.dist.finding import OnePort, Place, Places, Resolver
+from bridge.dist.tls import TlsConfig, TlsError
 from bridge.node.calls import Down, Monitor, ProcessDown
 from bridge.node.carrier import Carrier
 from bridge.node.connections import NoConnection
@@ -60,6 +61,8 @@ __all__ = [
     "Resolver",
     "Sender",
     "Stop",
+    "TlsConfig",
+    "TlsError",
     "WhenFull",
     "find_cookie",
     "open_node",

@@ -5,7 +5,7 @@ Python.
 from __future__ import annotations
 
 import socket
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Carrier(Protocol):
@@ -16,10 +16,17 @@ class Carrier(Protocol):
     """
 
     def adopt(
-        self, sock: socket.socket, *, peer: str, flags: int, creation: int, leftover: bytes = b""
+        self,
+        sock: socket.socket,
+        *,
+        peer: str,
+        flags: int,
+        creation: int,
+        leftover: bytes = b"",
+        tls: Any = None,
     ) -> int:
         """Take `sock` after its handshake; `leftover` are bytes already read. Returns a connection
-        id.
+        id. `tls`: the session whose stream `sock` is, for a carrier that does TLS.
         """
 
     def send(self, conn: int, control: bytes, message: bytes | None = None) -> None:

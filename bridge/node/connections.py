@@ -5,7 +5,6 @@ is lost.
 from __future__ import annotations
 
 import secrets
-import socket
 from collections.abc import Callable
 from functools import partial
 
@@ -20,6 +19,7 @@ from bridge.dist.handshake import Acceptor, Initiator
 from bridge.dist.handshake_events import Identity, Peer, Status
 from bridge.dist.names import split_node_name
 from bridge.node.carrier import Carrier
+from bridge.node.lines import Line, Lines, Securer
 from bridge.node.peers import Connection, Peers
 from bridge.node.policy import Policy
 
@@ -59,6 +59,7 @@ class Connections:
         resolver: Resolver | None,
         policy: Policy,
         lost: Callable[[str], None],
+        tls: Securer | None = None,
     ) -> None:
         self.identity = identity
         self.peers = Peers(identity.name)
@@ -68,6 +69,7 @@ class Connections:
         self._resolver = resolver
         self._policy = policy
         self._lost = lost
+        self._lines = Lines(tls, timeout_s=policy.handshake_timeout_s)
         self._unauthenticated = 0
         self._challenges: set[int] = set()
 
@@ -132,25 +134,30 @@ class Connections:
         if found is None:
             raise NoConnection(peer, f"no node of that name is known on {host}")
         place = found if isinstance(found, Place) else Place(host, found)
-        stream = await trio.open_tcp_stream(place.host, place.port)
+        line = self._lines.dialled(await trio.open_tcp_stream(place.host, place.port), host)
         core = Initiator(
             self.identity,
             self._cookie,
             peer,
             challenge=secrets.randbits(32),
             outstanding=lambda: self._challenges,
+            prefix_bytes=line.prefix_bytes,
         )
         try:
             connected = await dial_peer(
-                stream,
+                line.stream,
                 core,
                 replace=lambda: self.peers.connection_of(peer) is None,
                 timeout_s=self._policy.handshake_timeout_s,
             )
+        except RemoteProtocolError as error:
+            explained = line.explain(error)
+            await line.abandon()
+            raise explained from error
         except BaseException:
-            await trio.aclose_forcefully(stream)
+            await line.abandon()
             raise
-        self._established(stream, connected)
+        self._established(line, connected)
 
     # -- in ----------------------------------------------------------------------------------------
 
@@ -165,30 +172,38 @@ class Connections:
             log.warning("peer refused", peer=None, address=address, rule=rule)
             await trio.aclose_forcefully(stream)
             return
+        try:
+            line = self._lines.accepted(stream)
+        except OSError as error:  # no descriptor, no room: the socket is closed
+            log.warning("peer refused", peer=None, address=address, rule=str(error))
+            return
         challenge = secrets.randbits(32)
-        core = Acceptor(self.identity, self._cookie, challenge=challenge)
+        core = Acceptor(
+            self.identity, self._cookie, challenge=challenge, prefix_bytes=line.prefix_bytes
+        )
         self._unauthenticated += 1
         self._challenges.add(challenge)
         claims: list[str] = []
         try:
             connected = await accept_peer(
-                stream,
+                line.stream,
                 core,
-                decide=partial(self._decide, address, claims),
+                decide=partial(self._decide, line, address, claims),
                 proven=self._take_over,
                 timeout_s=self._policy.handshake_timeout_s,
             )
             if connected is not None:
-                self._established(stream, connected)
+                self._established(line, connected)
             else:
-                await trio.aclose_forcefully(stream)
+                await line.abandon()
         except RemoteProtocolError as error:
-            log.warning("peer refused", peer=error.peer, address=address, rule=error.rule)
-            await stream.aclose()
+            rule = line.explain(error).rule
+            log.warning("peer refused", peer=error.peer, address=address, rule=rule)
+            await line.abandon()
         except OSError as error:  # of the carrier, which has closed the socket
             log.warning("peer refused", peer=core.peer_name, address=address, rule=str(error))
         except BaseException:
-            await trio.aclose_forcefully(stream)
+            await line.abandon()
             raise
         finally:
             self._unauthenticated -= 1
@@ -196,9 +211,13 @@ class Connections:
             for peer in claims:
                 self.peers.end_claim(peer)
 
-    def _decide(self, address: str, claims: list[str], peer: Peer) -> Status:
+    def _decide(self, line: Line, address: str, claims: list[str], peer: Peer) -> Status:
+        rule = None
         if not self._policy.allow(peer.name, address):
             rule = "the allow list does not name it"
+        elif self._lines.check_hosts_of_callers:
+            rule = line.host_problem(split_node_name(peer.name)[1])
+        if rule is not None:
             log.warning("peer refused", peer=peer.name, address=address, rule=rule)
             return Status.NOT_ALLOWED
         status = self.peers.claim(peer.name)
@@ -215,21 +234,14 @@ class Connections:
 
     # -- established -------------------------------------------------------------------------------
 
-    def _established(self, stream: trio.SocketStream, connected: Connected) -> None:
+    def _established(self, line: Line, connected: Connected) -> None:
         peer = connected.peer
         if old := self.peers.connection_of(peer.name):
             self.drop(old, "replaced by a new connection of the same node")
         # No checkpoint between here and up(): the first signal must find its connection.
-        sock = socket.socket(fileno=stream.socket.detach())
-        conn = self._carrier.adopt(
-            sock,
-            peer=peer.name,
-            flags=peer.flags,
-            creation=peer.creation,
-            leftover=connected.leftover,
-        )
+        conn, told = line.hand_over(self._carrier, connected)
         self.peers.up(Connection(conn, peer.name, peer.flags, peer.creation))
-        log.info("connection up", peer=peer.name, flags=hex(peer.flags))
+        log.info("connection up", peer=peer.name, flags=hex(peer.flags), **told)
 
     def drop(self, connection: Connection, reason: str, *, rule_broken: bool = False) -> None:
         """Close a connection of ours (one log line) and give up all that went over it."""

@@ -27,6 +27,7 @@ from bridge.node.connections import Connections, NoConnection
 from bridge.node.direct import NetKernel, RelayServiceHooks, RelayServiceProxy
 from bridge.node.exports import Exports
 from bridge.node.ids import Ids
+from bridge.node.lines import Securer
 from bridge.node.mailbox import MailboxPolicy
 from bridge.node.monitors import Target
 from bridge.node.outgoing import can_express, encode_signal
@@ -97,6 +98,7 @@ class Node:
         nursery: trio.Nursery,
         resolver: Resolver | None = None,
         policy: Policy | None = None,
+        tls: Securer | None = None,
     ) -> None:
         self.name = identity.name
         self.creation = identity.creation
@@ -113,6 +115,7 @@ class Node:
             resolver=resolver,
             policy=self.policy,
             lost=self.router.connection_lost,
+            tls=tls,
         )
         self.autoconnect = AutoConnect(
             reachable=self._is_reachable,

@@ -8,8 +8,13 @@ and finds every name.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from typing import Any, Protocol
 
 import trio
@@ -21,7 +26,9 @@ from bridge.dist.flags import OFFERED
 from bridge.dist.handshake_events import Identity
 from bridge.dist.names import split_node_name
 from bridge.dist.nursery import block_nursery
+from bridge.dist.tls import TlsConfig
 from bridge.node.carrier import Carrier
+from bridge.node.lines import Securer
 from bridge.node.node import Node
 from bridge.node.policy import Policy
 from bridge.node.server import GenServer
@@ -51,6 +58,18 @@ async def relay_carrier(identity: Identity) -> AsyncIterator[EventCarrier]:
         yield relay
     finally:
         relay.close()
+
+
+@contextmanager
+def open_tls(config: TlsConfig) -> Iterator[Securer]:
+    """The certificates and the thread of TLS handshakes. Raises TlsError."""
+    from bridge.fabric.tls import Tls  # late, as above
+
+    tls = Tls(config)
+    try:
+        yield tls
+    finally:
+        tls.close()
 
 
 async def pump_events(node: Node, carrier: EventCarrier) -> None:
@@ -83,6 +102,7 @@ async def open_node(
     peers: Mapping[str, str | int] | None = None,
     flags: int = OFFERED,
     policy: Policy | None = None,
+    tls: TlsConfig | None = None,
     carrier: CarrierFactory = relay_carrier,
     pump: Pump = pump_events,
 ) -> AsyncIterator[Node]:
@@ -93,17 +113,21 @@ async def open_node(
     host of the name is an IPv6 address. `register=False`: no epmd, a creation at random; give
     `listen_port` then. `peers` says where nodes listen that epmd does not know: a port or
     "host:port" for a name or a glob. `resolver` finds all others, by default epmd on their host;
-    `OnePort(9100)` asks no epmd. `carrier` makes
-    what moves the bytes, `pump` reads it: an application that has other events on the same carrier
-    gives its own. Tasks: the pump, the accept loop, one per handshake and per service; all end with
-    the block. Processes end with `shutdown`, which their watchers hear.
-    Raises ValueError (name), CookieError, NameTaken, EpmdError, OSError (the port), and what
-    services raise.
+    `OnePort(9100)` asks no epmd. `tls`: every connection is under TLS, as between nodes
+    started with `-proto_dist inet_tls` (docs/tls.md). `carrier` makes what moves the bytes,
+    `pump` reads it: an application that has other events on the same carrier gives its own.
+    Tasks: the pump, the accept loop, one per handshake and per service; all end with the block.
+    Processes end with `shutdown`, which their watchers hear.
+    Raises ValueError (name), CookieError, TlsError, NameTaken, EpmdError, OSError (the port), and
+    what services raise.
     """
+    if tls is not None and listen and tls.cert is None:
+        raise ValueError("a node that listens with tls needs a cert")
     alive, host = split_node_name(name)
     secret = find_cookie(cookie=cookie, cookie_file=cookie_file)
     client = epmd or EpmdClient.from_environ()
     async with AsyncExitStack() as stack:
+        securer = stack.enter_context(open_tls(tls)) if tls is not None else None
         address = listen_host or loopback_for(host)
         listeners = await trio.open_tcp_listeners(listen_port, host=address) if listen else []
         for listener in listeners:
@@ -123,6 +147,7 @@ async def open_node(
             nursery=nursery,
             resolver=Places(peers or {}, resolver or client),
             policy=policy,
+            tls=securer,
         )
         stack.callback(node.stop_all)
         nursery.start_soon(pump, node, medium)

@@ -21,6 +21,7 @@ needs_erlang = pytest.mark.skipif(
     shutil.which("elixir") is None or shutil.which("epmd") is None, reason="no Erlang here"
 )
 HAS_RELAY = importlib.util.find_spec("bridge.fabric._core") is not None
+needs_relay = pytest.mark.skipif(not HAS_RELAY, reason="the relay is not built")
 OpenNode = Callable[..., AbstractAsyncContextManager[Node]]
 StartBeam = Callable[..., Beam]
 
@@ -106,6 +107,20 @@ def open_test_node(epmd: Epmd, carrier: Any) -> OpenNode:
             **options,
         }
         async with open_node(f"{alive or f'py{next(_serial)}'}@{HOST}", **options) as node:
+            yield node
+
+    return open_it
+
+
+@pytest.fixture
+def open_tls_node(epmd: Epmd) -> OpenNode:
+    """As open_test_node, over the relay, which alone does TLS."""
+
+    @asynccontextmanager
+    async def open_it(alive: str | None = None, **options: Any) -> AsyncIterator[Node]:
+        client = EpmdClient(port=epmd.port, if_absent="fail")
+        options = {"cookie": COOKIE, "epmd": client, **options}
+        async with open_node(f"{alive or f'tlspy{next(_serial)}'}@{HOST}", **options) as node:
             yield node
 
     return open_it

@@ -13,6 +13,7 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -52,8 +53,16 @@ class PlainCarrier:
         self._events_in, self._events = trio.open_memory_channel[Signal | ConnectionLost](math.inf)
 
     def adopt(
-        self, sock: socket.socket, *, peer: str, flags: int, creation: int, leftover: bytes = b""
+        self,
+        sock: socket.socket,
+        *,
+        peer: str,
+        flags: int,
+        creation: int,
+        leftover: bytes = b"",
+        tls: Any = None,
     ) -> int:
+        assert tls is None, "this carrier is plain"
         self._last += 1
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         outgoing, queue = trio.open_memory_channel[bytes](math.inf)
