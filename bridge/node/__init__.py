@@ -17,6 +17,7 @@ from bridge.dist.finding import OnePort, Place, Places, Resolver
 from bridge.dist.tls import TlsConfig, TlsError
 from bridge.node.calls import Down, Monitor, ProcessDown
 from bridge.node.carrier import Carrier
+from bridge.node.child_spec import ChildSpec
 from bridge.node.connections import NoConnection
 from bridge.node.direct import RelayServiceHooks
 from bridge.node.ends import NO_REPLY, NoReply, Stop
@@ -28,12 +29,14 @@ from bridge.node.patterns import ANY
 from bridge.node.policy import Asked, Policy
 from bridge.node.process_handle import ProcessHandle
 from bridge.node.server import GenServer
+from bridge.node.supervisor import Supervisor
 
 __all__ = [
     "ANY",
     "NO_REPLY",
     "Asked",
     "Carrier",
+    "ChildSpec",
     "Cookie",
     "CookieError",
     "Down",
@@ -61,6 +64,7 @@ __all__ = [
     "Resolver",
     "Sender",
     "Stop",
+    "Supervisor",
     "TlsConfig",
     "TlsError",
     "WhenFull",

@@ -177,17 +177,21 @@ class Node:
         *args: Any,
         name: str | None = None,
         link: Pid | None = None,
+        parent: Pid | None = None,
         trap_exit: bool = False,
         mailbox: MailboxPolicy | None = None,
     ) -> Process:
         """The same without a checkpoint: the process is in the table, its function runs later.
 
-        What is done with the Process before the next checkpoint comes before anything it does.
+        `parent` is linked with it, and shown as who started it. What is done with the Process
+        before the next checkpoint comes before anything it does.
         """
         task = PlainProcess(self, fn, args, mailbox or MailboxPolicy())
         process = task.spawn(names=() if name is None else (Atom(name),), trap_exit=trap_exit)
-        if link is not None:
-            task.handle.link(link)
+        process.parent = parent
+        for other in (parent, link):
+            if other is not None:
+                task.handle.link(other)
         self._nursery.start_soon(task.start)
         return process
 
@@ -223,6 +227,16 @@ class Node:
     def exit(self, pid: Pid, reason: Term) -> None:
         """exit/2: ask a process, ours or a connected node's, to exit. Raises EncodeError."""
         self.router.exit(self.caller().pid, pid, reason)
+
+    async def stop_supervisors(self, reason: Term = gen.SHUTDOWN) -> None:
+        """End the supervisors that nobody supervises, the last started first, each of them its
+        children in order. Returns when they have ended.
+        """
+        for process in reversed(list(self.router.table)):
+            task = process.inbox
+            if isinstance(task, Service) and task.is_root_supervisor:
+                self.router.exit(process.pid, process.pid, reason)
+                await task.ended.wait()
 
     def stop_all(self, reason: Term = gen.SHUTDOWN) -> None:
         """End every process; links and watchers hear `reason`."""

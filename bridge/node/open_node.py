@@ -17,6 +17,7 @@ from contextlib import (
 )
 from typing import Any, Protocol
 
+import structlog
 import trio
 
 from bridge.dist.cookie import Cookie, find_cookie
@@ -32,6 +33,9 @@ from bridge.node.lines import Securer
 from bridge.node.node import Node
 from bridge.node.policy import Policy
 from bridge.node.server import GenServer
+
+SUPERVISORS_GRACE_S = 30.0  # for all trees together, when the node ends
+log = structlog.get_logger("ringbridge.node")
 
 
 class EventCarrier(Carrier, Protocol):
@@ -83,6 +87,13 @@ async def pump_events(node: Node, carrier: EventCarrier) -> None:
                     node.handle_signal(conn, control, message)
                 case object(conn=conn, reason=reason):
                     node.handle_connection_lost(conn, reason)
+
+
+async def _stop_supervisors(node: Node) -> None:
+    with trio.CancelScope(shield=True), trio.move_on_after(SUPERVISORS_GRACE_S) as grace:
+        await node.stop_supervisors()
+    if grace.cancelled_caught:
+        log.warning("supervisors took too long to stop", grace_s=SUPERVISORS_GRACE_S)
 
 
 @asynccontextmanager
@@ -150,6 +161,7 @@ async def open_node(
             tls=securer,
         )
         stack.callback(node.stop_all)
+        stack.push_async_callback(_stop_supervisors, node)
         nursery.start_soon(pump, node, medium)
         for service_name, server in (services or {}).items():
             await node.start(server, name=service_name)

@@ -78,6 +78,10 @@ class ProcessHandle:
         wanted = predicate_of(pattern)
         return await self._task.mailbox.receive(wanted, inf if timeout is None else timeout)
 
+    def forget(self, pattern: Any) -> int:
+        """Drop the messages that match and have not been received; how many there were."""
+        return self._task.mailbox.remove(predicate_of(pattern) or (lambda _: True))
+
     def send(self, to: Dest, message: Term, *, priority: bool = False) -> bool:
         """Send a message. False: it is lost, too many signals wait for that node already.
 
@@ -139,7 +143,7 @@ class ProcessHandle:
         self._unsent_monitors.discard(ref)
         self._router.demonitor(ref)
         if flush:
-            self._task.mailbox.remove(predicate_of((gen.DOWN, ref, ANY, ANY, ANY)) or bool)
+            self.forget((gen.DOWN, ref, ANY, ANY, ANY))
 
     def exit(self, to: Pid | Reference, reason: Term, *, priority: bool = False) -> None:
         """exit/2: ask `to` (a pid, or an alias of OTP 28) to exit; `kill` cannot be refused.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from bridge.etf import Atom, Pid, Reference
+from bridge.node.gen import Request
 from bridge.node.links import Links
 
 Term = Any
@@ -38,7 +39,8 @@ class Watcher(NamedTuple):
 @dataclass(eq=False, slots=True, kw_only=True)
 class Process:
     """One process. `owner` says who answers for it: a "relay" process gets no calls and monitors
-    here. `urgent_links`: an EXIT from one of these pids goes before ordinary messages.
+    here. `changes` gives the words for a request of a peer that is for admin nodes.
+    `urgent_links`: an EXIT from one of these pids goes before ordinary messages.
     """
 
     pid: Pid
@@ -49,6 +51,7 @@ class Process:
     parent: Pid | None = None
     group_leader: Pid | None = None
     initial_call: tuple[str, str, int] | None = None
+    changes: Callable[[Request], str | None] | None = None
     names: set[Atom] = field(default_factory=set)
     watchers: dict[Reference, Watcher] = field(default_factory=dict)
     watching: set[Reference] = field(default_factory=set)

@@ -338,10 +338,10 @@ class Router:
         """Ask the policy for a message of a peer. A call that is refused is answered."""
         authorise = self.policy.authorise
         system = type(message) is tuple and len(message) == 3 and message[0] == gen.SYSTEM
-        if authorise is None and not system:
+        if authorise is None and not system and process.changes is None:
             return True
         request = gen.classify(message)
-        what = system_change(request)
+        what = system_change(request) or (process.changes and process.changes(request))
         if what is not None and not self.policy.may(origin, what):
             verdict: bool | str = self.policy.why_not(origin, what)
         elif authorise is not None:

@@ -9,7 +9,7 @@ import structlog
 
 from bridge.etf import Atom, Pid, Reference
 from bridge.node.ends import NoReply, Stop
-from bridge.node.gen import Sender
+from bridge.node.gen import Request, Sender
 from bridge.node.mailbox import MailboxPolicy
 from bridge.node.sys_protocol import NotReplaceable
 
@@ -32,6 +32,8 @@ class GenServer:
     """
 
     trap_exit: ClassVar[bool] = True
+    supervises: ClassVar[bool] = False
+    terminate_grace_s: ClassVar[float] = 5.0  # a supervisor's usual shutdown time
     mailbox: ClassVar[MailboxPolicy] = MailboxPolicy()
 
     state: Term = None
@@ -62,6 +64,10 @@ class GenServer:
         """Clean up. Runs shielded, for a bounded time. Watchers hear of the end after it; after an
         exit signal they have heard already.
         """
+
+    def changes(self, request: Request) -> str | None:
+        """The words for a request that changes or stops things, which only admin nodes may do."""
+        return None
 
     def get_state(self) -> Term:
         """What `sys` shows as the state."""
@@ -106,6 +112,10 @@ class GenServer:
     ) -> Term:
         """A message out of turn, within a handler; see `ProcessHandle.receive`."""
         return await self._me.receive(pattern, timeout=timeout)
+
+    def forget(self, pattern: Any) -> int:
+        """Drop the messages that match and have not been taken yet; how many there were."""
+        return self._me.forget(pattern)
 
     async def monitor(self, target: Dest) -> Reference:
         """Watch `target`; `{'DOWN', ref, process, target, reason}` comes to `handle_info`."""

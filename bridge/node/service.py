@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Term = Any
 log = structlog.get_logger("ringbridge.node")
 
-TERMINATE_GRACE_S = 5.0  # a supervisor's usual shutdown time
 _CHECKPOINT_EVERY = 32  # messages handled in a row before others get a turn
 
 
@@ -40,9 +39,17 @@ class Service(ProcessTask):
         self._node = node
         self._server = server
         self._handle = self._handle_message
+        self._parent: Pid | None = None
+        self._initialised = False
         self._replied = False
         self.suspended = False
         self.debug = Debug(module=self.module, changed=self._debug_changed)
+
+    @property
+    def is_root_supervisor(self) -> bool:
+        """Whether it supervises and no other supervisor of this node will stop it."""
+        parent = self.process.parent
+        return self._server.supervises and self.router.table.find(parent) is None
 
     # -- SystemView --------------------------------------------------------------------------------
 
@@ -74,7 +81,9 @@ class Service(ProcessTask):
         server = self._server
         process = self.router.spawn(self, names=names, trap_exit=server.trap_exit)
         process.parent = parent
+        self._parent = parent or process.pid  # as in OTP: its own if nobody is linked
         process.initial_call = (server.module, "init", 1)
+        process.changes = server.changes
         self.spawned(process)
         server._attach(ProcessHandle(self._node, self))
         if parent is not None:
@@ -90,6 +99,7 @@ class Service(ProcessTask):
                 if parent is not None:  # who started it hears of it by the raise
                     self.router.unlink(process, parent)
                 raise Stop(_init_reason(error)) from None
+            self._initialised = True
             task_status.started(process.pid)
             await self._serve()
 
@@ -122,7 +132,7 @@ class Service(ProcessTask):
             elif tag == SYSTEM and is_system(message):
                 await self._handle_system(message)
                 return
-            elif tag == gen.EXIT and len(message) == 3 and message[1] == self.process.parent:
+            elif tag == gen.EXIT and len(message) == 3 and message[1] == self._parent:
                 raise Stop(message[2])
         await self._server.handle_info(message)
 
@@ -147,10 +157,7 @@ class Service(ProcessTask):
 
     def _concerns_suspended(self, message: Term) -> bool:
         return is_system(message) or (
-            self.process.parent is not None
-            and type(message) is tuple
-            and len(message) == 3
-            and message[:2] == (gen.EXIT, self.process.parent)
+            type(message) is tuple and len(message) == 3 and message[:2] == (gen.EXIT, self._parent)
         )
 
     def _answer_system(self, message: Term) -> None:
@@ -196,13 +203,16 @@ class Service(ProcessTask):
             return exception_reason(error)
 
     async def _clean_up(self, reason: Term) -> None:
-        with trio.CancelScope(shield=True), trio.move_on_after(TERMINATE_GRACE_S) as grace:
+        if not self._initialised:
+            return  # as in OTP: what init did not finish, terminate does not undo
+        grace_s = self._server.terminate_grace_s
+        with trio.CancelScope(shield=True), trio.move_on_after(grace_s) as grace:
             try:
                 await self._server.terminate(reason)
             except Exception:
                 log.exception("terminate failed", process=self.module, pid=str(self.process.pid))
         if grace.cancelled_caught:
-            log.warning("terminate took too long", process=self.module, grace_s=TERMINATE_GRACE_S)
+            log.warning("terminate took too long", process=self.module, grace_s=grace_s)
 
 
 def _init_reason(error: Exception) -> Term:
