@@ -5,7 +5,7 @@ gen.erl).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge.etf import Atom, EncodeError, ImproperList, Pid, Reference, encode_bare
 
@@ -19,8 +19,7 @@ NOPROC, NOCONNECTION, NOTSUP = Atom("noproc"), Atom("noconnection"), Atom("notsu
 OK, ERROR = Atom("ok"), Atom("error")
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(NamedTuple):
     """Who called, as its request said: the `From` of OTP. The tag is echoed, otherwise never relied
     on.
     """
@@ -45,15 +44,20 @@ def alias_tag(ref: Reference) -> ImproperList:
 
 def alias_of(tag: Term) -> Reference | None:
     """The alias in [alias | Ref], or in [[alias | Ref] | _] as multi_call sends since OTP 27."""
+    ref = _tail_of_alias(tag)
+    if ref is not None:
+        return ref
     match tag:
-        case ImproperList((Atom("alias"),), Reference() as ref):
-            return ref
-        case ImproperList((ImproperList((Atom("alias"),), Reference() as ref),), _):
-            return ref
-        case [ImproperList((Atom("alias"),), Reference() as ref), *_]:
-            return ref
+        case ImproperList((first,), _) | [first, *_]:
+            return _tail_of_alias(first)
         case _:
             return None
+
+
+def _tail_of_alias(term: Term) -> Reference | None:
+    if type(term) is ImproperList and term.elements == (ALIAS,) and type(term.tail) is Reference:
+        return term.tail
+    return None
 
 
 @dataclass(frozen=True, slots=True)

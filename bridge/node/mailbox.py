@@ -100,7 +100,8 @@ class Mailbox:
 
     def deliver(self, message: Term) -> None:
         """Take a message, or turn it away by the policy. Never blocks."""
-        if len(self) < self._capacity or self._has_reserve_for(message):
+        length = len(self._messages) + len(self._urgent)
+        if length < self._capacity or self._has_reserve_for(message):
             self._messages.append(message)
             self._arrived()
         else:
@@ -207,7 +208,7 @@ class Mailbox:
 
     def _arrived(self) -> None:
         self._received += 1
-        length = len(self)
+        length = len(self._messages) + len(self._urgent)
         if length > self._length_max:
             self._length_max = length
         self._wake()

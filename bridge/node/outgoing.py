@@ -22,9 +22,11 @@ def encode_signal(
     if isinstance(message, c.AltactSend) and not flags & ALTACT_SIG:
         message = _before_28(message, payload)
     match message:
-        case c.AliasSend(sender, alias) if flags & ALTACT_SIG:
-            control = c.to_tuple(c.AltactSend(c.ALTACT_ALIAS, sender, alias))
-            return encode_bare(control), encode_bare(payload)
+        case c.AliasSend():  # what an answer to a call is
+            form: c.ControlMessage = message
+            if flags & ALTACT_SIG:
+                form = c.AltactSend(c.ALTACT_ALIAS, message.sender, message.alias)
+            return encode_bare(c.to_tuple(form)), encode_bare(payload)
         case c.Exit() | c.Exit2() | c.MonitorPExit():
             if not flags & EXIT_PAYLOAD:
                 return encode_bare(c.to_tuple(message)), None
@@ -33,7 +35,7 @@ def encode_signal(
         case c.Send():
             known = message if flags & SEND_SENDER else replace(message, sender=None)
             return encode_bare(c.to_tuple(known)), encode_bare(payload)
-        case c.RegSend() | c.AliasSend() | c.AltactSend() | c.SpawnRequest():
+        case c.RegSend() | c.AltactSend() | c.SpawnRequest():
             return encode_bare(c.to_tuple(message)), encode_bare(payload)
         case _:
             return encode_bare(c.to_tuple(message)), None

@@ -211,20 +211,21 @@ class Router:
         Raises RemoteProtocolError (of `payload` too): close that connection.
         """
         match message:
-            case c.Send(to=to):
-                self._deliver(origin, self.table.find(to), payload)
-            case c.RegSend(name=name):
-                self._deliver(origin, self.table.find(name), payload)
-            case c.AliasSend(alias=alias):
-                self._deliver_to_alias(origin, alias, payload)
+            # What each call is made of comes first: the arms are tried in order.
+            case c.MonitorP():
+                self._check_origin(origin, message.sender)
+                self._receive_monitor(origin, message.sender, message.target, message.ref)
+            case c.RegSend():
+                self._deliver(origin, self.table.find(message.name), payload)
+            case c.Send():
+                self._deliver(origin, self.table.find(message.to), payload)
+            case c.DemonitorP():
+                self._check_origin(origin, message.sender)
+                self._held_on_us.remove(origin, message.ref, message.sender)
+            case c.AliasSend():
+                self._deliver_to_alias(origin, message.alias, payload)
             case c.AltactSend():
                 self._receive_altact(origin, message, payload)
-            case c.MonitorP(sender, target, ref):
-                self._check_origin(origin, sender)
-                self._receive_monitor(origin, sender, target, ref)
-            case c.DemonitorP(sender, _, ref):
-                self._check_origin(origin, sender)
-                self._held_on_us.remove(origin, ref, sender)
             case c.MonitorPExit(_, _, ref):
                 watch = self._held.get(ref)
                 if watch is not None and watch.node == origin:
