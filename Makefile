@@ -56,10 +56,11 @@ SOAK_SEED ?=
 soak: all ## load with faults for SOAK_SECONDS (60): each answer is its caller's own, nothing grows, nothing is left
 	@integration/soak/run $(SOAK_SECONDS) $(SOAK_SEED)
 
-# make fuzz FUZZ_SECONDS=3600 for a long run; csrc/tests/fuzz/keep then takes what it found into the corpus.
+# make fuzz FUZZ_SECONDS=3600 for a long run; csrc/tests/fuzz/keep then takes what it found in C into the corpus.
 FUZZ_SECONDS ?= 30
-fuzz: system-fuzz ## coverage-guided fuzzing of what parses bytes of others, FUZZ_SECONDS (30) for each fuzzer
+fuzz: native system-fuzz ## coverage-guided fuzzing of what parses bytes of others, FUZZ_SECONDS (30) for each fuzzer
 	@csrc/tests/fuzz/run $(FUZZ_SECONDS)
+	@$(PY) tests/fuzz/run $(FUZZ_SECONDS)
 
 clean: ## remove everything that was compiled (make distclean: .venv too)
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
