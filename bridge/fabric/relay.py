@@ -73,8 +73,12 @@ class RelayLimits:
     silence_ms: int = 75_000
     frame_bytes_max: int = 2**31 - 1  # a BEAM's own bound; what is kept of it is bounded below
     signal_bytes_max: int = 128 * MIB  # signals being assembled on one connection
-    upward_bytes_max: int = 64 * MIB  # frames waiting for the interpreter, of all connections
-    outgoing_bytes_max: int = 128 * MIB  # answers waiting on one socket
+    upward_bytes_max: int = 64 * MIB  # of one connection, waiting for the interpreter
+    upward_total_max: int = 256 * MIB  # of all; past it those above 1 MiB are closed
+    outgoing_bytes_max: int = 128 * MIB  # waiting on one socket; past it the connection is closed
+    outgoing_high_bytes: int = MIB  # above it `wait_writable` waits
+    outgoing_low_bytes: int = MIB // 2  # until so few are left
+    arrival_ms: int = 30_000  # a payload that has not come further for so long is given up
     monitors_max: int = 100_000  # held on the relay's service by one connection
     busy_sleep_us: int = 100
     spin_us: int = 50
@@ -206,7 +210,10 @@ class Relay:
         config.node = name
         config.creation = creation
         for field in limits.__dataclass_fields__:
-            setattr(config, field, getattr(limits, field))
+            if field != "outgoing_high_bytes":  # ours: the relay tells of the low one
+                setattr(config, field, getattr(limits, field))
+        self._high_bytes = limits.outgoing_high_bytes
+        self._rooms: dict[int, trio.Event] = {}
         handle = ffi.new("struct rb_relay **")
         _check(lib.rb_relay_open(handle, config), f"relay of {node}")
         self._handle: Any = handle[0]
@@ -231,6 +238,8 @@ class Relay:
         """
         if self._handle is not None:
             relay, self._handle = self._handle, None
+            for room in self._rooms.values():
+                room.set()
             if trio.lowlevel.in_trio_run():
                 trio.lowlevel.notify_closing(self._event_fd)
             lib.rb_relay_close(relay)
@@ -279,6 +288,28 @@ class Relay:
             self._relay, conn, control, len(control), data, len(message or b"")
         )
         _check(code, f"connection {conn}")
+
+    def backlog(self, conn: int) -> int:
+        """Bytes handed to `send` that the connection's socket has not taken yet."""
+        return int(lib.rb_relay_backlog(self._relay, conn))
+
+    async def wait_writable(self, conn: int) -> None:
+        """Wait while more than the high mark waits on `conn`, until the low mark or its end.
+
+        Returns at once, without a checkpoint, where less waits. The mark is looked at last, so who
+        sends before its next checkpoint keeps it.
+        """
+        while self.backlog(conn) > self._high_bytes:
+            room = self._rooms.get(conn)
+            if room is None:
+                room = self._rooms[conn] = trio.Event()
+                _check(lib.rb_relay_want_room(self._relay, conn), f"connection {conn}")
+            await room.wait()
+
+    def _has_room(self, conn: int) -> None:
+        room = self._rooms.pop(conn, None)
+        if room is not None:
+            room.set()
 
     def drop(self, conn: int, reason: str) -> None:
         """Close a connection after what was queued before, as far as its socket takes that."""
@@ -409,16 +440,20 @@ class Relay:
             lib.rb_relay_hush(self._relay)
             if not lib.rb_relay_waiting(self._relay):
                 await trio.lowlevel.wait_readable(self._event_fd)
-        return self._take()
+        return self._take() or await self.next_events()
 
     def _take(self) -> list[Event]:
-        """The signals that have come, or else one event of another kind."""
+        """The signals that have come, or else one event of another kind; none for what only the
+        relay's own waiters want to know.
+        """
         count = lib.rb_relay_take_signals(
             self._relay, self._heads, SIGNALS_AT_ONCE, self._room, _SIGNAL_ROOM
         )
         if not count:
             lib.rb_relay_take(self._relay, self._event)
-            return [_event(self._event)]
+            if self._event.kind in (lib.RB_EVENT_CONNECTION_ROOM, lib.RB_EVENT_CONNECTION_LOST):
+                self._has_room(self._event.connection)
+            return [] if self._event.kind == lib.RB_EVENT_CONNECTION_ROOM else [_event(self._event)]
         heads, data, at = iter(ffi.unpack(self._heads, 3 * count)), self._signal_bytes, 0
         signals: list[Event] = []
         for conn, control_size, message_size in zip(heads, heads, heads, strict=True):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class Carrier(Protocol):
-    """Owns established sockets: framing, ticks and fragments. None of its methods blocks.
+    """Owns established sockets: framing, ticks and fragments. Only `wait_writable` blocks.
 
     What arrives comes back as `node.handle_signal(conn, control, message)` and
     `node.handle_connection_lost(conn, reason)`, called in wire order by one task.
@@ -31,6 +31,9 @@ class Carrier(Protocol):
 
     def send(self, conn: int, control: bytes, message: bytes | None = None) -> None:
         """Queue one signal: bare terms, without the leading 131."""
+
+    async def wait_writable(self, conn: int) -> None:
+        """Wait while too much of what was sent still waits on `conn`; at once if it is gone."""
 
     def drop(self, conn: int, reason: str) -> None:
         """Close `conn`. No event of it is awaited any more; late ones are ignored."""

@@ -260,7 +260,7 @@ class Node:
         """
         target = self.target(dest)
         with trio.fail_after(timeout):
-            await self._connect_to(target)
+            await self._room_towards(target)
             pending = PendingCall(self.router, self.caller(), target)
             try:
                 pending.ask(request)
@@ -275,11 +275,11 @@ class Node:
         await self.send(dest, gen.cast_message(request))
 
     async def send(self, dest: Dest, message: Term) -> None:
-        """Send a message; connects if need be. Raises NoConnection, EncodeError. Cancelled: nothing
-        was sent.
+        """Send a message; connects if need be, and waits while too much waits for its node. Raises
+        NoConnection, EncodeError. Cancelled: nothing was sent.
         """
         address = self.address(dest)
-        await self._connect_to(address)
+        await self._room_towards(address)
         self.router.send(self.caller().pid, address, message)
 
     def send_nowait(self, dest: Dest, message: Term) -> bool:
@@ -416,6 +416,12 @@ class Node:
             await self.connections.connect(node)
         else:
             await trio.lowlevel.checkpoint()
+
+    async def _room_towards(self, address: Address) -> None:
+        """Connected, with room on its socket: above the high mark senders wait, as a BEAM's do."""
+        await self._connect_to(address)
+        if connection := self.connections.peers.connection_of(node_of(address)):
+            await self._carrier.wait_writable(connection.id)
 
     async def _try_connect_to(self, address: Address) -> None:
         with suppress(NoConnection):  # the monitor or link says noconnection at once

@@ -78,14 +78,15 @@ static void feed(struct rb_conn *c, const uint8_t *bytes, size_t size) {
     }
 }
 
-int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, struct rb_tls *tls, const char *peer,
-                 uint64_t flags, const uint8_t *leftover, size_t size) {
+int rb_conn_open(struct rb_relay *r, uint32_t id, struct rb_flow *flow, int fd, struct rb_tls *tls,
+                 const char *peer, uint64_t flags, const uint8_t *leftover, size_t size) {
     struct rb_conn **slot = room_for(r, id);
     if (!slot) return -EMFILE;
     struct rb_conn *c = calloc(1, sizeof *c);
     if (!c) return -ENOMEM;
     c->relay = r;
     c->id = id;
+    c->flow = flow;
     c->wire = (struct rb_wire){.fd = fd, .tls = tls};
     strncpy(c->peer, peer, sizeof c->peer - 1);
     c->flags = flags;
@@ -276,6 +277,11 @@ void rb_conn_flush(struct rb_conn *c) {
     if (left > c->relay->config.outgoing_bytes_max) {
         rb_conn_fail(c, "outgoing_limit_reached: the peer does not read");
         return;
+    }
+    rb_store_relaxed(&c->flow->queued, left); /* a figure for the other thread */
+    if (c->wants_room && left <= c->relay->config.outgoing_low_bytes) {
+        c->wants_room = 0;
+        rb_up_event(c->relay, RB_EVENT_CONNECTION_ROOM, c->id, 0, 0, 0, 0, NULL, 0);
     }
     if (c->out.begin == c->out.end && c->out.capacity > KEEP_OUT) {
         free(c->out.at); /* a slow reader's backlog is not kept for ever */

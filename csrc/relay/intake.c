@@ -340,6 +340,25 @@ static int end_streamed_frame(struct rb_intake *in) {
     return a->fragments_left == 0 ? assembly_end(in, a) : 0;
 }
 
+static struct rb_assembly *diverted(const struct rb_intake *in, const void *token) {
+    struct rb_assembly *a = in->open;
+    while (a && (a->state != DIVERTED || a->token != token)) a = a->next;
+    return a;
+}
+
+uint64_t rb_intake_left(const struct rb_intake *in, const void *token) {
+    const struct rb_assembly *a = diverted(in, token);
+    return a ? a->dest_left : 0;
+}
+
+void rb_intake_drop(struct rb_intake *in, const void *token) {
+    struct rb_assembly *a = diverted(in, token);
+    if (!a) return;
+    a->state = DROPPED;
+    forget_bytes(in, a);
+    forget_atoms(in, a);
+}
+
 static int process(struct rb_intake *in) {
     for (;;) {
         const uint8_t *p = in->buffer + in->begin;

@@ -73,6 +73,10 @@ int rb_intake_open(struct rb_intake *in, const struct rb_intake_owner *owner, ui
                    uint64_t frame_bytes_max, uint64_t heap_bytes_max);
 void rb_intake_close(struct rb_intake *in); /* aborts what is open */
 
+/* Of a payload that is being diverted: bytes that are missing; and to let the rest pass by: the owner has forgotten the token. */
+uint64_t rb_intake_left(const struct rb_intake *in, const void *token);
+void rb_intake_drop(struct rb_intake *in, const void *token);
+
 /* Where the next bytes should be read to: [0] a diverted payload's place or empty, [1] the buffer. Returns the number of pieces, 1 or 2;
  * then rb_intake_took() tells how many bytes came in all. */
 struct rb_room {

@@ -46,6 +46,7 @@ struct rb_job *rb_job_new(struct rb_relay *r) {
     j->worker = NULL;
     j->next = j->prev = NULL;
     j->conn = NULL;
+    j->arriving = NULL;
     j->monitor = NULL;
     j->watch = 0;
     j->pool_count = 0;
@@ -249,10 +250,35 @@ static void stop_running(struct rb_relay *r, struct rb_job *j) {
                j->signals == 2 ? r->now + (uint64_t)budget->cancel_kill_ms * NS_PER_MS + 1 : 0);
 }
 
+/* What still comes of its payload passes by. */
+static void forget_arriving(struct rb_relay *r, struct rb_job *j) {
+    if (j->arriving) rb_intake_drop(&j->arriving->intake, j);
+    j->arriving = NULL;
+    rb_job_free(r, j);
+}
+
+void rb_job_arrives(struct rb_relay *r, struct rb_job *j, struct rb_conn *from, uint64_t bytes) {
+    j->arriving = from;
+    j->arriving_left = bytes;
+    rb_job_due(r, j, r->now + (uint64_t)r->config.arrival_ms * NS_PER_MS);
+}
+
+/* A payload may take as long as it likes, but not stop: its room in the pool is the others' too. */
+static void look_at_arriving(struct rb_relay *r, struct rb_job *j) {
+    uint64_t left = rb_intake_left(&j->arriving->intake, j);
+    if (left != j->arriving_left) {
+        rb_job_arrives(r, j, j->arriving, left);
+        return;
+    }
+    struct rb_caller caller = rb_job_caller(j);
+    COUNT(r->stats.refused[RB_REASON_DEADLINE_EXCEEDED], 1);
+    rb_answer_reason(&caller, RB_REASON_DEADLINE_EXCEEDED);
+    forget_arriving(r, j);
+}
+
 void rb_job_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) {
     if (j->state == RB_JOB_ARRIVING) {
-        /* Its bytes still come; the intake lets them pass when it is told that nobody waits. */
-        forget_caller(j);
+        forget_arriving(r, j);
         return;
     }
     int placed = j->state == RB_JOB_PLACED;
@@ -263,7 +289,9 @@ void rb_job_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) 
 void rb_jobs_due(struct rb_relay *r) {
     while (r->heap_count && r->heap[0]->due_ns <= r->now) {
         struct rb_job *j = r->heap[0];
-        if (j->state == RB_JOB_ABANDONED) {
+        if (j->state == RB_JOB_ARRIVING) {
+            look_at_arriving(r, j);
+        } else if (j->state == RB_JOB_ABANDONED) {
             stop_running(r, j);
         } else {
             struct rb_caller caller = rb_job_caller(j);

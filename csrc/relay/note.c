@@ -12,6 +12,9 @@
 #include "relay_pvt.h"
 #include "tls.h"
 
+/* Of what all connections may have waiting upward, each has so much in any case. */
+#define UPWARD_SHARE (1u << 20)
+
 /* --- Upward -------------------------------------------------------------------------------------------------------------- */
 
 struct up_note {
@@ -51,6 +54,11 @@ void rb_up_flush(struct rb_relay *r) {
         &r->up); /* for the signals of this round too: one wake-up for what arrived together */
 }
 
+static void wait_up(struct rb_relay *r, struct up_note *n) {
+    *r->waiting_up_end = &n->head;
+    r->waiting_up_end = &n->next;
+}
+
 void rb_up_event(struct rb_relay *r, uint32_t kind, uint32_t connection, uint64_t worker, int64_t a,
                  int64_t b, int64_t c, const void *data, size_t size) {
     struct up_note *n = up_note(kind, size);
@@ -67,25 +75,34 @@ void rb_up_event(struct rb_relay *r, uint32_t kind, uint32_t connection, uint64_
         free(
             n); /* a talkative worker and a stalled interpreter: its words are dropped, not kept without bound */
     } else {
-        /* Ends of connections and workers are never lost; there are no more of them than connections and workers. */
-        *r->waiting_up_end = &n->head;
-        r->waiting_up_end = &n->next;
+        wait_up(r, n); /* never lost; there are no more of them than connections and workers */
     }
 }
 
-int rb_up_signal(struct rb_relay *r, uint32_t connection, struct rb_slice control,
-                 struct rb_slice message) {
-    if (r->waiting_up) return -EAGAIN;
+/* May a signal of this size wait too? One alone always may. Relaxed: a count behind the truth refuses a little early. */
+static int has_room(const struct rb_conn *c, uint64_t size) {
+    const struct rb_relay *r = c->relay;
+    uint64_t own = c->put_up - rb_load_relaxed(&c->flow->heard);
+    uint64_t all = r->put_up - rb_load_relaxed(&r->heard);
+    if (own == 0) return 1;
+    if (own + size > r->config.upward_bytes_max) return 0;
+    return all + size <= r->config.upward_total_max || own + size <= UPWARD_SHARE;
+}
+
+int rb_up_signal(struct rb_conn *c, struct rb_slice control, struct rb_slice message) {
+    struct rb_relay *r = c->relay;
+    uint64_t size = sizeof(struct up_note) + control.size + message.size;
+    if (!has_room(c, size)) return -EAGAIN;
     struct up_note *n = up_note(RB_EVENT_SIGNAL, control.size + message.size);
     if (!n) return -ENOMEM;
-    n->connection = connection;
+    n->connection = c->id;
     n->a = (int64_t)control.size;
     memcpy(n->data, control.at, control.size);
     if (message.size) memcpy(n->data + control.size, message.at, message.size);
-    if (rb_duct_put(&r->up, &n->head) < 0) {
-        free(n);
-        return -EAGAIN;
-    }
+    c->put_up += size;
+    r->put_up += size;
+    /* The duct's places are everybody's: many small signals of one connection cost no other its own. */
+    if (r->waiting_up || rb_duct_put(&r->up, &n->head) < 0) wait_up(r, n);
     return 0; /* rb_up_flush() rings */
 }
 
@@ -123,6 +140,13 @@ static void learn_from_sleep(struct rb_relay *r) {
     r->lingered_ns = 0;
 }
 
+/* A signal waits no more. Relaxed: read by the relay as a bound only. */
+static void heard(struct rb_relay *r, const struct up_note *n) {
+    struct rb_flow *f = rb_flow_find(r, n->connection);
+    if (f) rb_store_relaxed(&f->heard, f->heard + n->head.size);
+    rb_store_relaxed(&r->heard, r->heard + n->head.size);
+}
+
 int rb_relay_take_signals(struct rb_relay *r, uint32_t *heads, int max, uint8_t *room,
                           uint64_t size) {
     const struct up_note *n;
@@ -137,6 +161,7 @@ int rb_relay_take_signals(struct rb_relay *r, uint32_t *heads, int max, uint8_t 
         *heads++ = (uint32_t)n->a;
         *heads++ = (uint32_t)(n->size - (uint64_t)n->a);
         count++;
+        heard(r, n);
         free(rb_duct_take(&r->up));
     }
     return count;
@@ -156,6 +181,8 @@ int rb_relay_take(struct rb_relay *r, struct rb_event *event) {
                                .data = n->data,
                                .size = n->size};
     if (n->head.kind == RB_EVENT_WORKER_ENDED) rb_face_forget(r, n->worker);
+    if (n->head.kind == RB_EVENT_SIGNAL) heard(r, n);
+    if (n->head.kind == RB_EVENT_CONNECTION_LOST) rb_flow_close(rb_flow_find(r, n->connection));
     return 1;
 }
 
@@ -164,6 +191,7 @@ int rb_relay_take(struct rb_relay *r, struct rb_event *event) {
 enum down_kind {
     DOWN_ADOPT,
     DOWN_SEND,
+    DOWN_ROOM,
     DOWN_DROP,
     DOWN_SERVICE,
     DOWN_SERVICE_DOWN,
@@ -179,6 +207,7 @@ struct down_note {
     struct rb_note head;
     uint32_t connection; /* or role */
     int fd;
+    struct rb_flow *flow;
     uint64_t flags; /* or state, or worker id */
     void *object;
     uint64_t a, b; /* sizes of the two parts of data */
@@ -216,25 +245,37 @@ static int hand_down(struct rb_relay *r, struct down_note *n) {
     return 0;
 }
 
+/* A connection goes down with its row, which stays open until its end has been heard of. */
+static int hand_over(struct rb_relay *r, uint32_t connection, struct down_note *n) {
+    n->connection = connection;
+    n->flow = rb_flow_open(r, connection);
+    if (!n->flow) {
+        free(n);
+        return -EMFILE;
+    }
+    struct rb_flow *flow = n->flow;
+    int rc = hand_down(r, n);
+    if (rc < 0) rb_flow_close(flow);
+    return rc;
+}
+
 int rb_relay_adopt(struct rb_relay *r, uint32_t connection, int fd, const char *peer,
                    uint64_t flags, const uint8_t *leftover, uint64_t size) {
     struct down_note *n = down_note(DOWN_ADOPT, peer, strlen(peer) + 1, leftover, size);
     if (!n) return -ENOMEM;
-    n->connection = connection;
     n->fd = fd;
     n->flags = flags;
-    return hand_down(r, n);
+    return hand_over(r, connection, n);
 }
 
 int rb_relay_adopt_tls(struct rb_relay *r, uint32_t connection, struct rb_tls *tls,
                        const char *peer, uint64_t flags, const uint8_t *leftover, uint64_t size) {
     struct down_note *n = down_note(DOWN_ADOPT, peer, strlen(peer) + 1, leftover, size);
     if (!n) return -ENOMEM;
-    n->connection = connection;
     n->fd = tls->fd;
     n->object = tls;
     n->flags = flags;
-    return hand_down(r, n);
+    return hand_over(r, connection, n);
 }
 
 int rb_relay_send(struct rb_relay *r, uint32_t connection, const uint8_t *control,
@@ -243,6 +284,14 @@ int rb_relay_send(struct rb_relay *r, uint32_t connection, const uint8_t *contro
     if (!n) return -ENOMEM;
     n->connection = connection;
     n->flags = message != NULL;
+    struct rb_flow *flow = rb_flow_find(r, connection);
+    if (flow) flow->handed += n->head.size;
+    return hand_down(r, n);
+}
+
+int rb_relay_want_room(struct rb_relay *r, uint32_t connection) {
+    struct down_note *n = down_note(DOWN_ROOM, NULL, 0, NULL, 0);
+    if (n) n->connection = connection;
     return hand_down(r, n);
 }
 
@@ -339,8 +388,8 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
     struct rb_conn *c;
     switch ((enum down_kind)n->head.kind) {
     case DOWN_ADOPT: {
-        int rc = rb_conn_open(r, n->connection, n->fd, n->object, (const char *)n->data, n->flags,
-                              n->data + n->a, n->b);
+        int rc = rb_conn_open(r, n->connection, n->flow, n->fd, n->object, (const char *)n->data,
+                              n->flags, n->data + n->a, n->b);
         if (rc < 0) {
             static const char why[] = "no_room_for_another_connection";
             struct rb_wire wire = {.fd = n->fd, .tls = n->object};
@@ -353,10 +402,17 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
     case DOWN_SEND: {
         struct rb_slice message = {n->data + n->a, n->b};
         c = rb_conn_find(r, n->connection);
-        if (c)
-            rb_send_signal(c, (struct rb_slice){n->data, n->a}, n->flags ? &message : NULL, &note);
+        if (!c) break;
+        rb_store_relaxed(&c->flow->taken, c->flow->taken + n->head.size);
+        rb_send_signal(c, (struct rb_slice){n->data, n->a}, n->flags ? &message : NULL, &note);
         break;
     }
+    case DOWN_ROOM:
+        c = rb_conn_find(r, n->connection); /* one that is gone has told so */
+        if (!c) break;
+        c->wants_room = 1;
+        rb_conn_dirty(c); /* the flush looks */
+        break;
     case DOWN_DROP:
         c = rb_conn_find(r, n->connection);
         if (c) {

@@ -28,6 +28,7 @@ enum {
     IDLE_WAIT_MS = 1000,    /* ticks and deadlines are looked at least so often */
     SLOT_WAIT_MS = 1,       /* a job waits for a slot that its worker will release without a word */
     TEND_NS = 1000000000,
+    SCRATCH_KEEP = 1 << 20, /* of buffers for one signal */
 };
 
 uint64_t rb_clock_ns(void) {
@@ -106,10 +107,27 @@ static void flush(struct rb_relay *r) {
     }
 }
 
+/* Room that one large signal made is not kept for ever. */
+static void shrink(struct rb_relay *r) {
+    struct rb_buffer *buffers[] = {&r->stage, &r->packed};
+    for (int i = 0; i < 2; i++) {
+        if (buffers[i]->capacity <= SCRATCH_KEEP) continue;
+        free(buffers[i]->at);
+        *buffers[i] = (struct rb_buffer){.at = NULL};
+    }
+    if (r->scratch_capacity > SCRATCH_KEEP && !r->scratch_used) {
+        free(r->scratch);
+        r->scratch = NULL;
+        r->scratch_capacity = 0;
+    }
+    r->scratch_used = 0;
+}
+
 /* Once a second: what is no hurry. */
 static void tend(struct rb_relay *r) {
     if (r->now - r->tended_ns < TEND_NS) return;
     r->tended_ns = r->now;
+    shrink(r);
     for (uint32_t i = 0; i < WORKERS_MAX; i++) {
         if (r->workers[i]) rb_worker_tend(r->workers[i]);
     }
@@ -267,7 +285,7 @@ int rb_relay_open(struct rb_relay **relay, const struct rb_relay_config *config)
     r->config.node = r->node;
     r->node_text = (struct rb_slice){(const uint8_t *)r->node, node_size};
     r->waiting_up_end = &r->waiting_up;
-    int rc = rb_duct_open(&r->up, 1 << 16, config->upward_bytes_max);
+    int rc = rb_duct_open(&r->up, 1 << 16, UINT64_MAX);
     if (rc < 0) goto no_up;
     rc = rb_duct_open(&r->down, 1 << 16, UINT64_MAX);
     if (rc < 0) goto no_down;

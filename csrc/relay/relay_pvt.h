@@ -6,6 +6,7 @@
 
 #include "buffer.h"
 #include "duct.h"
+#include "flow.h"
 #include "intake.h"
 #include "outgoing.h"
 #include "request.h"
@@ -48,8 +49,11 @@ struct rb_conn {
     struct rb_intake_owner owner;
     struct rb_buffer out; /* whole frames, the first maybe begun */
     struct rb_outgoing outgoing;
-    int wants_out; /* in epoll for EPOLLOUT */
-    int dirty;     /* on the relay's flush list */
+    struct rb_flow *flow;
+    int wants_room;  /* the other thread waits for room in `out` */
+    uint64_t put_up; /* bytes of signals that went up, since the beginning */
+    int wants_out;   /* in epoll for EPOLLOUT */
+    int dirty;       /* on the relay's flush list */
     struct rb_conn *next_dirty;
     int unread; /* TLS: on the relay's list of those that hold bytes unread */
     struct rb_conn *next_unread;
@@ -90,6 +94,8 @@ struct rb_job {
     struct rb_worker *worker;
     uint64_t position;          /* in the worker's request ring */
     struct rb_job *next, *prev; /* queue of the role; free list */
+    struct rb_conn *arriving;   /* from which its payload comes, while it does */
+    uint64_t arriving_left;     /* bytes of it that were missing when it was last looked at */
     struct rb_conn *conn;       /* where the answer goes; NULL: nowhere any more */
     struct rb_job *next_of_conn, *prev_of_conn;
     struct rb_monitor *monitor;      /* the caller's own, or NULL */
@@ -224,6 +230,10 @@ struct rb_relay {
 
     uint64_t spin_ns; /* how long to look before parking, adapted */
     uint64_t ticked_ns, tended_ns;
+    struct rb_flow flows[CONNECTIONS_MAX]; /* the other thread's rows */
+    uint64_t put_up,
+        heard; /* bytes of signals, of all connections: put by the relay, taken by the other thread */
+    int scratch_used;               /* since it was last looked at */
     struct rb_buffer stage, packed; /* a signal that the relay writes, and what is packed of one */
     struct rb_packing packing;
     uint8_t *scratch; /* private copy of a term answer */
@@ -239,8 +249,8 @@ struct rb_relay {
 uint64_t rb_clock_ns(void);
 
 /* conn.c: sockets */
-int rb_conn_open(struct rb_relay *r, uint32_t id, int fd, struct rb_tls *tls, const char *peer,
-                 uint64_t flags, const uint8_t *leftover, size_t size);
+int rb_conn_open(struct rb_relay *r, uint32_t id, struct rb_flow *flow, int fd, struct rb_tls *tls,
+                 const char *peer, uint64_t flags, const uint8_t *leftover, size_t size);
 void rb_conn_close(struct rb_conn *c, const char *reason);
 void rb_conn_read(struct rb_conn *c);
 void rb_conns_read(struct rb_relay *r); /* those whose bytes epoll does not see */
@@ -313,7 +323,9 @@ void rb_job_requeue(struct rb_relay *r, struct rb_job *j); /* back to the front,
 void rb_job_answered(struct rb_relay *r, struct rb_job *j,
                      enum rb_reason reason); /* forgets the caller; frees unless placed */
 void rb_job_cancel(struct rb_relay *r, struct rb_job *j,
-                   enum rb_reason reason);           /* nobody waits, or the deadline passed */
+                   enum rb_reason reason); /* nobody waits, or the deadline passed */
+void rb_job_arrives(struct rb_relay *r, struct rb_job *j, struct rb_conn *from,
+                    uint64_t bytes);                 /* its payload will, by and by */
 void rb_jobs_due(struct rb_relay *r);                /* deadlines and stages that have come */
 uint64_t rb_jobs_next_due(const struct rb_relay *r); /* 0: none */
 
@@ -346,7 +358,7 @@ void rb_worker_tend(struct rb_worker *w); /* now and then: figures from its tele
 /* note.c: both ways to the other thread */
 void rb_up_event(struct rb_relay *r, uint32_t kind, uint32_t connection, uint64_t worker, int64_t a,
                  int64_t b, int64_t c, const void *data, size_t size); /* never lost */
-int rb_up_signal(struct rb_relay *r, uint32_t connection, struct rb_slice control,
+int rb_up_signal(struct rb_conn *c, struct rb_slice control,
                  struct rb_slice message); /* -EAGAIN: bound reached */
 void rb_up_flush(struct rb_relay *r);
 int rb_down_take(struct rb_relay *r); /* carries out what the other thread asked; how many */

@@ -237,7 +237,7 @@ static int on_call(struct rb_conn *c, const struct rb_from *from, struct rb_curs
 }
 
 static int pass_up(struct rb_conn *c, const struct rb_signal *s, struct rb_slice message) {
-    if (rb_up_signal(c->relay, c->id, s->control, message) == 0) return 0;
+    if (rb_up_signal(c, s->control, message) == 0) return 0;
     return fail(c, "interpreter_backlog_limit_reached");
 }
 
@@ -357,6 +357,7 @@ static enum rb_large on_begin_large(void *user, struct rb_slice head, struct rb_
         return RB_LARGE_KEEP; /* fails when it is whole, by the same rule */
     }
     j->arity = (uint8_t)s.arity;
+    rb_job_arrives(r, j, c, size);
     *d = (struct rb_diversion){.head_bytes = (size_t)(at.at - head.at),
                                .dest = payload_room(j),
                                .dest_bytes = size,
@@ -368,10 +369,7 @@ static int on_end_large(void *user, void *token, struct rb_slice tail, int tail_
     struct rb_conn *c = user;
     struct rb_relay *r = c->relay;
     struct rb_job *j = token;
-    if (!j->conn) { /* its caller has left meanwhile */
-        rb_job_free(r, j);
-        return 0;
-    }
+    j->arriving = NULL;
     struct rb_submit s = {.arity = j->arity, .priority = 2};
     struct rb_cursor at = rb_cursor_of(tail);
     char why[RB_WHY_BYTES] = "submit: the options are longer than 64 KiB";
@@ -399,7 +397,9 @@ static int on_end_large(void *user, void *token, struct rb_slice tail, int tail_
 
 static void on_abort_large(void *user, void *token) {
     struct rb_conn *c = user;
-    rb_job_free(c->relay, token);
+    struct rb_job *j = token;
+    j->arriving = NULL;
+    rb_job_free(c->relay, j);
 }
 
 void rb_service_bind(struct rb_conn *c) {

@@ -131,6 +131,7 @@ static int answer_term(struct rb_worker *w, const struct rb_caller *to, const st
         r->scratch = scratch;
         r->scratch_capacity = size;
     }
+    r->scratch_used = 1;
     if (size) memcpy(r->scratch, bytes, size);
     struct rb_slice answer = {r->scratch, size}, request = {NULL, 0};
     if (j->is_term) {

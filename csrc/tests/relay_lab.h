@@ -20,6 +20,8 @@
 #define LAB_FLAGS (RB_DFLAG_FRAGMENTS | RB_DFLAG_SEND_SENDER | RB_DFLAG_EXIT_PAYLOAD)
 enum { LAB_WAIT_MS = 5000, LAB_PAYLOAD_MAX = 1 << 20, LAB_DEPTH = 4 };
 
+static uint32_t lab_arrival_ms = 60000; /* for the next relay */
+
 struct lab_worker {
     uint64_t id;
     struct rb_link_worker link;
@@ -230,7 +232,10 @@ static inline void lab_open(struct lab *lab) {
                                      .frame_bytes_max = INT32_MAX,
                                      .signal_bytes_max = 4 << 20,
                                      .upward_bytes_max = 1 << 20,
+                                     .upward_total_max = 4 << 20,
                                      .outgoing_bytes_max = 8 << 20,
+                                     .outgoing_low_bytes = 256 << 10,
+                                     .arrival_ms = lab_arrival_ms,
                                      .monitors_max = 64,
                                      .busy_sleep_us = 20,
                                      .spin_us = 20};

@@ -37,7 +37,14 @@ struct sending { /* a call in fragments */
     uint64_t left;
 };
 
+enum { ARRIVING_MAX = 32 };
+struct arriving { /* a signal in fragments; sequence 0: none */
+    uint64_t sequence, left;
+    uint8_t *bytes;
+    size_t size;
+};
 struct peer {
+    struct arriving arriving[ARRIVING_MAX];
     int fd;
     uint32_t conn;
     uint8_t *in;
@@ -280,6 +287,7 @@ static void forge_a_down(void) {
     send_head(p);
 }
 
+static void forget_arriving(int p);
 static void connect_peer(int p) {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) abort();
@@ -287,6 +295,7 @@ static void connect_peer(int p) {
     peer->fd = pair[1];
     peer->conn = ++connections;
     peer->size = 0;
+    forget_arriving(p);
     if (rb_relay_adopt(relay, peer->conn, pair[0], peer->node, LAB_FLAGS, NULL, 0) < 0) abort();
 }
 
@@ -363,6 +372,43 @@ static void hear(int p, struct rb_slice signal) {
     if (calls[call].state == WAITS) calls[call].state = ANSWERED;
 }
 
+/* A whole signal, or a fragment of one; several may be open at once. */
+static void hear_frame(int p, const uint8_t *body, uint32_t length) {
+    CHECK(length > 3 && body[0] == 131);
+    if (body[1] == 68) {
+        CHECK(body[2] == 0);
+        hear(p, (struct rb_slice){body + 3, length - 3});
+        return;
+    }
+    uint32_t head = body[1] == 69 ? 19 : 18;
+    uint64_t sequence = rb_be64(body + 2), left = rb_be64(body + 10);
+    CHECK((body[1] == 69 || body[1] == 70) && length >= head && sequence > 0 && left > 0);
+    struct arriving *a = peers[p].arriving;
+    while (a < peers[p].arriving + ARRIVING_MAX && a->sequence != (body[1] == 69 ? 0 : sequence))
+        a++;
+    if (a == peers[p].arriving + ARRIVING_MAX) {
+        CHECK(!"a fragment is the next of its signal");
+        return;
+    }
+    if (body[1] == 69)
+        a->sequence = sequence;
+    else
+        CHECK_EQUAL(left, a->left - 1);
+    a->left = left;
+    a->bytes = realloc(a->bytes, a->size + length);
+    memcpy(a->bytes + a->size, body + head, length - head);
+    a->size += length - head;
+    if (left > 1) return;
+    hear(p, (struct rb_slice){a->bytes, a->size});
+    free(a->bytes);
+    *a = (struct arriving){.sequence = 0};
+}
+
+static void forget_arriving(int p) {
+    for (int i = 0; i < ARRIVING_MAX; i++) free(peers[p].arriving[i].bytes);
+    memset(peers[p].arriving, 0, sizeof peers[p].arriving);
+}
+
 static void listen_to_all(void) {
     for (int p = 0; p < PEERS; p++) {
         struct peer *peer = &peers[p];
@@ -378,8 +424,7 @@ static void listen_to_all(void) {
              peer->size - at >= 4 && peer->size - at - 4 >= (length = rb_be32(peer->in + at));
              at += 4 + length) {
             if (length == 0) continue;
-            CHECK(length > 3 && memcmp(peer->in + at + 4, "\x83\x44\x00", 3) == 0);
-            hear(p, (struct rb_slice){peer->in + at + 7, length - 3});
+            hear_frame(p, peer->in + at + 4, length);
         }
         memmove(peer->in, peer->in + at, peer->size -= at);
     }
@@ -430,6 +475,9 @@ static void open_all(void) {
                                      .frame_bytes_max = INT32_MAX,
                                      .signal_bytes_max = 16 << 20,
                                      .upward_bytes_max = 4 << 20,
+                                     .upward_total_max = 64 << 20,
+                                     .outgoing_low_bytes = 256 << 10,
+                                     .arrival_ms = 60000,
                                      .outgoing_bytes_max = 256 << 20,
                                      .monitors_max = 100000,
                                      .busy_sleep_us = 50,
@@ -544,6 +592,7 @@ static void whoever_stays_gets_one_answer_whatever_happens(void) {
     for (int i = 0; i < 50; i++) submit_somehow();
     for (int p = 0; p < PEERS; p++) {
         lose_connection(p);
+        forget_arriving(p);
         free(peers[p].in);
     }
     rb_relay_close(relay);

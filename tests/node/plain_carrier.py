@@ -74,6 +74,9 @@ class PlainCarrier:
         body = b"\x83D\x00" + control + (message or b"")
         self._conns[conn].outgoing.send_nowait(struct.pack(">I", len(body)) + body)
 
+    async def wait_writable(self, conn: int) -> None:
+        pass  # it has no bounds
+
     def drop(self, conn: int, reason: str) -> None:
         if found := self._conns.pop(conn, None):
             found.scope.cancel()

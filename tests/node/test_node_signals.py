@@ -44,6 +44,9 @@ class ListCarrier:
             raise OSError(errno.EAGAIN, "full")
         self.sent.append((decode_bare(control)[0], *(decode_bare(message)[:1] if message else ())))
 
+    async def wait_writable(self, conn: int) -> None:
+        pass
+
     def drop(self, conn: int, reason: str) -> None:
         self.dropped.append((conn, reason))
 

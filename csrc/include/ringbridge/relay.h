@@ -21,10 +21,12 @@ struct rb_relay_config {
     uint32_t silence_ms;       /* a peer that is silent for so long is gone */
     uint64_t frame_bytes_max;  /* one frame */
     uint64_t signal_bytes_max; /* all signals being assembled on one connection */
-    uint64_t
-        upward_bytes_max; /* frames waiting for the interpreter; past it the connection is closed */
+    uint64_t upward_bytes_max; /* of one connection, waiting for the interpreter; past it closed */
+    uint64_t upward_total_max; /* of all; past it one that has more than its share is closed */
     uint64_t outgoing_bytes_max; /* waiting on one socket; past it the connection is closed */
+    uint64_t outgoing_low_bytes; /* who waits for room on a socket is told when so few wait there */
     uint32_t monitors_max;       /* on one connection */
+    uint32_t arrival_ms;         /* a payload that has not come further for so long is given up */
     uint32_t busy_sleep_us;      /* pause between rounds under load */
     uint32_t spin_us; /* how long the relay looks before it sleeps, with few jobs outstanding */
 };
@@ -32,6 +34,7 @@ struct rb_relay_config {
 enum rb_event_kind {
     RB_EVENT_SIGNAL = 1,      /* connection; control in data[0..a), message in data[a..size) */
     RB_EVENT_CONNECTION_LOST, /* connection; reason text in data */
+    RB_EVENT_CONNECTION_ROOM, /* connection; the answer to rb_relay_want_room() */
     RB_EVENT_WORKER_READY,    /* worker; a = pid, b = kit version; kit NUL role in data */
     RB_EVENT_WORKER_REFUSED,  /* worker; why in data */
     RB_EVENT_WORKER_BROKE,    /* worker; rule in data */
@@ -119,6 +122,10 @@ int rb_relay_adopt_tls(struct rb_relay *relay, uint32_t connection, struct rb_tl
 int rb_relay_send(struct rb_relay *relay, uint32_t connection, const uint8_t *control,
                   uint64_t control_size, const uint8_t *message,
                   uint64_t message_size); /* message NULL: the op carries none */
+/* Bytes handed down for a connection that its socket has not taken yet; 0 for none. */
+uint64_t rb_relay_backlog(struct rb_relay *relay, uint32_t connection);
+int rb_relay_want_room(struct rb_relay *relay,
+                       uint32_t connection); /* RB_EVENT_CONNECTION_ROOM when there is */
 int rb_relay_drop(struct rb_relay *relay, uint32_t connection, const char *reason);
 int rb_relay_install_service(struct rb_relay *relay, uint32_t pid_id, uint32_t pid_serial,
                              const char *names); /* names: NUL-separated, empty last */

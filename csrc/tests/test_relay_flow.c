@@ -1,0 +1,266 @@
+/* What waits is bounded for each connection by itself, and who waits for room is told; payloads do not stop half way for ever. */
+#define _GNU_SOURCE
+#include "relay_lab.h"
+
+static struct rb_relay_stats stats_of(struct lab *lab) {
+    struct rb_relay_stats s;
+    rb_relay_read_stats(lab->relay, &s);
+    return s;
+}
+
+/* {6, Caller, '', elsewhere} and a binary: for the interpreter. */
+static void to_somebody_else(int fd, size_t size) {
+    static uint8_t bytes[4000];
+    struct lab_bytes b = {.size = 0};
+    PUT(&b, "\x68\x04\x61\x06");
+    lab_put_pid(&b, "peer@host", 1);
+    lab_put_atom(&b, "");
+    lab_put_atom(&b, "elsewhere");
+    lab_put_binary(&b, bytes, size);
+    lab_frame(fd, &b);
+}
+
+/* Waits until the relay has read all that was written before: it answers in order. */
+static int answers(int fd, uint32_t caller) {
+    struct lab_bytes b = {.size = 0};
+    lab_call_head(&b, caller, caller);
+    lab_put_atom(&b, "stats");
+    lab_frame(fd, &b);
+    return ANSWER_HAS(fd, "accepted");
+}
+
+/* Nobody takes events meanwhile: the interpreter stalls. */
+static void a_flood_of_one_connection_costs_no_other_its_own(void) {
+    struct lab lab;
+    lab_open(&lab); /* 1 MiB each */
+    int other = lab_connect(&lab);
+    for (int i = 0; i < 200; i++) to_somebody_else(lab.peer, 4000);
+    CHECK(answers(lab.peer, 1));
+    for (int i = 0; i < 200; i++) to_somebody_else(other, 4000);
+    CHECK(answers(other, 2)); /* it has as much room as the first */
+    for (int i = 0; i < 200; i++) to_somebody_else(lab.peer, 4000);
+    uint8_t byte[64];
+    CHECK_EQUAL(lab_read(lab.peer, byte, sizeof byte, LAB_WAIT_MS), 0);
+    for (int i = 0; i < 10; i++) to_somebody_else(other, 4000);
+    CHECK(answers(other, 3));
+    CHECK(lab_event(&lab, RB_EVENT_CONNECTION_LOST));
+    CHECK(lab_event_says(&lab, "interpreter_backlog_limit_reached"));
+    CHECK_EQUAL(lab.event.connection, 1);
+    close(other);
+    lab_close(&lab);
+}
+
+/* What was taken makes room again. */
+static void what_the_interpreter_has_taken_counts_no_more(void) {
+    struct lab lab;
+    lab_open(&lab);
+    for (int i = 0; i < 1000; i++) {
+        to_somebody_else(lab.peer, 4000);
+        CHECK(lab_event(&lab, RB_EVENT_SIGNAL));
+    }
+    CHECK(answers(lab.peer, 1));
+    lab_close(&lab);
+}
+
+/* Small signals of one take all of the duct's places: no other is cut off for want of one, and none is lost. */
+static void many_small_signals_take_nobodys_place(void) {
+    enum { PLACES = 1 << 16, MORE = 70000 };
+    struct rb_relay_config config = {.node = "bridge@host",
+                                     .creation = 5,
+                                     .tick_ms = 60000,
+                                     .silence_ms = 300000,
+                                     .frame_bytes_max = INT32_MAX,
+                                     .signal_bytes_max = 4 << 20,
+                                     .upward_bytes_max = 64 << 20,
+                                     .upward_total_max = 256 << 20,
+                                     .outgoing_bytes_max = 8 << 20,
+                                     .monitors_max = 64};
+    struct lab lab = {.peer = -1};
+    if (rb_relay_open(&lab.relay, &config) < 0) abort();
+    if (rb_relay_install_service(lab.relay, 1, 0, "job_dispatcher\0") < 0) abort();
+    lab.peer = lab_connect(&lab);
+    int other = lab_connect(&lab), seen = 0, of_other = 0;
+    for (int i = 0; i < MORE; i++) to_somebody_else(lab.peer, 1);
+    CHECK(answers(lab.peer, 1));
+    to_somebody_else(other, 2);
+    CHECK(answers(other, 2));
+    while (!of_other && lab_event(&lab, RB_EVENT_SIGNAL)) {
+        if (lab.event.connection == 2)
+            of_other++;
+        else
+            seen++;
+    }
+    CHECK(of_other == 1 && seen == MORE && MORE > PLACES);
+    close(other);
+    lab_close(&lab);
+}
+
+/* Past the bound for all, who has more than a share is cut off, and who has less is not. */
+static void the_bound_for_all_hits_those_that_have_much(void) {
+    struct lab lab;
+    lab_open(&lab);
+    lab_close(&lab);
+    struct rb_relay_config config = {.node = "bridge@host",
+                                     .creation = 5,
+                                     .tick_ms = 60000,
+                                     .silence_ms = 300000,
+                                     .frame_bytes_max = INT32_MAX,
+                                     .signal_bytes_max = 4 << 20,
+                                     .upward_bytes_max = 3 << 20,
+                                     .upward_total_max = 5 << 20,
+                                     .outgoing_bytes_max = 8 << 20,
+                                     .monitors_max = 64};
+    if (rb_relay_open(&lab.relay, &config) < 0) abort();
+    if (rb_relay_install_service(lab.relay, 1, 0, "job_dispatcher\0") < 0) abort();
+    lab.connections = 0;
+    int much = lab_connect(&lab), more = lab_connect(&lab), little = lab_connect(&lab);
+    lab.peer = lab_connect(&lab);
+    for (int i = 0; i < 700; i++) to_somebody_else(much, 4000); /* 2.8 MB */
+    CHECK(answers(much, 1));
+    for (int i = 0; i < 700; i++) to_somebody_else(more, 4000);
+    CHECK_EQUAL(lab_read(more, (uint8_t[64]){0}, 64, LAB_WAIT_MS), 0);
+    for (int i = 0; i < 200; i++) to_somebody_else(little, 4000);
+    CHECK(answers(little, 2));
+    CHECK(lab_event(&lab, RB_EVENT_CONNECTION_LOST));
+    CHECK_EQUAL(lab.event.connection, 2);
+    close(much);
+    close(more);
+    close(little);
+    lab_close(&lab);
+}
+
+/* --- Room ------------------------------------------------------------------------------------- */
+
+static uint8_t message[3000000];
+
+static void who_waits_for_room_is_told_when_there_is(void) {
+    struct lab lab;
+    lab_open(&lab);
+    message[0] = RB_TAG_BINARY;
+    rb_put_be32(message + 1, sizeof message - 5);
+    CHECK_EQUAL(rb_relay_backlog(lab.relay, 1), 0);
+    CHECK_EQUAL(rb_relay_want_room(lab.relay, 1), 0); /* nothing waits: at once */
+    CHECK(lab_event(&lab, RB_EVENT_CONNECTION_ROOM));
+    rb_relay_send(lab.relay, 1, (const uint8_t *)"\x68\x01\x61\x01", 4, message, sizeof message);
+    CHECK(rb_relay_backlog(lab.relay, 1) >
+          1000000); /* handed, whether the relay has seen it or not */
+    rb_relay_want_room(lab.relay, 1);
+    CHECK(answers(lab_connect(&lab), 1)); /* a round has passed */
+    struct pollfd p = {.fd = rb_relay_event_fd(lab.relay), .events = POLLIN};
+    rb_relay_hush(lab.relay);
+    CHECK_EQUAL(poll(&p, 1, 50), 0);
+    CHECK(rb_relay_backlog(lab.relay, 1) > 1000000);
+    for (size_t n = 0; n < sizeof message;) {
+        static uint8_t piece[1 << 16];
+        ssize_t got = recv(lab.peer, piece, sizeof piece, 0);
+        CHECK(got > 0);
+        if (got <= 0) break;
+        n += (size_t)got;
+    }
+    CHECK(lab_event(&lab, RB_EVENT_CONNECTION_ROOM));
+    CHECK_EQUAL(lab.event.connection, 1);
+    CHECK(rb_relay_backlog(lab.relay, 1) <= 256 << 10);
+    lab_close(&lab);
+}
+
+/* --- A payload that stops arriving ------------------------------------------------------------- */
+
+/* The first of two fragments of a call with a large payload: all but its last 1000 bytes. */
+static void half_a_call(int fd, uint32_t caller, uint32_t size) {
+    static uint8_t zeros[LAB_PAYLOAD_MAX];
+    struct lab_bytes b = {.size = 0};
+    uint8_t head[4 + 19] = {0, 0, 0, 0, 131, 69, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0};
+    lab_monitor(fd, 1, caller, caller);
+    lab_call_head(&b, caller, caller);
+    lab_submit_head(&b, 3, "echo");
+    PUT(&b, "\x6d");
+    lab_put_u32(&b, size);
+    rb_put_be32(head, (uint32_t)(19 + b.size + size - 1000));
+    rb_put_be32(head + 10, caller);
+    lab_write(fd, head, sizeof head);
+    lab_write(fd, b.at, b.size);
+    lab_write(fd, zeros, size - 1000);
+}
+static void other_half(int fd, uint32_t caller) {
+    uint8_t frame[4 + 18 + 1000] = {0, 0, 0, 0, 131, 70};
+    rb_put_be32(frame, sizeof frame - 4);
+    rb_put_be32(frame + 10, caller);
+    frame[21] = 1;
+    lab_write(fd, frame, sizeof frame);
+}
+
+static void a_payload_that_stops_arriving_is_given_up(void) {
+    struct lab lab;
+    lab_arrival_ms = 100;
+    lab_open(&lab); /* a pool of 4 MiB, four of these */
+    lab_arrival_ms = 60000;
+    struct lab_worker *w = lab_worker(&lab);
+    for (uint32_t i = 1; i <= 4; i++) half_a_call(lab.peer, i, 1000000);
+    for (uint32_t i = 1; i <= 4; i++) CHECK(ANSWER_HAS(lab.peer, "deadline_exceeded"));
+    CHECK_EQUAL(stats_of(&lab).refused[RB_REASON_DEADLINE_EXCEEDED], 4);
+    CHECK_EQUAL(stats_of(&lab).accepted, 0);
+    /* Their room is free again, and what still comes of them passes by. */
+    for (uint32_t i = 1; i <= 4; i++) other_half(lab.peer, i);
+    half_a_call(lab.peer, 9, 1000000);
+    other_half(lab.peer, 9);
+    lab_complete(w, "done", 4);
+    CHECK(ANSWER_HAS(lab.peer, "done"));
+    lab_worker_end(&lab, w, NULL);
+    lab_close(&lab);
+}
+
+static void a_payload_that_comes_slowly_is_waited_for(void) {
+    struct lab lab;
+    lab_arrival_ms = 200;
+    lab_open(&lab);
+    lab_arrival_ms = 60000;
+    struct lab_worker *w = lab_worker(&lab);
+    struct lab_bytes b = {.size = 0};
+    lab_monitor(lab.peer, 1, 1, 1);
+    lab_call_head(&b, 1, 1);
+    lab_submit_head(&b, 3, "echo");
+    PUT(&b, "\x6d");
+    lab_put_u32(&b, 40 * 1000);
+    uint8_t head[7] = {0, 0, 0, 0, 131, 68, 0}, piece[1000] = {0};
+    rb_put_be32(head, (uint32_t)(3 + b.size + 40 * 1000));
+    lab_write(lab.peer, head, sizeof head);
+    lab_write(lab.peer, b.at, b.size);
+    for (int i = 0; i < 40; i++) { /* 0.6 s in all */
+        lab_write(lab.peer, piece, sizeof piece);
+        usleep(15000);
+    }
+    lab_complete(w, "done", 4);
+    CHECK(ANSWER_HAS(lab.peer, "done"));
+    lab_worker_end(&lab, w, NULL);
+    lab_close(&lab);
+}
+
+static void a_caller_that_leaves_gives_its_payloads_room_back_at_once(void) {
+    struct lab lab;
+    lab_open(&lab);
+    struct lab_worker *w = lab_worker(&lab);
+    for (uint32_t i = 1; i <= 12; i++) { /* three times as many as the pool holds */
+        half_a_call(lab.peer, i, 1000000);
+        lab_monitor(lab.peer, 0, i, i);
+    }
+    for (uint32_t i = 1; i <= 12; i++) other_half(lab.peer, i);
+    half_a_call(lab.peer, 99, 1000000);
+    other_half(lab.peer, 99);
+    lab_complete(w, "done", 4);
+    CHECK(ANSWER_HAS(lab.peer, "done"));
+    CHECK_EQUAL(stats_of(&lab).accepted, 1);
+    lab_worker_end(&lab, w, NULL);
+    lab_close(&lab);
+}
+
+int main(void) {
+    RUN(a_flood_of_one_connection_costs_no_other_its_own);
+    RUN(what_the_interpreter_has_taken_counts_no_more);
+    RUN(many_small_signals_take_nobodys_place);
+    RUN(the_bound_for_all_hits_those_that_have_much);
+    RUN(who_waits_for_room_is_told_when_there_is);
+    RUN(a_payload_that_stops_arriving_is_given_up);
+    RUN(a_payload_that_comes_slowly_is_waited_for);
+    RUN(a_caller_that_leaves_gives_its_payloads_room_back_at_once);
+    return check_end();
+}
