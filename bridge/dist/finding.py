@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -108,6 +109,13 @@ def undialable(own_host: str, peer_host: str) -> str | None:
 def loopback_for(host: str) -> str:
     """The loopback address that a node named `alive@host` listens on by default."""
     return "::1" if _is_ip(host) and ":" in host else "127.0.0.1"
+
+
+def host_towards(peer_host: str) -> str:
+    """A host part for a node of this machine that dials `peer_host`: of the same style."""
+    if peer_host == "localhost" or (_is_ip(peer_host) and ipaddress.ip_address(peer_host).is_loopback):
+        return peer_host
+    return socket.getfqdn() if undialable(socket.gethostname(), peer_host) else socket.gethostname()
 
 
 def _is_ip(host: str) -> bool:

@@ -13,6 +13,8 @@ each step, also after an error: the status that tells the peer why goes out befo
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import NoReturn
 
 from bridge.dist.cookie import Cookie
 from bridge.dist.errors import LocalProtocolError, RemoteProtocolError
@@ -39,6 +41,7 @@ from bridge.dist.handshake_messages import (
     Challenge,
     MessageReader,
     Name,
+    Named,
     Reply,
     StatusText,
     frame,
@@ -129,8 +132,17 @@ class _Handshake:
         self._outgoing += frame(body, prefix_bytes=self._prefix_bytes)
 
 
+def no_name(host: str) -> tuple[str, int] | None:
+    """Gives no names: a peer that asks for one is answered `not_allowed`."""
+    return None
+
+
 class Acceptor(_Handshake):
-    """B's side: a peer dialled us. `challenge` is 32 random bits, fresh for this connection."""
+    """B's side: a peer dialled us. `challenge` is 32 random bits, fresh for this connection.
+
+    `give_name(host)` makes a name `something@host` and a creation for a peer that asks for one
+    (NAME_ME; dist-protocol.md, 2.4b), or None.
+    """
 
     table = ACCEPTOR_TABLE
 
@@ -140,10 +152,13 @@ class Acceptor(_Handshake):
         cookie: Cookie,
         *,
         challenge: int,
+        give_name: Callable[[str], tuple[str, int] | None] = no_name,
         required: int = MANDATORY,
         prefix_bytes: int = 2,
     ) -> None:
         super().__init__(State.AWAIT_NAME, prefix_bytes)
+        self._give_name = give_name
+        self._given: Named | None = None
         self._identity = identity
         self._cookie = cookie
         self._required = required
@@ -169,7 +184,10 @@ class Acceptor(_Handshake):
                 self._move(Step.ASK_TO_REPLACE)
             case Status.NOK | Status.NOT_ALLOWED:
                 self._move(Step.REFUSE)
-        self._send(StatusText(status.value).encode())
+        if self._given is not None and self.state is State.AWAIT_REPLY:
+            self._send(self._given.encode())
+        else:
+            self._send(StatusText(status.value).encode())
         if self.state is State.AWAIT_REPLY:
             self._send_challenge()
 
@@ -185,34 +203,45 @@ class Acceptor(_Handshake):
         self._claimed = message.name
         # A BEAM refuses malformed names with `nok`, everything else with `not_allowed`
         # (dist_util.erl).
+        name, creation = message.name, message.creation
         if message.flags & NAME_ME:
-            self._refuse(Status.NOT_ALLOWED, "dynamic node names (NAME_ME) are not given here")
-        if problem := node_name_problem(message.name):
+            name, creation = self._name_for(message.name)
+        if problem := node_name_problem(name):
             self._refuse(Status.NOK, problem)
-        if message.name == self._identity.name:
+        if name == self._identity.name:
             self._refuse(Status.NOT_ALLOWED, "a peer may not have our own name")
-        if message.creation == 0:
+        if creation == 0:
             self._refuse(Status.NOT_ALLOWED, "creation 0 is reserved")
         if missing := missing_names(message.flags, self._required):
             self._refuse(
                 Status.NOT_ALLOWED, f"the peer lacks mandatory flags: {', '.join(missing)}"
             )
         flags = negotiated(self._identity.flags, message.flags)
-        self._peer = Peer(message.name, message.creation, flags)
+        self._peer = Peer(name, creation, flags)
         self._move(Step.NAME)
         return Offered(self._peer)
 
-    def _refuse(self, status: Status, rule: str) -> None:
+    def _name_for(self, host: str) -> tuple[str, int]:
+        """A name for a peer that asks for one: it sent the host alone."""
+        if problem := node_name_problem(f"x@{host}"):
+            self._refuse(Status.NOK, problem)
+        given = self._give_name(host)
+        if given is None:
+            self._refuse(Status.NOT_ALLOWED, "dynamic node names (NAME_ME) are not given here")
+        self._given = Named(*given)
+        return given
+
+    def _refuse(self, status: Status, rule: str) -> NoReturn:
         self._send(StatusText(status.value).encode())
         raise RemoteProtocolError(rule)
 
     def _read_replace_answer(self, body: bytes) -> Event | None:
-        match parse_status(body).text:
-            case "true":
+        match parse_status(body):
+            case StatusText("true"):
                 self._move(Step.REPLACE)
                 self._send_challenge()
                 return None
-            case "false":
+            case StatusText("false"):
                 self._move(Step.KEEP)
                 return Withdrawn()
             case _:
@@ -220,7 +249,8 @@ class Acceptor(_Handshake):
 
     def _send_challenge(self) -> None:
         us = self._identity
-        self._send(Challenge(us.flags, self.challenge, us.creation, us.name).encode())
+        flags = us.flags | (NAME_ME if self._given else 0)
+        self._send(Challenge(flags, self.challenge, us.creation, us.name).encode())
 
     def _read_reply(self, body: bytes) -> Event:
         reply = parse_reply(body)
@@ -235,8 +265,10 @@ class Acceptor(_Handshake):
 class Initiator(_Handshake):
     """A's side: we dialled `peer_name`; the name message is ready to send at once.
 
-    `outstanding` gives the challenges we wait for as acceptor: one of them coming back here is
-    somebody who uses us as an oracle for our own cookie (dist-protocol.md, 9).
+    `outstanding` gives the challenges that we wait for an answer to, on any connection: one of them
+    coming back here is somebody who uses us as an oracle for our own cookie (dist-protocol.md, 9).
+    With `ask_for_name` the part of `identity.name` before the @ is left to the peer; once
+    established, `identity` is what it gave us.
     """
 
     table = INITIATOR_TABLE
@@ -249,13 +281,15 @@ class Initiator(_Handshake):
         *,
         challenge: int,
         outstanding: Callable[[], Collection[int]] = tuple,
+        ask_for_name: bool = False,
         required: int = MANDATORY,
         prefix_bytes: int = 2,
     ) -> None:
         super().__init__(State.AWAIT_STATUS, prefix_bytes)
         if peer_name == identity.name:
             raise ValueError("a node does not dial itself")
-        self._identity = identity
+        self.identity = identity
+        self._ask_for_name = ask_for_name
         self._cookie = cookie
         self._dialled = peer_name
         self._required = required
@@ -266,7 +300,11 @@ class Initiator(_Handshake):
             State.AWAIT_CHALLENGE: self._read_challenge,
             State.AWAIT_ACK: self._read_ack,
         }
-        self._send(Name(identity.flags, identity.creation, identity.name).encode())
+        if ask_for_name:
+            host = identity.name.partition("@")[2]
+            self._send(Name(identity.flags | NAME_ME, 0, host).encode())
+        else:
+            self._send(Name(identity.flags, identity.creation, identity.name).encode())
 
     @property
     def peer_name(self) -> str | None:
@@ -278,21 +316,35 @@ class Initiator(_Handshake):
         self._send(StatusText("true" if replace else "false").encode())
 
     def _read_status(self, body: bytes) -> Event | None:
-        text = parse_status(body).text
-        match text:
-            case "ok" | "ok_simultaneous":
+        match parse_status(body):
+            case Named(name, creation) if self._ask_for_name:
+                self._take_name(name, creation)
                 self._move(Step.GRANT)
                 return None
-            case "nok" | "not_allowed":
+            case StatusText("nok" | "not_allowed" as text):
                 self._move(Step.REFUSE)
                 return Refused(Status(text))
-            case "alive":
+            case _ if self._ask_for_name:
+                raise RemoteProtocolError("a peer that is asked for a name answers with one")
+            case StatusText("ok" | "ok_simultaneous"):
+                self._move(Step.GRANT)
+                return None
+            case StatusText("alive"):
                 self._move(Step.ASK_TO_REPLACE)
                 return AskedToReplace()
             case _:
                 raise RemoteProtocolError(
                     "a status is one of ok, ok_simultaneous, nok, not_allowed, alive"
                 )
+
+    def _take_name(self, name: str, creation: int) -> None:
+        if problem := node_name_problem(name):
+            raise RemoteProtocolError(f"the name that we were given is none: {problem}")
+        if name.partition("@")[2] != self.identity.name.partition("@")[2]:
+            raise RemoteProtocolError(f"we were given a name of another host: {name}")
+        if name == self._dialled or creation == 0:
+            raise RemoteProtocolError("we were given the peer's own name, or creation 0")
+        self.identity = replace(self.identity, name=name, creation=creation)
 
     def _read_challenge(self, body: bytes) -> Event | None:
         message = parse_challenge(body)
@@ -304,7 +356,7 @@ class Initiator(_Handshake):
             raise RemoteProtocolError(f"the peer lacks mandatory flags: {', '.join(missing)}")
         if message.challenge in self._outstanding():
             raise RemoteProtocolError("the peer's challenge is one of ours, sent back to us")
-        flags = negotiated(self._identity.flags, message.flags)
+        flags = negotiated(self.identity.flags, message.flags)
         self._peer = Peer(message.name, message.creation, flags)
         self._move(Step.CHALLENGE)
         self._send(Reply(self._challenge, self._cookie.digest(message.challenge)).encode())

@@ -10,7 +10,7 @@ from bridge.dist.flags import OFFERED
 
 
 class Status(Enum):
-    """What an acceptor answers to a name. `named:` is missing: dynamic names are refused."""
+    """What an acceptor answers to a name. To a peer that asked for one, OK goes out as `named:`."""
 
     OK = "ok"
     OK_SIMULTANEOUS = "ok_simultaneous"

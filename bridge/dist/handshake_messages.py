@@ -50,6 +50,18 @@ class StatusText:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """B's status to a peer that asked for a name: "named:", nlen u16, name, creation u32."""
+
+    name: str
+    creation: int
+
+    def encode(self) -> bytes:
+        name = self.name.encode("ascii")
+        return b"snamed:" + struct.pack(f">H{len(name)}sI", len(name), name, self.creation)
+
+
+@dataclass(frozen=True, slots=True)
 class Challenge:
     """B to A: 'N', flags u64, challenge u32, creation u32, nlen u16, name."""
 
@@ -93,10 +105,18 @@ def parse_name(body: bytes) -> Name:
     return Name(flags, creation, _text(body, _NAME.size, length, "name"))
 
 
-def parse_status(body: bytes) -> StatusText:
+def parse_status(body: bytes) -> StatusText | Named:
     """Raises RemoteProtocolError."""
     if body[:1] != b"s":
         raise RemoteProtocolError("expected a status message")
+    if body.startswith(b"snamed:"):
+        start = len(b"snamed:") + 2
+        length = int.from_bytes(body[start - 2 : start], "big")
+        name = _text(body, start, length, "status")
+        creation = body[start + length : start + length + 4]
+        if len(creation) != 4:
+            raise RemoteProtocolError("a name that is given comes with a creation")
+        return Named(name, int.from_bytes(creation, "big"))
     return StatusText(body[1:].decode("latin-1"))
 
 

@@ -45,3 +45,12 @@ def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
 def pattern_problem(pattern: str) -> str | None:
     """The rule that a full node name, or a glob of such, breaks, or None."""
     return node_name_problem(_GLOB.sub("x", pattern))
+
+
+def base36(number: int) -> str:
+    """A number from 0 in the digits 0-9 A-Z, as `integer_to_list(N, 36)` writes it."""
+    digits = ""
+    while number or not digits:
+        number, digit = divmod(number, 36)
+        digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"[digit] + digits
+    return digits

@@ -18,7 +18,7 @@ from bridge.dist.tls import TlsConfig, TlsError
 from bridge.node.calls import Down, Monitor, ProcessDown
 from bridge.node.carrier import Carrier
 from bridge.node.child_spec import ChildSpec
-from bridge.node.connections import NoConnection
+from bridge.node.dialling import NoConnection
 from bridge.node.direct import RelayServiceHooks
 from bridge.node.ends import NO_REPLY, NoReply, Stop
 from bridge.node.gen import Sender

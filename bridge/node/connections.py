@@ -11,14 +11,16 @@ from functools import partial
 import structlog
 import trio
 
-from bridge.dist.connect import Connected, DialRefused, accept_peer, dial_peer
+from bridge.dist.connect import Connected, DialRefused, accept_peer
 from bridge.dist.cookie import Cookie
+from bridge.dist.epmd_client import random_creation
 from bridge.dist.errors import EpmdError, RemoteProtocolError
-from bridge.dist.finding import Place, Resolver, undialable
-from bridge.dist.handshake import Acceptor, Initiator
+from bridge.dist.finding import Resolver
+from bridge.dist.handshake import Acceptor
 from bridge.dist.handshake_events import Identity, Peer, Status
-from bridge.dist.names import split_node_name
+from bridge.dist.names import base36, split_node_name
 from bridge.node.carrier import Carrier
+from bridge.node.dialling import Dialler, NoConnection
 from bridge.node.lines import Line, Lines, Securer
 from bridge.node.peers import Connection, Peers
 from bridge.node.policy import Policy
@@ -30,15 +32,6 @@ _NOK_WAIT_S = 1.0  # after `nok`: how long the peer's own attempt may take to sh
 
 # The carrier's words for a peer that just went away; every other reason is a rule or a fault.
 _ORDINARY_ENDS = frozenset({"closed_by_peer", "reset_by_peer"})
-
-
-class NoConnection(Exception):
-    """There is no connection to that node and none could be made."""
-
-    def __init__(self, peer: str, why: str) -> None:
-        super().__init__(f"no connection to {peer}: {why}")
-        self.peer = peer
-        self.why = why
 
 
 class Connections:
@@ -66,12 +59,17 @@ class Connections:
         self._cookie = cookie
         self._carrier = carrier
         self._nursery = nursery
-        self._resolver = resolver
         self._policy = policy
         self._lost = lost
         self._lines = Lines(tls, timeout_s=policy.handshake_timeout_s)
         self._unauthenticated = 0
         self._challenges: set[int] = set()
+        timeout_s = policy.handshake_timeout_s
+        self._dialler = Dialler(
+            identity, cookie, resolver, self._challenges, self._lines, timeout_s
+        )
+        self._namer: str | None = None
+        self._nameless = ""  # why there are no new connections any more
 
     # -- out ---------------------------------------------------------------------------------------
 
@@ -127,36 +125,16 @@ class Connections:
             self.peers.end_attempt(peer, attempt, error)  # type: ignore[arg-type]
 
     async def _dial_once(self, peer: str) -> None:
-        alive, host = split_node_name(peer)
-        if why := undialable(split_node_name(self.identity.name)[1], host):
-            raise NoConnection(peer, why)
-        found = await self._resolver.lookup(alive, host) if self._resolver else None
-        if found is None:
-            raise NoConnection(peer, f"no node of that name is known on {host}")
-        place = found if isinstance(found, Place) else Place(host, found)
-        line = self._lines.dialled(await trio.open_tcp_stream(place.host, place.port), host)
-        core = Initiator(
-            self.identity,
-            self._cookie,
-            peer,
-            challenge=secrets.randbits(32),
-            outstanding=lambda: self._challenges,
-            prefix_bytes=line.prefix_bytes,
+        if self._nameless:
+            raise NoConnection(peer, self._nameless)
+        line, connected, _ = await self._dialler.dial(
+            peer, replace=lambda: self.peers.connection_of(peer) is None
         )
-        try:
-            connected = await dial_peer(
-                line.stream,
-                core,
-                replace=lambda: self.peers.connection_of(peer) is None,
-                timeout_s=self._policy.handshake_timeout_s,
-            )
-        except RemoteProtocolError as error:
-            explained = line.explain(error)
-            await line.abandon()
-            raise explained from error
-        except BaseException:
-            await line.abandon()
-            raise
+        self._established(line, connected)
+
+    def adopt_namer(self, line: Line, connected: Connected) -> None:
+        """Take the connection over which this node was given its name: both end together."""
+        self._namer = connected.peer.name
         self._established(line, connected)
 
     # -- in ----------------------------------------------------------------------------------------
@@ -179,7 +157,11 @@ class Connections:
             return
         challenge = secrets.randbits(32)
         core = Acceptor(
-            self.identity, self._cookie, challenge=challenge, prefix_bytes=line.prefix_bytes
+            self.identity,
+            self._cookie,
+            challenge=challenge,
+            give_name=self._give_name,
+            prefix_bytes=line.prefix_bytes,
         )
         self._unauthenticated += 1
         self._challenges.add(challenge)
@@ -225,6 +207,15 @@ class Connections:
             claims.append(peer.name)
         return status
 
+    def _give_name(self, host: str) -> tuple[str, int] | None:
+        """A name that nobody connected has, as a BEAM makes them: a number in base 36."""
+        if not self._policy.give_names:
+            return None
+        while True:
+            name = f"{base36(secrets.randbits(64))}@{host}"
+            if self.peers.connection_of(name) is None and not self.peers.claims_of(name):
+                return name, random_creation()
+
     def _take_over(self, peer: Peer) -> None:
         """The peer has proved the cookie: what there was of it goes now."""
         if attempt := self.peers.attempt_of(peer.name):
@@ -262,6 +253,15 @@ class Connections:
             level = log.info if ordinary else log.warning
             level("connection lost", peer=connection.peer, reason=reason)
             self._lost(connection.peer)
+            if connection.peer == self._namer:
+                self._lose_name(connection.peer)
+
+    def _lose_name(self, namer: str) -> None:
+        """Whoever named us may give the name to somebody else now (dist-protocol.md, 2.4b)."""
+        self._namer = None
+        self._nameless = f"{namer} gave this node its name, which ended with that connection"
+        for connection in self.peers:
+            self.drop(connection, self._nameless)
 
     @property
     def unauthenticated(self) -> int:

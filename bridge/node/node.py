@@ -23,7 +23,8 @@ from bridge.node import gen
 from bridge.node.autoconnect import AutoConnect
 from bridge.node.calls import Monitor, PendingCall, ProcessDown
 from bridge.node.carrier import Carrier
-from bridge.node.connections import Connections, NoConnection
+from bridge.node.connections import Connections
+from bridge.node.dialling import NoConnection
 from bridge.node.direct import NetKernel, RelayServiceHooks, RelayServiceProxy
 from bridge.node.exports import Exports
 from bridge.node.ids import Ids

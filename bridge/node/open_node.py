@@ -15,26 +15,32 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 import trio
 
+from bridge.dist.connect import Connected, DialRefused
 from bridge.dist.cookie import Cookie, find_cookie
 from bridge.dist.epmd_client import EpmdClient, random_creation
-from bridge.dist.finding import Places, Resolver, loopback_for
+from bridge.dist.errors import EpmdError, RemoteProtocolError
+from bridge.dist.finding import Places, Resolver, host_towards, loopback_for
 from bridge.dist.flags import OFFERED
 from bridge.dist.handshake_events import Identity
 from bridge.dist.names import split_node_name
 from bridge.dist.nursery import block_nursery
 from bridge.dist.tls import TlsConfig
 from bridge.node.carrier import Carrier
-from bridge.node.lines import Securer
+from bridge.node.connections import CONNECT_TIMEOUT_S
+from bridge.node.dialling import Dialler, NoConnection
+from bridge.node.lines import Line, Lines, Securer
 from bridge.node.node import Node
 from bridge.node.policy import Policy
 from bridge.node.server import GenServer
 
 SUPERVISORS_GRACE_S = 30.0  # for all trees together, when the node ends
+UNNAMED = "undefined@"  # as BEAMs spell the wish for a name: -name undefined@host
 log = structlog.get_logger("ringbridge.node")
 
 
@@ -98,8 +104,9 @@ async def _stop_supervisors(node: Node) -> None:
 
 @asynccontextmanager
 async def open_node(
-    name: str,
+    name: str | None,
     *,
+    via: str | None = None,
     cookie: str | Cookie | None = None,
     cookie_file: str | os.PathLike[str] | None = None,
     services: Mapping[str, GenServer] | None = None,
@@ -119,6 +126,9 @@ async def open_node(
 ) -> AsyncIterator[Node]:
     """Run the hidden node `name` (alive@host) while the block runs.
 
+    `name=None`, or `"undefined@host"`: a short-lived client that is connected with the node `via`
+    from the start, and gets its name from it; no other node finds it, and the name ends with that
+    connection.
     `services` are started under their names, then `before_listen(node)` runs, then peers are let
     in. `listen=False`: calls out only. `listen_host` is by default the loopback, of IPv6 when the
     host of the name is an IPv6 address. `register=False`: no epmd, a creation at random; give
@@ -129,16 +139,25 @@ async def open_node(
     `pump` reads it: an application that has other events on the same carrier gives its own.
     Tasks: the pump, the accept loop, one per handshake and per service; all end with the block.
     Processes end with `shutdown`, which their watchers hear.
-    Raises ValueError (name), CookieError, TlsError, NameTaken, EpmdError, OSError (the port), and
-    what services raise.
+    Raises ValueError (name), CookieError, TlsError, NameTaken, EpmdError, OSError (the port),
+    NoConnection (to `via`), and what services raise.
     """
     if tls is not None and listen and tls.cert is None:
         raise ValueError("a node that listens with tls needs a cert")
-    alive, host = split_node_name(name)
     secret = find_cookie(cookie=cookie, cookie_file=cookie_file)
     client = epmd or EpmdClient.from_environ()
+    finder = Places(peers or {}, resolver or client)
+    policy = policy or Policy()
     async with AsyncExitStack() as stack:
         securer = stack.enter_context(open_tls(tls)) if tls is not None else None
+        namer = None
+        if name is None or name.startswith(UNNAMED):
+            namer = await _take_name(name, via, secret, finder, flags, policy, securer)
+            stack.push_async_callback(namer.abandon)
+            name, listen = namer.identity.name, False
+        elif via is not None:
+            raise ValueError(f"via= is for a node without a name, not for {name}")
+        alive, host = split_node_name(name)
         address = listen_host or loopback_for(host)
         listeners = await trio.open_tcp_listeners(listen_port, host=address) if listen else []
         for listener in listeners:
@@ -147,7 +166,7 @@ async def open_node(
             port = listeners[0].socket.getsockname()[1]
             creation = await stack.enter_async_context(client.registration(alive, port))
         else:
-            creation = random_creation()
+            creation = namer.identity.creation if namer else random_creation()
         identity = Identity(name, creation, flags)
         medium = await stack.enter_async_context(carrier(identity))
         nursery = await stack.enter_async_context(block_nursery())
@@ -156,7 +175,7 @@ async def open_node(
             secret,
             medium,
             nursery=nursery,
-            resolver=Places(peers or {}, resolver or client),
+            resolver=finder,
             policy=policy,
             tls=securer,
         )
@@ -169,4 +188,47 @@ async def open_node(
             await before_listen(node)
         if listeners:
             nursery.start_soon(node.serve, listeners)
+        if namer:
+            node.connections.adopt_namer(namer.line, namer.connected)
+            namer.adopted = True
         yield node
+
+
+@dataclass
+class _Namer:
+    """The connection with the node that named us, until the node that we become has it."""
+
+    line: Line
+    connected: Connected
+    identity: Identity
+    adopted: bool = False
+
+    async def abandon(self) -> None:
+        if not self.adopted:
+            await self.line.abandon()
+
+
+async def _take_name(
+    name: str | None,
+    via: str | None,
+    cookie: Cookie,
+    resolver: Resolver,
+    flags: int,
+    policy: Policy,
+    securer: Securer | None,
+) -> _Namer:
+    """Dial `via` and be named by it. Raises ValueError, NoConnection."""
+    if via is None:
+        raise ValueError("a node without a name needs via=, the node that gives it one")
+    host = (name or UNNAMED).removeprefix(UNNAMED) or host_towards(split_node_name(via)[1])
+    asker = Identity(UNNAMED + host, random_creation(), flags)
+    split_node_name(asker.name)
+    timeout_s = policy.handshake_timeout_s
+    lines = Lines(securer, timeout_s=timeout_s)
+    dialler = Dialler(asker, cookie, resolver, set(), lines, timeout_s)
+    with trio.move_on_after(CONNECT_TIMEOUT_S):
+        try:
+            return _Namer(*await dialler.dial(via, replace=lambda: False, ask_for_name=True))
+        except (OSError, EpmdError, RemoteProtocolError, DialRefused) as error:
+            raise NoConnection(via, str(error)) from error
+    raise NoConnection(via, f"not up within {CONNECT_TIMEOUT_S:g} s")

@@ -41,6 +41,7 @@ class Policy:
     cookie. `admin(node)` says who may do what changes or stops things. `authorise(asked)` is asked
     for each request to a Python process: True lets it pass; False, or a text that says why, is
     answered `{error, {unauthorized, Why}}` if it is a call, and dropped if it is not.
+    `give_names`: name peers that ask for a name; `allow` is asked with the one that they get.
     """
 
     allow: Callable[[str, str], bool] = lambda name, address: True
@@ -50,6 +51,7 @@ class Policy:
     unauthenticated_max: int = UNAUTHENTICATED_MAX
     unauthenticated_per_address_max: int = UNAUTHENTICATED_PER_ADDRESS_MAX
     handshake_timeout_s: float = field(default=HANDSHAKE_TIMEOUT_S)
+    give_names: bool = True
 
     def may(self, node: str, what: str) -> bool:
         """Whether `node` may do `what` (in words), which changes or stops things here."""

@@ -215,7 +215,7 @@ def test_a_refused_initiator_is_told(status: Status) -> None:
 
 def test_an_unknown_status_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="a status is one of"):
-        feed(initiator(), [frame(b"snamed:")])
+        feed(initiator(), [frame(b"sperhaps")])
 
 
 def test_alive_and_true_go_on_with_the_challenge_and_no_further_status() -> None:
