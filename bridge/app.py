@@ -126,6 +126,7 @@ async def serve(
             async with trio.open_nursery() as nursery:
                 await running.start(nursery)
                 nursery.start_soon(node.serve, listeners)
+                node.keep_connected(set(config.node.keep_connected) - {name})
                 log.info("ready", node=name, port=port, roles=[plan.name for plan in plans])
                 ready(Ready(name, port, os.getpid()))
                 await _stop_signal(signals)

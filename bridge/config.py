@@ -59,6 +59,7 @@ class NodeConfig(_Section, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65_535)] = 0
     epmd: Literal["start", "own", "none"] = "start"
     peers: dict[str, str | int] = {}
+    keep_connected: tuple[str, ...] = ()
     cookie_file: str | None = None
     allow: tuple[str, ...] = ()
     admin_nodes: tuple[str, ...] = ()
@@ -241,6 +242,9 @@ def _broken_node_rules(node: NodeConfig) -> Iterator[_Broken]:
         except ValueError as error:
             mend = 'Write "name@host" = "host:port", or "*@*" = 9100 for one port on every host'
             yield f"node.peers.{name}", place, str(error), mend
+    for name in node.keep_connected:
+        if problem := node_name_problem(name):
+            yield "node.keep_connected", name, problem, 'List full node names, like "app@10.0.0.5"'
     for key in ("allow", "admin_nodes"):
         for name in getattr(node, key):
             if problem := pattern_problem(name):

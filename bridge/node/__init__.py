@@ -22,8 +22,10 @@ from bridge.node.dialling import NoConnection
 from bridge.node.direct import RelayServiceHooks
 from bridge.node.ends import NO_REPLY, NoReply, Stop
 from bridge.node.gen import Sender
+from bridge.node.keeping import Backoff, Kept, KeptStatistics
 from bridge.node.mailbox import MailboxPolicy, MailboxStatistics, WhenFull
 from bridge.node.node import Node, NodeStatistics
+from bridge.node.node_events import NodeDown, NodeMonitor, NodeUp
 from bridge.node.open_node import EventCarrier, open_node, pump_events, relay_carrier
 from bridge.node.patterns import ANY
 from bridge.node.policy import Asked, Policy
@@ -35,6 +37,7 @@ __all__ = [
     "ANY",
     "NO_REPLY",
     "Asked",
+    "Backoff",
     "Carrier",
     "ChildSpec",
     "Cookie",
@@ -44,6 +47,8 @@ __all__ = [
     "EpmdError",
     "EventCarrier",
     "GenServer",
+    "Kept",
+    "KeptStatistics",
     "LocalProtocolError",
     "MailboxPolicy",
     "MailboxStatistics",
@@ -52,7 +57,10 @@ __all__ = [
     "NoConnection",
     "NoReply",
     "Node",
+    "NodeDown",
+    "NodeMonitor",
     "NodeStatistics",
+    "NodeUp",
     "OnePort",
     "Place",
     "Places",

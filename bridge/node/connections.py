@@ -22,12 +22,14 @@ from bridge.dist.names import base36, split_node_name
 from bridge.node.carrier import Carrier
 from bridge.node.dialling import Dialler, NoConnection
 from bridge.node.lines import Line, Lines, Securer
+from bridge.node.node_events import NodeEvents
 from bridge.node.peers import Connection, Peers
 from bridge.node.policy import Policy
 
 log = structlog.get_logger("ringbridge.node")
 
 CONNECT_TIMEOUT_S = 10.0  # look-up, TCP and handshake; a BEAM allows 7 s for the last two
+_CLAIM_WAIT_S = 1.0  # before we dial: how long a peer that dials us may take to prove itself
 _NOK_WAIT_S = 1.0  # after `nok`: how long the peer's own attempt may take to show itself
 
 # The carrier's words for a peer that just went away; every other reason is a rule or a fault.
@@ -52,6 +54,7 @@ class Connections:
         resolver: Resolver | None,
         policy: Policy,
         lost: Callable[[str], None],
+        events: NodeEvents,
         tls: Securer | None = None,
     ) -> None:
         self.identity = identity
@@ -62,6 +65,7 @@ class Connections:
         self._policy = policy
         self._lost = lost
         self._lines = Lines(tls, timeout_s=policy.handshake_timeout_s)
+        self._events = events
         self._unauthenticated = 0
         self._challenges: set[int] = set()
         timeout_s = policy.handshake_timeout_s
@@ -88,14 +92,18 @@ class Connections:
         raise NoConnection(peer, f"not up within {CONNECT_TIMEOUT_S:g} s")
 
     async def _connect(self, peer: str) -> Connection:
+        waited = False
         while True:
             await trio.lowlevel.checkpoint()
             if connection := self.peers.connection_of(peer):
                 return connection
-            if self.peers.claims_of(peer):  # the peer dials us at this moment
-                await self.peers.changed(peer).wait()
-                continue
             attempt = self.peers.attempt_of(peer)
+            if attempt is None and not waited and self.peers.claims_of(peer):
+                # The peer dials us at this moment, or somebody claims so: that may not hold us up.
+                waited = True
+                with trio.move_on_after(_CLAIM_WAIT_S):
+                    await self.peers.changed(peer).wait()
+                continue
             if attempt is None:
                 scope = trio.CancelScope()
                 attempt = self.peers.begin_attempt(peer, scope.cancel)
@@ -105,12 +113,13 @@ class Connections:
                 case None | DialRefused(status=Status.ALIVE):
                     pass  # up, or given up for a connection that is coming in
                 case DialRefused(status=Status.NOK):
-                    changed = self.peers.changed(peer)
-                    with trio.move_on_after(_NOK_WAIT_S):
-                        await changed.wait()
+                    if self.peers.connection_of(peer) is None:
+                        with trio.move_on_after(_NOK_WAIT_S):
+                            await self.peers.changed(peer).wait()
                 case error:
                     if self.peers.connection_of(peer) is None:
-                        raise NoConnection(peer, str(error)) from error
+                        why = error.why if isinstance(error, NoConnection) else str(error)
+                        raise NoConnection(peer, why) from error
 
     async def _dial(self, peer: str, attempt: object, scope: trio.CancelScope) -> None:
         error: Exception | None = None
@@ -232,6 +241,7 @@ class Connections:
         # No checkpoint between here and up(): the first signal must find its connection.
         conn, told = line.hand_over(self._carrier, connected)
         self.peers.up(Connection(conn, peer.name, peer.flags, peer.creation))
+        self._events.up(peer.name)
         log.info("connection up", peer=peer.name, flags=hex(peer.flags), **told)
 
     def drop(self, connection: Connection, reason: str, *, rule_broken: bool = False) -> None:
@@ -253,6 +263,7 @@ class Connections:
             level = log.info if ordinary else log.warning
             level("connection lost", peer=connection.peer, reason=reason)
             self._lost(connection.peer)
+            self._events.down(connection.peer, reason)
             if connection.peer == self._namer:
                 self._lose_name(connection.peer)
 

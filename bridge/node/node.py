@@ -18,6 +18,7 @@ from bridge.dist.cookie import Cookie
 from bridge.dist.errors import RemoteProtocolError
 from bridge.dist.finding import Resolver
 from bridge.dist.handshake_events import Identity
+from bridge.dist.names import split_node_name
 from bridge.etf import Atom, DecodeError, Pid, Reference, decode_bare
 from bridge.node import gen
 from bridge.node.autoconnect import AutoConnect
@@ -28,9 +29,11 @@ from bridge.node.dialling import NoConnection
 from bridge.node.direct import NetKernel, RelayServiceHooks, RelayServiceProxy
 from bridge.node.exports import Exports
 from bridge.node.ids import Ids
+from bridge.node.keeping import Backoff, Kept
 from bridge.node.lines import Securer
 from bridge.node.mailbox import MailboxPolicy
 from bridge.node.monitors import Target
+from bridge.node.node_events import EVENTS_MAX, NODEDOWN, NodeEvents, NodeMonitor
 from bridge.node.outgoing import can_express, encode_signal
 from bridge.node.plain_process import PlainProcess, ProcessFunction
 from bridge.node.policy import Policy
@@ -108,6 +111,7 @@ class Node:
         self.policy = policy or Policy()
         ids = Ids(identity.name, identity.creation)
         self.router = Router(ids, self._emit, policy=self.policy)
+        self.events = NodeEvents(alive=lambda pid: self.router.table.find(pid) is not None)
         self.connections = Connections(
             identity,
             cookie,
@@ -117,6 +121,7 @@ class Node:
             policy=self.policy,
             lost=self.router.connection_lost,
             tls=tls,
+            events=self.events,
         )
         self.autoconnect = AutoConnect(
             reachable=self._is_reachable,
@@ -328,6 +333,25 @@ class Node:
         """Names of the nodes we are connected with."""
         return sorted(connection.peer for connection in self.connections.peers)
 
+    def keep_connected(self, peers: Iterable[str], *, backoff: Backoff | None = None) -> Kept:
+        """Connect with each of `peers`, now and whenever the connection is lost, until `stop()`.
+
+        One task per peer, while the node runs. Raises ValueError for what is no other node's name.
+        """
+        names = list(peers)
+        for peer in names:
+            split_node_name(peer)
+            if peer == self.name:
+                raise ValueError("a node does not connect to itself")
+        return Kept(self.connections, names, self._nursery, backoff or Backoff())
+
+    def monitor_nodes(self, *, events_max: int = EVENTS_MAX) -> NodeMonitor:
+        """`with node.monitor_nodes() as events`, then `async for`: NodeUp and NodeDown of any.
+
+        Who is more than `events_max` behind misses some; the next event says how many.
+        """
+        return self.events.monitor(events_max)
+
     async def serve(self, listeners: list[trio.SocketListener]) -> None:
         """Accept peers until cancelled. Start it when the services are registered: names answer
         before.
@@ -367,6 +391,12 @@ class Node:
         )
 
     # -- for processes -----------------------------------------------------------------------------
+
+    def begin_monitor_node(self, process: Process, node: str) -> None:
+        if self._is_reachable(node):
+            self.events.monitor_node(process, node, True)
+        elif self.router.table.find(process.pid) is not None:
+            process.inbox.deliver_signal((NODEDOWN, Atom(node)))
 
     async def monitor_for(self, me: ProcessHandle, dest: Dest) -> Reference:
         """`me.monitor(dest)`, held back until the node is connected or cannot be."""

@@ -4,14 +4,13 @@ sockets.
 Rules (dist-protocol.md, 2.5), decided for each peer name in one place and without a wait in
 between:
 * Both dial at once: the connection opened by the node with the greater name survives. The greater
-one answers
-  `nok`, the other gives its own attempt up and answers `ok_simultaneous`.
+  one answers `nok`, the other answers `ok_simultaneous` and gives its own attempt up. A BEAM gives
+  it up at once; here only the proven cookie ends it, or the greater one's `nok`.
 * A name that is already connected is answered `alive`; only a proven cookie takes the old
-connection down.
+  connection down.
 * Claims that are not proven yet do not block each other. A BEAM drops the second of two; here the
-newest that
-  proves the cookie wins, so nobody without the cookie can keep the true peer out by claiming its
-  name.
+  newest that proves the cookie wins. So nobody without the cookie keeps the true peer out, or us
+  from reaching it, by claiming its name.
 """
 
 from __future__ import annotations
@@ -96,7 +95,6 @@ class Peers:
             if self._own_name > peer:
                 return Status.NOK
             entry.claims += 1
-            entry.attempt.give_up()
             return Status.OK_SIMULTANEOUS
         entry.claims += 1
         return Status.ALIVE if entry.connection is not None else Status.OK

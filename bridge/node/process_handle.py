@@ -157,6 +157,20 @@ class ProcessHandle:
             check=lambda: encode_bare(reason),
         )
 
+    # -- nodes -------------------------------------------------------------------------------------
+
+    def monitor_nodes(self, on: bool = True) -> None:
+        """`{nodeup, Node}` and `{nodedown, Node}` come for every node; twice for who asks twice."""
+        self.node.events.monitor_nodes(self._process, on)
+
+    def monitor_node(self, node: str, on: bool = True) -> None:
+        """`{nodedown, Node}` comes once, at once if `node` cannot be reached."""
+        if on:
+            begin = partial(self.node.begin_monitor_node, self._process, node)
+            self.node.autoconnect.run(node, begin)
+        else:
+            self.node.events.monitor_node(self._process, node, False)
+
     # -- helpers -----------------------------------------------------------------------------------
 
     def _signal(

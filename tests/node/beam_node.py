@@ -83,6 +83,10 @@ class Beam:
         )
         self.output: list[str] = []
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def ready(self) -> Beam:
         assert await self._answer() == "ready"
         return self
