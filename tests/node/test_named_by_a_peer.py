@@ -24,14 +24,14 @@ def client(epmd: Epmd) -> EpmdClient:
 
 @pytest.mark.parametrize("name", [None, f"undefined@{HOST}"])
 async def test_a_beam_names_us_and_calls_us_by_that_name(
-    beam: Beam, client: EpmdClient, name: str | None, carrier: object
+    beam: Beam, client: EpmdClient, name: str | None
 ) -> None:
-    options = {"epmd": client, "cookie": COOKIE, "carrier": carrier}
     async with open_node(
         name,
         via=beam.name,
         services={"counter": Counter()},
-        **options,  # type: ignore[arg-type]
+        epmd=client,
+        cookie=COOKIE,
     ) as node:
         assert re.fullmatch(rf"[0-9A-Z]+@{HOST}", node.name)
         assert node.connected() == [beam.name]
