@@ -14,7 +14,7 @@ from beam_node import Beam
 from plain_carrier import plain_carrier
 from services import Counter
 
-from bridge.dist.flags import FLAG_TABLE, MANDATORY, OFFERED, Stance, flag
+from bridge.dist.flags import DIST_HDR_ATOM_CACHE, FLAG_TABLE, MANDATORY, OFFERED, Stance, flag
 from bridge.etf import Atom, decode
 from bridge.node import Node
 from conftest import OpenNode, needs_erlang
@@ -46,6 +46,8 @@ async def test_all_else_works_without(
         pytest.skip("the tests' own carrier knows frames with a header only")
     server = Counter()
     flags = offered_without(missing)
+    if carrier is plain_carrier:
+        flags &= ~DIST_HDR_ATOM_CACHE
     async with open_test_node(services={"counter": server, "other": Counter()}, flags=flags) as us:
         await beam.evaluate(f"c = {{:counter, :'{us.name}'}}")
         await calls_and_messages(beam, us, server)
