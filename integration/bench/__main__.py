@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from integration.bench import codec, hops, programs, table
+from integration.bench import codec, hops, memory, programs, python_calls, table
 from integration.bench.figures import OURS, PEERS, Cell, Sample, rows_of
 from integration.cluster import ROOT, Cluster, ClusterError, Driver, exit_on_signals, full
 
@@ -51,11 +51,12 @@ def main() -> int:
             sides = tuple(side for side in plan.sides if side not in missing)
             results, lines_ns = run(load, Plan(sides, plan.cells, plan.rounds, plan.window_ms))
             hop_rows = hops.measure(load) if OURS in sides else []
+            python_rows = python_answers(cluster, load, plan)
     except ClusterError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     rows = [row for cell, samples in results.items() for row in rows_of(cell, samples)]
-    others = codec_rows() + ring_rows()
+    others = python_rows + codec_rows() + ring_rows() + memory_rows()
     report = {
         "machine": machine(),
         "plan": {"rounds": plan.rounds, "window_ms": plan.window_ms, "sides": sides},
@@ -120,7 +121,7 @@ def start(cluster: Cluster, sides: tuple[str, ...]) -> tuple[Driver, dict[str, s
             cluster.start_bridge("bridge")
         except ClusterError as error:
             missing[OURS] = f"ours, because {error}"
-    nodes = [full("bridge"), full("beam"), full("ei"), str(port_echo)]
+    nodes = [full("bridge"), full("beam"), full("ei"), full("python"), str(port_echo)]
     process = cluster.spawn(
         elixir("load", ebin, f"Ringbridge.Bench.Load.main({json.dumps(nodes)})"),
         log="load",
@@ -196,6 +197,26 @@ def ring_rows() -> list[dict[str, Any]]:
         [ROOT / "build/bench/ring", "--json"], check=True, capture_output=True, text=True
     )
     return [json.loads(line) for line in told.stdout.splitlines()]
+
+
+def python_answers(cluster: Cluster, load: Driver, plan: Plan) -> list[dict[str, Any]]:
+    """Started late, so that it takes no core from the sides that ran before."""
+    if "beam" not in plan.sides:
+        return []
+    say("a node in Python")
+    program = [sys.executable, "-m", "integration.bench.peers.python_echo", full("python")]
+    process = cluster.spawn(program, log="python", env={"RINGBRIDGE_COOKIE": cluster.cookie})
+    cluster.wait_for_node("python", process)
+    for side in python_calls.SIDES:
+        load.ask(f"run {side} 16 16 200")
+    rows = python_calls.rows(load, say, rounds=plan.rounds, window_ms=plan.window_ms)
+    cluster.stop(process)
+    return rows
+
+
+def memory_rows() -> list[dict[str, Any]]:
+    say("memory")
+    return memory.rows()
 
 
 def codec_rows() -> list[dict[str, Any]]:

@@ -1,11 +1,12 @@
-"""Our term codec beside msgspec's MessagePack, decode and encode, in turn on the same data.
+"""Our term codec beside msgspec's MessagePack, and beside erlang_py on nested data, in turn.
 
     python -m integration.bench.codec
 
-Both sides build every object: msgspec by its untyped decoder, we as any term is built. Each has the
+All sides build every object: msgspec by its untyped decoder, we as any term is built. Each has the
 data in the form that is natural for it: an atom of ours is a str in MessagePack, a pid an array of
-its four parts. Ratios are our time over the peer's in the same round: below 1 we are faster. Times
-are CPU time of this thread, so that other processes do not count.
+its four parts; erlang_py has the objects that it makes of our bytes. Ratios are our time over the
+peer's in the same round: below 1 we are faster. Times are CPU time of this thread, so that other
+processes do not count.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
+import erlang
 import msgspec
 
 from bridge.etf import Atom, ImproperList, Pid, Reference, Term, decode, encode
@@ -23,7 +25,8 @@ from integration.bench.figures import rounded, spread
 
 ROUNDS = 15
 ROUND_S = 0.004
-PEER = "msgspec MessagePack"
+MSGSPEC, ERLANG_PY = "msgspec MessagePack", "erlang_py"
+NESTED = ("call", "200 maps")
 
 
 def main() -> int:
@@ -31,19 +34,26 @@ def main() -> int:
         ratio = row["ratio"]
         print(
             f"{row['work']:<28} {row['size_bytes']:>9} B  {row['ours']:>9.3f} {row['unit']}"
-            f"  {row['peer']:>9.3f} {row['unit']}  ratio {ratio['median']:.2f}"
-            f" ({ratio['min']:.2f}..{ratio['max']:.2f})"
+            f"  {row['peer']:>9.3f} {row['unit']}  ratio {ratio['median']:.3g}"
+            f" ({ratio['min']:.3g}..{ratio['max']:.3g})  {row['beside']}"
         )
     return 0
 
 
 def rows() -> list[dict[str, Any]]:
     """One row for each kind of data and direction; `ours` and `peer` are times of one operation."""
-    return [
-        _row(f"codec {verb}, {name}", size, ours, peer)
-        for name, term in data().items()
-        for verb, size, ours, peer in _operations(term)
+    kinds = data()
+    of_msgspec = [
+        _row(f"codec {verb}, {name}", MSGSPEC, size, ours, peer)
+        for name, term in kinds.items()
+        for verb, size, ours, peer in _beside_msgspec(term)
     ]
+    of_erlang_py = [
+        _row(f"codec {verb}, {name}", ERLANG_PY, size, ours, peer)
+        for name in NESTED
+        for verb, size, ours, peer in _beside_erlang_py(kinds[name])
+    ]
+    return of_msgspec + of_erlang_py
 
 
 def data() -> dict[str, Term]:
@@ -77,7 +87,18 @@ def data() -> dict[str, Term]:
     }
 
 
-def _operations(term: Term) -> Iterator[tuple[str, int, Callable[[], Any], Callable[[], Any]]]:
+Operations = Iterator[tuple[str, int, Callable[[], Any], Callable[[], Any]]]
+
+
+def _beside_erlang_py(term: Term) -> Operations:
+    ours = encode(term)
+    natural = erlang.binary_to_term(ours)
+    assert encode(decode(erlang.term_to_binary(natural))) == ours
+    yield "decode", len(ours), lambda: decode(ours), lambda: erlang.binary_to_term(ours)
+    yield "encode", len(ours), lambda: encode(term), lambda: erlang.term_to_binary(natural)
+
+
+def _beside_msgspec(term: Term) -> Operations:
     natural = for_peer(term)
     decoder, encoder = msgspec.msgpack.Decoder(), msgspec.msgpack.Encoder()
     ours, peers = encode(term), encoder.encode(natural)
@@ -106,7 +127,9 @@ def for_peer(term: Term) -> Any:
             return term
 
 
-def _row(work: str, size: int, ours: Callable[[], Any], peer: Callable[[], Any]) -> dict[str, Any]:
+def _row(
+    work: str, beside: str, size: int, ours: Callable[[], Any], peer: Callable[[], Any]
+) -> dict[str, Any]:
     loops = max(1, round(ROUND_S / max(_time(ours, 3), _time(peer, 3))))
     taken = []
     for number in range(ROUNDS):
@@ -118,7 +141,7 @@ def _row(work: str, size: int, ours: Callable[[], Any], peer: Callable[[], Any])
         "work": work,
         "size_bytes": size,
         "callers": None,
-        "beside": PEER,
+        "beside": beside,
         "ours": rounded(median(a for a, _ in taken)),
         "peer": rounded(median(b for _, b in taken)),
         "unit": "us",

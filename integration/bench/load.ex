@@ -13,6 +13,11 @@ defmodule Ringbridge.Bench.Echo do
 
   @impl GenServer
   def handle_call({:submit, :echo, payload}, _from, state), do: {:reply, {:ok, payload}, state}
+
+  # A process that ends when it is told to.
+  def handle_call(:target, _from, state) do
+    {:reply, spawn(fn -> receive(do: (_ -> :ok)) end), state}
+  end
 end
 
 defmodule Ringbridge.Bench.PortEcho do
@@ -60,6 +65,8 @@ defmodule Ringbridge.Bench.Load do
       round_trip WHAT COUNT               ->  result MEDIAN_NS P99_NS MEAN_NS
       detail COUNT                        ->  result QUEUE_US RUN_US      (medians, as our bridge says)
       hops COUNT                          ->  result NAME=US ...          (averages, as our relay says)
+      ends SIDE COUNT                     ->  result HOLD_US BREAK_US ARRIVED
+      calls_out CALLERS MILLISECONDS      ->  result CALLS MEDIAN_NS      (from the python node)
 
   Only calls that end inside the window count: it opens when all callers have been busy for a
   while and closes while all of them still are. MEDIAN_NS and P99_NS are 0 with several callers.
@@ -71,13 +78,14 @@ defmodule Ringbridge.Bench.Load do
   @settling 0.2
 
   @spec main([String.t()]) :: no_return()
-  def main([bridge, beam, ei, port_program]) do
+  def main([bridge, beam, ei, python, port_program]) do
     Ringbridge.Bench.PortEcho.start(port_program)
 
     targets = %{
       "ours" => {Ringbridge.JobDispatcher, String.to_atom(bridge)},
       "beam" => {Ringbridge.Bench.Echo, String.to_atom(beam)},
       "ei" => {:echo, String.to_atom(ei)},
+      "python" => {:echo, String.to_atom(python)},
       "port" => Ringbridge.Bench.PortEcho
     }
 
@@ -138,6 +146,43 @@ defmodule Ringbridge.Bench.Load do
       median = fn key -> details |> Enum.map(&Map.fetch!(&1, key)) |> percentile(0.5) end
       "result #{median.(:queue_us)} #{median.(:run_us)}"
     end
+  end
+
+  # So many processes are linked with one and watch it; then that one ends. Each hears both.
+  defp answer(["ends", side, count], targets) do
+    {count, target} = {String.to_integer(count), Map.fetch!(targets, side)}
+    target_pid = call(target, :target)
+    parent = self()
+    began = System.monotonic_time()
+
+    for _ <- 1..count do
+      spawn_link(fn ->
+        Process.flag(:trap_exit, true)
+        Process.link(target_pid)
+        Process.monitor(target_pid)
+        send(parent, :held)
+        send(parent, {:heard, await_ends(target_pid, 0)})
+      end)
+    end
+
+    for _ <- 1..count, do: receive(do: (:held -> :ok))
+
+    # One connection keeps its order: when this is answered, all links and monitors have been taken.
+    {:ok, _} = call(target, {:submit, :echo, "done"})
+    held = System.monotonic_time()
+    send(target_pid, :end)
+    arrived = for _ <- 1..count, do: receive(do: ({:heard, ends} -> ends))
+    ended = System.monotonic_time()
+
+    "result #{microseconds(held - began)} #{microseconds(ended - held)} #{Enum.sum(arrived)}"
+  end
+
+  defp answer(["calls_out", callers, milliseconds], targets) do
+    {_name, beam} = targets["beam"]
+    [callers, milliseconds] = Enum.map([callers, milliseconds], &String.to_integer/1)
+    request = {:calls_out, {Ringbridge.Bench.Echo, beam}, callers, milliseconds}
+    {calls, median_ns} = call(targets["python"], request)
+    "result #{calls} #{median_ns}"
   end
 
   # The relay counts since it started: the difference is that of these calls.
@@ -221,6 +266,19 @@ defmodule Ringbridge.Bench.Load do
         loop(target, request, size, window, keep?, now, {calls, errors + 1, times})
     end
   end
+
+  defp await_ends(_pid, 2), do: 2
+
+  defp await_ends(pid, heard) do
+    receive do
+      {:EXIT, ^pid, :normal} -> await_ends(pid, heard + 1)
+      {:DOWN, _ref, :process, ^pid, :normal} -> await_ends(pid, heard + 1)
+    after
+      @timeout_ms -> heard
+    end
+  end
+
+  defp microseconds(native), do: System.convert_time_unit(native, :native, :microsecond)
 
   defp timed(fun) do
     before = System.monotonic_time()

@@ -64,11 +64,18 @@ def _mark(samples: Sequence[Sample | None]) -> str:
 def ratio_text(ratio: Mapping[str, float] | None) -> str:
     if ratio is None:
         return "-"
-    return f"{ratio['median']:.2f} ({ratio['min']:.2f}..{ratio['max']:.2f})"
+    low, middle, high = (
+        f"{ratio[key]:.2f}" if ratio[key] >= 0.1 else f"{ratio[key]:.2g}"
+        for key in ("min", "median", "max")
+    )
+    return f"{middle} ({low}..{high})"
 
 
 def row_line(row: Mapping[str, Any]) -> str:
     """One row of another benchmark (the codec's, for instance) as a line."""
     what = f"{row['work']}, {row['size_bytes']:,} B" if row.get("size_bytes") else str(row["work"])
-    values = f"{row['ours']} beside {row['peer']} {row['unit']}"
-    return f"{what:<48} {values:<36} {ratio_text(row['ratio'])}"
+    beside = "" if row["peer"] is None else f" beside {row['peer']}"
+    values = f"{row['ours']}{beside} {row['unit']}"
+    return (
+        f"{what:<50} {values:<34} {ratio_text(row['ratio']):<20} {row.get('beside') or ''}".rstrip()
+    )
