@@ -24,6 +24,8 @@ import hypothesis
 import pytest
 import trio
 
+pytest_plugins = ["bridge.testing.plugin"]
+
 DEFAULT_S = 60.0
 GRACE_S = 10.0
 

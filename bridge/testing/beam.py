@@ -1,0 +1,176 @@
+"""A real BEAM that a test drives: expressions in, their printed values out."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import trio
+
+from bridge.testing.epmd_daemon import HOST
+
+Language = Literal["elixir", "erlang"]
+
+COOKIE = secrets.token_hex(16)  # of every cluster that this process makes
+
+# Both drivers evaluate one base64 line after the other in one process, so that bindings and the
+# mailbox live on, and halt when their input ends: a BEAM never outlives whoever drives it.
+_ELIXIR_DRIVER = """
+loop = fn loop, binding ->
+  case IO.gets("") do
+    :eof -> System.halt(0)
+    line ->
+      code = line |> String.trim() |> Base.decode64!()
+      {text, binding} =
+        try do
+          {value, binding} = Code.eval_string(code, binding)
+          {"ok " <> inspect(value, limit: :infinity, printable_limit: :infinity), binding}
+        catch
+          kind, reason -> {"#{kind} " <> inspect(reason, limit: :infinity), binding}
+        end
+      IO.puts("@@ " <> Base.encode64(text))
+      loop.(loop, binding)
+  end
+end
+IO.puts("@@ " <> Base.encode64("ok ready"))
+loop.(loop, [])
+"""
+
+_ERLANG_DRIVER = """
+Say = fun(Format, Arguments) ->
+    Text = unicode:characters_to_binary(io_lib:format(Format, Arguments)),
+    io:format("@@ ~s~n", [base64:encode(Text)])
+end,
+Loop = fun Loop(Bindings) ->
+    case io:get_line("") of
+        eof -> halt(0);
+        Line ->
+            Code = unicode:characters_to_list(base64:decode(string:trim(Line))),
+            Next = try
+                {ok, Tokens, _} = erl_scan:string(Code ++ "."),
+                {ok, Expressions} = erl_parse:parse_exprs(Tokens),
+                {value, Value, New} = erl_eval:exprs(Expressions, Bindings),
+                Say("ok ~0tp", [Value]),
+                New
+            catch
+                Kind:Reason -> Say("~s ~0tp", [Kind, Reason]), Bindings
+            end,
+            Loop(Next)
+    end
+end,
+Say("ok ready", []),
+Loop(erl_eval:new_bindings()).
+"""
+
+
+class BeamError(Exception):
+    """The expression raised, exited or threw: `kind` and the printed reason."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(f"{kind}: {reason}")
+        self.kind = kind
+        self.reason = reason
+
+
+def missing_programs(language: Language = "elixir") -> list[str]:
+    """What a `Beam` of that language needs and this machine has not."""
+    needed = ["epmd", "erl"] + (["elixir"] if language == "elixir" else [])
+    return [program for program in needed if shutil.which(program) is None]
+
+
+class Beam:
+    """One BEAM, a node of the cluster whose epmd listens on `epmd_port` of the loopback.
+
+    It starts at once and in the background: `await beam.ready()` before the first `evaluate`. Its
+    cookie is in a file of a home of its own, since a command line can be read by every user of the
+    machine. `arguments` are further ones of `erl`, as one string.
+    """
+
+    def __init__(
+        self,
+        alive: str,
+        epmd_port: int,
+        *,
+        cookie: str = COOKIE,
+        arguments: str = "",
+        language: Language = "elixir",
+    ) -> None:
+        self.name = f"{alive}@{HOST}"
+        self.output: list[str] = []  # what it printed beside its answers
+        self._home = tempfile.mkdtemp(prefix="ringbridge-beam-")
+        cookie_file = Path(self._home, ".erlang.cookie")
+        cookie_file.write_text(cookie)
+        cookie_file.chmod(0o400)
+        flags = f"-kernel inet_dist_use_interface {{127,0,0,1}} -name {self.name} {arguments}"
+        if language == "elixir":
+            command = ["elixir", "--erl", flags, "-e", _ELIXIR_DRIVER]
+        else:
+            command = ["erl", "-noshell", *flags.split(), "-eval", _ERLANG_DRIVER]
+        self._process = subprocess.Popen(
+            command,
+            env={
+                **os.environ,
+                "HOME": self._home,
+                "ERL_EPMD_PORT": str(epmd_port),
+                "ERL_CRASH_DUMP_BYTES": "0",
+                "LC_ALL": "C.UTF-8",
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    async def ready(self) -> Beam:
+        """Itself, once it evaluates. Raises BrokenResourceError with its last words if it ended."""
+        await self._answer()
+        return self
+
+    async def evaluate(self, code: str) -> str:
+        """The printed value of the expression `code`: `inspect` of Elixir, `~0tp` of Erlang.
+
+        Raises BeamError when it raises, BrokenResourceError when the BEAM has ended. One at a time.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(base64.b64encode(code.encode()) + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+        return await self._answer()
+
+    def kill(self) -> None:
+        """SIGKILL; returns when it has ended."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Kill it and remove its home."""
+        self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    async def _answer(self) -> str:
+        assert self._process.stdout is not None
+        while True:
+            line = await trio.to_thread.run_sync(
+                self._process.stdout.readline, abandon_on_cancel=True
+            )
+            if not line:
+                raise self._ended()
+            if line.startswith(b"@@ "):
+                kind, _, text = base64.b64decode(line[3:]).decode().partition(" ")
+                if kind != "ok":
+                    raise BeamError(kind, text)
+                return text
+            self.output.append(line.decode(errors="replace"))
+
+    def _ended(self) -> trio.BrokenResourceError:
+        return trio.BrokenResourceError(f"{self.name} ended: {''.join(self.output)[-2000:]}")
