@@ -26,6 +26,7 @@ import trio
 
 import bridge
 from bridge.config import Config, ConfigError
+from bridge.dispatch import job_dispatcher
 from bridge.dispatch.job_dispatcher import JobDispatcher
 from bridge.dist.cookie import COOKIE_VARIABLE, Cookie
 from bridge.dist.epmd_client import EpmdClient, random_creation
@@ -50,8 +51,10 @@ from bridge.fabric.relay import (
 from bridge.links import link_manager
 from bridge.links.link_manager import LinkManager
 from bridge.node import Asked, Node, Policy
+from bridge.node.details import Details
 from bridge.node.gen import Call
-from bridge.ops import descriptors, diagnostics
+from bridge.node.inspection import Application, Inspection, traffic_of
+from bridge.ops import descriptors, diagnostics, inspection
 from bridge.ops.answers import Answering, to_term
 from bridge.ops.diagnostics import Diagnostics
 from bridge.workers import registry
@@ -70,6 +73,10 @@ LISTEN_BACKLOG = 128
 SERVICE_RESTART_S = 0.1
 # The last frames (DOWN of the services) leave in the relay's next round.
 FLUSH_S = 0.05
+
+
+# What observer and LiveDashboard show among the applications of this node.
+APPLICATION = Application("ringbridge", "Hands work to native workers", bridge.__version__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,12 @@ async def serve(
                 nursery=carrying,
                 resolver=resolver,
                 policy=door(config),
+            )
+            Inspection(
+                node,
+                application=APPLICATION,
+                traffic=lambda: traffic_of(relay),
+                exports=node.exports,
             )
             running = Bridge(config, plans, relay=relay, node=node, hide=hide)
             carrying.start_soon(running.feed)
@@ -204,8 +217,14 @@ class Bridge:
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Start services and workers in `nursery`; returns when every name answers."""
+        self._workers_supervisor = inspection.WorkersSupervisor(
+            self._node.router, lambda: self.supervisor.workers
+        )
         self.dispatcher = JobDispatcher(
-            self._node.router, self._relay, figures=self._dispatch_figures
+            self._node.router,
+            self._relay,
+            figures=self._dispatch_figures,
+            inspect=self._inspect_dispatcher,
         )
         self.dispatcher.start()
         services: list[tuple[tuple[str, ...], Callable[[], Answering]]] = [
@@ -272,6 +291,14 @@ class Bridge:
     def _dispatch_figures(self) -> Any:
         return to_term(asdict(self._relay.stats()))
 
+    def _inspect_dispatcher(self) -> Details:
+        queued = sum(self._relay.role_stats(plan.id).queued for plan in self.supervisor.plans)
+        return inspection.dispatcher_details(job_dispatcher.MODULE, self._relay.stats(), queued)
+
+    def _inspect_worker(self, worker: Worker) -> Details:
+        workload = self._figures(worker.id)
+        return inspection.worker_details(worker, workload, self.registry.describe(worker))
+
     def _figures(self, worker_id: int) -> Any:
         try:
             return self._relay.worker_stats(worker_id)
@@ -282,7 +309,9 @@ class Bridge:
         return WorkerProcess(
             self._node.router,
             describe=lambda: self.registry.describe(worker),
+            inspect=lambda: self._inspect_worker(worker),
             killed=worker.kill,
+            parent=self._workers_supervisor.pid,
         )
 
     async def _run_workers(

@@ -15,6 +15,7 @@ from typing import Protocol
 import structlog
 
 from bridge.etf import Atom, encode_bare
+from bridge.node.details import Details
 from bridge.node.direct import DirectProcess
 from bridge.node.gen import SystemRequest, classify
 from bridge.node.router import Router
@@ -33,12 +34,22 @@ class ServiceOwner(Protocol):
 
 
 class JobDispatcher:
-    """Keeps the process in the node's table and the relay's; `figures` is its state to `:sys`."""
+    """Keeps the process in the node's table and the relay's; `figures` is its state to `:sys`,
+    `inspect` what other tools see of it.
+    """
 
-    def __init__(self, router: Router, relay: ServiceOwner, *, figures: Callable[[], Term]) -> None:
+    def __init__(
+        self,
+        router: Router,
+        relay: ServiceOwner,
+        *,
+        figures: Callable[[], Term],
+        inspect: Callable[[], Details] = lambda: Details(module=MODULE),
+    ) -> None:
         self._router = router
         self._relay = relay
         self._figures = figures
+        self._inspect = inspect
         self._stopping = False
         self._log = structlog.get_logger("ringbridge.dispatch")
 
@@ -46,7 +57,11 @@ class JobDispatcher:
         """Appear under the names. Raises ValueError when one is taken."""
         self._relay.hold(False)  # an incarnation before this one may have ended suspended
         process = _Process(
-            self._router, figures=self._figures, hold=self._relay.hold, ended=self._ended
+            self._router,
+            figures=self._figures,
+            inspect=self._inspect,
+            hold=self._relay.hold,
+            ended=self._ended,
         )
         pid = process.start(tuple(map(Atom, NAMES)), relay_owned=True)
         self._relay.install_service(pid=(pid.id, pid.serial), names=NAMES)
@@ -72,16 +87,21 @@ class _Process(DirectProcess):
         router: Router,
         *,
         figures: Callable[[], Term],
+        inspect: Callable[[], Details],
         hold: Callable[[bool], None],
         ended: Callable[[Term], None],
     ) -> None:
         super().__init__(router, module=MODULE)
         self._figures = figures
+        self._inspect = inspect
         self._hold = hold
         self._ended = ended
 
     def get_state(self) -> Term:
         return self._figures()
+
+    def details(self) -> Details:
+        return self._inspect()
 
     def deliver(self, message: Term) -> None:
         match classify(message):

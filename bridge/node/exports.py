@@ -110,6 +110,12 @@ class Exports:
         for key, entry in other._entries.items():
             self._put(key, entry)
 
+    def fill(self, other: Exports) -> None:
+        """Publish what `other` has and this table has not: what is here already stays."""
+        for key, entry in other._entries.items():
+            if key not in self._entries:
+                self._put(key, entry)
+
     def __iter__(self) -> Iterator[tuple[Atom, Atom, int]]:
         """Module, function and arity of everything published."""
         return iter(tuple(self._entries))

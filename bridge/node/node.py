@@ -25,6 +25,7 @@ from bridge.node.autoconnect import AutoConnect
 from bridge.node.calls import Monitor, PendingCall, ProcessDown
 from bridge.node.carrier import Carrier
 from bridge.node.connections import Connections
+from bridge.node.details import Details
 from bridge.node.dialling import NoConnection
 from bridge.node.direct import NetKernel, RelayServiceHooks, RelayServiceProxy
 from bridge.node.exports import Exports
@@ -71,6 +72,9 @@ class _CallerInbox:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+
+    def details(self) -> Details:
+        return Details(module="bridge.node", label=b"calls from Python tasks")
 
     def deliver(self, message: Term) -> None:
         self.counts["unwanted"] += 1

@@ -34,6 +34,7 @@ from bridge.dist.tls import TlsConfig
 from bridge.node.carrier import Carrier
 from bridge.node.connections import CONNECT_TIMEOUT_S
 from bridge.node.dialling import Dialler, NoConnection
+from bridge.node.inspection import RINGBRIDGE, Application, Inspection, traffic_of
 from bridge.node.lines import Line, Lines, Securer
 from bridge.node.node import Node
 from bridge.node.policy import Policy
@@ -120,6 +121,7 @@ async def open_node(
     peers: Mapping[str, str | int] | None = None,
     flags: int = OFFERED,
     policy: Policy | None = None,
+    application: Application | None = RINGBRIDGE,
     tls: TlsConfig | None = None,
     carrier: CarrierFactory = relay_carrier,
     pump: Pump = pump_events,
@@ -139,6 +141,7 @@ async def open_node(
     `pump` reads it: an application that has other events on the same carrier gives its own.
     Tasks: the pump, the accept loop, one per handshake and per service; all end with the block.
     Processes end with `shutdown`, which their watchers hear.
+    To observer, LiveDashboard and iex the node runs `application`; None: what they ask is undef.
     Raises ValueError (name), CookieError, TlsError, NameTaken, EpmdError, OSError (the port),
     NoConnection (to `via`), and what services raise.
     """
@@ -182,6 +185,13 @@ async def open_node(
         stack.callback(node.stop_all)
         stack.push_async_callback(_stop_supervisors, node)
         nursery.start_soon(pump, node, medium)
+        if application is not None:
+            Inspection(
+                node,
+                application=application,
+                traffic=lambda: traffic_of(medium),
+                exports=node.exports,
+            )
         for service_name, server in (services or {}).items():
             await node.start(server, name=service_name)
         if before_listen is not None:

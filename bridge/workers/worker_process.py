@@ -12,6 +12,7 @@ from typing import Any
 
 from bridge.etf import Atom, Pid
 from bridge.node import gen
+from bridge.node.details import Details
 from bridge.node.direct import DirectProcess
 from bridge.node.gen import Call, Info
 from bridge.node.router import Router
@@ -21,16 +22,27 @@ Term = Any
 
 
 class WorkerProcess(DirectProcess):
-    """The pid of one life. `describe` is its state to `:sys`; `killed(reason)` asks for its end."""
+    """The pid of one life. `describe` is its state to `:sys`, `inspect` what other tools see of it;
+    `killed(reason)` asks for its end. `parent` is what stands above it in the tree.
+    """
 
     def __init__(
-        self, router: Router, *, describe: Callable[[], Term], killed: Callable[[Term], None]
+        self,
+        router: Router,
+        *,
+        describe: Callable[[], Term],
+        inspect: Callable[[], Details],
+        killed: Callable[[Term], None],
+        parent: Pid | None = None,
     ) -> None:
         super().__init__(router, module="Ringbridge.Worker")
         self._describe = describe
+        self._inspect = inspect
         self._killed = killed
         self._ended = False
         self.start(())
+        if process := router.table.find(self.pid):
+            process.parent = parent
 
     def end(self, reason: Term) -> None:
         """The worker has ended: watchers and links hear `reason`. May be repeated."""
@@ -40,6 +52,9 @@ class WorkerProcess(DirectProcess):
 
     def get_state(self) -> Term:
         return self._describe()
+
+    def details(self) -> Details:
+        return self._inspect()
 
     def stopped(self, reason: Term) -> None:
         if not self._ended:

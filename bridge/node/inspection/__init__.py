@@ -6,7 +6,7 @@ that hold the facts: `seen` (a process), `figures`, `system_info`, `application`
 (the kernel's).
 """
 
-from bridge.node.inspection.application import Application, Child, SupervisorView
-from bridge.node.inspection.inspection import Inspection
+from bridge.node.inspection.application import RINGBRIDGE, Application, Child, SupervisorView
+from bridge.node.inspection.inspection import Inspection, traffic_of
 
-__all__ = ["Application", "Child", "Inspection", "SupervisorView"]
+__all__ = ["RINGBRIDGE", "Application", "Child", "Inspection", "SupervisorView", "traffic_of"]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bridge import __version__
 from bridge.etf import Atom, Pid, charlist
 from bridge.node import gen
 from bridge.node.details import Details, module_atom
@@ -44,6 +45,9 @@ class Application:
         return (self.atom, charlist(self.description), charlist(self.version))
 
 
+RINGBRIDGE = Application("ringbridge", "A hidden Erlang node in Python", __version__)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
     """A process below a supervisor, or the place of one: `pid` None while it is being restarted."""
@@ -55,7 +59,10 @@ class Child:
 
 
 class SupervisorView(DirectProcess):
-    """A process that shows what it is the supervisor of."""
+    """A process that shows what it is the supervisor of.
+
+    `ended` is called when somebody has ended it, not when the node ends.
+    """
 
     def __init__(
         self,
@@ -63,15 +70,21 @@ class SupervisorView(DirectProcess):
         *,
         module: str,
         children: Callable[[], Sequence[Child]],
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(router, module=module)
         self._children = children
+        self._ended = ended
 
     def details(self) -> Details:
         return Details(module=self.module, supervisor=True)
 
     def get_state(self) -> Term:
         return self._which_children()
+
+    def stopped(self, reason: Term) -> None:
+        if reason != gen.SHUTDOWN:
+            self._ended()
 
     def handle(self, request: gen.Request) -> None:
         match request:

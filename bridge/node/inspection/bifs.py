@@ -114,7 +114,7 @@ def _publish_processes(exports: Exports, of: Inspection) -> None:
     def garbage_collect(pid: Term = None) -> Term:
         if pid is not None and not isinstance(pid, Pid):
             raise badarg()
-        gc.collect()  # there is one heap, of all processes
+        gc.collect(0)  # one heap for all: collecting the whole of it would hold everybody up
         return pid is None or processes.find(pid) is not None
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bridge import __version__
 from bridge.etf import Atom, Pid
+from bridge.node.carrier import Carrier
 from bridge.node.exports import Exports
 from bridge.node.inspection import appmon, bifs, dashboard, elixir, observer, otp
 from bridge.node.inspection.application import (
+    RINGBRIDGE,
     Application,
     SupervisorView,
     children_of_root,
@@ -26,15 +27,23 @@ from bridge.node.inspection.system_info import SystemInfo
 from bridge.node.node import Node
 
 Term = Any
-RINGBRIDGE = Application("ringbridge", "A hidden Erlang node in Python", __version__)
+
+
+def traffic_of(carrier: Carrier) -> tuple[int, int]:
+    """Bytes received and sent so far, by a carrier that counts them as the relay does."""
+    read = getattr(carrier, "stats", None)
+    if read is None:
+        return (0, 0)
+    figures = read()
+    return (figures.bytes_in, figures.bytes_out)
 
 
 class Inspection:
     """`application`: what the program is called among the applications of a node.
 
-    `traffic` gives bytes received and sent over all connections; `exports` is the table that is
-    added to, by default one of its own. Raises ValueError when the name of the application's
-    supervisor is taken, or something is published already.
+    `traffic` gives bytes received and sent over all connections. Into `exports` goes what it has
+    not got yet, so a program may answer some of it in its own way. Raises ValueError when the name
+    of the application's supervisor is taken.
     """
 
     def __init__(
@@ -50,20 +59,18 @@ class Inspection:
         self.processes = Processes(node.router, lambda: self.root)
         self.figures = Figures(self.processes, traffic)
         self.system = SystemInfo(self.processes, self.figures, creation=node.creation)
-        self._supervisor: SupervisorView | None = None
         self._start_supervisor()
         self.exports = exports if exports is not None else Exports()
         self.modules = Modules(self.exports)
-        self.modules.publish(self.exports)
+        answers = Exports()
+        self.modules.publish(answers)
         for caller in (bifs, otp, observer, appmon, dashboard, elixir):
-            caller.publish(self.exports, self)
+            caller.publish(answers, self)
+        self.exports.fill(answers)
 
     @property
     def root(self) -> Pid:
         """The application's supervisor. It starts again when somebody has ended it."""
-        assert self._supervisor is not None
-        if self.node.router.table.find(self._supervisor.pid) is None:
-            self._start_supervisor()
         return self._supervisor.pid
 
     def nodes(self, which: Term) -> list[Atom]:
@@ -89,5 +96,6 @@ class Inspection:
             self.node.router,
             module=self.application.supervisor_name.name,
             children=lambda: children_of_root(self.processes),
+            ended=self._start_supervisor,
         )
         self._supervisor.start((self.application.supervisor_name,))

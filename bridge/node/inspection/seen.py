@@ -61,10 +61,13 @@ class Seen:
 
     @property
     def current_function(self) -> Mfa:
-        """What its owner says, else where its task stands; one without a task handles messages."""
-        return (
-            self.details.doing or current_function(self._task) or (self.module, Atom("handle"), 1)
-        )
+        """What its owner says, else where its task stands; one without a task runs what it was
+        started with, or handles messages.
+        """
+        where = self.details.doing or current_function(self._task)
+        if where is None and not self.is_proc_lib:
+            return self.initial_call
+        return where or (self.module, Atom("handle"), 1)
 
     @property
     def stack(self) -> list[Term]:

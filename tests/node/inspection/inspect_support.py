@@ -48,7 +48,12 @@ class Rpc:
 @asynccontextmanager
 async def inspected_node(**options: Any) -> AsyncIterator[Rpc]:
     async with open_node(
-        NAME, cookie="x" * 20, listen=False, register=False, carrier=plain_carrier
+        NAME,
+        cookie="x" * 20,
+        listen=False,
+        register=False,
+        carrier=plain_carrier,
+        application=None,
     ) as node:
         yield Rpc(inspection_of(node, **options))
 
