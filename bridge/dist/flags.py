@@ -57,7 +57,7 @@ FLAG_TABLE: tuple[FlagRow, ...] = (
     FlagRow(24, "HANDSHAKE_23", _M, "handshake version 6"),
     FlagRow(25, "UNLINK_ID", _M, "unlink with an id and an acknowledgement"),
     FlagRow(26, "MANDATORY_25_DIGEST", _O, "shorthand for OTP 25's mandatory bits"),
-    FlagRow(32, "SPAWN", _N, "no remote spawn yet: without the bit a caller gets notsup at once"),
+    FlagRow(32, "SPAWN", _O, "spawn, rpc and erpc, of what the node publishes"),
     FlagRow(33, "NAME_ME", _N, "a request for a name, not an ability"),
     FlagRow(34, "V4_NC", _M, "pids, ports and references of full width"),
     FlagRow(35, "ALIAS", _O, "messages to an alias, so the answers to our calls"),

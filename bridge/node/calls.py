@@ -88,15 +88,19 @@ class Down:
 
 
 class Monitor:
-    """A monitor held by a Python task. `wait` for its Down, or `cancel` it."""
+    """A monitor held by a Python task. `wait` for its Down, or `cancel` it.
 
-    def __init__(self, router: Router, owner: Process, target: Target) -> None:
+    Without an `owner` it is not asked for here: a spawn request does that, and gives the target.
+    """
+
+    def __init__(self, router: Router, owner: Process | None, target: Target) -> None:
         self._router = router
         self._ended = trio.Event()
         self._down: Down | None = None
         self.target = target
         self.ref = router.ids.next_ref()
-        router.monitor(owner, target, self._take, ref=self.ref)
+        if owner is not None:
+            router.monitor(owner, target, self.take, ref=self.ref)
 
     async def wait(self) -> Down:
         """The Down, also if it came before. Cancelled: the monitor stays. LocalProtocolError after
@@ -112,6 +116,7 @@ class Monitor:
         self._router.demonitor(self.ref)
         self._ended.set()
 
-    def _take(self, reason: Term) -> None:
+    def take(self, reason: Term) -> None:
+        """The reason of the DOWN; once."""
         self._down = Down(self.ref, self.target, reason)
         self._ended.set()

@@ -131,7 +131,9 @@ class Exports:
         admin: bool,
     ) -> Callable[[_Function], _Function]:
         def publish(run: _Function) -> _Function:
-            entry = _describe(kind, _module(module), _name(name or run.__name__), run, admin)
+            entry = _describe(
+                kind, module_atom(module), function_atom(name or run.__name__), run, admin
+            )
             keys = [(entry.module, entry.name, arity) for arity in entry.arities]
             if taken := [key for key in keys if key in self._entries]:
                 raise ValueError(f"published already: {_spelt(*taken[0])}")
@@ -146,14 +148,15 @@ class Exports:
         self._modules[key[0]] = self._modules.get(key[0], 0) + 1
 
 
-def _module(module: str | Atom) -> Atom:
+def module_atom(module: str | Atom) -> Atom:
+    """The atom of a module: "MyApp.Math" is Elixir's alias, "lists" and an Atom are themselves."""
     if isinstance(module, Atom):
         return module
     is_alias = module[:1].isupper() and not module.startswith(_ALIAS_PREFIX)
     return Atom(_ALIAS_PREFIX + module if is_alias else module)
 
 
-def _name(name: str | Atom) -> Atom:
+def function_atom(name: str | Atom) -> Atom:
     return name if isinstance(name, Atom) else Atom(name)
 
 

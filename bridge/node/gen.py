@@ -122,17 +122,22 @@ def cast_message(request: Term) -> tuple[Term, ...]:
     return (GEN_CAST, request)
 
 
-def sendable(term: Term) -> Term:
-    """`term` if it can be sent to any node, else an atom that says that it cannot.
+def is_term(value: Term) -> bool:
+    """Whether `value` can be sent to any node.
 
     A native record of OTP 29 decodes but is not sent on; something from Python may be no term at
     all.
     """
     try:
-        encode_bare(term)
+        encode_bare(value)
     except EncodeError:
-        return Atom("not_sendable")
-    return term
+        return False
+    return True
+
+
+def sendable(term: Term) -> Term:
+    """`term` if it can be sent to any node, else an atom that says that it cannot."""
+    return term if is_term(term) else Atom("not_sendable")
 
 
 def answer_in(message: Term) -> tuple[Reference, Term] | None:

@@ -86,13 +86,18 @@ class HeldOnUs:
 
     def add(self, node: str, ref: Reference, process: Process, watcher: Watcher) -> None:
         """A second monitor of one reference is none. Raises RemoteProtocolError past the bound."""
-        held = self._by_node.setdefault(node, {})
+        if self.is_new(node, ref):
+            self._by_node.setdefault(node, {})[ref] = process
+            process.watchers[ref] = watcher
+
+    def is_new(self, node: str, ref: Reference) -> bool:
+        """Whether `node` holds no monitor of that reference. Raises as `add` does."""
+        held = self._by_node.get(node, {})
         if ref in held:
-            return
+            return False
         if len(held) >= MONITORS_MAX and node != self._own_name:
             raise RemoteProtocolError(f"a node holds at most {MONITORS_MAX} monitors here")
-        held[ref] = process
-        process.watchers[ref] = watcher
+        return True
 
     def remove(self, node: str, ref: Reference, sender: Pid | None = None) -> None:
         """Only of `sender`, if it is given. Unknown ones are normal."""
@@ -104,7 +109,14 @@ class HeldOnUs:
         del process.watchers[ref]
         if not held:
             del self._by_node[node]
+        _tell_unwatched(process)
 
     def forget_node(self, node: str) -> None:
         for ref, process in self._by_node.pop(node, {}).items():
-            del process.watchers[ref]
+            process.watchers.pop(ref, None)  # with the last one the process may have ended
+            _tell_unwatched(process)
+
+
+def _tell_unwatched(process: Process) -> None:
+    if process.unwatched is not None and not process.watchers:
+        process.unwatched()

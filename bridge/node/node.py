@@ -5,7 +5,7 @@ one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,9 @@ from bridge.node.connections import Connections
 from bridge.node.details import Details
 from bridge.node.dialling import NoConnection
 from bridge.node.direct import NetKernel, RelayServiceHooks, RelayServiceProxy
+from bridge.node.executions import Executions, ExportLimits
 from bridge.node.exports import Exports
+from bridge.node.group_leader import GroupLeader, LogOutput, Sink, UserOutput
 from bridge.node.ids import Ids
 from bridge.node.keeping import Backoff, Kept
 from bridge.node.lines import Securer
@@ -40,9 +42,12 @@ from bridge.node.plain_process import PlainProcess, ProcessFunction
 from bridge.node.policy import Policy
 from bridge.node.process_handle import ProcessHandle
 from bridge.node.processes import Process
+from bridge.node.remote_calls import RemoteCalls
+from bridge.node.rex import Rex
 from bridge.node.router import Address, Router, node_of
 from bridge.node.server import GenServer
 from bridge.node.service import Service
+from bridge.node.spawns import SYSTEM_LIMIT, Spawns
 
 Term = Any
 Dest = Pid | Reference | str | Atom | tuple[str | Atom, str | Atom]
@@ -89,7 +94,7 @@ class _CallerInbox:
         pass
 
 
-class Node:
+class Node(RemoteCalls):
     """A hidden Erlang node.
 
     `nursery` runs the tasks of its services and handshakes; errors of handlers end their process,
@@ -107,6 +112,9 @@ class Node:
         resolver: Resolver | None = None,
         policy: Policy | None = None,
         tls: Securer | None = None,
+        exports: Exports | None = None,
+        limits: ExportLimits | None = None,
+        output: Sink | None = None,
     ) -> None:
         self.name = identity.name
         self.creation = identity.creation
@@ -133,10 +141,19 @@ class Node:
             failures=(NoConnection, ValueError),
             nursery=nursery,
         )
-        self.exports = Exports()
         NetKernel(self.router).start((Atom("net_kernel"),))
         self._caller_inbox = _CallerInbox()
         self._caller = self._new_caller()
+        self._output = output or LogOutput()
+        self._group_leader: Process | None = None
+        self.exports = Exports()  # of its own: two nodes may be given the same table
+        if exports is not None:
+            self.exports.merge(exports)
+        self.executions = Executions(self, limits or ExportLimits())
+        self._spawns = Spawns(self.router, self.exports, self.executions)
+        self.router.receive_spawn = self._spawns.receive
+        user = UserOutput(self.name, self._output)
+        Rex(self.router, self.exports, self.executions, user).start((Atom("rex"),))
 
     def __repr__(self) -> str:
         return f"<Node {self.name} creation {self.creation}>"
@@ -371,6 +388,9 @@ class Node:
             return  # dropped by us; what was on its way is nobody's
         try:
             parsed = c.read(control, payload=message is not None)
+            if isinstance(parsed, c.SpawnRequest) and self._spawns.is_too_large(message):
+                self._spawns.refuse(connection.peer, parsed, SYSTEM_LIMIT)
+                return
             self.router.receive(connection.peer, parsed, lambda: decode_bare(message or b"")[0])
         except (RemoteProtocolError, DecodeError) as error:
             rule = error.rule if isinstance(error, RemoteProtocolError) else str(error)
@@ -439,18 +459,32 @@ class Node:
             self._caller = self._new_caller()
         return self._caller
 
+    def group_leader(self) -> Pid:
+        """The io server of what we spawn on other nodes; started when it is first wanted."""
+        if self._group_leader is None or self.router.table.find(self._group_leader.pid) is None:
+            leader = GroupLeader(self, self._output)
+            self._group_leader = self.spawn_nowait(leader.run)
+        return self._group_leader.pid
+
+    def start_soon(self, run: Callable[..., Awaitable[object]], *args: Any) -> None:
+        """Run a task of a process of this node; it lets no error out."""
+        self._nursery.start_soon(run, *args)
+
     def _new_caller(self) -> Process:
         return self.router.spawn(self._caller_inbox, trap_exit=True)
 
     def _is_reachable(self, node: str) -> bool:
         return node == self.name or self.connections.peers.connection_of(node) is not None
 
-    async def _connect_to(self, address: Address) -> None:
-        node = node_of(address)
-        if node != self.name:
-            await self.connections.connect(node)
+    async def connect_if_other(self, peer: str) -> None:
+        """Connect with `peer` if it is not this node. Raises NoConnection, ValueError."""
+        if peer != self.name:
+            await self.connections.connect(peer)
         else:
             await trio.lowlevel.checkpoint()
+
+    async def _connect_to(self, address: Address) -> None:
+        await self.connect_if_other(node_of(address))
 
     async def _room_towards(self, address: Address) -> None:
         """Connected, with room on its socket: above the high mark senders wait, as a BEAM's do."""

@@ -34,6 +34,9 @@ from bridge.dist.tls import TlsConfig
 from bridge.node.carrier import Carrier
 from bridge.node.connections import CONNECT_TIMEOUT_S
 from bridge.node.dialling import Dialler, NoConnection
+from bridge.node.executions import ExportLimits
+from bridge.node.exports import Exports
+from bridge.node.group_leader import Sink
 from bridge.node.inspection import RINGBRIDGE, Application, Inspection, traffic_of
 from bridge.node.lines import Line, Lines, Securer
 from bridge.node.node import Node
@@ -125,6 +128,9 @@ async def open_node(
     tls: TlsConfig | None = None,
     carrier: CarrierFactory = relay_carrier,
     pump: Pump = pump_events,
+    exports: Exports | None = None,
+    limits: ExportLimits | None = None,
+    output: Sink | None = None,
 ) -> AsyncIterator[Node]:
     """Run the hidden node `name` (alive@host) while the block runs.
 
@@ -139,8 +145,10 @@ async def open_node(
     `OnePort(9100)` asks no epmd. `tls`: every connection is under TLS, as between nodes
     started with `-proto_dist inet_tls` (docs/tls.md). `carrier` makes what moves the bytes,
     `pump` reads it: an application that has other events on the same carrier gives its own.
-    Tasks: the pump, the accept loop, one per handshake and per service; all end with the block.
-    Processes end with `shutdown`, which their watchers hear.
+    `exports` are the functions that other nodes may run, within `limits` (docs/rpc.md);
+    `output(node, text)` takes what functions that run on other nodes for us write, by default a
+    log line. Tasks: the pump, the accept loop, one per handshake and per service; all end with
+    the block. Processes end with `shutdown`, which their watchers hear.
     To observer, LiveDashboard and iex the node runs `application`; None: what they ask is undef.
     Raises ValueError (name), CookieError, TlsError, NameTaken, EpmdError, OSError (the port),
     NoConnection (to `via`), and what services raise.
@@ -181,6 +189,9 @@ async def open_node(
             resolver=finder,
             policy=policy,
             tls=securer,
+            exports=exports,
+            limits=limits,
+            output=output,
         )
         stack.callback(node.stop_all)
         stack.push_async_callback(_stop_supervisors, node)

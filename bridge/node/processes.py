@@ -40,7 +40,8 @@ class Watcher(NamedTuple):
 class Process:
     """One process. `owner` says who answers for it: a "relay" process gets no calls and monitors
     here. `changes` gives the words for a request of a peer that is for admin nodes.
-    `urgent_links`: an EXIT from one of these pids goes before ordinary messages.
+    `urgent_links`: an EXIT from one of these pids goes before ordinary messages. The node that it
+    was `spawned_by` may end it; `unwatched` is called when the last watcher has left.
     """
 
     pid: Pid
@@ -52,6 +53,8 @@ class Process:
     group_leader: Pid | None = None
     initial_call: tuple[str, str, int] | None = None
     changes: Callable[[Request], str | None] | None = None
+    spawned_by: str | None = None
+    unwatched: Callable[[], None] | None = None
     names: set[Atom] = field(default_factory=set)
     watchers: dict[Reference, Watcher] = field(default_factory=dict)
     watching: set[Reference] = field(default_factory=set)

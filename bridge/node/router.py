@@ -26,10 +26,13 @@ from bridge.node.log_limit import LogLimit
 from bridge.node.monitors import Held, HeldOnUs, Target, Watch
 from bridge.node.policy import Asked, Policy, system_change
 from bridge.node.processes import Inbox, Process, ProcessTable, Watcher
+from bridge.node.spawn_requests import SpawnRequests
 
 log = structlog.get_logger("ringbridge.node")
 Term = Any
 Address = Target | Reference  # an alias too
+ReceiveSpawn = Callable[[str, c.SpawnRequest, Callable[[], Term]], None]
+_COPIED = c.Send | c.RegSend | c.AliasSend | c.AltactSend | c.SpawnRequest  # on their way to us
 
 
 def node_of(address: Address) -> str:
@@ -59,10 +62,13 @@ class Router:
         self._own_name = ids.node.name
         self._link_index = LinkIndex()
         self._held = Held()
-        self._held_on_us = HeldOnUs(self._own_name)
+        self.held_on_us = HeldOnUs(self._own_name)
         self._aliases = Aliases()
         self._local: deque[tuple[c.ControlMessage, Term]] = deque()
         self._draining = False
+        self.origin = self._own_name  # the node whose signal is handled at this moment
+        self.spawn_requests = SpawnRequests(self)
+        self.receive_spawn: ReceiveSpawn = self._refuse_spawn
 
     # -- what processes of ours do -----------------------------------------------------------------
 
@@ -160,12 +166,27 @@ class Router:
             self._down(ref, gen.NOCONNECTION)
         return ref
 
+    def hold_monitor(
+        self,
+        process: Process,
+        target: Pid,
+        notify: Callable[[Term], None] | None,
+        *,
+        ref: Reference,
+    ) -> None:
+        """`process` watches `target`, whose node knows it already: it was spawned so."""
+        self._held.add(ref, Watch(process, target, notify))
+
     def demonitor(self, ref: Reference) -> None:
         """No DOWN of `ref` comes any more. Unknown ones are normal."""
         watch = self._held.take(ref)
         if watch is not None:
             message = c.DemonitorP(watch.owner.pid, watch.signal_target, ref)
             self._emit(watch.node, message, None)
+
+    def emit(self, node: str, message: c.ControlMessage, payload: Term = None) -> bool:
+        """Send a signal as it is; False if `node` is not connected. Raises EncodeError."""
+        return self._emit(node, message, payload)
 
     def open_alias(self, ref: Reference, receive: Callable[[Term], None]) -> None:
         """Answers to the alias `ref` go to `receive` until `close_alias`."""
@@ -197,7 +218,7 @@ class Router:
             self._emit(node_of(other), c.Exit(process.pid, other, reason), None)
         for ref, watcher in tuple(process.watchers.items()):
             node = node_of(watcher.pid)
-            self._held_on_us.remove(node, ref)
+            self.held_on_us.remove(node, ref)
             self._emit(node, c.MonitorPExit(watcher.target, watcher.pid, ref, reason), None)
         for ref in tuple(process.watching):
             self.demonitor(ref)
@@ -210,6 +231,7 @@ class Router:
 
         Raises RemoteProtocolError (of `payload` too): close that connection.
         """
+        self.origin = origin
         match message:
             # What each call is made of comes first: the arms are tried in order.
             case c.MonitorP():
@@ -221,7 +243,7 @@ class Router:
                 self._deliver(origin, self.table.find(message.to), payload)
             case c.DemonitorP():
                 self._check_origin(origin, message.sender)
-                self._held_on_us.remove(origin, message.ref, message.sender)
+                self.held_on_us.remove(origin, message.ref, message.sender)
             case c.AliasSend():
                 self._deliver_to_alias(origin, message.alias, payload)
             case c.AltactSend():
@@ -230,6 +252,8 @@ class Router:
                 watch = self._held.get(ref)
                 if watch is not None and watch.node == origin:
                     self._down(ref, _reason(message, payload))
+                else:
+                    self.spawn_requests.check_down(origin, ref)
             case c.Link(sender, to):
                 self._check_origin(origin, sender)
                 self._receive_link(sender, to)
@@ -254,23 +278,24 @@ class Router:
                 if process is not None and self._may_exit(origin, process):
                     self._exit2_signal(process, sender, _reason(message, payload))
             case c.SpawnRequest(ref, sender):
-                # We do not offer SPAWN; one sent all the same is refused at once, never left open.
-                self._emit(origin, c.SpawnReply(ref, sender, 0, gen.NOTSUP), None)
+                self._check_origin(origin, sender, ref)
+                self.receive_spawn(origin, message, payload)
+            case c.SpawnReply():
+                self.spawn_requests.receive(origin, message)
             case c.GroupLeader(leader, to):
                 if process := self.table.find(to):
                     process.group_leader = leader
-            case c.SpawnReply():
-                pass  # we ask for no spawns
 
     def connection_lost(self, node: str) -> None:
         """Everything over the connection to `node` is gone (dist-protocol.md, 5.5)."""
-        self._held_on_us.forget_node(node)
+        self.held_on_us.forget_node(node)
         for pid in self._link_index.owners(node):
             if process := self.table.find(pid):
                 for other in process.links.take_all_of(node):
                     self._link_broke(process, other, gen.NOCONNECTION)
         for ref in self._held.of_node(node):
             self._down(ref, gen.NOCONNECTION)
+        self.spawn_requests.connection_lost(node)
 
     def monitors_of(self, process: Process) -> list[Target]:
         """What `process` watches, once for each monitor."""
@@ -281,36 +306,42 @@ class Router:
         return {
             "processes": len(self.table),
             "monitors_held": len(self._held),
-            "monitors_on_us": len(self._held_on_us),
+            "monitors_on_us": len(self.held_on_us),
             "aliases": len(self._aliases),
         }
 
     # -- helpers -----------------------------------------------------------------------------------
 
+    def _refuse_spawn(
+        self, origin: str, request: c.SpawnRequest, payload: Callable[[], Term]
+    ) -> None:
+        """Nothing is published: refused at once, never left open."""
+        self._emit(origin, c.SpawnReply(request.ref, request.sender, 0, gen.NOTSUP), None)
+
     def _emit(self, node: str, message: c.ControlMessage, payload: Term) -> bool:
         if node != self._own_name:
             return self._emit_remote(node, message, payload)
-        if isinstance(message, c.Send | c.RegSend | c.AliasSend | c.AltactSend):
+        if isinstance(message, _COPIED):
             # A copy by way of the codec: what arrives has the types, and the errors, of a remote
             # send.
             payload, _ = decode_bare(encode_bare(payload))
         self._local.append((message, payload))
         if not self._draining:  # one at a time and in order, however deep the consequences go
-            self._draining = True
+            self._draining, origin = True, self.origin
             try:
                 while self._local:
                     self._receive_own(*self._local.popleft())
             finally:
-                self._draining = False
+                self._draining, self.origin = False, origin
         return True
 
     def _receive_own(self, message: c.ControlMessage, payload: Term) -> None:
         self.receive(self._own_name, message, lambda: payload)
 
-    def _check_origin(self, origin: str, sender: Pid) -> None:
-        if sender.node.name != origin:
+    def _check_origin(self, origin: str, *made: Pid | Reference) -> None:
+        if any(each.node.name != origin for each in made):
             raise RemoteProtocolError(
-                "links, exits and monitors come from a pid of the connected node"
+                "links, exits, monitors and spawns come from a pid of the connected node"
             )
 
     def _deliver(
@@ -360,7 +391,7 @@ class Router:
 
     def _may_exit(self, origin: str, process: Process) -> bool:
         what = "exit/2"
-        if self.may(origin, what):
+        if origin == process.spawned_by or self.may(origin, what):
             return True
         self._log_refusal(origin, process, self.policy.why_not(origin, what))
         return False
@@ -417,7 +448,7 @@ class Router:
             return
         if ref.node.name != origin:
             raise RemoteProtocolError("a monitor's reference is made by the node that holds it")
-        self._held_on_us.add(origin, ref, process, Watcher(sender, target))
+        self.held_on_us.add(origin, ref, process, Watcher(sender, target))
 
     def _receive_link(self, sender: Pid, to: Pid) -> None:
         process = self.table.find(to)

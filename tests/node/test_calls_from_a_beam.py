@@ -142,10 +142,12 @@ async def test_a_server_that_stops_answers_first(beam: Beam, open_test_node: Ope
     assert server.terminated_with == [Atom("done")]
 
 
-async def test_remote_spawns_are_refused(beam: Beam, open_test_node: OpenNode) -> None:
-    async with open_test_node() as node:
+async def test_a_node_that_publishes_nothing_runs_nothing(
+    beam: Beam, open_test_node: OpenNode
+) -> None:
+    async with open_test_node(application=None) as node:
         refused = await beam.evaluate(f":rpc.call(:'{node.name}', :erlang, :node, [])")
-        assert refused == "{:badrpc, :notsup}"
+        assert refused == "{:badrpc, {:EXIT, {:undef, [{:erlang, :node, [], []}]}}}"
 
 
 # -- sys -------------------------------------------------------------------------------------------

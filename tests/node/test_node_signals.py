@@ -145,7 +145,7 @@ async def test_strange_tags_and_requests_hurt_nobody() -> None:
         await wait_all_tasks_blocked()
         unknown = (TAG, (Atom("error"), (Atom("unknown_system_msg"), Atom("not_sendable"))))
         assert [message for _, message in carrier.sent] == [unknown, unknown]
-        assert node.registered() == ["counter", "net_kernel"]
+        assert node.registered() == ["counter", "net_kernel", "rex"]
         assert carrier.dropped == []
 
 
