@@ -5,6 +5,7 @@ is lost.
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -22,12 +23,14 @@ from bridge.dist.names import base36, split_node_name
 from bridge.node.carrier import Carrier
 from bridge.node.dialling import Dialler, NoConnection
 from bridge.node.lines import Line, Lines, Securer
+from bridge.node.log_limit import LogLimit
 from bridge.node.node_events import NodeEvents
 from bridge.node.peers import Connection, Peers
 from bridge.node.policy import Policy
 
 log = structlog.get_logger("ringbridge.node")
 
+REFUSAL_LINES = 20  # in 10 s for one address: a flood of strangers is not a flood of log lines
 CONNECT_TIMEOUT_S = 10.0  # look-up, TCP and handshake; a BEAM allows 7 s for the last two
 _CLAIM_WAIT_S = 1.0  # before we dial: how long a peer that dials us may take to prove itself
 _NOK_WAIT_S = 1.0  # after `nok`: how long the peer's own attempt may take to show itself
@@ -66,7 +69,8 @@ class Connections:
         self._lost = lost
         self._lines = Lines(tls, timeout_s=policy.handshake_timeout_s)
         self._events = events
-        self._unauthenticated = 0
+        self._unauthenticated: Counter[str] = Counter()  # by address
+        self._refusal_lines = LogLimit(lines=REFUSAL_LINES)
         self._challenges: set[int] = set()
         timeout_s = policy.handshake_timeout_s
         self._dialler = Dialler(
@@ -154,15 +158,14 @@ class Connections:
 
     async def _accept(self, stream: trio.SocketStream) -> None:
         address = _address_of(stream)
-        if self._unauthenticated >= self._policy.unauthenticated_max:
-            rule = f"at most {self._policy.unauthenticated_max} connections may be unauthenticated"
-            log.warning("peer refused", peer=None, address=address, rule=rule)
+        if (rule := self._no_room_for(address)) is not None:
+            self._log_refusal(None, address, rule)
             await trio.aclose_forcefully(stream)
             return
         try:
             line = self._lines.accepted(stream)
         except OSError as error:  # no descriptor, no room: the socket is closed
-            log.warning("peer refused", peer=None, address=address, rule=str(error))
+            self._log_refusal(None, address, str(error))
             return
         challenge = secrets.randbits(32)
         core = Acceptor(
@@ -172,7 +175,7 @@ class Connections:
             give_name=self._give_name,
             prefix_bytes=line.prefix_bytes,
         )
-        self._unauthenticated += 1
+        self._unauthenticated[address] += 1
         self._challenges.add(challenge)
         claims: list[str] = []
         try:
@@ -189,18 +192,35 @@ class Connections:
                 await line.abandon()
         except RemoteProtocolError as error:
             rule = line.explain(error).rule
-            log.warning("peer refused", peer=error.peer, address=address, rule=rule)
+            self._log_refusal(error.peer, address, rule)
             await line.abandon()
         except OSError as error:  # of the carrier, which has closed the socket
-            log.warning("peer refused", peer=core.peer_name, address=address, rule=str(error))
+            self._log_refusal(core.peer_name, address, str(error))
         except BaseException:
             await line.abandon()
             raise
         finally:
-            self._unauthenticated -= 1
+            self._unauthenticated[address] -= 1
+            if not self._unauthenticated[address]:
+                del self._unauthenticated[address]
             self._challenges.discard(challenge)
             for peer in claims:
                 self.peers.end_claim(peer)
+
+    def _no_room_for(self, address: str) -> str | None:
+        """Why one more that has proved nothing yet is not let in, or None."""
+        if self.unauthenticated >= self._policy.unauthenticated_max:
+            return f"at most {self._policy.unauthenticated_max} connections may be unauthenticated"
+        if self._unauthenticated[address] >= self._policy.unauthenticated_per_address_max:
+            most = self._policy.unauthenticated_per_address_max
+            return f"at most {most} connections of one address may be unauthenticated"
+        return None
+
+    def _log_refusal(self, peer: str | None, address: str, rule: str) -> None:
+        """One line, unless that address has filled the log with them already."""
+        if (held_back := self._refusal_lines.due(address)) is not None:
+            more = {"held_back": held_back} if held_back else {}
+            log.warning("peer refused", peer=peer, address=address, rule=rule, **more)
 
     def _decide(self, line: Line, address: str, claims: list[str], peer: Peer) -> Status:
         rule = None
@@ -209,7 +229,7 @@ class Connections:
         elif self._lines.check_hosts_of_callers:
             rule = line.host_problem(split_node_name(peer.name)[1])
         if rule is not None:
-            log.warning("peer refused", peer=peer.name, address=address, rule=rule)
+            self._log_refusal(peer.name, address, rule)
             return Status.NOT_ALLOWED
         status = self.peers.claim(peer.name)
         if status is not Status.NOK:
@@ -276,7 +296,7 @@ class Connections:
 
     @property
     def unauthenticated(self) -> int:
-        return self._unauthenticated
+        return self._unauthenticated.total()
 
 
 def _address_of(stream: trio.SocketStream) -> str:

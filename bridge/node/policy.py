@@ -15,7 +15,7 @@ from bridge.etf import Atom
 from bridge.node.gen import Request, SystemRequest
 
 UNAUTHENTICATED_MAX = 64  # concurrent handshakes that have not proved the cookie
-UNAUTHENTICATED_PER_ADDRESS_MAX = 16  # of them, from one address: nobody fills the door alone
+UNAUTHENTICATED_PER_ADDRESS_MAX = 32  # of them, from one address: nobody fills the door alone
 # What of the `sys` protocol changes or stops a process; the rest of it only looks.
 _SYSTEM_CHANGES = frozenset({"suspend", "resume", "terminate", "replace_state", "change_code"})
 

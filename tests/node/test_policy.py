@@ -175,3 +175,18 @@ def test_names_and_globs_match_whole_names_only() -> None:
 )
 def test_a_pattern_is_a_full_name_with_globs(pattern: str, good: bool) -> None:
     assert (pattern_problem(pattern) is None) is good
+
+
+def test_a_flood_of_new_names_and_atoms_leaves_nothing_in_the_router() -> None:
+    world = World()
+    world.spawn("counter")
+    for number in range(2_000):
+        name = Atom(f"nobody_{number}")
+        world.receive(c.RegSend(YOU, name), Atom(f"hello_{number}"))
+        world.receive(c.MonitorP(YOU, name, ref(number)))
+        world.receive(c.DemonitorP(YOU, name, ref(number)))
+        world.receive(c.Send(YOU, Pid(Atom(f"node_{number}@h"), 1, 0, 1)), name)
+    assert world.router.table.registered() == ["counter"]
+    counts = world.router.counts()
+    assert counts["processes"] == 1
+    assert sum(counts.values()) == 1, counts

@@ -21,7 +21,8 @@ from bridge.dist.flags import DIST_HDR_ATOM_CACHE, OFFERED
 from bridge.dist.handshake import Initiator
 from bridge.dist.handshake_events import Identity
 from bridge.etf import Atom, Pid, Reference, decode_bare, encode_bare
-from bridge.node import EpmdClient, NameTaken, Node, Policy
+from bridge.node import EpmdClient, NameTaken, NoConnection, Node, Policy
+from bridge.node.connections import REFUSAL_LINES
 from conftest import OpenNode, StartBeam, needs_erlang
 
 pytestmark = [needs_erlang, pytest.mark.beam]
@@ -155,6 +156,62 @@ async def test_unauthenticated_peers_are_bounded(
         assert await beam.evaluate(f"Node.ping(:'{node.name}')") == ":pong"
 
 
+async def test_one_address_does_not_take_the_whole_door(
+    epmd: Epmd, open_test_node: OpenNode
+) -> None:
+    policy = Policy(unauthenticated_per_address_max=2)
+    async with open_test_node(policy=policy, listen_host="0.0.0.0") as node:
+        port = await EpmdClient(port=epmd.port).lookup(node.name.partition("@")[0], HOST)
+        assert port is not None
+        silent = [await trio.open_tcp_stream(HOST, port) for _ in range(2)]
+        while node.statistics().unauthenticated < 2:
+            await trio.lowlevel.checkpoint()
+        with capture_logs() as logs:
+            async with await trio.open_tcp_stream(HOST, port) as one_too_many:
+                assert await one_too_many.receive_some() == b""
+        [line] = logs
+        assert line["rule"] == "at most 2 connections of one address may be unauthenticated"
+        other = await trio.open_tcp_stream(HOST, port, local_address="127.0.0.2")
+        while node.statistics().unauthenticated < 3:
+            await trio.lowlevel.checkpoint()
+        for stream in (*silent, other):
+            await stream.aclose()
+        while node.statistics().unauthenticated:
+            await trio.lowlevel.checkpoint()
+        assert not node.connections._unauthenticated
+
+
+async def test_a_flood_of_strangers_is_not_a_flood_of_log_lines(
+    epmd: Epmd, open_test_node: OpenNode
+) -> None:
+    async with open_test_node() as node:
+        port = await EpmdClient(port=epmd.port).lookup(node.name.partition("@")[0], HOST)
+        assert port is not None
+        with capture_logs() as logs:
+            for _ in range(100):
+                async with await trio.open_tcp_stream(HOST, port) as stream:
+                    await stream.send_all(b"\xff\xff")  # a length that no handshake has
+                    assert await stream.receive_some() == b""
+        assert len(logs) == REFUSAL_LINES
+
+
+async def test_the_cookie_is_never_logged(
+    epmd: Epmd, beam: Beam, open_test_node: OpenNode, start_beam: StartBeam
+) -> None:
+    stranger = await start_beam(cookie="another-cookie-of-the-tests").ready()
+    with capture_logs() as logs:
+        async with open_test_node() as node:
+            assert await stranger.evaluate(f"Node.connect(:'{node.name}')") == "false"
+            with pytest.raises(NoConnection) as caught:
+                await node.connect(stranger.name)
+            await node.connect(beam.name)
+            assert COOKIE not in repr(vars(node)) + repr(vars(node.connections))
+    said = repr(logs) + str(caught.value) + repr(caught.value)
+    for secret in (COOKIE, "another-cookie-of-the-tests"):
+        assert secret not in said
+    assert "wrong cookie" in said
+
+
 async def test_a_proven_newcomer_replaces_the_old_connection(
     epmd: Epmd, open_test_node: OpenNode
 ) -> None:
@@ -217,6 +274,8 @@ async def test_a_peer_that_breaks_a_rule_is_cut_with_one_line(
             async with raw_peer(node, epmd) as peer:
                 await peer.send(control, *payload)
                 await peer.wait_closed()
+            while node.connected() != [beam.name]:  # the relay closes first, and tells us then
+                await trio.lowlevel.checkpoint()
         [line] = refusals(logs)
         assert line["peer"] == f"raw@{HOST}"
         assert line["event"] == "connection lost"
