@@ -19,7 +19,6 @@ import trio
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 import bridge
 from bridge import config as settings
@@ -167,12 +166,30 @@ def status(
         create=False,
     )
     target = name or (loaded.node.name if loaded else DEFAULT_NAME)
-    report = trio.run(status_report.ask, target, cookie, interval_s)
+    peers = dict(loaded.node.peers) if loaded else {}
+    if loaded and loaded.node.port:
+        peers.setdefault(loaded.node.name, f"{_dialled(loaded.node.listen)}:{loaded.node.port}")
+    report = trio.run(status_report.ask, target, cookie, interval_s, peers)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
-        for part in status_report.tables(report):
-            Console().print(part)
+        status_report.show(report, Console())
+
+
+def _dialled(listen: str) -> str:
+    """The address by which this host reaches what listens on `listen`."""
+    match listen:
+        case "0.0.0.0":
+            return "127.0.0.1"
+        case "::":
+            return "[::1]"
+        case _:
+            return f"[{listen}]" if ":" in listen else listen
+
+
+def _print_whole(console: Console, line: str) -> None:
+    """A line that the terminal breaks, not we: paths in it can be copied."""
+    console.print(line, soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -203,20 +220,18 @@ def doctor(
         environ=os.environ,
     )
     findings += examination.examine(patient)
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column()
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        mark = "[green]ok" if finding.ok else ("[red]BAD" if finding.must else "[yellow]hm")
-        table.add_row(mark, escape(finding.name), escape(finding.found))
+        mark = (
+            "[green]ok [/]" if finding.ok else ("[red]BAD[/]" if finding.must else "[yellow]hm [/]")
+        )
+        _print_whole(console, f"{mark} {escape(finding.name):{width}}  {escape(finding.found)}")
         if not finding.ok:
-            table.add_row("", "", f"[bold]{escape(finding.mend)}")
-    console.print(table)
-    bad = sum(not finding.ok and finding.must for finding in findings)
-    if bad:
+            _print_whole(console, f"{'':{width + 4}}  [bold]{escape(finding.mend)}[/]")
+    broken = sum(not finding.ok and finding.must for finding in findings)
+    if broken:
         console.print(
-            f"[red]{bad} of {len(findings)} checks must be mended before the bridge can run"
+            f"[red]{broken} of {len(findings)} checks must be mended before the bridge can run"
         )
         raise typer.Exit(1)
     console.print("The bridge can run here.")

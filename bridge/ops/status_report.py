@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import trio
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from bridge.dist.cookie import Cookie
 from bridge.dist.names import split_node_name
 from bridge.etf import Atom, Term
-from bridge.node import NoConnection, ProcessDown, open_node
+from bridge.node import EpmdError, NoConnection, ProcessDown, open_node
 from bridge.ops.diagnostics import NAMES
 from bridge.ops.errors import NoStatus
 
@@ -21,14 +23,21 @@ ANSWER_WITHIN_S = 5.0
 Report = dict[str, Any]
 
 
-async def ask(bridge_name: str, cookie: Cookie, interval_s: float) -> Report:
-    """The status of the bridge `bridge_name`, with rates over `interval_s`. Raises NoStatus."""
+async def ask(
+    bridge_name: str,
+    cookie: Cookie,
+    interval_s: float,
+    peers: Mapping[str, str | int] | None = None,
+) -> Report:
+    """The status of the bridge `bridge_name`, with rates over `interval_s`; `peers` says where it
+    listens if epmd does not. Raises NoStatus.
+    """
     try:
         _, host = split_node_name(bridge_name)
     except ValueError as error:
         raise NoStatus(f"{error}; write it like bridge@127.0.0.1") from error
     own_name = f"ringbridge_status_{os.getpid()}@{host}"
-    async with open_node(own_name, cookie=cookie, listen=False) as node:
+    async with open_node(own_name, cookie=cookie, listen=False, peers=peers) as node:
         try:
             before = await node.call(
                 (NAMES[0], bridge_name), Atom("status"), timeout=ANSWER_WITHIN_S
@@ -39,10 +48,7 @@ async def ask(bridge_name: str, cookie: Cookie, interval_s: float) -> Report:
                 (NAMES[0], bridge_name), Atom("status"), timeout=ANSWER_WITHIN_S
             )
         except NoConnection as error:
-            raise NoStatus(
-                f"{error}. Is the bridge running under that name (epmd -names shows who is), and "
-                "is the cookie the same?"
-            ) from error
+            raise NoStatus(_why_none_answers(bridge_name, error)) from error
         except ProcessDown as error:
             raise NoStatus(f"{bridge_name} is a node, but no bridge that runs: {error}") from error
         except trio.TooSlowError as error:
@@ -57,6 +63,19 @@ async def ask(bridge_name: str, cookie: Cookie, interval_s: float) -> Report:
     return report
 
 
+def _why_none_answers(bridge_name: str, error: NoConnection) -> str:
+    start = "Start it with `ringbridge serve`, or name the one that runs with --name"
+    if isinstance(error.__cause__, EpmdError):
+        return (
+            f"no bridge answers as {bridge_name}: there is no epmd on its host, so no node can be "
+            f"found there. {start}"
+        )
+    return (
+        f"no bridge answers as {bridge_name}: {error.why}. {start}; `ringbridge doctor` lists the "
+        "names that epmd knows. A bridge that runs has the same cookie, and its allow list names us"
+    )
+
+
 def _running(report: Report, role: str) -> int:
     """Jobs that the role's workers have in hand."""
     return sum(w["in_flight"] or 0 for w in report["workers"] if str(w["role"]) == str(role))
@@ -69,9 +88,7 @@ def tables(report: Report) -> Iterator[Table | str]:
         f"[bold]{report['node']}[/] {report['version']}, up {_duration(report['uptime_ms'])}, "
         f"process {report['os_pid']}, connected: {', '.join(report['connections']) or 'nobody'}"
     )
-    roles = Table(
-        "role", "state", "ready", "queued", "running", "answered", "per second", title="roles"
-    )
+    roles = _table("roles", "role", "state", "ready", "queued", "running", "answered", "per second")
     for role in report["roles"]:
         roles.add_row(
             role["name"],
@@ -81,10 +98,10 @@ def tables(report: Report) -> Iterator[Table | str]:
             f"{role['answers_per_s']:,.0f}",
         )
     yield roles
-    workers = Table(
-        *("id", "role", "state", "process", "kit", "in flight", "done", "restarts", "last error"),
-        title="workers",
+    workers = _table(
+        *("workers", "id", "role", "state", "process", "kit", "in flight", "done", "restarts"),
     )
+    workers.add_column("last error", overflow="fold", max_width=60)
     for worker in report["workers"]:
         workers.add_row(
             str(worker["id"]),
@@ -98,6 +115,24 @@ def tables(report: Report) -> Iterator[Table | str]:
     counts = ", ".join(f"{key} {count:,}" for key, count in answered.items()) or "nothing yet"
     accepted = f"jobs accepted {relay['accepted']:,}, in flight {relay['in_flight']:,}"
     yield f"{accepted}; answered: {counts}"
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the tables; where the terminal is too narrow for their names, it breaks the lines."""
+    for part in tables(report):
+        if isinstance(part, Table):
+            whole = Measurement.get(console, console.options.update(width=10_000), part).maximum
+            Console(file=console.file, width=max(console.width, whole)).print(part)
+        else:
+            console.print(part)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table that cuts nothing: names are what people copy."""
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
 
 
 def _result(answer: Term) -> Mapping[Term, Term]:

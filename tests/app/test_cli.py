@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import bridge
+from bridge.ops import status_report
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,7 +124,42 @@ def test_status_says_why_when_no_bridge_runs(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "no epmd" in done.stderr
+    assert "no bridge answers as nobody@127.0.0.1" in done.stderr
+    assert "ringbridge serve" in done.stderr
+    assert "epmd -daemon" not in done.stderr, "it would help nobody"
+
+
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_doctor_breaks_no_path(tmp_path: Path, columns: str) -> None:
+    program = tmp_path / ("a-program-with-a-name-of-some-length-" * 3)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    file = tmp_path / "ringbridge.toml"
+    file.write_text(f'[roles.echo]\ncommand = ["{program}"]\n')
+    done = ringbridge("doctor", "--config", str(file), HOME=str(tmp_path), COLUMNS=columns)
+    assert any(line.endswith(str(program)) for line in done.stdout.splitlines())
+
+
+def test_status_cuts_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a-role-whose-name-is-as-long-as-a-name-of-a-role-may-ever-be-63"
+    worker = dict.fromkeys(("os_pid", "kit", "in_flight", "done", "restarts"), 1_000_000)
+    report = {
+        "node": "bridge@127.0.0.1",
+        "version": "0",
+        "uptime_ms": 0,
+        "os_pid": 1,
+        "connections": [],
+        "roles": [
+            {"name": name, "state": "running", "workers_ready": 1, "queued": 0}
+            | {"answered": 1, "answers_per_s": 1.0}
+        ],
+        "workers": [worker | {"id": 1, "role": name, "state": "ready", "last_error": "why " * 100}],
+        "relay": {"answered": {}, "accepted": 0, "in_flight": 0},
+    }
+    status_report.show(report, Console(width=80, file=sys.stdout))
+    shown = capsys.readouterr().out
+    assert shown.count(name) == 2
+    assert "…" not in shown
 
 
 @pytest.mark.parametrize("format_", ["json", "console"])
