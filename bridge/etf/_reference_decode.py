@@ -7,6 +7,7 @@ report their own place), then the rest is there, then what it says.
 """
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from types import GeneratorType
 from typing import Any, Final, NoReturn
@@ -36,6 +37,8 @@ REFERENCE_WORDS_MAX: Final = 5
 FREE_VARIABLES_MAX: Final = 255
 SHORT_CREATION_MAX: Final = 3
 PLAIN_KEY_DEPTH_MAX: Final = 8
+SAME_HASH_MAX: Final = 16
+HASHES_FROM: Final = 64
 
 _ATOM_TAGS = {
     tag.ATOM_EXT,
@@ -47,6 +50,7 @@ _ATOM_TAGS = {
 _CONSTANTS: dict[str, Term] = {"true": True, "false": False, "nil": None}
 _PLAIN_KEYS = {bool, int, float, bytes, type(None), Atom, Pid, Port, Reference}
 _PLAIN_KEYS |= {BitString, Export, Fun}
+_HASHED_APART = {bool, float, bytes, type(None), Atom}
 
 _Container = Generator[None, Term, Term]
 
@@ -373,6 +377,7 @@ class _Reader:
     def map_entries(self, at: int, count: int) -> _Container:
         entries: dict[Term, Term] = {}
         index: dict[bytes, tuple[Term, Term]] | None = None
+        hashes: Counter[int] = Counter()
         for _ in range(count):
             key = yield
             value = yield
@@ -380,11 +385,14 @@ class _Reader:
                 before = len(entries)
                 if _is_plain(key, PLAIN_KEY_DEPTH_MAX):
                     entries.setdefault(key, value)
-                if len(entries) > before:
+                taken = len(entries) > before
+                if taken and not (before >= HASHES_FROM and _is_one_too_many(key, hashes)):
                     continue
                 index = {}
                 for earlier in entries.items():
                     self.index_put(index, *earlier, at)
+                if taken:
+                    continue
             self.index_put(index, key, value, at)
         return entries if index is None else Map.from_index(index)
 
@@ -451,6 +459,16 @@ def _is_plain(key: Term, depth: int) -> bool:
     if type(key) is tuple:
         return depth > 0 and all(_is_plain(element, depth - 1) for element in key)
     return type(key) in _PLAIN_KEYS
+
+
+def _is_one_too_many(key: Term, hashes: Counter[int]) -> bool:
+    """Counts keys that a peer can make with one hash; smaller integers have a hash each, and the
+    hash of text has a secret.
+    """
+    if type(key) in _HASHED_APART or (type(key) is int and key.bit_length() <= 60):
+        return False
+    hashes[hash(key)] += 1
+    return hashes[hash(key)] > SAME_HASH_MAX
 
 
 _METHODS: dict[int, Callable[[_Reader, int], Any]] = {

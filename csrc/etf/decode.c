@@ -21,6 +21,7 @@ struct frame {
     PyObject *object;        /* the container, or the tuple of a fun's free variables */
     PyObject **next;         /* TUPLE, LIST, FUN, RECORD: where the next term goes */
     PyObject *extra;         /* MAP_VALUE: the key; FUN, RECORD: the term itself */
+    PyObject *hashes;        /* maps: how often a key's hash was met (map.c), or NULL */
     const unsigned char *at; /* its tag */
     uint64_t cache_refs;     /* FUN: read before it */
     uint32_t left;           /* terms to come; map entries */
@@ -70,6 +71,7 @@ static inline struct frame *push(struct walk *w, enum kind kind, PyObject *objec
     }
     f->object = object;
     f->extra = NULL;
+    f->hashes = NULL;
     f->at = at;
     f->left = left;
     f->kind = (uint8_t)kind;
@@ -386,8 +388,9 @@ put:
         PyObject *key = f->extra;
         f->extra = NULL;
         f->kind = MAP_KEY;
-        if (rb_map_put(r, &f->object, &f->indexed, key, v, f->at) < 0) goto failed;
+        if (rb_map_put(r, &f->object, &f->hashes, &f->indexed, key, v, f->at) < 0) goto failed;
         if (--f->left > 0) goto next_term;
+        Py_CLEAR(f->hashes);
         v = f->indexed ? rb_map_new(f->object) : f->object;
         f->object = NULL;
         if (v == NULL) goto failed;
@@ -419,6 +422,7 @@ failed:
         f = &w.frames[--w.depth];
         Py_XDECREF(f->object);
         Py_XDECREF(f->extra);
+        Py_XDECREF(f->hashes);
     }
     if (w.frames != w.first) PyMem_Free(w.frames);
     return NULL;

@@ -230,9 +230,10 @@ static inline bool rb_has(const struct rb_reader *r, size_t size) {
 /* ---- map.c: a map while it is decoded */
 
 /* Put key and value (both references taken over) into *map, which is a dict, or once a key asks
- * for it the index of a Map (*indexed). `at`: the map's tag. */
-int rb_map_put(struct rb_reader *r, PyObject **map, bool *indexed, PyObject *key, PyObject *value,
-               const unsigned char *at);
+ * for it the index of a Map (*indexed). *hashes, NULL at first, is the caller's to drop. `at`: the
+ * map's tag. */
+int rb_map_put(struct rb_reader *r, PyObject **map, PyObject **hashes, bool *indexed, PyObject *key,
+               PyObject *value, const unsigned char *at);
 /* The Map of an index; takes it over. */
 PyObject *rb_map_new(PyObject *index);
 /* -1 with EncodeError if two keys of the dict are one term. */

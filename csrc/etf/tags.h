@@ -43,9 +43,11 @@ enum {
     STRING_LENGTH_MAX = 65535,
     REFERENCE_WORDS_MAX = 5,
     FREE_VARIABLES_MAX = 255,
-    SHORT_CREATION_MAX = 3, /* of the tags with a one-byte creation */
-    NEW_PORT_ID_BITS = 28,  /* OTP 25 sends larger ids in V4_PORT_EXT */
-    PLAIN_KEY_DEPTH_MAX = 8 /* tuples in a dict's key: hash() recurses on the C stack */
+    SHORT_CREATION_MAX = 3,  /* of the tags with a one-byte creation */
+    NEW_PORT_ID_BITS = 28,   /* OTP 25 sends larger ids in V4_PORT_EXT */
+    PLAIN_KEY_DEPTH_MAX = 8, /* tuples in a dict's key: hash() recurses on the C stack */
+    SAME_HASH_MAX = 16,      /* keys of one hash in a dict: each is compared with all before it */
+    HASHES_FROM = 64         /* entries, before hashes are counted; a dict so small is never slow */
 };
 
 #endif
