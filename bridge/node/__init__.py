@@ -22,6 +22,7 @@ from bridge.node.dialling import NoConnection
 from bridge.node.direct import RelayServiceHooks
 from bridge.node.ends import NO_REPLY, NoReply, Stop
 from bridge.node.gen import Sender
+from bridge.node.handlers import call, cast, info
 from bridge.node.keeping import Backoff, Kept, KeptStatistics
 from bridge.node.mailbox import MailboxPolicy, MailboxStatistics, WhenFull
 from bridge.node.node import Node, NodeStatistics
@@ -76,7 +77,10 @@ __all__ = [
     "TlsConfig",
     "TlsError",
     "WhenFull",
+    "call",
+    "cast",
     "find_cookie",
+    "info",
     "open_node",
     "pump_events",
     "relay_carrier",

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
-from bridge.etf import Atom, Pid, Reference
+from bridge.etf import Atom, Pid, Reference, brief
 from bridge.node.ends import NoReply, Stop
-from bridge.node.gen import Request, Sender
+from bridge.node.gen import ERROR, Request, Sender
+from bridge.node.handlers import BadRequest, Handlers, run
 from bridge.node.mailbox import MailboxPolicy
 from bridge.node.sys_protocol import NotReplaceable
 
@@ -38,6 +39,21 @@ class GenServer:
 
     state: Term = None
     _me: ProcessHandle
+    _calls: ClassVar[Handlers]
+    _casts: ClassVar[Handlers]
+    _infos: ClassVar[Handlers]
+    _continuations: tuple[Term, ...] = ()
+    _idle_s: float | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._find_handlers()
+
+    @classmethod
+    def _find_handlers(cls) -> None:
+        cls._calls = Handlers(cls, "call")
+        cls._casts = Handlers(cls, "cast")
+        cls._infos = Handlers(cls, "info")
 
     # -- to override -------------------------------------------------------------------------------
 
@@ -47,18 +63,42 @@ class GenServer:
         """
 
     async def handle_call(self, request: Term, sender: Sender) -> Term | NoReply:
-        """Answer a call: return the reply, or NO_REPLY. As in Elixir, an unexpected call ends the
-        process.
+        """Answer a call: return the reply, or NO_REPLY. Here: by the method decorated with `@call`.
+
+        A request that fits none is answered `{error, {bad_request, Why}}`. Without any such method
+        an unexpected call ends the process, as in Elixir.
         """
-        raise Stop((Atom("bad_call"), request))
+        if not self._calls:
+            raise Stop((Atom("bad_call"), request))
+        try:
+            if found := self._calls.find(request):
+                return await run(self, *found, sender)
+            raise BadRequest(f"{self.module} knows {self._calls.describe()}, not {brief(request)}")
+        except BadRequest as error:
+            return (ERROR, (Atom("bad_request"), str(error).encode()))
 
     async def handle_cast(self, request: Term) -> None:
-        """Handle a cast. As in Elixir, an unexpected cast ends the process."""
-        raise Stop((Atom("bad_cast"), request))
+        """Handle a cast, here by the method decorated with `@cast`; one that fits none is dropped.
+
+        Without any such method an unexpected cast ends the process, as in Elixir.
+        """
+        if not self._casts:
+            raise Stop((Atom("bad_cast"), request))
+        await self._take(self._casts, request, "cast")
 
     async def handle_info(self, message: Term) -> None:
-        """Handle any other message: plain sends, `{'DOWN', ...}`, `{'EXIT', ...}`."""
-        log.warning("unexpected message", process=self.module, pid=str(self.pid))
+        """Handle any other message: plain sends, `{'DOWN', ...}`, `{'EXIT', ...}`. Here by the
+        method decorated with `@info`; what fits none leaves a log line.
+        """
+        await self._take(self._infos, message, "message")
+
+    async def handle_continue(self, continuation: Term) -> None:
+        """What `continue_with` asked for: it runs before the next message."""
+        raise Stop((Atom("bad_continue"), continuation))
+
+    async def handle_timeout(self) -> None:
+        """No message came in the time that `timeout_after` gave. As in OTP a message `timeout`."""
+        await self.handle_info(Atom("timeout"))
 
     async def terminate(self, reason: Term) -> None:
         """Clean up. Runs shielded, for a bounded time. Watchers hear of the end after it; after an
@@ -99,6 +139,14 @@ class GenServer:
         node is.
         """
         self._me.reply(sender, value)
+
+    def continue_with(self, continuation: Term) -> None:
+        """Run `handle_continue(continuation)` after this handler, before the next message."""
+        self._continuations = (*self._continuations, continuation)
+
+    def timeout_after(self, seconds: float) -> None:
+        """Run `handle_timeout()` if no message comes within `seconds` after this handler."""
+        self._idle_s = seconds
 
     def send(self, to: Dest, message: Term) -> bool:
         """Send a message from this process, see `ProcessHandle.send`."""
@@ -141,5 +189,18 @@ class GenServer:
     def names(self) -> Iterable[str]:
         return self._me.names
 
+    async def _take(self, handlers: Handlers, request: Term, what: str) -> None:
+        try:
+            if found := handlers.find(request):
+                await run(self, *found)
+                return
+            why = "no handler takes it"
+        except BadRequest as error:
+            why = str(error)
+        log.warning(f"unexpected {what}", process=self.module, pid=str(self.pid), why=why)
+
     def _attach(self, me: ProcessHandle) -> None:
         self._me = me
+
+
+GenServer._find_handlers()

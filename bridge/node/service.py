@@ -109,15 +109,38 @@ class Service(ProcessTask):
 
     async def _serve(self) -> None:
         """Handle messages until a handler raises."""
-        mailbox = self.mailbox
+        mailbox, server = self.mailbox, self._server
+        await self._continue()
         while True:
-            await mailbox.wait_message()
+            if server._idle_s is not None and not len(mailbox):
+                await self._wait_idle(server._idle_s)
+            else:
+                await mailbox.wait_message()
             for _ in range(_CHECKPOINT_EVERY):
                 try:
                     message = mailbox.take_nowait()
                 except trio.WouldBlock:
                     break
+                if server._idle_s is not None and not is_system(message):
+                    server._idle_s = None  # a message came; `sys` only starts the time anew
                 await self._handle(message)
+                if server._continuations:
+                    await self._continue()
+
+    async def _continue(self) -> None:
+        server = self._server
+        while server._continuations:
+            continuation, *rest = server._continuations
+            server._continuations = tuple(rest)
+            await server.handle_continue(continuation)
+
+    async def _wait_idle(self, idle_s: float) -> None:
+        with trio.move_on_after(idle_s) as scope:
+            await self.mailbox.wait_message()
+        if scope.cancelled_caught:
+            self._server._idle_s = None
+            await self._server.handle_timeout()
+            await self._continue()
 
     async def _handle_message(self, message: Term) -> None:
         if type(message) is tuple and message:
