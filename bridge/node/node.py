@@ -286,7 +286,7 @@ class Node(RemoteCalls):
         NoConnection, EncodeError. A late answer reaches nobody, also after a cancel.
         """
         target = self.target(dest)
-        with trio.fail_after(timeout):
+        with trio.move_on_after(timeout):
             await self._room_towards(target)
             pending = PendingCall(self.router, self.caller(), target)
             try:
@@ -294,6 +294,7 @@ class Node(RemoteCalls):
                 return await pending.wait()
             finally:
                 pending.forget()
+        raise trio.TooSlowError
 
     async def cast(self, dest: Dest, request: Term) -> None:
         """`GenServer.cast`: never an answer, no error if nobody is there. Raises NoConnection,
@@ -306,6 +307,7 @@ class Node(RemoteCalls):
         NoConnection, EncodeError. Cancelled: nothing was sent.
         """
         address = self.address(dest)
+        await trio.lowlevel.checkpoint()
         await self._room_towards(address)
         self.router.send(self.caller().pid, address, message)
 
@@ -487,9 +489,16 @@ class Node(RemoteCalls):
         await self.connect_if_other(node_of(address))
 
     async def _room_towards(self, address: Address) -> None:
-        """Connected, with room on its socket: above the high mark senders wait, as a BEAM's do."""
-        await self._connect_to(address)
-        if connection := self.connections.peers.connection_of(node_of(address)):
+        """Connected, with room on its socket: above the high mark senders wait, as a BEAM's do.
+
+        Where that is so already it is no checkpoint, but does raise Cancelled.
+        """
+        peers, node = self.connections.peers, node_of(address)
+        if peers.connection_of(node) is None:
+            await self._connect_to(address)
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        if connection := peers.connection_of(node):
             await self._carrier.wait_writable(connection.id)
 
     async def _try_connect_to(self, address: Address) -> None:
