@@ -54,7 +54,7 @@ from bridge.node import Asked, Node, Policy
 from bridge.node.details import Details
 from bridge.node.gen import Call
 from bridge.node.inspection import Application, Inspection, traffic_of
-from bridge.ops import descriptors, diagnostics, inspection
+from bridge.ops import certificates, descriptors, diagnostics, inspection
 from bridge.ops.answers import Answering, to_term
 from bridge.ops.diagnostics import Diagnostics
 from bridge.workers import registry
@@ -113,6 +113,7 @@ async def serve(
         for listener in listeners:
             stack.push_async_callback(listener.aclose)
         port: int = listeners[0].socket.getsockname()[1]
+        tls = stack.enter_context(certificates.opened(config))
         resolver, creation = await stack.enter_async_context(registered(config, name, port))
         relay = Relay(node=name, creation=creation, limits=relay_limits(config))
         stack.callback(relay.close)
@@ -127,6 +128,7 @@ async def serve(
                 nursery=carrying,
                 resolver=resolver,
                 policy=door(config),
+                tls=tls,
             )
             Inspection(
                 node,
@@ -138,6 +140,8 @@ async def serve(
             carrying.start_soon(running.feed)
             async with trio.open_nursery() as nursery:
                 await running.start(nursery)
+                if tls is not None:
+                    await nursery.start(certificates.reload_on_sighup, tls)
                 nursery.start_soon(node.serve, listeners)
                 node.keep_connected(set(config.node.keep_connected) - {name})
                 log.info("ready", node=name, port=port, roles=[plan.name for plan in plans])

@@ -25,6 +25,7 @@ from bridge import config as settings
 from bridge.config import ConfigError
 from bridge.dist.errors import CookieError, EpmdError
 from bridge.dist.names import node_name_problem
+from bridge.dist.tls import TlsError
 from bridge.ops import doctor as examination
 from bridge.ops import logs
 from bridge.ops.errors import NoStatus, NotBuilt
@@ -119,7 +120,7 @@ def serve(
         create=True,
     )
     application.forget_cookie_variable()
-    places = [path for path in (cookie_file, loaded.cookie_path()) if path and path.exists()]
+    places = [path for path in (cookie_file, *loaded.secrets()) if path and path.exists()]
     trio.run(
         partial(
             application.serve,
@@ -169,7 +170,8 @@ def status(
     peers = dict(loaded.node.peers) if loaded else {}
     if loaded and loaded.node.port:
         peers.setdefault(loaded.node.name, f"{_dialled(loaded.node.listen)}:{loaded.node.port}")
-    report = trio.run(status_report.ask, target, cookie, interval_s, peers)
+    tls = loaded.tls_config() if loaded else None
+    report = trio.run(status_report.ask, target, cookie, interval_s, peers, tls)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
@@ -253,7 +255,7 @@ def _native_parts() -> Iterator[None]:
 
 
 # What the user can mend: told in one line, without a traceback.
-MENDABLE = (ConfigError, CookieError, EpmdError, NotBuilt, NoStatus)
+MENDABLE = (ConfigError, CookieError, EpmdError, TlsError, NotBuilt, NoStatus)
 
 
 def main() -> None:

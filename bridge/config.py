@@ -23,6 +23,7 @@ from msgspec import Meta
 from bridge.dist.cookie import COOKIE_VARIABLE
 from bridge.dist.finding import Places
 from bridge.dist.names import node_name_problem, pattern_problem
+from bridge.dist.tls import VERSIONS, TlsConfig, Verify, Version
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 PAGE_BYTES = 4 * KIB
@@ -30,6 +31,7 @@ ROLES_MAX = 64  # of the relay, as WORKERS_MAX
 WORKERS_MAX = 4_096
 RESULT_BLOCKS_MAX = 1 << 20  # of a link: the ring that gives them back has a slot for each
 ROLE_NAME_MAX_BYTES = 63  # a link's header holds it in 64 bytes, NUL-terminated
+TABLES = ("node", "tls", "link", "roles")
 RESERVED_PREFIX = "RINGBRIDGE_"  # of environment variables: the bridge's own
 
 Milliseconds = Annotated[int, Meta(ge=1, le=86_400_000)]
@@ -65,6 +67,16 @@ class NodeConfig(_Section, frozen=True):
     admin_nodes: tuple[str, ...] = ()
     net_ticktime_s: Annotated[int, Meta(ge=4, le=3_600)] = 60
     drain_ms: Milliseconds = 10_000
+
+
+class TlsSettings(_Section, frozen=True):
+    """[tls]: every connection of the node is under TLS; without the table none is."""
+
+    cert: str | None = None
+    key: str | None = None
+    ca: str | None = None
+    verify: Verify = "mutual"
+    versions: tuple[Version, ...] = VERSIONS
 
 
 class LinkSettings(_Section, frozen=True):
@@ -109,6 +121,7 @@ class Config(_Section, frozen=True):
     node: NodeConfig
     link: LinkSettings
     roles: dict[str, RoleConfig]
+    tls: TlsSettings | None = None
 
     def role_cwd(self, name: str) -> Path:
         """The folder in which the role's workers start: the file's own when the role names none."""
@@ -147,6 +160,23 @@ class Config(_Section, frozen=True):
             return None
         return self.file.parent / Path(self.node.cookie_file).expanduser()
 
+    def tls_config(self) -> TlsConfig | None:
+        """[tls] with whole paths, or None without it. Raises ValueError for what cannot work."""
+        if self.tls is None:
+            return None
+
+        def path(text: str | None) -> Path | None:
+            return None if text is None else self.file.parent / Path(text).expanduser()
+
+        cert, key, ca = path(self.tls.cert), path(self.tls.key), path(self.tls.ca)
+        return TlsConfig(cert, key, ca, self.tls.verify, self.tls.versions)
+
+    def secrets(self) -> list[Path]:
+        """Files that no worker may read: the cookie's and the key's."""
+        tls = self.tls_config()
+        key = (tls.key or tls.cert) if tls else None
+        return [Path(file) for file in (self.cookie_path(), key) if file is not None]
+
     def _error(self, key: str, value: Any, rule: str, mend: str) -> ConfigError:
         return ConfigError(file=self.file, key=key, value=value, rule=rule, mend=mend)
 
@@ -183,8 +213,8 @@ def parse(text: str, file: Path) -> Config:
         return _convert(type_, table, key, file)
 
     for key in raw:
-        if key not in ("node", "link", "roles"):
-            raise _unknown_key(file, key, raw[key], ("node", "link", "roles"))
+        if key not in TABLES:
+            raise _unknown_key(file, key, raw[key], TABLES)
     roles = raw.get("roles", {})
     if not isinstance(roles, dict):
         raise ConfigError(
@@ -199,6 +229,7 @@ def parse(text: str, file: Path) -> Config:
         node=section(NodeConfig, "node", raw.get("node", {})),
         link=section(LinkSettings, "link", raw.get("link", {})),
         roles={name: section(RoleConfig, f"roles.{name}", table) for name, table in roles.items()},
+        tls=section(TlsSettings, "tls", raw["tls"]) if "tls" in raw else None,
     )
     for key, value, rule, mend in _broken_rules(config):
         raise ConfigError(file=file, key=key, value=value, rule=rule, mend=mend)
@@ -211,6 +242,7 @@ _Broken = tuple[str, Any, str, str]  # key, value, rule, mend
 def _broken_rules(config: Config) -> Iterator[_Broken]:
     """The rules that no type can say, in the order of the file."""
     yield from _broken_node_rules(config.node)
+    yield from _broken_tls_rules(config)
     yield from _broken_link_rules(config.link)
     if not config.roles:
         mend = "Add a table [roles.<name>] with a command, like the project's own ringbridge.toml"
@@ -250,6 +282,16 @@ def _broken_node_rules(node: NodeConfig) -> Iterator[_Broken]:
             if problem := pattern_problem(name):
                 mend = 'List full node names, like "web@10.0.0.5", or globs, like "web*@10.0.0.?"'
                 yield f"node.{key}", name, problem, mend
+
+
+def _broken_tls_rules(config: Config) -> Iterator[_Broken]:
+    mend = "docs/tls.md shows a whole table and how to make its files"
+    if config.tls is not None and config.tls.cert is None:
+        yield "tls.cert", None, "a bridge listens, so it needs a certificate", mend
+    try:
+        config.tls_config()
+    except ValueError as error:
+        yield "tls", None, str(error), mend
 
 
 def _broken_link_rules(link: LinkSettings) -> Iterator[_Broken]:
@@ -345,6 +387,8 @@ def _convert(type_: type[_Section], table: Any, key: str, file: Path) -> _Sectio
 def _rule(type_: type[_Section], field: str, text: str) -> str:
     hint = typing.get_type_hints(type_).get(field)
     if text.startswith("Invalid enum value"):
+        while typing.get_origin(hint) is not Literal:  # in a list, perhaps
+            hint = typing.get_args(hint)[0]
         return "it must be one of: " + ", ".join(map(_shown, typing.get_args(hint)))
     return _in_words(text)
 

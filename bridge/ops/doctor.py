@@ -27,22 +27,15 @@ from bridge.config import Config, ConfigError
 from bridge.dist.cookie import COOKIE_VARIABLE, find_cookie
 from bridge.dist.errors import CookieError
 from bridge.dist.names import split_node_name
+from bridge.ops import certificates
+from bridge.ops.finding import Finding
+
+__all__ = ["Finding", "Patient", "examine"]
 
 KERNEL_MIN = (5, 10)
 COMMAND_TIMEOUT_S = 10.0
 EPMD_PORT = 4369
 F_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h; not in Python's fcntl
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the doctor's report. `must`: the bridge cannot run without it."""
-
-    name: str
-    ok: bool
-    found: str
-    mend: str = ""
-    must: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +71,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
     yield cookie(patient)
     if patient.config is not None:
         yield listen_port(patient.config)
+        yield from tls(patient.config, patient.name)
         yield from commands(patient.config)
     yield node_name(patient)
 
@@ -301,6 +295,17 @@ def listen_port(config: Config) -> Finding:
         return Finding(name, False, f"{where[0]} port {where[1]}: {error.strerror}", mend)
     port = "any free port" if where[1] == 0 else f"port {where[1]}"
     return Finding(name, True, f"{where[0]}, {port}")
+
+
+def tls(config: Config, name: str) -> Iterator[Finding]:
+    """Files, key, expiry and names of [tls], as far as there is one."""
+    settings = config.tls_config()
+    if settings is None:
+        return
+    try:
+        yield from certificates.examine(settings, name)
+    except ImportError as error:
+        yield Finding("TLS", False, f"not known: {error}", "Build the native parts: make native")
 
 
 def node_name(patient: Patient) -> Finding:

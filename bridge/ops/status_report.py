@@ -14,7 +14,7 @@ from rich.table import Table
 from bridge.dist.cookie import Cookie
 from bridge.dist.names import split_node_name
 from bridge.etf import Atom, Term
-from bridge.node import EpmdError, NoConnection, ProcessDown, open_node
+from bridge.node import EpmdError, NoConnection, ProcessDown, TlsConfig, open_node
 from bridge.ops.diagnostics import NAMES
 from bridge.ops.errors import NoStatus
 
@@ -28,16 +28,17 @@ async def ask(
     cookie: Cookie,
     interval_s: float,
     peers: Mapping[str, str | int] | None = None,
+    tls: TlsConfig | None = None,
 ) -> Report:
     """The status of the bridge `bridge_name`, with rates over `interval_s`; `peers` says where it
-    listens if epmd does not. Raises NoStatus.
+    listens if epmd does not. Raises NoStatus, TlsError.
     """
     try:
         _, host = split_node_name(bridge_name)
     except ValueError as error:
         raise NoStatus(f"{error}; write it like bridge@127.0.0.1") from error
     own_name = f"ringbridge_status_{os.getpid()}@{host}"
-    async with open_node(own_name, cookie=cookie, listen=False, peers=peers) as node:
+    async with open_node(own_name, cookie=cookie, listen=False, peers=peers, tls=tls) as node:
         try:
             before = await node.call(
                 (NAMES[0], bridge_name), Atom("status"), timeout=ANSWER_WITHIN_S

@@ -180,6 +180,10 @@ static int spoke_plainly(struct rb_tls *t) {
     for (uint32_t i = 0; i < t->first_count; i++)
         snprintf(bytes + 3 * i, sizeof bytes - 3 * i, "%02x ", t->first[i]);
     if (bytes[0]) bytes[3 * t->first_count - 1] = 0;
+    /* libssl says nothing to such a peer. With an alert it can know what it dialled, as a BEAM's peer does. */
+    static const uint8_t alert[] = {SSL3_RT_ALERT,           3, 1, 0, 2, SSL3_AL_FATAL,
+                                    TLS1_AD_PROTOCOL_VERSION};
+    if (t->server) (void)rb_buffer_put(&t->held, alert, sizeof alert);
     return rb_tls_say(
         &t->why, -EPROTO,
         "this node speaks TLS and the peer does not (it began with %s); start the peer with "

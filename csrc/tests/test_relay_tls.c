@@ -210,6 +210,8 @@ static void a_peer_that_speaks_plainly_is_named(void) {
         struct peer p = peer_new(&lab, NULL, dial ? "host" : NULL, 5000);
         CHECK_EQUAL(send(SSL_get_fd(p.ssl), "\0\x17N\0\0\0\1", 7, 0), 7);
         CHECK(strstr(words(&lab, &p), "the peer does not (it began with 00 17 4e") != NULL);
+        char alert[7]; /* who dialled us can know why */
+        if (!dial) CHECK(read_exactly(SSL_get_fd(p.ssl), alert, 7) && alert[0] == 0x15);
         forget(&lab, &p);
     }
     struct peer p = peer_new(&lab, NULL, "host", 5000);

@@ -7,7 +7,14 @@ import msgspec
 import pytest
 
 from bridge import config as settings
-from bridge.config import Config, ConfigError, LinkSettings, NodeConfig, RoleConfig
+from bridge.config import (
+    Config,
+    ConfigError,
+    LinkSettings,
+    NodeConfig,
+    RoleConfig,
+    TlsSettings,
+)
 
 ROOT = Path(__file__).parents[2]
 ROLE = '[roles.echo]\ncommand = ["./echo"]\n'
@@ -51,6 +58,11 @@ BROKEN = [
     ('[node]\nlisten = "here"\n' + ROLE, "node.listen", "here", "an IP address", "127.0.0.1"),
     ('[node]\nallow = ["web"]\n' + ROLE, "node.allow", "web", "alive@host", "full node names"),
     ("[node]\nport = 65536\n" + ROLE, "node.port", 65536, "at most 65535", "default is 0"),
+    ("[tls]\ncret = 'c'\n" + ROLE, "tls.cret", "c", "no such key", "Did you mean cert?"),
+    ("[tls]\nca = 'c'\n" + ROLE, "tls.cert", None, "needs a certificate", "docs/tls.md"),
+    ("[tls]\ncert = 'c'\n" + ROLE, "tls", None, 'verify = "mutual" needs a ca', "docs/tls.md"),
+    ("[tls]\nverify = 'yes'\n" + ROLE, "tls.verify", "yes", '"mutual"', "mutual"),
+    ("[tls]\nversions = ['1.1']\n" + ROLE, "tls.versions[0]", ["1.1"], '"1.2"', "1.3"),
     ("[link]\nslots = 1000\n" + ROLE, "link.slots", 1000, "power of two", "Take 512"),
     (
         "[link]\nresult_bytes = 100_000_000\n" + ROLE,
@@ -177,7 +189,7 @@ def test_the_documentation_describes_every_key_with_its_default_and_no_other() -
     rows = dict(re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", text, re.MULTILINE))
     fields = {
         field.name: field.default
-        for type_ in (NodeConfig, LinkSettings, RoleConfig)
+        for type_ in (NodeConfig, TlsSettings, LinkSettings, RoleConfig)
         for field in msgspec.structs.fields(type_)
     }
     assert rows.keys() == fields.keys()
@@ -186,3 +198,15 @@ def test_the_documentation_describes_every_key_with_its_default_and_no_other() -
             assert rows[name].replace(" ", "") == f"`{default}`", name
         elif type(default) is str:
             assert rows[name] == f'`"{default}"`', name
+
+
+def test_the_files_of_tls_lie_beside_the_settings_and_no_worker_may_read_the_key() -> None:
+    config = read("[tls]\ncert = 'a.pem'\nkey = '/b.key'\nca = 'c/d.pem'\n" + ROLE)
+    tls = config.tls_config()
+    assert tls is not None
+    assert tls.files == ("/etc/ringbridge/a.pem", "/b.key", "/etc/ringbridge/c/d.pem")
+    assert (tls.verify, tls.versions) == ("mutual", ("1.2", "1.3"))
+    assert config.secrets() == [Path("/b.key")]
+    in_one = read("[tls]\ncert = 'a.pem'\nverify = 'none'\n" + ROLE)
+    assert in_one.secrets() == [Path("/etc/ringbridge/a.pem")]
+    assert read(ROLE).tls_config() is None
