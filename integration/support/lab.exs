@@ -74,7 +74,8 @@ defmodule Ringbridge.Lab do
     File.mkdir_p!(directory)
     ExUnit.Callbacks.on_exit(fn -> File.rm_rf!(directory) end)
     config = Path.join(directory, "ringbridge.toml")
-    File.write!(config, Keyword.get(options, :config, config(Keyword.get(options, :roles, ""))))
+    settings = Keyword.get(options, :config, config(Keyword.get(options, :roles, "")))
+    File.write!(config, settings <> tls(System.get_env("RINGBRIDGE_TEST_TLS")))
 
     env = [
       {"RINGBRIDGE_COOKIE", Keyword.get(options, :cookie, Atom.to_string(cookie()))},
@@ -90,6 +91,20 @@ defmodule Ringbridge.Lab do
     bridge = %{bridge | directory: directory}
     if Keyword.get(options, :await, true), do: await(bridge)
     bridge
+  end
+
+  # RINGBRIDGE_TEST_TLS is a folder of scripts/make-test-certificates; this VM then has -proto_dist inet_tls
+  # (tls_test.exs starts it so).
+  defp tls(nil), do: ""
+
+  defp tls(folder) do
+    """
+
+    [tls]
+    cert = "#{folder}/node.pem"
+    key = "#{folder}/node.key"
+    ca = "#{folder}/ca.pem"
+    """
   end
 
   defp program_options(options, env, name) do
