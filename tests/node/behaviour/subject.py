@@ -9,6 +9,7 @@ import trio
 
 from bridge.etf import Atom, Pid
 from bridge.node import NO_REPLY, GenServer, Sender, Stop
+from bridge.node.exports import Exports, Raise
 
 OK, ERROR, SENT, UNBLOCKED = Atom("ok"), Atom("error"), Atom("sent"), Atom("unblocked")
 _serial = itertools.count(1)
@@ -103,3 +104,44 @@ class Server(GenServer):
 
 class Trapping(Server):
     trap_exit = True
+
+
+# Behaviour.Functions of subject.exs.
+EXPORTS = Exports()
+
+
+@EXPORTS.function("Behaviour.Functions")
+def add(a: Any, b: Any) -> Any:
+    return a + b
+
+
+@EXPORTS.function("Behaviour.Functions")
+def echo(term: Any) -> Any:
+    return term
+
+
+@EXPORTS.function("Behaviour.Functions")
+def a_throw(term: Any) -> Any:
+    raise Raise("throw", term)
+
+
+@EXPORTS.function("Behaviour.Functions")
+def an_exit(reason: Any) -> Any:
+    raise Raise("exit", reason)
+
+
+@EXPORTS.function("Behaviour.Functions")
+def an_error(reason: Any) -> Any:
+    raise Raise("error", reason)
+
+
+@EXPORTS.function("Behaviour.Functions")
+async def sleep(ms: Any) -> Any:
+    await trio.sleep(ms / 1000)
+    return Atom("slept")
+
+
+@EXPORTS.process("Behaviour.Functions")
+async def tell(me: Any, pid: Any, message: Any) -> Any:
+    me.send(pid, message)
+    return message

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import trio
 from beam_node import COOKIE, HOST, Beam, Epmd
-from subject import Server
+from subject import EXPORTS, Server
 
 from bridge.node import EpmdClient, open_node
 from conftest import needs_erlang
@@ -41,8 +41,6 @@ GROUPS = [
 # One that comes to be equal fails too, so that the list never says more than the truth.
 DIFFERENT: dict[str, str] = {
     "sys: replace_state": "it sends a function, and a Python process runs nobody's functions",
-    "*rpc: *": "no functions are published yet: SPAWN is not offered",
-    "*spawn*": "SPAWN is not offered yet",
 }
 
 Transcript = dict[str, dict[str, str]]
@@ -89,7 +87,9 @@ def transcripts(epmd: Epmd) -> tuple[Transcript, Transcript]:
         services = {"behaviour": Server()}
         with ExitStack() as stack:
             driver = await start(stack, "behaviour_driver2", "battery.exs")
-            async with open_node(name, cookie=COOKIE, epmd=client, services=services):
+            async with open_node(
+                name, cookie=COOKIE, epmd=client, services=services, exports=EXPORTS
+            ):
                 seen["ours"] = await transcript(driver, name)
 
     async def both() -> None:
