@@ -21,6 +21,11 @@ from bridge.workers.worker import State
 from bridge.workers.worker_process import WorkerProcess
 
 
+def resident(os_pid: int, key: str) -> int:
+    lines = Path(f"/proc/{os_pid}/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
 def worker(**fields: Any) -> Any:
     plan = SimpleNamespace(name="echo")
     return SimpleNamespace(
@@ -104,6 +109,21 @@ async def test_the_workers_of_a_running_bridge_are_its_processes(
         )
         state = "for {_, pid, _, _} <- children, do: :sys.get_state(pid).role"
         assert await ask(beam, state) == "[:echo, :sleep, :sleep]"
+        node = f":'{bridge.name}'"
+        submit = f'GenServer.call({bridge.target()}, {{:submit, :echo, "x"}})'
+        assert await ask(beam, submit) == '{:ok, "x"}'
+        echo = "[{_, echo, _, _} | _] = children; "
+        info = f"{echo} :rpc.call({node}, :erlang, :process_info, [echo, %s])"
+        assert await ask(beam, info % ":reductions") == "{:reductions, 1}"
+        listed = ":sys.get_state(hd(children) |> elem(1)).os_pid"
+        os_pid = await ask(beam, listed)
+        dictionary = f"{info % ':dictionary'} |> elem(1) |> Keyword.get(:os_pid)"
+        assert await ask(beam, dictionary) == os_pid
+        own = resident(int(os_pid), "RssAnon") + resident(int(os_pid), "RssFile")
+        _, memory = (await ask(beam, info % ":memory")).strip("{}").split(", ")
+        assert int(memory) == pytest.approx(own, rel=0.1)
+        pool = f":rpc.call({node}, :erlang, :memory, [:binary])"
+        assert int(await ask(beam, pool)) > 0, "rings and pools of the relay"
         root = f"{{:ringbridge_sup, :'{bridge.name}'}}"
         below = f"for {{id, _, _, _}} <- Supervisor.which_children({root}), do: id"
         shown = await ask(beam, below)

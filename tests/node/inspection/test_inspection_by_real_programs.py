@@ -70,6 +70,16 @@ def erlang_has(module: str) -> bool:
     return told.returncode == 0 and b"non_existing" not in told.stdout
 
 
+@functools.cache
+def otp_release() -> str:
+    told = subprocess.run(
+        ["erl", "-noinput", "-eval", "io:put_chars(erlang:system_info(otp_release)), halt()."],
+        capture_output=True,
+        check=True,
+    )
+    return told.stdout.decode()
+
+
 def run_erlang(epmd: Epmd, name: str, code: str, **environment: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [
@@ -107,6 +117,8 @@ ETOP = """
 async def test_etop_prints_our_processes_and_memory(epmd: Epmd, open_test_node: OpenNode) -> None:
     if not erlang_has("etop"):
         pytest.skip("this Erlang has no observer application (Debian: erlang-observer)")
+    if otp_release() in ("27", "28"):
+        pytest.skip("etop of OTP 27 traces another node whatever it is told (etop.erl, start/1)")
     async with open_test_node(services={"counter": Counter()}) as node:
         told = await output_of(run_erlang(epmd, "etop", ETOP % node.name))
         assert told.count(node.name) >= 2, told
