@@ -34,8 +34,10 @@ async def test_a_kept_node_is_connected_again_and_again(open_test_node: OpenNode
     async with open_test_node() as node, open_test_node() as peer:
         kept = node.keep_connected([peer.name], backoff=QUICK)
         with node.monitor_nodes() as events, trio.fail_after(10):
-            for _ in range(3):
+            for number in range(1, 4):
                 assert await anext(events) == NodeUp(peer.name)
+                while kept.statistics()[0].ups < number or not peer.connected():
+                    await trio.lowlevel.checkpoint()  # each side's tasks hear of it in their turn
                 assert peer.disconnect(node.name)
                 assert await anext(events) == NodeDown(peer.name, "closed_by_peer")
             assert await anext(events) == NodeUp(peer.name)
