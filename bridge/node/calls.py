@@ -30,10 +30,12 @@ class ProcessDown(trio.BrokenResourceError):
 
 class PendingCall:
     """One call that waits. As in OTP: monitor first, then ask; the monitor's reference is the reply
-    alias.
+    alias. `alias=False`: the target's node sends none to aliases, so the answer comes to the pid.
     """
 
-    def __init__(self, router: Router, caller: Process, target: Target) -> None:
+    def __init__(
+        self, router: Router, caller: Process, target: Target, *, alias: bool = True
+    ) -> None:
         self._router = router
         self._caller = caller
         self._target = target
@@ -41,14 +43,15 @@ class PendingCall:
         self._answer: Term = None
         self._reason: tuple[Term] | None = None
         self._ref = router.ids.next_ref()
+        self._tag = gen.alias_tag(self._ref) if alias else self._ref
 
     def ask(self, request: Term) -> None:
         """Send the request of a `GenServer.call`. Raises EncodeError."""
-        self._ask(gen.call_message(self._caller.pid, self._ref, request))
+        self._ask(gen.call_message(self._caller.pid, self._tag, request))
 
     def ask_system(self, request: Term) -> None:
         """Send a request of the `sys` protocol. Raises EncodeError."""
-        self._ask((gen.SYSTEM, (self._caller.pid, gen.alias_tag(self._ref)), request))
+        self._ask((gen.SYSTEM, (self._caller.pid, self._tag), request))
 
     def _ask(self, message: Term) -> None:
         self._router.open_alias(self._ref, self._take_answer)

@@ -114,8 +114,8 @@ def unauthorized(why: str) -> Term:
     return (ERROR, (Atom("unauthorized"), why.encode()))
 
 
-def call_message(caller: Pid, ref: Reference, request: Term) -> tuple[Term, ...]:
-    return (GEN_CALL, (caller, alias_tag(ref)), request)
+def call_message(caller: Pid, tag: Term, request: Term) -> tuple[Term, ...]:
+    return (GEN_CALL, (caller, tag), request)
 
 
 def cast_message(request: Term) -> tuple[Term, ...]:

@@ -17,6 +17,7 @@ from bridge.dist import control as c
 from bridge.dist.cookie import Cookie
 from bridge.dist.errors import RemoteProtocolError
 from bridge.dist.finding import Resolver
+from bridge.dist.flags import ALIAS
 from bridge.dist.handshake_events import Identity
 from bridge.dist.names import split_node_name
 from bridge.etf import Atom, DecodeError, Pid, Reference, decode_bare
@@ -288,13 +289,18 @@ class Node(RemoteCalls):
         target = self.target(dest)
         with trio.move_on_after(timeout):
             await self._room_towards(target)
-            pending = PendingCall(self.router, self.caller(), target)
+            alias = self._answers_to_aliases(target)
+            pending = PendingCall(self.router, self.caller(), target, alias=alias)
             try:
                 pending.ask(request)
                 return await pending.wait()
             finally:
                 pending.forget()
         raise trio.TooSlowError
+
+    def _answers_to_aliases(self, target: Target) -> bool:
+        connection = self.connections.peers.connection_of(node_of(target))
+        return connection is None or bool(connection.flags & ALIAS)
 
     async def cast(self, dest: Dest, request: Term) -> None:
         """`GenServer.cast`: never an answer, no error if nobody is there. Raises NoConnection,

@@ -359,6 +359,14 @@ class Router:
             if receive := self._aliases.receiver(answer[0]):
                 receive(message)
             return
+        if (
+            type(message) is tuple
+            and len(message) == 2
+            and type(message[0]) is Reference
+            and (receive := self._aliases.receiver(message[0]))
+        ):  # the answer of a node that sends none to aliases, while its call waits
+            receive(message)
+            return
         if origin == self._own_name or self._authorised(origin, process, message):
             process.inbox.deliver(message)
 

@@ -27,18 +27,11 @@ MONITORS = {"DIST_MONITOR", "DIST_MONITOR_NAME"}
 MESSAGE = "receive do m -> m after 5000 -> :nothing end"
 
 
-def unanswered(name: str) -> Any:
-    why = "our calls ask for the answer at an alias also where the peer sends none to aliases"
-    return pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=why))
-
-
 def offered_without(name: str) -> int:
     return MANDATORY if name == ALL else OFFERED & ~flag(name)
 
 
-@pytest.mark.parametrize(
-    "missing", [unanswered(name) if name in ("ALIAS", ALL) else name for name in [*OPTIONAL, ALL]]
-)
+@pytest.mark.parametrize("missing", [*OPTIONAL, ALL])
 async def test_all_else_works_without(
     beam: Beam, open_test_node: OpenNode, carrier: Any, missing: str
 ) -> None:
