@@ -5,7 +5,7 @@ import socket
 import pytest
 import trio
 
-from bridge.fabric.relay import Relay, RoleLimits, RoleState, Signal
+from bridge.fabric.relay import ConnectionLost, Event, Relay, RoleLimits, RoleState, Signal
 
 FRAGMENTS = 0x800000
 EVENTS = 1000
@@ -87,3 +87,35 @@ async def test_whoever_waits_for_an_event_hears_of_the_close() -> None:
             nursery.start_soon(wait)
             await trio.testing.wait_all_tasks_blocked()
             relay.close()
+
+
+async def test_signals_of_any_size_come_whole_and_in_order() -> None:
+    relay = Relay(node="bridge@host", creation=1)
+    ours, theirs = socket.socketpair()
+    # Around what one look takes: none, as much as there is room for, more, and more by itself.
+    sizes = [0, 1, 70_000, 0, *[3000] * 30, 65_000, 65_536, 200_000, 7, *[0] * 100]
+    control = b"h\x03a\x02w\x00X" + b"w\x09peer@host" + bytes(11) + b"\x01"
+    frames = []
+    for number, size in enumerate(sizes):
+        payload = b"m" + (size + 1).to_bytes(4) + bytes([number]) * (size + 1)
+        body = b"p\x83" + control + b"\x83" + payload
+        frames.append(len(body).to_bytes(4) + body)
+    try:
+        conn = relay.adopt(ours, peer="peer@host", flags=0, creation=1)
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, theirs.sendall, b"".join(frames))
+                events: list[Event] = []
+                while len(events) < len(sizes):
+                    events += await relay.next_events()
+            theirs.close()
+            (last,) = await relay.next_events()
+        assert isinstance(last, ConnectionLost)
+        for number, (size, event) in enumerate(zip(sizes, events, strict=True)):
+            assert isinstance(event, Signal)
+            assert (event.conn, event.control) == (conn, control)
+            assert event.message is not None
+            assert event.message[5:] == bytes([number]) * (size + 1)
+    finally:
+        theirs.close()
+        relay.close()
