@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from bridge.etf import Atom
 
@@ -36,7 +36,6 @@ class Details:
     supervisor: bool = False
 
 
-@runtime_checkable
 class Inspectable(Protocol):
     """An inbox that can tell more of its process than the node knows."""
 

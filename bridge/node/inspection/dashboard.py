@@ -93,10 +93,10 @@ def _publish_home(exports: Exports, of: Inspection) -> None:
 
 def _publish_processes(exports: Exports, of: Inspection) -> None:
     @exports.function(SYSTEM_INFO)
-    def processes_callback(
+    async def processes_callback(
         search: Term, sort_by: Term, sort_dir: Term, limit: Term, before: Term
     ) -> Term:
-        rows = [_process_row(seen, before) for seen in of.processes.all()]
+        rows = await of.processes.rows(lambda seen: _process_row(seen, before))
         shown = [row for row in rows if _matches(row, search)]
         count = len(shown) if search is not None else len(rows)
         reductions = {row["pid"]: row["reductions"] for row in shown}

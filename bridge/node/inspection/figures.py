@@ -24,7 +24,10 @@ from typing import Any
 
 from bridge.etf import Atom
 from bridge.node.inspection import facts
-from bridge.node.inspection.seen import Processes, Seen
+from bridge.node.inspection.seen import Processes
+
+_KEEP = 20  # times what a survey took
+_QUICK_NS = 2_000_000  # as long as others do not notice
 
 Term = Any
 Traffic = Callable[[], tuple[int, int]]
@@ -50,6 +53,17 @@ class Allocator:
     carriers: int
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Sums over all processes at one moment."""
+
+    memory: int
+    elsewhere: int
+    reductions: int
+    waited_for: int
+    keep_until_ns: int
+
+
 class Figures:
     """`traffic` gives the bytes received and sent by all connections so far."""
 
@@ -58,15 +72,15 @@ class Figures:
         self._traffic = traffic
         self._started_ns = time.monotonic_ns()
         self._last: dict[str, int] = {}
+        self._survey: Survey | None = None
 
     # -- memory ------------------------------------------------------------------------------------
 
     def memory(self) -> dict[str, int]:
         here = facts.resident()
-        all_seen = self._processes.all()
-        processes = sum(seen.memory for seen in all_seen)
-        elsewhere = sum(seen.details.memory_bytes for seen in all_seen)
-        total = here.total + elsewhere
+        survey = self.survey()
+        processes = survey.memory
+        total = here.total + survey.elsewhere
         values = (
             total,
             processes,
@@ -111,7 +125,7 @@ class Figures:
 
     def run_queue(self) -> int:
         """How many processes have a message waiting."""
-        return sum(seen.message_queue_len > 0 for seen in self._processes.all())
+        return self.survey().waited_for
 
     def io(self) -> tuple[Term, Term]:
         received, sent = self._traffic()
@@ -125,7 +139,7 @@ class Figures:
             case Atom("runtime"):
                 return self._with_delta("runtime", facts.cpu_time_ms())
             case Atom("reductions" | "exact_reductions"):
-                return self._with_delta("reductions", self._reductions(self._processes.all()))
+                return self._with_delta("reductions", self.survey().reductions)
             case Atom("io"):
                 return self.io()
             case Atom("scheduler_wall_time" | "scheduler_wall_time_all"):
@@ -148,8 +162,25 @@ class Figures:
             case _:
                 raise KeyError(item)
 
-    def _reductions(self, all_seen: list[Seen]) -> int:
-        return sum(seen.reductions for seen in all_seen)
+    def survey(self) -> Survey:
+        """The sums over all processes, which a window may ask for several times a second.
+
+        What took long is kept for a while, so that no more than a twentieth of the interpreter's
+        time goes into it however many processes there are: with 10,000 of them some seconds.
+        """
+        began_ns = time.monotonic_ns()
+        if self._survey is not None and began_ns < self._survey.keep_until_ns:
+            return self._survey
+        memory = elsewhere = reductions = waited_for = 0
+        for seen in self._processes.all():
+            memory += seen.memory
+            elsewhere += seen.details.memory_bytes
+            reductions += seen.reductions
+            waited_for += seen.message_queue_len > 0
+        took_ns = time.monotonic_ns() - began_ns
+        keep_until_ns = began_ns + (_KEEP * took_ns if took_ns > _QUICK_NS else 0)
+        self._survey = Survey(memory, elsewhere, reductions, waited_for, keep_until_ns)
+        return self._survey
 
     def _with_delta(self, name: str, now: int) -> tuple[int, int]:
         """{Total, Since the last such question}, as on a BEAM whoever asked that."""

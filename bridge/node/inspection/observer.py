@@ -69,15 +69,17 @@ def _publish_answers(exports: Exports, of: Inspection) -> None:
 def _publish_senders(exports: Exports, of: Inspection) -> None:
     @exports.process("observer_backend", "procs_info")
     async def procs_info(me: ProcessHandle, collector: Term) -> None:
-        others = [seen for seen in of.processes.all() if seen.pid != me.pid]
-        for first in range(0, max(1, len(others)), CHUNK):
-            chunk = [process_row(seen, labels=True) for seen in others[first : first + CHUNK]]
+        rows = await of.processes.rows(lambda seen: process_row(seen, labels=True))
+        rows = [row for row in rows if row[1] != me.pid]
+        for first in range(0, max(1, len(rows)), CHUNK):
+            chunk = rows[first : first + CHUNK]
             me.send(_pid(collector), (Atom("procs_info"), me.pid, chunk))
-            await trio.lowlevel.checkpoint()
 
     @exports.process("observer_backend", "etop_collect")
     async def etop_collect(me: ProcessHandle, collector: Term) -> None:
-        me.send(_pid(collector), (me.pid, etop_page(of, without=me.pid)))
+        rows = await of.processes.rows(lambda seen: process_row(seen, labels=False))
+        page = etop_page(of, [row for row in rows if row[1] != me.pid])
+        me.send(_pid(collector), (me.pid, page))
 
     @exports.process("observer_backend", "fetch_stats")
     async def fetch_stats(me: ProcessHandle, parent: Term, period_ms: Term) -> None:
@@ -161,9 +163,8 @@ def system_page(of: Inspection) -> list[tuple[Atom, Term]]:
     return [(Atom(name), value) for name, value in page.items()]
 
 
-def etop_page(of: Inspection, *, without: Pid) -> Term:
+def etop_page(of: Inspection, rows: list[Term]) -> Term:
     """#etop_info{now, n_procs, wall_clock, runtime, run_queue, alloc_areas, memi, procinfo}."""
-    rows = [process_row(seen, labels=False) for seen in of.processes.all() if seen.pid != without]
     memory = of.figures.memory()
     seconds, micros = divmod(time.time_ns() // 1000, 10**6)
     return (

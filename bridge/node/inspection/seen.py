@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
 from bridge.etf import Atom, Pid
-from bridge.node.details import Details, Inspectable, Mfa, module_atom
+from bridge.node.details import Details, Mfa, module_atom
 from bridge.node.inspection.stacks import current_function, stack_of
 from bridge.node.mailbox import Mailbox
+from bridge.node.monitors import Target
 from bridge.node.process_task import ProcessTask
 from bridge.node.processes import Process
 from bridge.node.router import Router
 
 Term = Any
 UNDEFINED = Atom("undefined")
+_Row = TypeVar("_Row")
+_CHECKPOINT_EVERY = 100  # processes, some 5 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,12 @@ class Seen:
     details: Details
     parent: Pid | None
     group_leader: Pid
-    targets: tuple[Any, ...]  # of the monitors that it holds
+    router: Router
+
+    @property
+    def targets(self) -> list[Target]:
+        """What it watches: pids, and names at nodes."""
+        return self.router.monitors_of(self.process)
 
     @property
     def pid(self) -> Pid:
@@ -176,6 +185,17 @@ class Processes:
     def all(self) -> list[Seen]:
         return [self._see(process) for process in self._router.table]
 
+    async def rows(self, make: Callable[[Seen], _Row]) -> list[_Row]:
+        """`make` of each process. Others get their turn meanwhile, so one may have ended when the
+        list is done.
+        """
+        rows = []
+        for count, process in enumerate(self._router.table):
+            if count % _CHECKPOINT_EVERY == 0:
+                await trio.lowlevel.checkpoint()
+            rows.append(make(self._see(process)))
+        return rows
+
     def registered(self) -> list[Atom]:
         return [Atom(name) for name in self._router.table.registered()]
 
@@ -185,11 +205,18 @@ class Processes:
 
     def _see(self, process: Process) -> Seen:
         inbox = process.inbox
-        if isinstance(inbox, Inspectable):
-            details = inbox.details()
+        # Not by isinstance of Inspectable, which takes longer than all else here together.
+        tell = getattr(inbox, "details", None)
+        if tell is not None:
+            details = tell()
         else:
-            details = Details(module=getattr(inbox, "module", type(inbox).__name__.strip("_")))
+            details = _plain_details(getattr(inbox, "module", None) or type(inbox).__name__)
         root = self._root()
         parent = None if process.pid == root else process.parent or root
         leader = process.group_leader or root or process.pid
-        return Seen(process, details, parent, leader, tuple(self._router.monitors_of(process)))
+        return Seen(process, details, parent, leader, self._router)
+
+
+@functools.lru_cache(maxsize=1000)
+def _plain_details(module: str) -> Details:
+    return Details(module=module)

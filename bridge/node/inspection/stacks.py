@@ -7,8 +7,9 @@ is shown in whoever called `receive`, as a BEAM process is shown in the function
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import trio
@@ -24,16 +25,20 @@ _HIDDEN = ("trio", "bridge.node.mailbox", "bridge.node.process_handle")
 
 def stack_of(task: trio.lowlevel.Task | None) -> list[tuple[Atom, Atom, int, list[Term]]]:
     """[{Module, Function, Arity, [{file, F}, {line, L}]}], at most DEPTH_MAX; [] for no task."""
-    if task is None:
-        return []
-    calls = [_call(frame) for frame in _frames(task.coro) if not _is_hidden(frame)]
-    return calls[::-1][:DEPTH_MAX]
+    return [(*_call(*_what(frame)), _place(frame)) for frame in _shown(task)[:DEPTH_MAX]]
 
 
 def current_function(task: trio.lowlevel.Task | None) -> Mfa | None:
     """The innermost call that is not hidden."""
-    stack = stack_of(task)
-    return stack[0][:3] if stack else None
+    frames = _shown(task)
+    return _call(*_what(frames[0])) if frames else None
+
+
+def _shown(task: trio.lowlevel.Task | None) -> list[FrameType]:
+    """Innermost first."""
+    if task is None:
+        return []
+    return [frame for frame in _frames(task.coro) if not _is_hidden(_module(frame))][::-1]
 
 
 def _frames(awaited: Any) -> Iterator[FrameType]:
@@ -49,8 +54,8 @@ def _frames(awaited: Any) -> Iterator[FrameType]:
             return
 
 
-def _is_hidden(frame: FrameType) -> bool:
-    module = _module(frame)
+@functools.lru_cache(maxsize=1000)
+def _is_hidden(module: str) -> bool:
     return any(module == hidden or module.startswith(f"{hidden}.") for hidden in _HIDDEN)
 
 
@@ -58,8 +63,16 @@ def _module(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", "python"))
 
 
-def _call(frame: FrameType) -> tuple[Atom, Atom, int, list[Term]]:
-    code = frame.f_code
-    place = [(Atom("file"), charlist(code.co_filename)), (Atom("line"), frame.f_lineno or 0)]
+def _what(frame: FrameType) -> tuple[str, CodeType]:
+    return _module(frame), frame.f_code
+
+
+@functools.lru_cache(maxsize=1000)
+def _call(module: str, code: CodeType) -> Mfa:
     name = getattr(code, "co_qualname", code.co_name)
-    return (Atom(_module(frame)[:_ATOM_MAX]), Atom(name[:_ATOM_MAX]), code.co_argcount, place)
+    return (Atom(module[:_ATOM_MAX]), Atom(name[:_ATOM_MAX]), code.co_argcount)
+
+
+def _place(frame: FrameType) -> list[Term]:
+    file = charlist(frame.f_code.co_filename)
+    return [(Atom("file"), file), (Atom("line"), frame.f_lineno or 0)]

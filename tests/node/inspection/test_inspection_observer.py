@@ -82,6 +82,19 @@ async def test_fetch_stats_keeps_sending_until_it_hears_anything() -> None:
                 await trio.lowlevel.checkpoint()
 
 
+async def test_fetch_stats_ends_with_its_window() -> None:
+    async with inspected_node() as rpc:
+        window = await Window(rpc).open()
+        backend = await rpc.spawn(
+            "observer_backend", "fetch_stats", window.pid, 10, link=window.pid
+        )
+        await window.next()
+        rpc.node.exit(window.pid, atom("kill"))
+        with trio.fail_after(5):
+            while await rpc("erlang", "is_process_alive", backend):
+                await trio.lowlevel.checkpoint()
+
+
 async def test_etop_collect_sends_the_record_that_etop_prints() -> None:
     async with inspected_node() as rpc:
         await rpc.node.start(Counter(), name="counter")
