@@ -54,7 +54,7 @@ from bridge.node import Asked, Node, Policy
 from bridge.node.details import Details
 from bridge.node.gen import Call
 from bridge.node.inspection import Application, Inspection, traffic_of
-from bridge.ops import certificates, descriptors, diagnostics, inspection
+from bridge.ops import certificates, descriptors, diagnostics, inspection, published
 from bridge.ops.answers import Answering, to_term
 from bridge.ops.diagnostics import Diagnostics
 from bridge.workers import registry
@@ -137,6 +137,7 @@ async def serve(
                 exports=node.exports,
             )
             running = Bridge(config, plans, relay=relay, node=node, hide=hide)
+            node.exports.merge(published.exports(running.status))
             carrying.start_soon(running.feed)
             async with trio.open_nursery() as nursery:
                 await running.start(nursery)

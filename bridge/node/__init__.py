@@ -15,12 +15,15 @@ from bridge.dist.errors import (
 )
 from bridge.dist.finding import OnePort, Place, Places, Resolver
 from bridge.dist.tls import TlsConfig, TlsError
+from bridge.node.caller import Caller
 from bridge.node.calls import Down, Monitor, ProcessDown
 from bridge.node.carrier import Carrier
 from bridge.node.child_spec import ChildSpec
 from bridge.node.dialling import NoConnection
 from bridge.node.direct import RelayServiceHooks
 from bridge.node.ends import NO_REPLY, NoReply, Stop
+from bridge.node.executions import ExportLimits
+from bridge.node.exports import Exports, Raise
 from bridge.node.gen import Sender
 from bridge.node.handlers import call, cast, info
 from bridge.node.keeping import Backoff, Kept, KeptStatistics
@@ -31,6 +34,15 @@ from bridge.node.open_node import EventCarrier, open_node, pump_events, relay_ca
 from bridge.node.patterns import ANY
 from bridge.node.policy import Asked, Policy
 from bridge.node.process_handle import ProcessHandle
+from bridge.node.remote_calls import Failed, Returned
+from bridge.node.remote_errors import (
+    BadRpc,
+    RemoteError,
+    RemoteException,
+    RemoteExit,
+    RemoteThrow,
+    SpawnRefused,
+)
 from bridge.node.server import GenServer
 from bridge.node.supervisor import Supervisor
 
@@ -39,6 +51,8 @@ __all__ = [
     "NO_REPLY",
     "Asked",
     "Backoff",
+    "BadRpc",
+    "Caller",
     "Carrier",
     "ChildSpec",
     "Cookie",
@@ -47,6 +61,9 @@ __all__ = [
     "EpmdClient",
     "EpmdError",
     "EventCarrier",
+    "ExportLimits",
+    "Exports",
+    "Failed",
     "GenServer",
     "Kept",
     "KeptStatistics",
@@ -68,10 +85,17 @@ __all__ = [
     "Policy",
     "ProcessDown",
     "ProcessHandle",
+    "Raise",
     "RelayServiceHooks",
+    "RemoteError",
+    "RemoteException",
+    "RemoteExit",
     "RemoteProtocolError",
+    "RemoteThrow",
     "Resolver",
+    "Returned",
     "Sender",
+    "SpawnRefused",
     "Stop",
     "Supervisor",
     "TlsConfig",

@@ -53,6 +53,18 @@ pytestmark = [
 ]
 
 
+async def test_the_bridge_tells_of_itself_by_rpc(epmd: Epmd, beam: Beam, tmp_path: Path) -> None:
+    async with serving(epmd, tmp_path) as bridge:
+        await bridge.wait_workers(3)
+        await ask(beam, f"n = :'{bridge.name}'")
+        assert await ask(beam, ":rpc.call(n, Ringbridge, :status, []).node") == (f'"{bridge.name}"')
+        assert await ask(beam, ":rpc.call(n, Ringbridge, :workers, []) |> length()") == "3"
+        version = await ask(beam, ":rpc.call(n, Ringbridge, :version, [])")
+        assert await ask(beam, ":rpc.call(n, Ringbridge, :status, []).version") == version
+        halted = await ask(beam, ":rpc.call(n, :init, :stop, [])")
+        assert halted == "{:badrpc, {:EXIT, {:undef, [{:init, :stop, [], []}]}}}"
+
+
 async def test_a_plain_call_from_elixir_is_answered_by_a_worker(
     epmd: Epmd, beam: Beam, tmp_path: Path
 ) -> None:
