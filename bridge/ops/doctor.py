@@ -66,7 +66,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
     yield compiler()
     yield from built()
     yield isolation()
-    yield epmd(patient.environ)
+    yield epmd(patient.environ, patient.config.node.epmd if patient.config else "start")
     yield erlang()
     yield cookie(patient)
     if patient.config is not None:
@@ -215,8 +215,10 @@ def commands(config: Config) -> Iterator[Finding]:
 # ---- Erlang
 
 
-def epmd(environ: Mapping[str, str]) -> Finding:
-    """An epmd that answers, or one that could be started."""
+def epmd(environ: Mapping[str, str], if_absent: str) -> Finding:
+    """An epmd that answers, or one that could be started, or none as [node] epmd wants it."""
+    if if_absent == "none":
+        return Finding("epmd", True, 'not asked: [node] epmd is "none"')
     port = epmd_port(environ)
     if port is None:
         text = environ["ERL_EPMD_PORT"]
@@ -225,9 +227,13 @@ def epmd(environ: Mapping[str, str]) -> Finding:
     if names is not None:
         listed = ", ".join(names) or "no node yet"
         return Finding("epmd", True, f"answers on port {port}; registered: {listed}")
+    if if_absent == "own":
+        return Finding("epmd", True, f"nothing answers on port {port}; serve is it")
     if path := shutil.which("epmd", path=environ.get("PATH")):
         return Finding("epmd", True, f"{path}, not running; serve starts it")
-    mend = "Start one with `epmd -daemon` (Debian: apt-get install erlang-base)"
+    mend = (
+        'Install it (Debian: apt-get install erlang-base), or let serve be it: [node] epmd = "own"'
+    )
     return Finding("epmd", False, f"nothing answers on port {port}, no epmd on PATH", mend)
 
 
@@ -314,7 +320,8 @@ def node_name(patient: Patient) -> Finding:
         alive, _ = split_node_name(patient.name)
     except ValueError as error:
         return Finding("node name", False, str(error), "Write it like bridge@127.0.0.1")
-    port = epmd_port(patient.environ)
+    without = patient.config is not None and patient.config.node.epmd == "none"
+    port = None if without else epmd_port(patient.environ)
     if port is not None and alive in (epmd_names(port) or []):
         mend = "Fine when that is your running bridge; else choose another --name"
         return Finding(

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,11 +93,21 @@ def test_a_role_without_its_program_is_bad(tmp_path: Path) -> None:
 def test_no_epmd_anywhere_is_bad_and_one_on_path_is_started_by_serve(tmp_path: Path) -> None:
     finding = find(patient(tmp_path, PATH="/nowhere"), "epmd")
     assert not finding.ok
-    assert "epmd -daemon" in finding.mend
+    assert 'epmd = "own"' in finding.mend
     epmd = tmp_path / "epmd"
     epmd.write_text("#!/bin/sh\n")
     epmd.chmod(0o755)
     assert find(patient(tmp_path, PATH=str(tmp_path)), "epmd").ok
+
+
+@pytest.mark.parametrize(("setting", "word"), [("own", "serve is it"), ("none", "not asked")])
+def test_a_bridge_that_wants_no_epmd_needs_none(tmp_path: Path, setting: str, word: str) -> None:
+    subject = patient(tmp_path, PATH="/nowhere")
+    text = f'[node]\nepmd = "{setting}"\nport = 4711\n[roles.echo]\ncommand = ["sh"]\n'
+    config = settings.parse(text, tmp_path / "ringbridge.toml")
+    finding = find(replace(subject, config=config), "epmd")
+    assert finding.ok
+    assert word in finding.found
 
 
 def test_an_epmd_port_that_is_no_number_is_a_finding(tmp_path: Path) -> None:

@@ -182,3 +182,14 @@ async def test_a_registration_outlives_the_time_for_a_request(
         async with client.registration("alice", 4711):
             await trio.sleep(0.15)
             assert await client.lookup("alice", HOST) == 4711
+
+
+async def test_our_own_epmd_listens_where_erl_epmd_address_says_and_on_the_loopback() -> None:
+    port = Epmd().port
+    environ = {"ERL_EPMD_ADDRESS": "127.0.0.3, 127.0.0.4"}
+    client = EpmdClient(port=port, if_absent="own", environ=environ)
+    async with client.registration("alice", 4711):
+        for host in ("127.0.0.1", "127.0.0.3", "127.0.0.4"):
+            assert await client.lookup("alice", host) == 4711
+        with pytest.raises(EpmdError, match="no epmd at 127.0.0.5"):
+            await client.lookup("alice", "127.0.0.5")
