@@ -108,3 +108,17 @@ def test_a_digest_is_md5_of_cookie_and_decimal_challenge() -> None:
     assert cookie.proves(digest, 2**32 - 1)
     assert not cookie.proves(digest[:-1], 2**32 - 1)
     assert not cookie.proves(digest, 1)
+
+
+def test_a_digest_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(a: bytes, b: bytes) -> bool:
+        compared.append((a, b))
+        return a == b
+
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    cookie = Cookie("secret")
+    assert cookie.proves(cookie.digest(7), 7)
+    assert not cookie.proves(bytes(16), 7)
+    assert len(compared) == 2
