@@ -351,7 +351,17 @@ class Bridge:
 def relay_limits(config: Config) -> RelayLimits:
     """A tick after a quarter of net_ticktime, a silent peer gone after 5/4 of it: as in OTP."""
     quarter_ms = config.node.net_ticktime_s * 250
-    return RelayLimits(tick_ms=quarter_ms, silence_ms=5 * quarter_ms)
+    return RelayLimits(
+        tick_ms=quarter_ms,
+        silence_ms=5 * quarter_ms,
+        signal_bytes_max=config.limits.signal_bytes_max,
+        outgoing_bytes_max=config.limits.outgoing_bytes_max,
+        outgoing_high_bytes=config.limits.outgoing_high_bytes,
+        outgoing_low_bytes=config.limits.outgoing_high_bytes // 2,
+        upward_bytes_max=config.limits.upward_bytes_max,
+        upward_total_max=config.limits.upward_total_max,
+        arrival_ms=config.limits.arrival_ms,
+    )
 
 
 def role_limits(config: Config, role: str) -> RoleLimits:

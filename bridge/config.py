@@ -31,7 +31,7 @@ ROLES_MAX = 64  # of the relay, as WORKERS_MAX
 WORKERS_MAX = 4_096
 RESULT_BLOCKS_MAX = 1 << 20  # of a link: the ring that gives them back has a slot for each
 ROLE_NAME_MAX_BYTES = 63  # a link's header holds it in 64 bytes, NUL-terminated
-TABLES = ("node", "tls", "link", "roles")
+TABLES = ("node", "limits", "tls", "link", "roles")
 RESERVED_PREFIX = "RINGBRIDGE_"  # of environment variables: the bridge's own
 
 Milliseconds = Annotated[int, Meta(ge=1, le=86_400_000)]
@@ -79,6 +79,17 @@ class TlsSettings(_Section, frozen=True):
     versions: tuple[Version, ...] = VERSIONS
 
 
+class LimitSettings(_Section, frozen=True):
+    """[limits]: how much may wait in memory for one connection, and how long it may stand still."""
+
+    signal_bytes_max: Annotated[int, Meta(ge=MIB, le=2**31 - 1)] = 128 * MIB
+    outgoing_bytes_max: Annotated[int, Meta(ge=MIB, le=16 * GIB)] = 128 * MIB
+    outgoing_high_bytes: Annotated[int, Meta(ge=64 * KIB, le=GIB)] = MIB
+    upward_bytes_max: Annotated[int, Meta(ge=MIB, le=16 * GIB)] = 64 * MIB
+    upward_total_max: Annotated[int, Meta(ge=MIB, le=64 * GIB)] = 256 * MIB
+    arrival_ms: Milliseconds = 30_000
+
+
 class LinkSettings(_Section, frozen=True):
     """[link]: the shared memory between the bridge and each worker."""
 
@@ -119,6 +130,7 @@ class Config(_Section, frozen=True):
 
     file: Path
     node: NodeConfig
+    limits: LimitSettings
     link: LinkSettings
     roles: dict[str, RoleConfig]
     tls: TlsSettings | None = None
@@ -227,6 +239,7 @@ def parse(text: str, file: Path) -> Config:
     config = Config(
         file=file.absolute(),
         node=section(NodeConfig, "node", raw.get("node", {})),
+        limits=section(LimitSettings, "limits", raw.get("limits", {})),
         link=section(LinkSettings, "link", raw.get("link", {})),
         roles={name: section(RoleConfig, f"roles.{name}", table) for name, table in roles.items()},
         tls=section(TlsSettings, "tls", raw["tls"]) if "tls" in raw else None,
@@ -243,6 +256,7 @@ def _broken_rules(config: Config) -> Iterator[_Broken]:
     """The rules that no type can say, in the order of the file."""
     yield from _broken_node_rules(config.node)
     yield from _broken_tls_rules(config)
+    yield from _broken_limits(config.limits)
     yield from _broken_link_rules(config.link)
     if not config.roles:
         mend = "Add a table [roles.<name>] with a command, like the project's own ringbridge.toml"
@@ -292,6 +306,17 @@ def _broken_tls_rules(config: Config) -> Iterator[_Broken]:
         config.tls_config()
     except ValueError as error:
         yield "tls", None, str(error), mend
+
+
+def _broken_limits(limits: LimitSettings) -> Iterator[_Broken]:
+    for lower, upper in (
+        ("outgoing_high_bytes", "outgoing_bytes_max"),
+        ("upward_bytes_max", "upward_total_max"),
+    ):
+        low, high = getattr(limits, lower), getattr(limits, upper)
+        if low > high:
+            rule = f"it must not be above {upper}, which is {high}"
+            yield f"limits.{lower}", low, rule, f"Lower it, or raise {upper}"
 
 
 def _broken_link_rules(link: LinkSettings) -> Iterator[_Broken]:

@@ -16,7 +16,7 @@ from contextlib import (
     contextmanager,
 )
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 import trio
@@ -43,6 +43,9 @@ from bridge.node.node import Node
 from bridge.node.policy import Policy
 from bridge.node.server import GenServer
 
+if TYPE_CHECKING:
+    from bridge.fabric.relay import RelayLimits  # the native part is optional
+
 SUPERVISORS_GRACE_S = 30.0  # for all trees together, when the node ends
 UNNAMED = "undefined@"  # as BEAMs spell the wish for a name: -name undefined@host
 log = structlog.get_logger("ringbridge.node")
@@ -62,12 +65,17 @@ Pump = Callable[[Node, EventCarrier], Awaitable[None]]
 
 
 @asynccontextmanager
-async def relay_carrier(identity: Identity) -> AsyncIterator[EventCarrier]:
-    """The relay thread as carrier, for a node used alone."""
+async def relay_carrier(
+    identity: Identity, *, limits: RelayLimits | None = None
+) -> AsyncIterator[EventCarrier]:
+    """The relay thread as carrier, for a node used alone.
+
+    Other limits than the default: `open_node(carrier=partial(relay_carrier, limits=...))`.
+    """
     # Late: the node does not need the native part to be imported.
     from bridge.fabric.relay import Relay
 
-    relay = Relay(node=identity.name, creation=identity.creation)
+    relay = Relay(node=identity.name, creation=identity.creation, limits=limits)
     try:
         yield relay
     finally:

@@ -50,10 +50,11 @@ struct rb_conn {
     struct rb_buffer out; /* whole frames, the first maybe begun */
     struct rb_outgoing outgoing;
     struct rb_flow *flow;
-    int wants_room;  /* the other thread waits for room in `out` */
-    uint64_t put_up; /* bytes of signals that went up, since the beginning */
-    int wants_out;   /* in epoll for EPOLLOUT */
-    int dirty;       /* on the relay's flush list */
+    int wants_room;          /* the other thread waits for room in `out` */
+    uint64_t put_up;         /* bytes of signals that went up, since the beginning */
+    uint64_t put_up_largest; /* the largest of those since none waited */
+    int wants_out;           /* in epoll for EPOLLOUT */
+    int dirty;               /* on the relay's flush list */
     struct rb_conn *next_dirty;
     int unread; /* TLS: on the relay's list of those that hold bytes unread */
     struct rb_conn *next_unread;

@@ -10,6 +10,7 @@ from bridge import config as settings
 from bridge.config import (
     Config,
     ConfigError,
+    LimitSettings,
     LinkSettings,
     NodeConfig,
     RoleConfig,
@@ -121,6 +122,13 @@ BROKEN = [
         "set by the bridge itself",
         "another name",
     ),
+    (
+        ROLE + "[limits]\noutgoing_bytes_max = 1_048_576\noutgoing_high_bytes = 2_097_152",
+        "limits.outgoing_high_bytes",
+        2_097_152,
+        "not be above outgoing_bytes_max",
+        "raise outgoing_bytes_max",
+    ),
     ("[node\n", "(syntax)", None, "not TOML", "that line"),
 ]
 
@@ -189,7 +197,7 @@ def test_the_documentation_describes_every_key_with_its_default_and_no_other() -
     rows = dict(re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", text, re.MULTILINE))
     fields = {
         field.name: field.default
-        for type_ in (NodeConfig, TlsSettings, LinkSettings, RoleConfig)
+        for type_ in (NodeConfig, TlsSettings, LimitSettings, LinkSettings, RoleConfig)
         for field in msgspec.structs.fields(type_)
     }
     assert rows.keys() == fields.keys()

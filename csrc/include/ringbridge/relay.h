@@ -21,8 +21,9 @@ struct rb_relay_config {
     uint32_t silence_ms;       /* a peer that is silent for so long is gone */
     uint64_t frame_bytes_max;  /* one frame */
     uint64_t signal_bytes_max; /* all signals being assembled on one connection */
-    uint64_t upward_bytes_max; /* of one connection, waiting for the interpreter; past it closed */
-    uint64_t upward_total_max; /* of all; past it one that has more than its share is closed */
+    uint64_t
+        upward_bytes_max; /* of one connection's signals, without the largest, waiting for the interpreter; past it closed */
+    uint64_t upward_total_max;   /* of all; past it one that has more than its share is closed */
     uint64_t outgoing_bytes_max; /* waiting on one socket; past it the connection is closed */
     uint64_t outgoing_low_bytes; /* who waits for room on a socket is told when so few wait there */
     uint32_t monitors_max;       /* on one connection */
