@@ -214,14 +214,14 @@ class Router:
             return
         reason = gen.sendable(reason)
         self._aliases.forget_process(process)
+        for ref in tuple(process.watching):  # first: it may watch itself, and hears no more
+            self.demonitor(ref)
         for other in process.links.take_all():
             self._emit(node_of(other), c.Exit(process.pid, other, reason), None)
         for ref, watcher in tuple(process.watchers.items()):
             node = node_of(watcher.pid)
             self.held_on_us.remove(node, ref)
             self._emit(node, c.MonitorPExit(watcher.target, watcher.pid, ref, reason), None)
-        for ref in tuple(process.watching):
-            self.demonitor(ref)
         process.inbox.stop(reason)
 
     # -- what comes from a node --------------------------------------------------------------------
