@@ -95,7 +95,7 @@ struct rb_tls *rb_tls_new(const struct rb_tls_context *context, int fd, const ch
     SSL_set_bio(t->ssl, bio, bio);
     SSL_set_app_data(t->ssl, t);
     SSL_set_verify(t->ssl, demands(context->verify, t->server), rb_tls_verified);
-    if (t->server) {
+    if (!host) {
         SSL_set_accept_state(t->ssl);
         return t;
     }
