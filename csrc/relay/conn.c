@@ -152,8 +152,12 @@ void rb_conn_close(struct rb_conn *c, const char *reason) {
         if (r->conns[i] == c) r->conns[i] = NULL;
     }
     COUNT(r->stats.connections, -1);
-    rb_up_event(r, RB_EVENT_CONNECTION_LOST, c->id, 0, 0, 0, 0, reason, strlen(reason));
-    rb_wire_close(&c->wire); /* after its words have been told */
+    /* Its descriptor is free before anybody hears of its end; words of TLS go with it. */
+    char words[sizeof(struct rb_tls_words)];
+    size_t size = strnlen(reason, sizeof words);
+    memcpy(words, reason, size);
+    rb_wire_close(&c->wire);
+    rb_up_event(r, RB_EVENT_CONNECTION_LOST, c->id, 0, 0, 0, 0, words, size);
     rb_outgoing_free(c);
     free(c->out.at);
     free(c);

@@ -5,6 +5,7 @@ versions, what goes over it, and certificates that change (docs/tls.md).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import trio
 from beam_node import Beam
 from services import Counter
 from structlog.testing import capture_logs
-from tls_support import Authority, make_certificates
+from tls_support import ROOT, Authority, make_certificates
 
 from bridge.etf import Atom
 from bridge.node import TlsConfig, TlsError, open_node
@@ -156,6 +157,21 @@ async def test_certificates_that_change_are_read_again_and_connections_go_on(
         await calls_both_ways(first, node.name)
 
 
+async def test_the_certificates_of_the_page_do(tmp_path: Path, open_tls_node: OpenNode) -> None:
+    """docs/tls.md: its commands run as they stand there, and its settings connect two nodes."""
+    page = (ROOT / "docs/tls.md").read_text()
+    commands = re.search(r"```sh\n(.*?)```", page, re.DOTALL)
+    settings = re.search(r"^tls = TlsConfig\((.*)\)$", page, re.MULTILINE)
+    assert commands
+    assert settings
+    shell = ["bash", "-euo", "pipefail", "-c", commands[1]]
+    await trio.run_process(shell, cwd=tmp_path, capture_stderr=True)
+    files = dict(re.findall(r'(\w+)="(.*?)"', settings[1]))
+    tls = TlsConfig(**{key: tmp_path / name for key, name in files.items()}, verify="mutual_host")
+    async with open_tls_node(tls=tls) as one, open_tls_node(tls=tls) as other:
+        assert await one.ping(other.name)
+
+
 async def test_files_that_cannot_be_used_are_named_at_the_start(authority: Authority) -> None:
     with pytest.raises(TlsError, match=r"cert: .*absent\.pem .*No such file"):
         async with open_node("never@127.0.0.1", tls=authority.config("absent"), cookie="x"):
@@ -198,4 +214,4 @@ async def test_many_connections_leave_nothing(
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(10):
             await one_round()
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(os.listdir("/proc/self/fd")) == before, os.listdir("/proc/self/fd")
