@@ -454,12 +454,12 @@ class Relay:
             if self._event.kind in (lib.RB_EVENT_CONNECTION_ROOM, lib.RB_EVENT_CONNECTION_LOST):
                 self._has_room(self._event.connection)
             return [] if self._event.kind == lib.RB_EVENT_CONNECTION_ROOM else [_event(self._event)]
-        heads, data, at = iter(ffi.unpack(self._heads, 3 * count)), self._signal_bytes, 0
+        heads, data, at = ffi.unpack(self._heads, 3 * count), self._signal_bytes, 0
         signals: list[Event] = []
-        for conn, control_size, message_size in zip(heads, heads, heads, strict=True):
-            middle = at + control_size
-            end = middle + message_size
-            signals.append(Signal(conn, data[at:middle], data[middle:end] or None))
+        for head in range(0, 3 * count, 3):
+            middle = at + heads[head + 1]
+            end = middle + heads[head + 2]
+            signals.append(Signal(heads[head], data[at:middle], data[middle:end] or None))
             at = end
         return signals
 
