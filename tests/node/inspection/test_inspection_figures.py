@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,41 +11,55 @@ import trio
 from inspect_support import atom, inspected_node
 
 from bridge.node import ProcessHandle
-from bridge.node.inspection import facts
+from bridge.node.inspection import facts, figures
 from bridge.node.inspection.figures import Figures
 
 
-class Crowd:
-    """As many processes as take `cost_s` to look at."""
+class Clock:
+    """Stands still but for `pass_ms`."""
 
-    def __init__(self, cost_s: float) -> None:
-        self.cost_s = cost_s
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_ns = 1_000_000_000
+        monkeypatch.setattr(figures, "time", SimpleNamespace(monotonic_ns=lambda: self.now_ns))
+
+    def pass_ms(self, ms: int) -> None:
+        self.now_ns += ms * 1_000_000
+
+
+class Crowd:
+    """As many processes as take `cost_ms` to look at."""
+
+    def __init__(self, clock: Clock, cost_ms: int) -> None:
+        self._clock = clock
+        self._cost_ms = cost_ms
         self.looked = 0
 
     def all(self) -> list[Any]:
         self.looked += 1
-        time.sleep(self.cost_s)
+        self._clock.pass_ms(self._cost_ms)
         return []
 
 
-def test_a_survey_that_took_long_is_kept_for_twenty_times_as_long() -> None:
-    crowd = Crowd(cost_s=0.01)
-    figures = Figures(crowd)  # type: ignore[arg-type]
-    began = time.monotonic()
-    while time.monotonic() < began + 0.15:
-        figures.memory()
-        figures.run_queue()
-    assert crowd.looked == 1
-    while time.monotonic() < began + 0.5:
-        figures.memory()
-    assert 2 <= crowd.looked <= 3
+def test_a_survey_that_took_long_is_kept_for_twenty_times_as_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    crowd = Crowd(clock, cost_ms=10)
+    told = Figures(crowd)  # type: ignore[arg-type]
+    for _ in range(19):  # the survey itself took the first 10 of its 200 ms
+        told.memory()
+        told.run_queue()
+        assert crowd.looked == 1
+        clock.pass_ms(10)
+    told.memory()
+    assert crowd.looked == 2
 
 
-def test_a_quick_survey_is_made_anew_each_time() -> None:
-    crowd = Crowd(cost_s=0)
-    figures = Figures(crowd)  # type: ignore[arg-type]
+def test_a_quick_survey_is_made_anew_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = Crowd(Clock(monkeypatch), cost_ms=1)
+    told = Figures(crowd)  # type: ignore[arg-type]
     for _ in range(3):
-        figures.memory()
+        told.memory()
     assert crowd.looked == 3
 
 
