@@ -26,6 +26,7 @@ from bridge.node.executions import ExportLimits
 from bridge.node.exports import Exports, Raise
 from bridge.node.gen import Sender
 from bridge.node.handlers import call, cast, info
+from bridge.node.inspection import Application
 from bridge.node.keeping import Backoff, Kept, KeptStatistics
 from bridge.node.mailbox import MailboxPolicy, MailboxStatistics, WhenFull
 from bridge.node.node import Node, NodeStatistics
@@ -49,6 +50,7 @@ from bridge.node.supervisor import Supervisor
 __all__ = [
     "ANY",
     "NO_REPLY",
+    "Application",
     "Asked",
     "Backoff",
     "BadRpc",
