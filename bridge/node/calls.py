@@ -9,6 +9,7 @@ import trio
 
 from bridge.dist.errors import LocalProtocolError
 from bridge.etf import Reference
+from bridge.etf.errors import brief
 from bridge.node import gen
 from bridge.node.monitors import Target
 from bridge.node.processes import Process
@@ -23,7 +24,7 @@ class ProcessDown(trio.BrokenResourceError):
     """
 
     def __init__(self, target: Target, reason: Term) -> None:
-        super().__init__(f"{target!r} is down: {reason!r}")
+        super().__init__(f"{target!r} is down: {brief(reason)}")
         self.target = target
         self.reason = reason
 

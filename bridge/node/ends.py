@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from enum import Enum
 from typing import Any, Final
 
@@ -39,5 +40,22 @@ def unwrapped(error: Exception) -> Exception:
 
 def exception_reason(error: Exception) -> Term:
     """`{exception, Type, Text}`, both binaries: what a crash is to links and watchers."""
-    text = str(error).encode("utf-8", "replace")[:TEXT_MAX]
+    text = text_of(error).encode("utf-8", "replace")[:TEXT_MAX]
     return (Atom("exception"), type(error).__name__.encode(), text)
+
+
+def text_of(error: BaseException) -> str:
+    """str(error), which raises itself when the error holds a term of a peer that cannot be shown:
+    an integer of more than 4300 digits, a tuple too deep for repr.
+    """
+    try:
+        return str(error)
+    except Exception:
+        return f"{type(error).__name__}: it cannot be shown"
+
+
+def traceback_of(error: BaseException) -> str:
+    """For the log's `exception`: where it was raised, without the values of variables, which may be
+    a peer's terms of any size.
+    """
+    return "".join(traceback.format_exception(error)).rstrip()

@@ -19,7 +19,7 @@ from bridge.etf import Atom, Pid
 from bridge.node import gen
 from bridge.node.application import Application
 from bridge.node.caller import Caller, Output
-from bridge.node.ends import Stop, exception_reason, unwrapped
+from bridge.node.ends import Stop, exception_reason, traceback_of, unwrapped
 from bridge.node.exports import Raise
 from bridge.node.leader_output import LeaderOutput
 from bridge.node.log_limit import LogLimit
@@ -206,7 +206,7 @@ class Execution(ProcessTask):
                 function=self.module,
                 peer=self._origin,
                 held_back=held_back,
-                exc_info=error,
+                exception=traceback_of(error),
             )
         return _raised(application, exception_reason(error))
 

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from bridge.node import gen
-from bridge.node.ends import Stop, exception_reason, unwrapped
+from bridge.node.ends import Stop, exception_reason, traceback_of, unwrapped
 from bridge.node.gen import Sender
 from bridge.node.mailbox import Mailbox, MailboxPolicy
 from bridge.node.processes import Process
@@ -100,7 +100,7 @@ class ProcessTask:
                 "process crashed",
                 process=self.module,
                 pid=str(self.process.pid),
-                exc_info=failure,
+                exception=traceback_of(failure),
             )
             return exception_reason(error)
         return gen.NORMAL

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.etf import Atom
+from bridge.etf.errors import brief
 
 Term = Any
 
@@ -25,7 +26,7 @@ class RemoteError(RemoteException):
     """
 
     def __init__(self, node: str, function: str, reason: Term, stack: Term) -> None:
-        super().__init__(node, function, reason, f"raised {reason!r}")
+        super().__init__(node, function, reason, f"raised {brief(reason)}")
         self.stack = stack
 
 
@@ -33,14 +34,14 @@ class RemoteExit(RemoteException):
     """It called exit with `reason`."""
 
     def __init__(self, node: str, function: str, reason: Term) -> None:
-        super().__init__(node, function, reason, f"exited with {reason!r}")
+        super().__init__(node, function, reason, f"exited with {brief(reason)}")
 
 
 class RemoteThrow(RemoteException):
     """It threw `reason`, also called `value`."""
 
     def __init__(self, node: str, function: str, value: Term) -> None:
-        super().__init__(node, function, value, f"threw {value!r}")
+        super().__init__(node, function, value, f"threw {brief(value)}")
         self.value = value
 
 
@@ -48,7 +49,7 @@ class SpawnRefused(Exception):
     """`node` made no process: `reason` is its atom, `notsup`, `badopt`, `system_limit`."""
 
     def __init__(self, node: str, reason: Atom) -> None:
-        super().__init__(f"{node} spawned nothing: {reason!r}")
+        super().__init__(f"{node} spawned nothing: {brief(reason)}")
         self.node = node
         self.reason = reason
 
@@ -59,7 +60,7 @@ class BadRpc(Exception):
     """
 
     def __init__(self, node: str, function: str, reason: Term) -> None:
-        super().__init__(f"{function} on {node}: badrpc {reason!r}")
+        super().__init__(f"{function} on {node}: badrpc {brief(reason)}")
         self.node = node
         self.function = function
         self.reason = reason

@@ -13,7 +13,7 @@ import trio
 
 from bridge.etf import Atom, Pid
 from bridge.node import gen, sys_protocol
-from bridge.node.ends import NO_REPLY, Stop, exception_reason, unwrapped
+from bridge.node.ends import NO_REPLY, Stop, exception_reason, traceback_of, unwrapped
 from bridge.node.exports import Exports
 from bridge.node.gen import GEN_CALL, GEN_CAST, SYSTEM, Sender
 from bridge.node.process_handle import ProcessHandle
@@ -232,8 +232,13 @@ class Service(ProcessTask):
         with trio.CancelScope(shield=True), trio.move_on_after(grace_s) as grace:
             try:
                 await self._server.terminate(reason)
-            except Exception:
-                log.exception("terminate failed", process=self.module, pid=str(self.process.pid))
+            except Exception as error:
+                log.error(
+                    "terminate failed",
+                    process=self.module,
+                    pid=str(self.process.pid),
+                    exception=traceback_of(error),
+                )
         if grace.cancelled_caught:
             log.warning("terminate took too long", process=self.module, grace_s=grace_s)
 
