@@ -369,6 +369,6 @@ async def test_every_way_of_calling_finds_a_method(beam: Beam, open_test_node: O
         assert await beam.evaluate('GenServer.call(d, {:add, "1"})') == (
             "{:error, {:bad_request, \"amount of {:add, amount} is an integer, not b'1'\"}}"
         )
-        assert await beam.evaluate("GenServer.call(d, {:move, %{x: 1}}) |> elem(1)") == (
-            "%{x: 2, y: 0.0}"
-        )
+        # Compared there: releases differ in the order in which they show a map.
+        moved = "GenServer.call(d, {:move, %{x: 1}}) |> elem(1) === %{x: 2, y: 0.0}"
+        assert await beam.evaluate(moved) == "true"

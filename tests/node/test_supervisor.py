@@ -336,13 +336,15 @@ async def test_otps_own_functions_work_from_iex(beam: Beam, open_test_node: Open
             "[{:b, b, :worker, [:Child]}, {:a, a, :worker, [:Child]}] = "
             "Supervisor.which_children(top); {is_pid(a), is_pid(b)}"
         ) == ("{true, true}")
-        assert await beam.evaluate("Supervisor.count_children(top)") == (
-            "%{active: 2, specs: 2, supervisors: 0, workers: 2}"
-        )
-        assert await beam.evaluate(":supervisor.get_childspec(top, :a) |> elem(1)") == (
+        # Compared there: releases differ in the order in which they show a map.
+        assert await beam.evaluate(
+            "Supervisor.count_children(top) === %{active: 2, specs: 2, supervisors: 0, workers: 2}"
+        ) == ("true")
+        assert await beam.evaluate(
+            ":supervisor.get_childspec(top, :a) |> elem(1) === "
             "%{id: :a, modules: [:Child], restart: :permanent, shutdown: 5000, "
             "start: {:Child, :start, []}, type: :worker}"
-        )
+        ) == ("true")
         assert await beam.evaluate("Supervisor.restart_child(top, :a)") == "{:error, :running}"
         assert await beam.evaluate("Supervisor.delete_child(top, :a)") == "{:error, :running}"
         assert await beam.evaluate("Supervisor.terminate_child(top, :a)") == ":ok"
