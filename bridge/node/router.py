@@ -339,10 +339,11 @@ class Router:
         self.receive(self._own_name, message, lambda: payload)
 
     def _check_origin(self, origin: str, *made: Pid | Reference) -> None:
-        if any(each.node.name != origin for each in made):
-            raise RemoteProtocolError(
-                "links, exits, monitors and spawns come from a pid of the connected node"
-            )
+        for each in made:
+            if each.node.name != origin:
+                raise RemoteProtocolError(
+                    "links, exits, monitors and spawns come from a pid of the connected node"
+                )
 
     def _deliver(
         self,

@@ -83,7 +83,8 @@ class Service(ProcessTask):
         process.parent = parent
         self._parent = parent or process.pid  # as in OTP: its own if nobody is linked
         process.initial_call = (server.module, "init", 1)
-        process.changes = server.changes
+        if type(server).changes is not GenServer.changes:  # else not every call need be asked about
+            process.changes = server.changes
         self.spawned(process)
         server._attach(ProcessHandle(self._node, self))
         if parent is not None:
