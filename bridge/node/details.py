@@ -1,14 +1,15 @@
 """What the owner of a process tells tools about it: observer, LiveDashboard, process_info.
 
 The node itself knows a process' links, monitors, names and mailbox. What only its owner knows (what
-it is doing, what it stands for) the owner says by a method `details` of its inbox.
+it is doing, what it stands for) the owner says by a method `details` of its inbox, which takes
+nothing, gives a Details of this moment, and never blocks or raises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from bridge.etf import Atom
 
@@ -34,13 +35,6 @@ class Details:
     memory_bytes: int = 0
     dictionary: Sequence[tuple[Term, Term]] = ()
     supervisor: bool = False
-
-
-class Inspectable(Protocol):
-    """An inbox that can tell more of its process than the node knows."""
-
-    def details(self) -> Details:
-        """The state of this moment. Never blocks or raises."""
 
 
 def module_atom(name: str) -> Atom:

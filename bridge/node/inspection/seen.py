@@ -205,7 +205,7 @@ class Processes:
 
     def _see(self, process: Process) -> Seen:
         inbox = process.inbox
-        # Not by isinstance of Inspectable, which takes longer than all else here together.
+        # Not by isinstance of a Protocol, which takes longer than all else here together.
         tell = getattr(inbox, "details", None)
         if tell is not None:
             details = tell()
