@@ -30,7 +30,8 @@ from bridge.node.policy import Policy
 
 log = structlog.get_logger("ringbridge.node")
 
-REFUSAL_LINES = 20  # in 10 s for one address: a flood of strangers is not a flood of log lines
+# In 10 s for one address: a flood of strangers is no flood of lines, and does not hide another rule.
+REFUSAL_LINES, REFUSAL_LINES_OF_A_RULE = 200, 20
 CONNECT_TIMEOUT_S = 10.0  # look-up, TCP and handshake; a BEAM allows 7 s for the last two
 _CLAIM_WAIT_S = 1.0  # before we dial: how long a peer that dials us may take to prove itself
 _NOK_WAIT_S = 1.0  # after `nok`: how long the peer's own attempt may take to show itself
@@ -71,6 +72,7 @@ class Connections:
         self._events = events
         self._unauthenticated: Counter[str] = Counter()  # by address
         self._refusal_lines = LogLimit(lines=REFUSAL_LINES)
+        self._rule_lines = LogLimit(lines=REFUSAL_LINES_OF_A_RULE)
         self._challenges: set[int] = set()
         timeout_s = policy.handshake_timeout_s
         self._dialler = Dialler(
@@ -217,8 +219,9 @@ class Connections:
         return None
 
     def _log_refusal(self, peer: str | None, address: str, rule: str) -> None:
-        """One line, unless that address has filled the log with them already."""
-        if (held_back := self._refusal_lines.due(address)) is not None:
+        """One line, unless that address has filled the log with such already."""
+        held_back = self._rule_lines.due((address, rule))
+        if held_back is not None and self._refusal_lines.due(address) is not None:
             more = {"held_back": held_back} if held_back else {}
             log.warning("peer refused", peer=peer, address=address, rule=rule, **more)
 

@@ -22,7 +22,7 @@ from bridge.dist.handshake import Initiator
 from bridge.dist.handshake_events import Identity
 from bridge.etf import Atom, Pid, Reference, decode_bare, encode_bare
 from bridge.node import EpmdClient, NameTaken, NoConnection, Node, Policy
-from bridge.node.connections import REFUSAL_LINES
+from bridge.node.connections import REFUSAL_LINES_OF_A_RULE
 from conftest import OpenNode, StartBeam, needs_erlang
 
 pytestmark = [needs_erlang, pytest.mark.beam]
@@ -192,7 +192,11 @@ async def test_a_flood_of_strangers_is_not_a_flood_of_log_lines(
                 async with await trio.open_tcp_stream(HOST, port) as stream:
                     await stream.send_all(b"\xff\xff")  # a length that no handshake has
                     assert await stream.receive_some() == b""
-        assert len(logs) == REFUSAL_LINES
+            async with await trio.open_tcp_stream(HOST, port) as stream:
+                await stream.send_all(b"\x00\x01n")  # and another rule is told all the same
+                assert await stream.receive_some() == b""
+        assert len(logs) == REFUSAL_LINES_OF_A_RULE + 1
+        assert "OTP 25" in logs[-1]["rule"]
 
 
 async def test_the_cookie_is_never_logged(
