@@ -85,6 +85,7 @@ ALIAS = flag("ALIAS")
 ALTACT_SIG = flag("ALTACT_SIG")
 DIST_HDR_ATOM_CACHE = flag("DIST_HDR_ATOM_CACHE")
 SEND_SENDER = flag("SEND_SENDER")
+SPAWN = flag("SPAWN")
 EXIT_PAYLOAD = flag("EXIT_PAYLOAD")
 _MANDATORY_25 = 0x1070F94  # what the digest bit stands for, in every release
 

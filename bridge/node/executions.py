@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 import trio
 
-from bridge.etf import Atom, Pid
+from bridge.etf import Atom, Pid, decode_bare, encode_bare
 from bridge.node import gen
 from bridge.node.application import Application
 from bridge.node.caller import Caller, Output
@@ -121,8 +121,9 @@ class Execution(ProcessTask):
             super().deliver(message)
 
     def stop(self, reason: Term) -> None:
-        super().stop(reason)
-        if not self._running:
+        if self._running:
+            super().stop(reason)
+        else:
             self._executions._ended(self._origin)
 
     def run_now(self, application: Application, finish: Finish) -> None:
@@ -166,14 +167,15 @@ class Execution(ProcessTask):
             )
         if failure is not None:
             return self._outcome_of(application, failure)
-        return _returned(application, value)
+        return self._returned(application, value)
 
     async def _run_task(self, application: Application, finish: Finish) -> None:
         async def body() -> None:
             raise Stop(finish(await self._await(application)))
 
         try:
-            await self.run(body)
+            if self.router.table.find(self.process.pid) is not None:  # else killed before it began
+                await self.run(body)
         finally:
             self._executions._ended(self._origin)
 
@@ -187,10 +189,17 @@ class Execution(ProcessTask):
         try:
             with limit:
                 value = await entry.run(*handle, *application.args, **self._arguments(application))
-                return _returned(application, value)
+                return self._returned(application, value)
         except Exception as error:
             return self._outcome_of(application, unwrapped(error))
         return _raised(application, Atom("timeout"))
+
+    def _returned(self, application: Application, value: Term) -> Outcome:
+        if not gen.is_term(value):
+            return _raised(application, (Atom("not_a_term"), type(value).__name__.encode()))
+        if self._origin == self._executions.node.name:  # a copy, with the types that others get
+            value, _ = decode_bare(encode_bare(value))
+        return Outcome("return", value, [])
 
     def _outcome_of(self, application: Application, error: Exception) -> Outcome:
         if isinstance(error, Raise):
@@ -209,12 +218,6 @@ class Execution(ProcessTask):
                 exception=traceback_of(error),
             )
         return _raised(application, exception_reason(error))
-
-
-def _returned(application: Application, value: Term) -> Outcome:
-    if gen.is_term(value):
-        return Outcome("return", value, [])
-    return _raised(application, (Atom("not_a_term"), type(value).__name__.encode()))
 
 
 def _raised(application: Application, reason: Term) -> Outcome:

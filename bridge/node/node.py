@@ -17,7 +17,7 @@ from bridge.dist import control as c
 from bridge.dist.cookie import Cookie
 from bridge.dist.errors import RemoteProtocolError
 from bridge.dist.finding import Resolver
-from bridge.dist.flags import ALIAS
+from bridge.dist.flags import ALIAS, SPAWN
 from bridge.dist.handshake_events import Identity
 from bridge.dist.names import split_node_name
 from bridge.etf import Atom, DecodeError, Pid, Reference, decode_bare
@@ -473,6 +473,11 @@ class Node(RemoteCalls):
             leader = GroupLeader(self, self._output)
             self._group_leader = self.spawn_nowait(leader.run)
         return self._group_leader.pid
+
+    def takes_spawns(self, peer: str) -> bool:
+        """Whether spawn requests were negotiated with `peer`; with ourselves they always are."""
+        connection = self.connections.peers.connection_of(peer)
+        return connection is None or bool(connection.flags & SPAWN)
 
     def start_soon(self, run: Callable[..., Awaitable[object]], *args: Any) -> None:
         """Run a task of a process of this node; it lets no error out."""

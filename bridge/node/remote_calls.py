@@ -76,6 +76,10 @@ class RemoteCalls:
     async def connect_if_other(self, peer: str) -> None:
         """Connect with `peer` if it is not this node. Raises NoConnection, ValueError."""
 
+    @abstractmethod
+    def takes_spawns(self, peer: str) -> bool:
+        """Whether `peer`, with whom we are connected, knows spawn requests."""
+
     async def erpc(
         self,
         peer: str,
@@ -107,7 +111,7 @@ class RemoteCalls:
         Raises NoConnection, EncodeError. Cancelled: nothing was sent.
         """
         mfa = (module_atom(module), function_atom(function), list(args))
-        await self.connect_if_other(peer)
+        await self._connect_to_spawn(peer)
         call = RemoteCall(self.router, self.router.spawn_requests, peer, mfa)
         call.start(self.caller(), self.group_leader())
         return call
@@ -147,7 +151,7 @@ class RemoteCalls:
         Raises NoConnection, EncodeError.
         """
         mfa = (module_atom(module), function_atom(function), list(args))
-        await self.connect_if_other(peer)
+        await self._connect_to_spawn(peer)
         caller = self.caller()
         request = c.SpawnRequest(
             self.router.ids.next_ref(),
@@ -236,6 +240,11 @@ class RemoteCalls:
         async with linked.hold():
             yield
 
+    async def _connect_to_spawn(self, peer: str) -> None:
+        await self.connect_if_other(peer)
+        if not self.takes_spawns(peer):
+            raise SpawnRefused(peer, gen.NOTSUP)
+
     async def _spawn(
         self,
         peer: str,
@@ -252,7 +261,7 @@ class RemoteCalls:
         owner = self.caller() if link is None else self.router.table.find(link)
         if owner is None:
             raise ValueError(f"{link} is no living process of {self.name}")
-        await self.connect_if_other(peer)
+        await self._connect_to_spawn(peer)
         asked = [*([] if link is None else [LINK]), *([MONITOR] if monitor else []), *options]
         held = Monitor(self.router, None, (mfa[0], Atom(peer)))
         answered = trio.Event()

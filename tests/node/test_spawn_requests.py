@@ -9,9 +9,10 @@ import trio
 from router_support import YOU
 from test_node_signals import ListCarrier, connected_node, signal
 
+from bridge.dist.flags import OFFERED, SPAWN
 from bridge.etf import Atom, Pid, Reference
 from bridge.node import Node, ProcessDown
-from bridge.node.remote_errors import RemoteError, SpawnRefused
+from bridge.node.remote_errors import BadRpc, RemoteError, SpawnRefused
 
 THEIRS = Pid(YOU.node, 77, 0, YOU.creation)
 PEER = YOU.node.name
@@ -154,3 +155,15 @@ async def test_a_reply_that_nobody_asked_for_is_nobodys() -> None:
         assert len(node.router.spawn_requests) == 1
         assert not carrier.dropped
         call.forget()
+
+
+async def test_a_node_that_knows_no_spawns_is_asked_none() -> None:
+    async with connected_node(OFFERED & ~SPAWN) as (node, carrier):
+        for ask in (node.erpc, node.cast_rpc, node.spawn_request, node.spawn_monitor):
+            with pytest.raises(SpawnRefused) as refused:
+                await ask(PEER, "m", "f")
+            assert refused.value.reason == Atom("notsup")
+        with pytest.raises(BadRpc) as bad:
+            await node.rpc(PEER, "m", "f")
+        assert bad.value.reason == Atom("notsup")
+        assert carrier.sent == []

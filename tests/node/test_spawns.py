@@ -107,6 +107,31 @@ async def test_a_caller_that_gives_up_ends_the_run() -> None:
         assert [sent[0][0] for sent in carrier.sent] == [31]
 
 
+async def test_a_run_that_is_given_up_before_its_turn_never_begins() -> None:
+    ran: list[int] = []
+    exports = Exports()
+
+    @exports.function("m")
+    async def f() -> None:
+        ran.append(1)
+
+    async with exporting(exports) as (node, carrier):
+        request(node, 1, (ERPC, CALL, 4), [RES, Atom("m"), Atom("f"), []])
+        signal(node, (20, YOU, carrier.sent[0][0][4], ref(1)))
+        await node.executions.wait_none()
+        assert ran == []
+        request(node, 2, (ERPC, CALL, 4), [RES, Atom("m"), Atom("f"), []])
+        await node.executions.wait_none()
+        assert ran == [1]
+
+
+async def test_a_result_for_ourselves_has_the_types_that_others_get() -> None:
+    exports = Exports()
+    exports.function("m", "f")(lambda: ["text", bytearray(b"x")])
+    async with exporting(exports) as (node, _):
+        assert await node.erpc(node.name, "m", "f") == [b"text", b"x"]
+
+
 async def test_a_spawned_process_outlives_its_monitor() -> None:
     async with exporting() as (node, carrier):
         request(node, 1, (DEMO, Atom("for_ever"), 0), [])
