@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
+from beam_node import Beam
 from router_support import PEER, YOU, World
 
 from bridge.dist import control as c
 from bridge.dist.flags import ALTACT_SIG, EXIT_PAYLOAD, OFFERED
 from bridge.etf import Atom, Reference, decode_bare
+from bridge.node import ProcessHandle
 from bridge.node.outgoing import can_express, encode_signal
+from conftest import OpenNode, needs_erlang
 
 BAD, KILL = Atom("bad"), Atom("kill")
 PRIORITY, ALIAS, NAME, EXIT = 1, 4, 8, 16
@@ -134,3 +138,58 @@ def test_before_otp_28_the_same_is_sent_without_priority(
 def test_before_otp_28_an_exit_over_an_alias_has_no_form() -> None:
     assert can_express(c.AltactSend(20, YOU, THEIR_ALIAS), OFFERED)
     assert not can_express(c.AltactSend(20, YOU, THEIR_ALIAS), OLD)
+
+
+# -- with a BEAM of OTP 28 or later ----------------------------------------------------------------
+
+
+@needs_erlang
+@pytest.mark.beam
+async def test_a_beams_priority_messages_and_ours(beam: Beam, open_test_node: OpenNode) -> None:
+    if int((await beam.evaluate("System.otp_release()")).strip('"')) < 28:
+        pytest.skip("priority messages came with OTP 28")
+    got: list[Any] = []
+    begin, done = trio.Event(), trio.Event()
+
+    async def run(me: ProcessHandle) -> None:
+        me.trap_exit = True
+        alias = me.alias(priority=True)
+        me.send(("driver", beam.name), (Atom("alias"), alias))
+        await begin.wait()
+        got.extend([await me.receive() for _ in range(4)])
+        done.set()
+        theirs = got[-1]
+        for number in (1, 2):
+            me.send(theirs, number)
+        me.send(theirs, Atom("urgent"), priority=True)
+        me.send(("driver", beam.name), Atom("sent"))
+        await me.receive(Atom("never"))
+
+    async with open_test_node() as node:
+        await beam.evaluate("Process.register(self(), :driver)")
+        await node.spawn(run)
+        await beam.evaluate("""
+        ours = receive do {:alias, ours} -> ours end
+        theirs = :erlang.alias([:priority])
+        send(ours, :first)
+        send(ours, theirs)
+        :erlang.send(ours, :urgent, [:priority])
+        :erlang.exit(ours, :told, [:priority])
+        """)
+        assert await beam.evaluate(f"Node.ping(:'{node.name}')") == ":pong"  # so all have arrived
+        begin.set()
+        await done.wait()
+        assert [got[0], got[1][::2], got[2]] == [
+            Atom("urgent"),
+            (Atom("EXIT"), Atom("told")),
+            Atom("first"),
+        ]
+        # Only what came in order before `sent` counts, so the queue is looked at after it.
+        assert (
+            await beam.evaluate("""
+        receive do :sent -> :ok end
+        for _ <- 1..3, do: (receive do x -> x end)
+        """)
+            == "[:urgent, 1, 2]"
+        )
+        await beam.evaluate("Process.unregister(:driver)")
