@@ -30,7 +30,7 @@ from bridge.node.policy import Policy
 
 log = structlog.get_logger("ringbridge.node")
 
-# In 10 s for one address: a flood of strangers is no flood of lines, and does not hide another rule.
+# In 10 s for one address: a flood of strangers is none of lines, and does not hide another rule.
 REFUSAL_LINES, REFUSAL_LINES_OF_A_RULE = 200, 20
 CONNECT_TIMEOUT_S = 10.0  # look-up, TCP and handshake; a BEAM allows 7 s for the last two
 _CLAIM_WAIT_S = 1.0  # before we dial: how long a peer that dials us may take to prove itself
