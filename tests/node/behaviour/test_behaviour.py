@@ -1,6 +1,6 @@
 """One battery of cases against a process on a BEAM and against ours: a BEAM sees the same of both.
 
-battery.exs holds the cases and says how they are run; subject.exs and subject.py are the processes.
+battery.exs runs the cases of the files beside it; subject.exs and subject.py are the processes.
 The same driver, a node of its own, tells of both, so what differs is the subject's.
 """
 
