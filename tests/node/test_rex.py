@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Any
 
 import pytest
 import trio
+from beam_node import COOKIE, Epmd
+from exported import demo
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_carrier import plain_carrier
 from router_support import YOU
 from test_node_signals import signal
 from test_spawns import CALL, DEMO, ERPC, RES, X, exporting, ref, request, terms
@@ -16,6 +21,7 @@ from bridge.etf import Atom, ImproperList, Reference, encode_bare
 from bridge.node import Asked, Policy
 from bridge.node.executions import ExportLimits
 from bridge.node.exports import Exports
+from conftest import OpenNode
 
 REX, USER, CALL_IT = Atom("rex"), Atom("user"), Atom("call")
 
@@ -199,3 +205,18 @@ async def test_what_a_function_prints_goes_to_the_leader_of_its_request() -> Non
         signal(node, (22, YOU, pid), (Atom("io_reply"), reply_as, Atom("ok")))
         await node.executions.wait_none()
         assert carrier.sent[-1] == ((28, pid, YOU, ref(1)), (RES, Atom("return"), Atom("ok")))
+
+
+@pytest.mark.beam
+@pytest.mark.skipif(shutil.which("erl_call") is None, reason="no erl_call here")
+async def test_a_c_node_calls(epmd: Epmd, carrier: Any, open_test_node: OpenNode) -> None:
+    if carrier is plain_carrier:
+        pytest.skip("the double knows no frames without a distribution header")
+    async with open_test_node(exports=demo()) as node:
+        for apply, printed in [("now", "now"), ("add [1,2]", "3"), ("slow [abc]", "abc")]:
+            done = await trio.run_process(
+                ["erl_call", "-c", COOKIE, "-name", node.name, "-a", f"Elixir.Demo {apply}"],
+                env={**os.environ, "ERL_EPMD_PORT": str(epmd.port)},
+                capture_stdout=True,
+            )
+            assert done.stdout.decode().strip() == printed
