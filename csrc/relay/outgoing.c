@@ -148,14 +148,14 @@ static int take(struct rb_stream *s, size_t n, struct iovec *iov) {
 
 static size_t left_of(const struct rb_stream *s) { return s->part[0].size + s->part[1].size; }
 
-/* Sends up to BATCH fragments. What has begun goes to `out` to its end. Returns whether the socket took them all, or -1. */
+/* Sends what is left of a turn of BATCH fragments. What has begun goes to `out` to its end. Returns whether the socket took them all, or -1. */
 static int send_batch(struct rb_conn *c, struct rb_stream *s, size_t *sent_bytes) {
     uint8_t heads[BATCH][FRAGMENT_HEAD];
-    struct iovec iov[BATCH * 3];
+    struct iovec iov[BATCH * 3] = {{NULL, 0}};
     struct rb_stream after[BATCH]; /* how the stream stands behind each */
     int first[BATCH + 1], count = 0, pieces = 0;
     struct rb_stream at = *s;
-    for (; count < BATCH && at.left > 0; count++) {
+    for (; count < BATCH - (int)s->turn && at.left > 0; count++) {
         size_t n = left_of(&at) < RB_FRAGMENT_BYTES ? left_of(&at) : RB_FRAGMENT_BYTES;
         uint8_t *h = heads[count];
         rb_put_be32(h, (uint32_t)(FRAGMENT_HEAD - 4 + n));
@@ -333,9 +333,14 @@ void rb_outgoing_pump(struct rb_conn *c) {
     while (o->streams && !c->failed && sent < PUMP_BYTES) {
         struct rb_stream *s = o->streams;
         size_t before = sent;
+        uint64_t fragments = s->left;
         int all = send_batch(c, s, &sent);
         if (all < 0) return;
         o->bytes -= sent - before;
+        /* A turn is a count of fragments, however often the socket was full in it. */
+        s->turn += (uint32_t)(fragments - s->left);
+        if (s->left > 0 && s->turn < BATCH) return;
+        s->turn = 0;
         o->streams = s->next;
         if (!o->streams) o->streams_end = &o->streams;
         s->next = NULL;

@@ -37,6 +37,7 @@ struct rb_stream { /* a large signal that has begun to leave */
     struct rb_stream *next;
     uint64_t sequence, key;
     uint64_t left; /* fragments */
+    uint32_t turn; /* fragments of its turn that have left */
     struct rb_slice part[2];
     void *own;
 };
