@@ -110,11 +110,13 @@ int rb_conn_open(struct rb_relay *r, uint32_t id, struct rb_flow *flow, int fd, 
     *slot = c;
     tune(fd);
     COUNT(r->stats.connections, 1);
+    if (tls) { /* before anything is fed: its answer comes behind what waits already */
+        c->out = tls->unsent;
+        tls->unsent = (struct rb_buffer){.at = NULL};
+    }
     feed(c, leftover, size);
     if (tls) {
         feed(c, tls->unread.at, tls->unread.end);
-        c->out = tls->unsent;
-        tls->unsent = (struct rb_buffer){.at = NULL};
         rb_conn_read(c); /* libssl may hold more, which epoll does not see */
         rb_conn_dirty(c);
     }
