@@ -83,6 +83,26 @@ async def test_jobs_status_and_a_reload(epmd: Epmd, authority: Authority, tmp_pa
 
 
 @pytest.mark.beam
+async def test_the_first_call_of_each_connection_is_answered(
+    epmd: Epmd, authority: Authority, tmp_path: Path
+) -> None:
+    """It often comes before the relay has the connection."""
+    async with serving(epmd, tmp_path, alive="tlsfirst", settings=SETTINGS + TLS) as bridge:
+        beam = Beam("tlsfirstcaller", epmd.port, arguments=authority.beam())
+        again = f"""
+        for _ <- 1..60, uniq: true do
+          true = Node.connect(:'{bridge.name}')
+          {{:ok, _}} = GenServer.call({bridge.target()}, :stats, 2_000)
+          Node.disconnect(:'{bridge.name}')
+        end
+        """
+        try:
+            assert await ask(beam, again) == "[true]"
+        finally:
+            beam.close()
+
+
+@pytest.mark.beam
 async def test_status_without_tls_says_what_is_the_matter(
     epmd: Epmd, authority: Authority, tmp_path: Path
 ) -> None:
