@@ -17,15 +17,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-import structlog
 import trio
 
+from bridge.log import Log
 from bridge.dist import epmd
 from bridge.dist.epmd_daemon import EpmdDaemon
 from bridge.dist.errors import EpmdError, NameTaken, RemoteProtocolError
 from bridge.dist.nursery import block_nursery
 
-log = structlog.get_logger("ringbridge.epmd")
+log = Log("ringbridge.epmd")
 T = TypeVar("T")
 IfAbsent = Literal["start", "own", "fail"]  # the installed program; our own epmd; an error
 

@@ -12,12 +12,12 @@ import errno
 import ipaddress
 import time
 
-import structlog
 import trio
 
+from bridge.log import Log
 from bridge.dist.epmd_server import REGISTERED_MAX, Names, Session, State
 
-log = structlog.get_logger("ringbridge.epmd")
+log = Log("ringbridge.epmd")
 
 LOOPBACK = ("127.0.0.1", "::1")
 REQUEST_TIMEOUT_S = 60.0  # for the whole request, as in OTP 29

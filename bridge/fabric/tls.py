@@ -13,13 +13,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 import trio
 
 from bridge.dist.tls import PREFIX_BYTES, TlsConfig, TlsError
 from bridge.fabric._core import ffi, lib
+from bridge.log import Log
 
-log = structlog.get_logger("ringbridge.tls")
+log = Log("ringbridge.tls")
 
 EXPIRY_WARNING_S = 14 * 86_400.0
 _GRACE_S = 1.0  # the pump's own deadline comes after that of the handshake's reader

@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-import structlog
 import trio
 
 from bridge.etf import EncodeError
+from bridge.log import Log
 
 WAITING_MAX = 10_000  # signals per node that is being dialled, as many as a mailbox holds
 Action = Callable[[], object]
-log = structlog.get_logger("ringbridge.node")
+log = Log("ringbridge.node")
 
 
 class AutoConnect:

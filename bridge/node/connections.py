@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-import structlog
 import trio
 
 from bridge.dist.connect import Connected, DialRefused, accept_peer
@@ -20,6 +19,7 @@ from bridge.dist.finding import Resolver
 from bridge.dist.handshake import Acceptor
 from bridge.dist.handshake_events import Identity, Peer, Status
 from bridge.dist.names import base36, split_node_name
+from bridge.log import Log
 from bridge.node.carrier import Carrier
 from bridge.node.dialling import Dialler, NoConnection
 from bridge.node.lines import Line, Lines, Securer
@@ -28,7 +28,7 @@ from bridge.node.node_events import NodeEvents
 from bridge.node.peers import Connection, Peers
 from bridge.node.policy import Policy
 
-log = structlog.get_logger("ringbridge.node")
+log = Log("ringbridge.node")
 
 # In 10 s for one address: a flood of strangers is none of lines, and does not hide another rule.
 REFUSAL_LINES, REFUSAL_LINES_OF_A_RULE = 200, 20

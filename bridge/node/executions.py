@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import structlog
 import trio
 
 from bridge.etf import Atom, Pid, decode_bare, encode_bare
+from bridge.log import Log
 from bridge.node import gen
 from bridge.node.application import Application
 from bridge.node.caller import Caller, Output
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Term = Any
 Finish = Callable[[Outcome], Term]
-log = structlog.get_logger("ringbridge.node")
+log = Log("ringbridge.node")
 
 INLINE_WARNING_S = 0.02  # a plain function that takes longer holds up every caller of the node
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from bridge.etf import Atom, ImproperList, Pid
+from bridge.log import Log
 from bridge.node import gen
 from bridge.node.leader_output import IO_REPLY
 from bridge.node.log_limit import LogLimit
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 Term = Any
 Sink = Callable[[str, str], None]
-log = structlog.get_logger("ringbridge.node")
+log = Log("ringbridge.node")
 
 TEXT_MAX = 64 << 10  # characters of one request that go on; the rest is cut off
 FORMAT_TIMEOUT_S = 5.0

@@ -11,13 +11,13 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-import structlog
 import trio
 
+from bridge.log import Log
 from bridge.node.connections import Connections
 from bridge.node.dialling import NoConnection
 
-log = structlog.get_logger("ringbridge.node")
+log = Log("ringbridge.node")
 
 
 @dataclass(frozen=True)

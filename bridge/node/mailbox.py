@@ -16,15 +16,15 @@ from itertools import islice
 from math import inf
 from typing import Any, Final
 
-import structlog
 import trio
 
 from bridge.etf import Atom, Pid
+from bridge.log import Log
 from bridge.node.gen import ERROR, Call, Sender, SystemRequest, classify
 
 Term = Any
 Predicate = Callable[[Term], bool]
-log = structlog.get_logger("ringbridge.node")
+log = Log("ringbridge.node")
 
 CAPACITY = 10_000  # messages: a second of work for a handler that takes 100 us
 SYSTEM_RESERVE = 64  # more than anybody has shells open

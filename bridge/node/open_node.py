@@ -18,7 +18,6 @@ from contextlib import (
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import structlog
 import trio
 
 from bridge.dist.connect import Connected, DialRefused
@@ -31,6 +30,7 @@ from bridge.dist.handshake_events import Identity
 from bridge.dist.names import split_node_name
 from bridge.dist.nursery import block_nursery
 from bridge.dist.tls import TlsConfig
+from bridge.log import Log
 from bridge.node.carrier import Carrier
 from bridge.node.connections import CONNECT_TIMEOUT_S
 from bridge.node.dialling import Dialler, NoConnection
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 SUPERVISORS_GRACE_S = 30.0  # for all trees together, when the node ends
 UNNAMED = "undefined@"  # as BEAMs spell the wish for a name: -name undefined@host
-log = structlog.get_logger("ringbridge.node")
+log = Log("ringbridge.node")
 
 
 class EventCarrier(Carrier, Protocol):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import structlog
 import trio
 
+from bridge.log import Log
 from bridge.node import gen
 from bridge.node.ends import Stop, exception_reason, traceback_of, unwrapped
 from bridge.node.gen import Sender
@@ -21,7 +21,7 @@ from bridge.node.processes import Process
 from bridge.node.router import Router
 
 Term = Any
-log = structlog.get_logger("ringbridge.node")
+log = Log("ringbridge.node")
 
 
 class ProcessTask:

@@ -13,11 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
-import structlog
-
 from bridge.dist import control as c
 from bridge.dist.errors import RemoteProtocolError
 from bridge.etf import Atom, EncodeError, Pid, Reference, decode_bare, encode_bare
+from bridge.log import Log
 from bridge.node import gen
 from bridge.node.aliases import Aliases, ProcessAlias
 from bridge.node.ids import Ids
@@ -28,7 +27,7 @@ from bridge.node.policy import Asked, Policy, system_change
 from bridge.node.processes import Inbox, Process, ProcessTable, Watcher
 from bridge.node.spawn_requests import SpawnRequests
 
-log = structlog.get_logger("ringbridge.node")
+log = Log("ringbridge.node")
 Term = Any
 Address = Target | Reference  # an alias too
 ReceiveSpawn = Callable[[str, c.SpawnRequest, Callable[[], Term]], None]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import structlog
-
 from bridge.etf import Atom, Pid, Reference, brief
+from bridge.log import Log
 from bridge.node.ends import NoReply, Stop
 from bridge.node.gen import ERROR, Request, Sender
 from bridge.node.handlers import BadRequest, Handlers, run
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from bridge.node.process_handle import ProcessHandle
 
 Term = Any
-log = structlog.get_logger("ringbridge.node")
+log = Log("ringbridge.node")
 
 
 class GenServer:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import structlog
 import trio
 
 from bridge.etf import Atom, Pid
+from bridge.log import Log
 from bridge.node import gen, sys_protocol
 from bridge.node.ends import NO_REPLY, Stop, exception_reason, traceback_of, unwrapped
 from bridge.node.exports import Exports
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bridge.node.node import Node
 
 Term = Any
-log = structlog.get_logger("ringbridge.node")
+log = Log("ringbridge.node")
 
 _CHECKPOINT_EVERY = 32  # messages handled in a row before others get a turn
 

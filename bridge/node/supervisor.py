@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-import structlog
 import trio
 
 from bridge.etf import Atom, Pid
+from bridge.log import Log
 from bridge.node import gen
 from bridge.node.child_spec import ChildSpec, is_orderly
 from bridge.node.ends import Stop, exception_reason, unwrapped
@@ -26,7 +26,7 @@ from bridge.node.server import GenServer
 
 Term = Any
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
-log = structlog.get_logger("ringbridge.node")
+log = Log("ringbridge.node")
 
 UNDEFINED, RESTARTING = Atom("undefined"), Atom("restarting")
 NOT_FOUND, RUNNING = Atom("not_found"), Atom("running")

@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import structlog
-
 from bridge.etf import Atom, brief
+from bridge.log import Log
 from bridge.node.gen import ERROR, OK, sendable
 
 Term = Any
-log = structlog.get_logger("ringbridge.node")
+log = Log("ringbridge.node")
 
 IN, OUT, NOREPLY = Atom("in"), Atom("out"), Atom("noreply")
 LOG_DEFAULT = 10  # events, as in sys.erl

@@ -10,6 +10,7 @@ import pytest
 import trio
 from beam_node import Beam
 from plain_carrier import plain_carrier
+from structlog.testing import capture_logs
 
 from bridge.etf import Atom, Pid, Reference
 from bridge.node import (
@@ -159,21 +160,21 @@ async def test_answers_may_come_later(node: Node, desk: Desk) -> None:
 
 
 async def test_casts_and_messages_that_fit_nothing_are_dropped_with_a_line(
-    node: Node, desk: Desk, capsys: pytest.CaptureFixture[str]
+    node: Node, desk: Desk
 ) -> None:
-    await node.cast("desk", (Atom("set"), 7))
-    await node.cast("desk", (Atom("set"), b"7"))
-    await node.cast("desk", Atom("nonsense"))
-    await node.send("desk", (Atom("tell"), b"it"))
-    await node.send("desk", (Atom("tell"), 1))
-    await desk.monitor("nobody")
-    await trio.testing.wait_all_tasks_blocked()
+    with capture_logs() as lines:
+        await node.cast("desk", (Atom("set"), 7))
+        await node.cast("desk", (Atom("set"), b"7"))
+        await node.cast("desk", Atom("nonsense"))
+        await node.send("desk", (Atom("tell"), b"it"))
+        await node.send("desk", (Atom("tell"), 1))
+        await desk.monitor("nobody")
+        await trio.testing.wait_all_tasks_blocked()
     assert desk.state == 7
     assert desk.seen == [b"it", ("down", Atom("noproc"))]
-    lines = capsys.readouterr().out
-    assert lines.count("unexpected cast") == 2
-    assert "value of {:set, value} is an integer" in lines
-    assert lines.count("unexpected message") == 1
+    events = [line["event"] for line in lines]
+    assert events == ["unexpected cast", "unexpected cast", "unexpected message"]
+    assert "value of {:set, value} is an integer" in lines[0]["why"]
 
 
 async def test_plain_handlers_remain_and_may_ask_the_decorated_ones(node: Node) -> None:

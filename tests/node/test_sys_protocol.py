@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 from plain_carrier import plain_carrier
+from structlog.testing import capture_logs
 
 from bridge.etf import Atom, Export, Pid, decode_bare, encode_bare
 from bridge.node import GenServer, Node, ProcessHandle, RelayServiceHooks, Sender, open_node
@@ -234,15 +235,14 @@ async def test_the_log_holds_the_last_events_as_a_gen_server_tells_them(node: No
     assert await debug(node, pid, "log", "get") == (OK, [])
 
 
-async def test_a_trace_is_a_log_line_per_event(
-    node: Node, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_trace_is_a_log_line_per_event(node: Node) -> None:
     pid = await start(node, "gen_server")
-    assert await debug(node, pid, "trace", True) == OK
-    await node.call(pid, 1)
-    assert await debug(node, pid, "trace", False) == OK
-    await node.call(pid, 1)
-    assert capsys.readouterr().out.count("sys trace") == 2
+    with capture_logs() as lines:
+        assert await debug(node, pid, "trace", True) == OK
+        await node.call(pid, 1)
+        assert await debug(node, pid, "trace", False) == OK
+        await node.call(pid, 1)
+    assert [line["event"] for line in lines] == ["sys trace"] * 2
 
 
 async def test_a_suspended_process_receives_nothing_until_it_is_resumed(node: Node) -> None:
