@@ -89,7 +89,8 @@ class Beam:
 
     It starts at once and in the background: `await beam.ready()` before the first `evaluate`. Its
     cookie is in a file of a home of its own, since a command line can be read by every user of the
-    machine. `arguments` are further ones of `erl`, as one string.
+    machine. `interface` is the address it listens on, in Erlang's words; `arguments` are further
+    ones of `erl`, as one string. A `host` without a dot makes a node of short names.
     """
 
     def __init__(
@@ -99,15 +100,18 @@ class Beam:
         *,
         cookie: str = COOKIE,
         arguments: str = "",
+        host: str = HOST,
+        interface: str = "{127,0,0,1}",
         language: Language = "elixir",
     ) -> None:
-        self.name = f"{alive}@{HOST}"
+        self.name = f"{alive}@{host}"
         self.output: list[str] = []  # what it printed beside its answers
         self._home = tempfile.mkdtemp(prefix="ringbridge-beam-")
         cookie_file = Path(self._home, ".erlang.cookie")
         cookie_file.write_text(cookie)
         cookie_file.chmod(0o400)
-        flags = f"-kernel inet_dist_use_interface {{127,0,0,1}} -name {self.name} {arguments}"
+        style = "-name" if {".", ":"} & set(host) else "-sname"
+        flags = f"-kernel inet_dist_use_interface {interface} {style} {self.name} {arguments}"
         if language == "elixir":
             command = ["elixir", "--erl", flags, "-e", _ELIXIR_DRIVER]
         else:
@@ -125,6 +129,11 @@ class Beam:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
+
+    @property
+    def pid(self) -> int:
+        """Of the BEAM's operating system process."""
+        return self._process.pid
 
     async def ready(self) -> Beam:
         """Itself, once it evaluates. Raises BrokenResourceError with its last words if it ended."""

@@ -11,12 +11,14 @@ START_DEADLINE_S = 10.0
 
 
 class EpmdDaemon:
-    """An epmd on a free port of the loopback; it ends with `close`.
+    """An epmd on a free port; it ends with `close`. `host` is the address it listens on, the
+    loopback's by default; None for every address of this machine.
 
     Raises FileNotFoundError when there is no epmd, TimeoutError when it does not listen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str | None = HOST) -> None:
+        self._addresses = ["-address", host] if host else []
         with socket.socket() as probe:
             probe.bind((HOST, 0))
             self.port: int = probe.getsockname()[1]
@@ -25,7 +27,7 @@ class EpmdDaemon:
     def start(self) -> None:
         """Start it, again after `close`; returns when it answers."""
         self._process = subprocess.Popen(
-            ["epmd", "-port", str(self.port), "-address", HOST],
+            ["epmd", "-port", str(self.port), *self._addresses],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

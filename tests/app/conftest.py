@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests: a private epmd and a real BEAM."""
+"""Fixtures of the end-to-end tests: a real BEAM for all of them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from bridge.testing import Beam, EpmdDaemon
+
 TESTS = Path(__file__).parents[1]
-# The drivers of a BEAM and of epmd are the node's, the witnesses of processes the shepherd's.
+# What drives a node is the node's, the witnesses of processes are the shepherd's.
 sys.path[:0] = [str(TESTS / "node"), str(TESTS / "workers")]
 
-from beam_node import Beam, Epmd  # noqa: E402
-
 
 @pytest.fixture(scope="session")
-def epmd() -> Iterator[Epmd]:
-    server = Epmd()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def beam(epmd: Epmd) -> Iterator[Beam]:
+def beam(epmd: EpmdDaemon) -> Iterator[Beam]:
     """One real Elixir node for all tests; `await ask(beam, ...)` of serve_support drives it."""
     node = Beam("caller", epmd.port)
     yield node

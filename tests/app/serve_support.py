@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
-from beam_node import COOKIE, HOST, Beam, Epmd
+
+from bridge.testing import COOKIE, HOST, Beam, EpmdDaemon
 
 ROOT = Path(__file__).parents[2]
 BIN = ROOT / "build" / "bin"
@@ -83,7 +84,7 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    epmd: Epmd,
+    epmd: EpmdDaemon,
     folder: Path,
     *,
     alive: str = "bridge",

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from beam_node import Beam, Epmd
 from router_support import World
 from serve_support import BIN, ask, serving
 
@@ -17,6 +16,7 @@ from bridge.etf import Atom
 from bridge.node.details import Details
 from bridge.node.inspection import SupervisorView
 from bridge.ops.inspection import WorkersSupervisor, dispatcher_details, worker_details
+from bridge.testing import Beam, EpmdDaemon
 from bridge.workers.worker import State
 from bridge.workers.worker_process import WorkerProcess
 
@@ -98,7 +98,7 @@ def test_an_ended_supervisor_of_workers_is_there_again_above_them() -> None:
 @pytest.mark.skipif(shutil.which("elixir") is None, reason="no Elixir here")
 @pytest.mark.skipif(not (BIN / "rb-echo").exists(), reason="the workers are not built")
 async def test_the_workers_of_a_running_bridge_are_its_processes(
-    epmd: Epmd, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:
     async with serving(epmd, tmp_path) as bridge:
         await bridge.wait_workers(3)

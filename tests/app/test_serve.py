@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from beam_node import COOKIE, HOST, Beam, Epmd
 from serve_support import (
     BIN,
     ROOT,
@@ -28,6 +27,7 @@ from serve_support import (
 from shepherd_support import read_proc, witnessed
 
 from bridge.fabric import layout
+from bridge.testing import COOKIE, HOST, Beam, EpmdDaemon
 from bridge.workers import _landlock
 
 # A worker that greets rightly but for its layout's digest: it was built from another layout.toml.
@@ -53,7 +53,9 @@ pytestmark = [
 ]
 
 
-async def test_the_bridge_tells_of_itself_by_rpc(epmd: Epmd, beam: Beam, tmp_path: Path) -> None:
+async def test_the_bridge_tells_of_itself_by_rpc(
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
+) -> None:
     async with serving(epmd, tmp_path) as bridge:
         await bridge.wait_workers(3)
         await ask(beam, f"n = :'{bridge.name}'")
@@ -66,7 +68,7 @@ async def test_the_bridge_tells_of_itself_by_rpc(epmd: Epmd, beam: Beam, tmp_pat
 
 
 async def test_a_plain_call_from_elixir_is_answered_by_a_worker(
-    epmd: Epmd, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:
     async with serving(epmd, tmp_path) as bridge:
         call = f"GenServer.call({bridge.target()}, {{:submit, :echo, %s}})"
@@ -84,7 +86,7 @@ async def test_a_plain_call_from_elixir_is_answered_by_a_worker(
 
 
 async def test_ready_is_told_by_one_log_line_and_on_the_ready_descriptor(
-    epmd: Epmd, tmp_path: Path
+    epmd: EpmdDaemon, tmp_path: Path
 ) -> None:
     async with serving(epmd, tmp_path, alive="told") as bridge:
         (line,) = bridge.logs("ready")
@@ -94,7 +96,7 @@ async def test_ready_is_told_by_one_log_line_and_on_the_ready_descriptor(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_stop_signal_lets_running_jobs_finish_and_ends_with_status_0(
-    epmd: Epmd, beam: Beam, tmp_path: Path, number: int
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path, number: int
 ) -> None:
     async with serving(epmd, tmp_path) as bridge:
         await bridge.wait_workers(3)
@@ -118,7 +120,7 @@ async def test_a_stop_signal_lets_running_jobs_finish_and_ends_with_status_0(
 
 
 async def test_a_second_signal_does_not_wait_for_jobs(
-    epmd: Epmd, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:
     settings = SETTINGS.replace("drain_ms = 2_000", "drain_ms = 60_000")
     async with serving(epmd, tmp_path, settings=settings) as bridge:
@@ -133,7 +135,7 @@ async def test_a_second_signal_does_not_wait_for_jobs(
 
 
 async def test_a_killed_bridge_leaves_no_process_and_no_shared_memory(
-    epmd: Epmd, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:
     async with serving(epmd, tmp_path) as bridge:
         await bridge.wait_workers(3)
@@ -149,7 +151,7 @@ async def test_a_killed_bridge_leaves_no_process_and_no_shared_memory(
 
 
 async def test_a_killed_worker_is_told_to_its_caller_and_started_again(
-    epmd: Epmd, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:
     async with serving(epmd, tmp_path) as bridge:
         await bridge.wait_workers(3)
@@ -172,7 +174,7 @@ async def test_a_killed_worker_is_told_to_its_caller_and_started_again(
 
 
 async def test_a_worker_that_cannot_greet_is_given_up_and_its_role_says_no_worker(
-    epmd: Epmd, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:
     settings = SETTINGS + (
         '[roles.broken]\ncommand = ["sh", "-c", "echo no such luck >&2; exit 3"]\n'
@@ -190,7 +192,7 @@ async def test_a_worker_that_cannot_greet_is_given_up_and_its_role_says_no_worke
 
 
 async def test_a_worker_of_another_layout_is_refused_with_both_digests_and_given_up(
-    epmd: Epmd, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:
     (tmp_path / "stranger.py").write_text(STRANGER)
     settings = SETTINGS + (
@@ -208,7 +210,7 @@ async def test_a_worker_of_another_layout_is_refused_with_both_digests_and_given
 
 
 async def test_the_services_answer_and_survive_what_they_do_not_know(
-    epmd: Epmd, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:
     async with serving(epmd, tmp_path) as bridge:
         await bridge.wait_workers(3)
@@ -232,7 +234,7 @@ async def test_the_services_answer_and_survive_what_they_do_not_know(
 
 
 async def test_the_dispatcher_shows_its_figures_and_holds_jobs_while_it_is_suspended(
-    epmd: Epmd, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:
     async with serving(epmd, tmp_path) as bridge:
         call = f'GenServer.call({bridge.target()}, {{:submit, :echo, "x"}})'
@@ -249,7 +251,7 @@ async def test_the_dispatcher_shows_its_figures_and_holds_jobs_while_it_is_suspe
 
 @pytest.mark.parametrize("service", ["WorkerRegistry", "JobDispatcher", "Diagnostics"])
 async def test_a_service_that_is_killed_tells_its_watchers_and_answers_again(
-    epmd: Epmd, beam: Beam, tmp_path: Path, service: str
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path, service: str
 ) -> None:
     async with serving(epmd, tmp_path) as bridge:
         target = bridge.target(f"Ringbridge.{service}")
@@ -267,7 +269,7 @@ async def test_a_service_that_is_killed_tells_its_watchers_and_answers_again(
 
 
 async def test_a_worker_has_a_pid_whose_watchers_hear_of_its_crash(
-    epmd: Epmd, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:
     async with serving(epmd, tmp_path) as bridge:
         await bridge.wait_workers(3)
@@ -284,7 +286,7 @@ async def test_a_worker_has_a_pid_whose_watchers_hear_of_its_crash(
 
 @pytest.mark.parametrize("reason", [":kill", ":shutdown"])
 async def test_an_exit_signal_to_a_worker_s_pid_ends_it_and_it_starts_again(
-    epmd: Epmd, beam: Beam, tmp_path: Path, reason: str
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path, reason: str
 ) -> None:
     async with serving(epmd, tmp_path) as bridge:
         await bridge.wait_workers(3)
@@ -299,7 +301,7 @@ async def test_an_exit_signal_to_a_worker_s_pid_ends_it_and_it_starts_again(
 
 
 async def test_drain_and_restart_a_worker_from_elixir(
-    epmd: Epmd, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:
     async with serving(epmd, tmp_path) as bridge:
         await bridge.wait_workers(3)
@@ -313,7 +315,7 @@ async def test_drain_and_restart_a_worker_from_elixir(
 
 
 async def test_without_admin_nodes_nobody_stops_or_changes_anything(
-    epmd: Epmd, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:
     settings = SETTINGS.replace(f'admin_nodes = ["*@{HOST}"]', "")
     async with serving(epmd, tmp_path, alive="guarded", settings=settings) as bridge:
@@ -348,7 +350,9 @@ async def test_without_admin_nodes_nobody_stops_or_changes_anything(
         assert bridge.logs("worker failed") == []
 
 
-async def test_a_wrong_cookie_is_refused_with_one_clear_line(epmd: Epmd, tmp_path: Path) -> None:
+async def test_a_wrong_cookie_is_refused_with_one_clear_line(
+    epmd: EpmdDaemon, tmp_path: Path
+) -> None:
     stranger = Beam("stranger", epmd.port, cookie="another-cookie")
     try:
         await stranger.ready()
@@ -364,7 +368,7 @@ async def test_a_wrong_cookie_is_refused_with_one_clear_line(epmd: Epmd, tmp_pat
 
 
 async def test_a_node_outside_the_allow_list_is_refused(
-    epmd: Epmd, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:
     settings = SETTINGS.replace("[node]", '[node]\nallow = ["friend@127.0.0.1"]')
     async with serving(epmd, tmp_path, alive="choosy", settings=settings) as bridge:
@@ -372,7 +376,9 @@ async def test_a_node_outside_the_allow_list_is_refused(
         assert "allow list" in (await bridge.wait_log("peer refused"))["rule"]
 
 
-async def test_a_name_that_is_taken_is_one_line_and_status_1(epmd: Epmd, tmp_path: Path) -> None:
+async def test_a_name_that_is_taken_is_one_line_and_status_1(
+    epmd: EpmdDaemon, tmp_path: Path
+) -> None:
     async with serving(epmd, tmp_path) as bridge:
         done = _serve(tmp_path, epmd, "--name", bridge.name)
         assert done.returncode == 1
@@ -381,7 +387,7 @@ async def test_a_name_that_is_taken_is_one_line_and_status_1(epmd: Epmd, tmp_pat
 
 
 def test_a_role_whose_program_is_missing_is_told_before_anything_starts(
-    epmd: Epmd, tmp_path: Path
+    epmd: EpmdDaemon, tmp_path: Path
 ) -> None:
     (tmp_path / "ringbridge.toml").write_text('[roles.echo]\ncommand = ["./none"]\n')
     done = _serve(tmp_path, epmd)
@@ -390,7 +396,7 @@ def test_a_role_whose_program_is_missing_is_told_before_anything_starts(
     assert "roles.echo.command" in done.stderr
 
 
-async def test_no_process_below_the_bridge_has_the_cookie(epmd: Epmd, tmp_path: Path) -> None:
+async def test_no_process_below_the_bridge_has_the_cookie(epmd: EpmdDaemon, tmp_path: Path) -> None:
     async with serving(epmd, tmp_path) as bridge:
         await bridge.wait_workers(3)
         for pid in descendants(bridge.pid):
@@ -401,7 +407,7 @@ async def test_no_process_below_the_bridge_has_the_cookie(epmd: Epmd, tmp_path: 
 @pytest.mark.skipif(not _landlock.available(), reason="no Landlock in this kernel")
 @pytest.mark.parametrize("place", ["option", "setting"])
 async def test_no_worker_can_read_the_file_that_the_cookie_came_from(
-    epmd: Epmd, tmp_path: Path, place: str
+    epmd: EpmdDaemon, tmp_path: Path, place: str
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -425,7 +431,7 @@ async def test_no_worker_can_read_the_file_that_the_cookie_came_from(
 
 
 async def test_status_shows_roles_and_workers_as_tables_and_as_json(
-    epmd: Epmd, tmp_path: Path
+    epmd: EpmdDaemon, tmp_path: Path
 ) -> None:
     async with serving(epmd, tmp_path) as bridge:
         await bridge.wait_workers(3)
@@ -441,11 +447,13 @@ async def test_status_shows_roles_and_workers_as_tables_and_as_json(
             assert word in done.stdout
 
 
-def _serve(folder: Path, epmd: Epmd, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _serve(folder: Path, epmd: EpmdDaemon, *arguments: str) -> subprocess.CompletedProcess[str]:
     return _ringbridge(folder, epmd, "serve", "--log-format", "json", *arguments)
 
 
-def _ringbridge(folder: Path, epmd: Epmd, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _ringbridge(
+    folder: Path, epmd: EpmdDaemon, *arguments: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", "from bridge.cli import main; main()", *arguments],
         cwd=folder,

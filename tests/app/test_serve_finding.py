@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import trio
-from beam_node import COOKIE, HOST, Beam
 from serve_support import BIN, SETTINGS, ask, serving
 
 from bridge.node import EpmdClient
+from bridge.testing import COOKIE, HOST, Beam
 
 pytestmark = [
     pytest.mark.beam,

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 import trio
-from beam_node import COOKIE, HOST, Beam, Epmd
 from serve_support import ROOT, SETTINGS, Serving, ask, serving
 from tls_support import Authority, make_certificates
 
 from bridge.config import parse
 from bridge.ops.certificates import examine
 from bridge.ops.finding import Finding
+from bridge.testing import COOKIE, HOST, Beam, EpmdDaemon
 
 TLS = '[tls]\ncert = "node.pem"\nkey = "node.key"\nca = "ca.pem"\n'
 ROLES = '[roles.echo]\ncommand = ["sh"]\n'
@@ -31,7 +31,7 @@ def authority(tmp_path: Path) -> Authority:
     return make_certificates(tmp_path)
 
 
-def ringbridge(epmd: Epmd, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def ringbridge(epmd: EpmdDaemon, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", "from bridge.cli import main; main()", *arguments],
         cwd=folder,
@@ -58,7 +58,9 @@ async def hangs_up(bridge: Serving) -> None:
 
 
 @pytest.mark.beam
-async def test_jobs_status_and_a_reload(epmd: Epmd, authority: Authority, tmp_path: Path) -> None:
+async def test_jobs_status_and_a_reload(
+    epmd: EpmdDaemon, authority: Authority, tmp_path: Path
+) -> None:
     async with serving(epmd, tmp_path, alive="tlsbridge", settings=SETTINGS + TLS) as bridge:
         beam = Beam("tlscaller", epmd.port, arguments=authority.beam())
         try:
@@ -84,7 +86,7 @@ async def test_jobs_status_and_a_reload(epmd: Epmd, authority: Authority, tmp_pa
 
 @pytest.mark.beam
 async def test_the_first_call_of_each_connection_is_answered(
-    epmd: Epmd, authority: Authority, tmp_path: Path
+    epmd: EpmdDaemon, authority: Authority, tmp_path: Path
 ) -> None:
     """It often comes before the relay has the connection."""
     async with serving(epmd, tmp_path, alive="tlsfirst", settings=SETTINGS + TLS) as bridge:
@@ -104,7 +106,7 @@ async def test_the_first_call_of_each_connection_is_answered(
 
 @pytest.mark.beam
 async def test_status_without_tls_says_what_is_the_matter(
-    epmd: Epmd, authority: Authority, tmp_path: Path
+    epmd: EpmdDaemon, authority: Authority, tmp_path: Path
 ) -> None:
     async with serving(epmd, tmp_path, alive="tlsonly", settings=SETTINGS + TLS) as bridge:
         plain = tmp_path / "plain.toml"
@@ -118,7 +120,9 @@ async def test_status_without_tls_says_what_is_the_matter(
 
 
 @pytest.mark.beam
-async def test_no_worker_can_read_the_key(epmd: Epmd, authority: Authority, tmp_path: Path) -> None:
+async def test_no_worker_can_read_the_key(
+    epmd: EpmdDaemon, authority: Authority, tmp_path: Path
+) -> None:
     """As the cookie: the role's program tries, and tells."""
     key = tmp_path / "node.key"
     tells = tmp_path / "tells"
@@ -136,7 +140,7 @@ async def test_no_worker_can_read_the_key(epmd: Epmd, authority: Authority, tmp_
         assert "READ" not in text
 
 
-def test_a_file_that_is_missing_stops_serve_in_one_line(epmd: Epmd, tmp_path: Path) -> None:
+def test_a_file_that_is_missing_stops_serve_in_one_line(epmd: EpmdDaemon, tmp_path: Path) -> None:
     (tmp_path / "ringbridge.toml").write_text(TLS + ROLES)
     done = ringbridge(epmd, tmp_path, "serve", "--name", f"tlsnever@{HOST}")
     assert done.returncode == 1

@@ -5,12 +5,12 @@ server gives.
 from __future__ import annotations
 
 import pytest
-from beam_node import Beam, BeamError
+from node_support import OpenNode, StartBeam, needs_erlang
 from services import Counter
 
 from bridge.etf import Atom
 from bridge.node import MailboxPolicy, ProcessHandle
-from conftest import OpenNode, StartBeam, needs_erlang
+from bridge.testing import Beam, BeamError
 
 pytestmark = [needs_erlang, pytest.mark.beam]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import trio
-from beam_node import COOKIE, HOST, Beam
+from node_support import OpenNode, StartBeam, needs_erlang
 from structlog.testing import capture_logs
 
 from bridge.etf import Atom, EncodeError
 from bridge.node import NoConnection, ProcessDown
-from conftest import OpenNode, StartBeam, needs_erlang
+from bridge.testing import COOKIE, HOST, Beam
 
 pytestmark = [needs_erlang, pytest.mark.beam]
 

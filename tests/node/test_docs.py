@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import trio
-from beam_node import COOKIE, HOST, Beam, BeamError, Epmd
+from node_support import HAS_RELAY, OpenNode, needs_erlang
 
 from bridge.node import EpmdClient
-from conftest import HAS_RELAY, OpenNode, needs_erlang
+from bridge.testing import COOKIE, HOST, Beam, BeamError, EpmdDaemon
 
 ROOT = Path(__file__).parents[2]
 ASKED = re.compile(r"iex> (.*)")
@@ -29,7 +29,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def first_program(epmd: Epmd) -> Iterator[subprocess.Popen[bytes]]:
+def first_program(epmd: EpmdDaemon) -> Iterator[subprocess.Popen[bytes]]:
     program = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert program is not None
     env = {
@@ -46,7 +46,7 @@ def first_program(epmd: Epmd) -> Iterator[subprocess.Popen[bytes]]:
 
 
 async def test_the_first_program(
-    epmd: Epmd, beam: Beam, first_program: subprocess.Popen[bytes]
+    epmd: EpmdDaemon, beam: Beam, first_program: subprocess.Popen[bytes]
 ) -> None:
     session = re.search(r"iex> (.*)\n    (.*)\n", PAGE)
     assert session is not None

@@ -7,11 +7,11 @@ from contextlib import AbstractAsyncContextManager, aclosing
 
 import pytest
 import trio
-from beam_node import COOKIE, HOST, Beam, Epmd
+from node_support import OpenNode, needs_erlang
 from services import Counter
 
 from bridge.node import EpmdClient, NoConnection, Node, OnePort, open_node
-from conftest import OpenNode, needs_erlang
+from bridge.testing import COOKIE, HOST, Beam, EpmdDaemon
 
 pytestmark = [needs_erlang, pytest.mark.beam]
 
@@ -94,7 +94,7 @@ async def test_one_port_for_all_and_no_epmd(how: str) -> None:
 
 
 async def test_a_table_says_where_a_node_listens_whatever_its_name_says(
-    epmd: Epmd, beam: Beam
+    epmd: EpmdDaemon, beam: Beam
 ) -> None:
     beam_port = (await EpmdClient(port=epmd.port).names())[beam.name.partition("@")[0]]
     forwarder = await trio.open_tcp_listeners(0, host="::1")
@@ -132,7 +132,7 @@ async def _copy(source: trio.SocketStream, sink: trio.SocketStream) -> None:
 
 
 async def test_ipv6_both_ways() -> None:
-    server = Epmd(host=None)
+    server = EpmdDaemon(host=None)
     beam = Beam(
         "six",
         server.port,
@@ -156,7 +156,7 @@ async def test_ipv6_both_ways() -> None:
         server.close()
 
 
-async def test_short_names_meet_short_names(epmd: Epmd, open_test_node: OpenNode) -> None:
+async def test_short_names_meet_short_names(epmd: EpmdDaemon, open_test_node: OpenNode) -> None:
     beam = Beam("shorty", epmd.port, host="localhost")
     try:
         await beam.ready()
@@ -172,7 +172,7 @@ async def test_short_names_meet_short_names(epmd: Epmd, open_test_node: OpenNode
 
 
 async def test_whom_a_beam_does_not_dial_for_its_name_we_do_not_dial_either(
-    epmd: Epmd, beam: Beam, open_test_node: OpenNode
+    epmd: EpmdDaemon, beam: Beam, open_test_node: OpenNode
 ) -> None:
     """The BEAM refuses before it asks epmd; so do we, and say why."""
     short = Beam("styled", epmd.port, host="localhost")

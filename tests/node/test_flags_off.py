@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import trio
-from beam_node import Beam
+from node_support import OpenNode, needs_erlang
 from plain_carrier import plain_carrier
 from services import Counter
 
 from bridge.dist.flags import DIST_HDR_ATOM_CACHE, FLAG_TABLE, MANDATORY, OFFERED, Stance, flag
 from bridge.etf import Atom, decode
 from bridge.node import Node
-from conftest import OpenNode, needs_erlang
+from bridge.testing import Beam
 
 pytestmark = [needs_erlang, pytest.mark.beam]
 

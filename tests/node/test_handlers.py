@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 import trio
-from beam_node import Beam
+from node_support import OpenNode, needs_erlang
 from plain_carrier import plain_carrier
 from structlog.testing import capture_logs
 
@@ -25,7 +25,7 @@ from bridge.node import (
     open_node,
 )
 from bridge.node.conversion import Mismatch, converter
-from conftest import OpenNode, needs_erlang
+from bridge.testing import Beam
 
 
 @dataclass

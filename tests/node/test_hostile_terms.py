@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import trio
+from node_support import OpenNode
 from services import Counter
 
 from bridge.etf import Atom, decode
 from bridge.node import ProcessDown, Stop
-from conftest import OpenNode
 
 LONG = 2**20_000  # str() of it is refused by CPython
 DEEP = decode(b"\x83" + b"h\x01" * 9_000 + b"j")

@@ -6,14 +6,14 @@ import itertools
 
 import pytest
 import trio
-from beam_node import HOST, Beam
+from node_support import OpenNode, StartBeam, needs_erlang
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from bridge.etf import Atom
 from bridge.node import Backoff, NodeDown, NodeUp
 from bridge.node.process_handle import ProcessHandle
-from conftest import OpenNode, StartBeam, needs_erlang
+from bridge.testing import HOST, Beam
 
 NODEUP, NODEDOWN = Atom("nodeup"), Atom("nodedown")
 QUICK = Backoff(min_s=0.02, max_s=0.1, settled_s=0.0)

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 import trio
-from beam_node import Beam
+from node_support import HAS_RELAY, OpenNode, StartBeam, needs_erlang
 from services import Counter
 from structlog.testing import capture_logs
 
 from bridge.dist.flags import DIST_HDR_ATOM_CACHE, OFFERED
 from bridge.etf import Atom
 from bridge.node import GenServer, NoConnection, relay_carrier
-from conftest import HAS_RELAY, OpenNode, StartBeam, needs_erlang
+from bridge.testing import Beam
 
 pytestmark = [
     needs_erlang,

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 import trio
-from beam_node import COOKIE, HOST, Beam, Epmd
+from node_support import HAS_RELAY, OpenNode, StartBeam, needs_erlang
 from test_oracle import Wire
 
 from bridge.dist.flags import OFFERED
 from bridge.dist.handshake_events import Identity
 from bridge.dist.handshake_messages import Name
 from bridge.node import EpmdClient, EventCarrier, NodeDown, NodeUp, open_node
-from conftest import HAS_RELAY, OpenNode, StartBeam, needs_erlang
+from bridge.testing import COOKIE, HOST, Beam, EpmdDaemon
 
 pytestmark = [needs_erlang, pytest.mark.beam]
 needs_relay = pytest.mark.skipif(not HAS_RELAY, reason="the relay is not built")
@@ -44,7 +44,7 @@ async def quick_relay(identity: Identity) -> AsyncIterator[EventCarrier]:
 
 @needs_relay
 async def test_ticks_hold_an_idle_connection_and_silence_ends_it_on_either_side(
-    epmd: Epmd, start_beam: StartBeam
+    epmd: EpmdDaemon, start_beam: StartBeam
 ) -> None:
     """Idle for longer than any ticktime the connection stays; a BEAM that is stopped is gone after
     it; a node of ours that is stopped is gone for the BEAM.
@@ -83,7 +83,7 @@ trio.run(main)
 
 
 @asynccontextmanager
-async def our_program(name: str, epmd: Epmd) -> AsyncIterator[subprocess.Popen[bytes]]:
+async def our_program(name: str, epmd: EpmdDaemon) -> AsyncIterator[subprocess.Popen[bytes]]:
     """A node of ours in a process of its own, over the relay."""
     root = str(Path(__file__).parents[2])
     env = {**os.environ, "ERL_EPMD_PORT": str(epmd.port), "PYTHONPATH": root}
@@ -102,7 +102,7 @@ async def our_program(name: str, epmd: Epmd) -> AsyncIterator[subprocess.Popen[b
 
 
 @needs_relay
-async def test_a_beam_hears_nodedown_when_we_are_killed(epmd: Epmd, beam: Beam) -> None:
+async def test_a_beam_hears_nodedown_when_we_are_killed(epmd: EpmdDaemon, beam: Beam) -> None:
     name = f"pykilled@{HOST}"
     async with our_program(name, epmd) as program:
         await beam.evaluate(MONITOR_NODES.format(on="true"))
@@ -121,7 +121,9 @@ async def test_a_beam_hears_nodedown_when_we_are_killed(epmd: Epmd, beam: Beam) 
 
 
 @needs_relay
-async def test_a_beam_gives_us_up_when_we_are_stopped(epmd: Epmd, start_beam: StartBeam) -> None:
+async def test_a_beam_gives_us_up_when_we_are_stopped(
+    epmd: EpmdDaemon, start_beam: StartBeam
+) -> None:
     beam = await start_beam(arguments=QUICK_TICKS).ready()
     name = f"pystopped@{HOST}"
     async with our_program(name, epmd) as program:
@@ -133,7 +135,7 @@ async def test_a_beam_gives_us_up_when_we_are_stopped(epmd: Epmd, start_beam: St
 
 
 async def test_a_stranger_who_claims_a_name_keeps_nobody_from_its_owner(
-    epmd: Epmd, open_test_node: OpenNode
+    epmd: EpmdDaemon, open_test_node: OpenNode
 ) -> None:
     """Claims are free; neither do they end an attempt of ours, nor hold one up for long."""
     async with open_test_node("claimed_a") as node, open_test_node("claimed_z") as peer:

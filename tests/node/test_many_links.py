@@ -8,13 +8,13 @@ import time
 
 import pytest
 import trio
-from beam_node import Beam
+from node_support import HAS_RELAY, OpenNode, needs_erlang
 from router_support import CREATION, PEER, US, YOU, Box, World, ref
 
 from bridge.dist import control as c
 from bridge.etf import Atom, Pid
 from bridge.node import ProcessHandle, relay_carrier
-from conftest import HAS_RELAY, OpenNode, needs_erlang
+from bridge.testing import Beam
 
 COUNT = 10_000
 BOUND_S = 1.0  # a quiet machine takes a tenth of it

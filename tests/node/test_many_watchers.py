@@ -6,10 +6,10 @@ How long it takes is `make bench`'s business.
 from __future__ import annotations
 
 import pytest
-from beam_node import Beam
+from node_support import OpenNode, needs_erlang
 from services import Counter
 
-from conftest import OpenNode, needs_erlang
+from bridge.testing import Beam
 
 pytestmark = [needs_erlang, pytest.mark.beam]
 

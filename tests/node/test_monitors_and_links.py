@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from beam_node import Beam
+from node_support import OpenNode, StartBeam, needs_erlang
 from services import Counter
 
 from bridge.etf import Atom, Pid
 from bridge.node import Down, GenServer, ProcessDown
-from conftest import OpenNode, StartBeam, needs_erlang
+from bridge.testing import Beam
 
 pytestmark = [needs_erlang, pytest.mark.beam]
 

@@ -6,19 +6,19 @@ import re
 
 import pytest
 import trio
-from beam_node import COOKIE, HOST, Beam, Epmd
+from node_support import OpenNode, needs_erlang
 from services import Counter
 from structlog.testing import capture_logs
 
 from bridge.etf import Atom
 from bridge.node import EpmdClient, NoConnection, Policy, open_node
-from conftest import OpenNode, needs_erlang
+from bridge.testing import COOKIE, HOST, Beam, EpmdDaemon
 
 pytestmark = [needs_erlang, pytest.mark.beam]
 
 
 @pytest.fixture
-def client(epmd: Epmd) -> EpmdClient:
+def client(epmd: EpmdDaemon) -> EpmdClient:
     return EpmdClient(port=epmd.port, if_absent="fail")
 
 
@@ -75,7 +75,7 @@ async def test_a_namer_that_is_not_there_and_a_name_without_one_are_said(
             pass
 
 
-async def test_we_name_a_beam(epmd: Epmd, open_test_node: OpenNode) -> None:
+async def test_we_name_a_beam(epmd: EpmdDaemon, open_test_node: OpenNode) -> None:
     asker = Beam("undefined", epmd.port, arguments="-dist_listen false")
     try:
         await asker.ready()

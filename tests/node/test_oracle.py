@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from beam_node import COOKIE, HOST
 from plain_carrier import plain_carrier
 from structlog.testing import capture_logs
 
@@ -26,6 +25,7 @@ from bridge.dist.handshake_messages import (
     parse_reply,
 )
 from bridge.node import NoConnection, Node, open_node
+from bridge.testing import COOKIE, HOST
 
 SOON_S = 5.0
 

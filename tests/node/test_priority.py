@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from beam_node import Beam
+from node_support import OpenNode, needs_erlang
 from router_support import PEER, YOU, World
 
 from bridge.dist import control as c
@@ -14,7 +14,7 @@ from bridge.dist.flags import ALTACT_SIG, EXIT_PAYLOAD, OFFERED
 from bridge.etf import Atom, Reference, decode_bare
 from bridge.node import ProcessHandle
 from bridge.node.outgoing import can_express, encode_signal
-from conftest import OpenNode, needs_erlang
+from bridge.testing import Beam
 
 BAD, KILL = Atom("bad"), Atom("kill")
 PRIORITY, ALIAS, NAME, EXIT = 1, 4, 8, 16

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from beam_node import COOKIE, HOST, Beam, Epmd
+from node_support import HAS_RELAY, needs_erlang
 
 from bridge.node import EpmdClient
-from conftest import HAS_RELAY, needs_erlang
+from bridge.testing import COOKIE, HOST, Beam, EpmdDaemon
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "processes.md").read_text()
@@ -27,7 +27,7 @@ pytestmark = [
 
 
 @pytest.fixture
-def first_program(epmd: Epmd) -> Iterator[subprocess.Popen[bytes]]:
+def first_program(epmd: EpmdDaemon) -> Iterator[subprocess.Popen[bytes]]:
     program = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert program is not None
     env = {
@@ -43,7 +43,7 @@ def first_program(epmd: Epmd) -> Iterator[subprocess.Popen[bytes]]:
 
 
 async def test_the_first_program(
-    epmd: Epmd, beam: Beam, first_program: subprocess.Popen[bytes]
+    epmd: EpmdDaemon, beam: Beam, first_program: subprocess.Popen[bytes]
 ) -> None:
     session = re.search(r"iex> (.*)\n    (.*)\n", PAGE)
     assert session is not None

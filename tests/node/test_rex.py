@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import trio
-from beam_node import COOKIE, Epmd
 from exported import demo
 from hypothesis import given
 from hypothesis import strategies as st
+from node_support import OpenNode
 from plain_carrier import plain_carrier
 from router_support import YOU
 from test_node_signals import signal
@@ -21,7 +21,7 @@ from bridge.etf import Atom, ImproperList, Reference, encode_bare
 from bridge.node import Asked, Policy
 from bridge.node.executions import ExportLimits
 from bridge.node.exports import Exports
-from conftest import OpenNode
+from bridge.testing import COOKIE, EpmdDaemon
 
 REX, USER, CALL_IT = Atom("rex"), Atom("user"), Atom("call")
 
@@ -209,7 +209,7 @@ async def test_what_a_function_prints_goes_to_the_leader_of_its_request() -> Non
 
 @pytest.mark.beam
 @pytest.mark.skipif(shutil.which("erl_call") is None, reason="no erl_call here")
-async def test_a_c_node_calls(epmd: Epmd, carrier: Any, open_test_node: OpenNode) -> None:
+async def test_a_c_node_calls(epmd: EpmdDaemon, carrier: Any, open_test_node: OpenNode) -> None:
     if carrier is plain_carrier:
         pytest.skip("the double knows no frames without a distribution header")
     async with open_test_node(exports=demo()) as node:

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 import trio
-from beam_node import Beam
 from hypothesis import given, settings
+from node_support import OpenNode, StartBeam, needs_erlang
 from services import Counter
 
 from bridge.etf import canonical
-from conftest import OpenNode, StartBeam, needs_erlang
+from bridge.testing import Beam
 
 sys.path.append(str(Path(__file__).parents[1] / "etf"))
 from etf_support import terms_without_funs

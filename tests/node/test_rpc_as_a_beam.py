@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import trio
-from beam_node import Beam, BeamError, Epmd
 from exported import ELIXIR, demo
+from node_support import OpenNode, needs_erlang
 
-from conftest import OpenNode, needs_erlang
+from bridge.testing import Beam, BeamError, EpmdDaemon
 
 pytestmark = [needs_erlang, pytest.mark.beam]
 
@@ -82,7 +82,7 @@ async def transcript(beam: Beam, node: str, expressions: list[str]) -> list[tupl
 class Pair:
     """A BEAM that calls, one that is called, and what that answered."""
 
-    def __init__(self, epmd: Epmd) -> None:
+    def __init__(self, epmd: EpmdDaemon) -> None:
         self.caller = Beam("rpccaller", epmd.port)
         self.called = Beam("rpccalled", epmd.port)
         self._started = False
@@ -104,7 +104,7 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(epmd: Epmd) -> Iterator[Pair]:
+def pair(epmd: EpmdDaemon) -> Iterator[Pair]:
     both = Pair(epmd)
     yield both
     both.caller.close()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import trio
-from beam_node import HOST, Beam
 from exported import ELIXIR, demo
+from node_support import OpenNode, StartBeam, needs_erlang
 
 from bridge.etf import Atom, EncodeError, Map, Pid
 from bridge.node import NoConnection, ProcessDown
@@ -20,7 +20,7 @@ from bridge.node.remote_errors import (
     RemoteThrow,
     SpawnRefused,
 )
-from conftest import OpenNode, StartBeam, needs_erlang
+from bridge.testing import HOST, Beam
 
 pytestmark = [needs_erlang, pytest.mark.beam]
 

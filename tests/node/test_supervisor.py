@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import trio
-from beam_node import Beam
+from node_support import OpenNode, needs_erlang
 from plain_carrier import plain_carrier
 
 from bridge.etf import Atom, Pid
 from bridge.node import ChildSpec, GenServer, Node, Policy, ProcessHandle, Stop, Supervisor
 from bridge.node import open_node as open_any_node
-from conftest import OpenNode, needs_erlang
+from bridge.testing import Beam
 
 KILL, BAD, SHUTDOWN, NORMAL = Atom("kill"), Atom("bad"), Atom("shutdown"), Atom("normal")
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import trio
-from beam_node import Beam
+from node_support import OpenNode, StartBeam, needs_erlang, needs_relay
 from services import Counter
 from structlog.testing import capture_logs
 from tls_support import ROOT, Authority, make_certificates
 
 from bridge.etf import Atom
 from bridge.node import TlsConfig, TlsError, open_node
-from conftest import OpenNode, StartBeam, needs_erlang, needs_relay
+from bridge.testing import Beam
 
 pytestmark = [needs_erlang, needs_relay, pytest.mark.beam]
 VERSIONS = ["1.2", "1.3"]

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import trio
-from beam_node import HOST, Epmd
+from node_support import OpenNode, StartBeam, needs_erlang, needs_relay
 from services import Counter
 from structlog.testing import capture_logs
 from tls_support import Authority, make_certificates
 
 from bridge.node import EpmdClient, NoConnection, Policy
-from conftest import OpenNode, StartBeam, needs_erlang, needs_relay
+from bridge.testing import HOST, EpmdDaemon
 
 pytestmark = [needs_erlang, needs_relay, pytest.mark.beam]
 
@@ -138,7 +138,7 @@ async def test_a_tls_beam_and_a_plain_node(
 
 
 async def test_unauthenticated_tls_peers_are_bounded_and_leave_nothing(
-    authority: Authority, epmd: Epmd, open_tls_node: OpenNode
+    authority: Authority, epmd: EpmdDaemon, open_tls_node: OpenNode
 ) -> None:
     """Silent, half a ClientHello, garbage: each has its time, then its descriptors are free."""
     policy = Policy(unauthenticated_max=12, handshake_timeout_s=0.5)

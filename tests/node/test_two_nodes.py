@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import trio
+from node_support import OpenNode, needs_erlang
 from services import Counter
 
 from bridge.etf import Atom
 from bridge.node import Node, ProcessDown
-from conftest import OpenNode, needs_erlang
 
 pytestmark = [needs_erlang, pytest.mark.beam]  # for epmd
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from beam_node import COOKIE, HOST, Beam, Epmd
+from node_support import OpenNode, StartBeam, needs_erlang
 from services import Counter
 from structlog.testing import capture_logs
 
@@ -23,7 +23,7 @@ from bridge.dist.handshake_events import Identity
 from bridge.etf import Atom, Pid, Reference, decode_bare, encode_bare
 from bridge.node import EpmdClient, NameTaken, NoConnection, Node, Policy
 from bridge.node.connections import REFUSAL_LINES_OF_A_RULE
-from conftest import OpenNode, StartBeam, needs_erlang
+from bridge.testing import COOKIE, HOST, Beam, EpmdDaemon
 
 pytestmark = [needs_erlang, pytest.mark.beam]
 
@@ -71,7 +71,7 @@ class RawPeer:
 
 @asynccontextmanager
 async def raw_peer(
-    node: Node, epmd: Epmd, *, name: str = f"raw@{HOST}", creation: int = 77
+    node: Node, epmd: EpmdDaemon, *, name: str = f"raw@{HOST}", creation: int = 77
 ) -> AsyncIterator[RawPeer]:
     port = await EpmdClient(port=epmd.port).lookup(node.name.partition("@")[0], HOST)
     assert port is not None
@@ -136,7 +136,7 @@ async def test_a_name_that_a_beam_has_is_not_taken_from_it(
 
 
 async def test_unauthenticated_peers_are_bounded(
-    beam: Beam, epmd: Epmd, open_test_node: OpenNode
+    beam: Beam, epmd: EpmdDaemon, open_test_node: OpenNode
 ) -> None:
     async with open_test_node(policy=Policy(unauthenticated_max=3)) as node:
         port = await EpmdClient(port=epmd.port).lookup(node.name.partition("@")[0], HOST)
@@ -157,7 +157,7 @@ async def test_unauthenticated_peers_are_bounded(
 
 
 async def test_one_address_does_not_take_the_whole_door(
-    epmd: Epmd, open_test_node: OpenNode
+    epmd: EpmdDaemon, open_test_node: OpenNode
 ) -> None:
     policy = Policy(unauthenticated_per_address_max=2)
     async with open_test_node(policy=policy, listen_host="0.0.0.0") as node:
@@ -182,7 +182,7 @@ async def test_one_address_does_not_take_the_whole_door(
 
 
 async def test_a_flood_of_strangers_is_not_a_flood_of_log_lines(
-    epmd: Epmd, open_test_node: OpenNode
+    epmd: EpmdDaemon, open_test_node: OpenNode
 ) -> None:
     async with open_test_node() as node:
         port = await EpmdClient(port=epmd.port).lookup(node.name.partition("@")[0], HOST)
@@ -200,7 +200,7 @@ async def test_a_flood_of_strangers_is_not_a_flood_of_log_lines(
 
 
 async def test_the_cookie_is_never_logged(
-    epmd: Epmd, beam: Beam, open_test_node: OpenNode, start_beam: StartBeam
+    epmd: EpmdDaemon, beam: Beam, open_test_node: OpenNode, start_beam: StartBeam
 ) -> None:
     stranger = await start_beam(cookie="another-cookie-of-the-tests").ready()
     with capture_logs() as logs:
@@ -217,7 +217,7 @@ async def test_the_cookie_is_never_logged(
 
 
 async def test_a_proven_newcomer_replaces_the_old_connection(
-    epmd: Epmd, open_test_node: OpenNode
+    epmd: EpmdDaemon, open_test_node: OpenNode
 ) -> None:
     async with open_test_node() as node, raw_peer(node, epmd) as old:
         monitor = await node.monitor(("anybody", f"raw@{HOST}"))
@@ -234,7 +234,7 @@ async def test_a_proven_newcomer_replaces_the_old_connection(
 
 
 async def test_a_newcomer_without_the_cookie_replaces_nothing(
-    epmd: Epmd, open_test_node: OpenNode
+    epmd: EpmdDaemon, open_test_node: OpenNode
 ) -> None:
     async with open_test_node() as node, raw_peer(node, epmd) as old:
         port = await EpmdClient(port=epmd.port).lookup(node.name.partition("@")[0], HOST)
@@ -265,7 +265,7 @@ async def test_a_newcomer_without_the_cookie_replaces_nothing(
 )
 async def test_a_peer_that_breaks_a_rule_is_cut_with_one_line(
     beam: Beam,
-    epmd: Epmd,
+    epmd: EpmdDaemon,
     open_test_node: OpenNode,
     request: pytest.FixtureRequest,
     control: Any,
@@ -292,7 +292,7 @@ async def test_a_peer_that_breaks_a_rule_is_cut_with_one_line(
 
 
 async def test_a_payload_that_is_no_term_counts_only_if_somebody_gets_it(
-    epmd: Epmd, open_test_node: OpenNode
+    epmd: EpmdDaemon, open_test_node: OpenNode
 ) -> None:
     async with open_test_node(services={"counter": Counter()}) as node:
         with capture_logs() as logs:

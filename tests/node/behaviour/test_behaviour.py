@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from beam_node import COOKIE, HOST, Beam, Epmd
+from node_support import needs_erlang
 from subject import EXPORTS, Server
 
 from bridge.node import EpmdClient, open_node
-from conftest import needs_erlang
+from bridge.testing import COOKIE, HOST, Beam, EpmdDaemon
 
 pytestmark = [needs_erlang, pytest.mark.beam, pytest.mark.smoke, pytest.mark.timeout(240)]
 
@@ -61,7 +61,7 @@ async def transcript(driver: Beam, subject: str) -> Transcript:
 
 
 @pytest.fixture(scope="module")
-def transcripts(epmd: Epmd) -> tuple[Transcript, Transcript]:
+def transcripts(epmd: EpmdDaemon) -> tuple[Transcript, Transcript]:
     """Of a process on a BEAM, and of ours."""
 
     client = EpmdClient(port=epmd.port, if_absent="fail")

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import recorded_calls as recorded
 import trio
-from beam_node import COOKIE, HOST, Epmd
 from inspect_support import inspected_node
+from node_support import OpenNode, needs_erlang
 from services import Counter
 
 from bridge.etf import Atom
 from bridge.node import ProcessHandle
-from conftest import OpenNode, needs_erlang
+from bridge.testing import COOKIE, HOST, EpmdDaemon
 
 
 async def idle(me: ProcessHandle) -> None:
@@ -80,7 +80,9 @@ def otp_release() -> str:
     return told.stdout.decode()
 
 
-def run_erlang(epmd: Epmd, name: str, code: str, **environment: str) -> subprocess.Popen[bytes]:
+def run_erlang(
+    epmd: EpmdDaemon, name: str, code: str, **environment: str
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [
             *("erl", "-noinput", "-name", f"{name}@{HOST}", "-setcookie", COOKIE),
@@ -114,7 +116,9 @@ ETOP = """
 
 @needs_erlang
 @pytest.mark.beam
-async def test_etop_prints_our_processes_and_memory(epmd: Epmd, open_test_node: OpenNode) -> None:
+async def test_etop_prints_our_processes_and_memory(
+    epmd: EpmdDaemon, open_test_node: OpenNode
+) -> None:
     if not erlang_has("etop"):
         pytest.skip("this Erlang has no observer application (Debian: erlang-observer)")
     if otp_release() in ("27", "28"):
@@ -175,7 +179,7 @@ def display() -> Iterator[str]:
 @needs_erlang
 @pytest.mark.beam
 async def test_observer_shows_every_tab_of_our_node(
-    epmd: Epmd, open_test_node: OpenNode, display: str, tmp_path: Any, carrier: Any
+    epmd: EpmdDaemon, open_test_node: OpenNode, display: str, tmp_path: Any, carrier: Any
 ) -> None:
     if not (erlang_has("observer_wx") and erlang_has("wx")):
         pytest.skip("this Erlang has no observer application (Debian: erlang-observer)")
