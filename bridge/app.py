@@ -51,9 +51,9 @@ from bridge.fabric.relay import (
 from bridge.links import link_manager
 from bridge.links.link_manager import LinkManager
 from bridge.node import Asked, Node, Policy
-from bridge.node.details import Details
-from bridge.node.gen import Call
 from bridge.node.inspection import Application, Inspection, traffic_of
+from bridge.node.process.details import Details
+from bridge.node.signals.gen import Call
 from bridge.ops import certificates, descriptors, diagnostics, inspection, published
 from bridge.ops.answers import Answering, to_term
 from bridge.ops.diagnostics import Diagnostics

@@ -15,10 +15,10 @@ from typing import Protocol
 import structlog
 
 from bridge.etf import Atom, encode_bare
-from bridge.node.details import Details
-from bridge.node.direct import DirectProcess
-from bridge.node.gen import SystemRequest, classify
-from bridge.node.router import Router
+from bridge.node.process.details import Details
+from bridge.node.process.direct import DirectProcess
+from bridge.node.signals.gen import SystemRequest, classify
+from bridge.node.signals.router import Router
 from bridge.ops.answers import Term
 
 NAMES = ("Elixir.Ringbridge.JobDispatcher", "job_dispatcher")

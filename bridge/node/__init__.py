@@ -15,28 +15,16 @@ from bridge.dist.errors import (
 )
 from bridge.dist.finding import OnePort, Place, Places, Resolver
 from bridge.dist.tls import TlsConfig, TlsError
-from bridge.node.caller import Caller
 from bridge.node.calls import Down, Monitor, ProcessDown
 from bridge.node.carrier import Carrier
-from bridge.node.child_spec import ChildSpec
-from bridge.node.dialling import NoConnection
-from bridge.node.direct import RelayServiceHooks
-from bridge.node.ends import NO_REPLY, NoReply, Stop
-from bridge.node.executions import ExportLimits
+from bridge.node.cluster.dialling import NoConnection
+from bridge.node.cluster.keeping import Backoff, Kept, KeptStatistics
+from bridge.node.cluster.node_events import NodeDown, NodeMonitor, NodeUp
 from bridge.node.exports import Exports, Raise
-from bridge.node.gen import Sender
-from bridge.node.handlers import call, cast, info
-from bridge.node.inspection import Application
-from bridge.node.keeping import Backoff, Kept, KeptStatistics
-from bridge.node.mailbox import MailboxPolicy, MailboxStatistics, WhenFull
-from bridge.node.node import Node, NodeStatistics
-from bridge.node.node_events import NodeDown, NodeMonitor, NodeUp
-from bridge.node.open_node import EventCarrier, open_node, pump_events, relay_carrier
-from bridge.node.patterns import ANY
-from bridge.node.policy import Asked, Policy
-from bridge.node.process_handle import ProcessHandle
-from bridge.node.remote_calls import Failed, Returned
-from bridge.node.remote_errors import (
+from bridge.node.functions.caller import Caller
+from bridge.node.functions.executions import ExportLimits
+from bridge.node.functions.remote_calls import Failed, Returned
+from bridge.node.functions.remote_errors import (
     BadRpc,
     RemoteError,
     RemoteException,
@@ -44,8 +32,20 @@ from bridge.node.remote_errors import (
     RemoteThrow,
     SpawnRefused,
 )
-from bridge.node.server import GenServer
-from bridge.node.supervisor import Supervisor
+from bridge.node.inspection import Application
+from bridge.node.node import Node, NodeStatistics
+from bridge.node.open_node import EventCarrier, open_node, pump_events, relay_carrier
+from bridge.node.process.child_spec import ChildSpec
+from bridge.node.process.direct import RelayServiceHooks
+from bridge.node.process.ends import NO_REPLY, NoReply, Stop
+from bridge.node.process.handle import ProcessHandle
+from bridge.node.process.handlers import call, cast, info
+from bridge.node.process.mailbox import MailboxPolicy, MailboxStatistics, WhenFull
+from bridge.node.process.patterns import ANY
+from bridge.node.process.server import GenServer
+from bridge.node.process.supervisor import Supervisor
+from bridge.node.signals.gen import Sender
+from bridge.node.signals.policy import Asked, Policy
 
 __all__ = [
     "ANY",

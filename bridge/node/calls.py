@@ -10,10 +10,10 @@ import trio
 from bridge.dist.errors import LocalProtocolError
 from bridge.etf import Reference
 from bridge.etf.errors import brief
-from bridge.node import gen
-from bridge.node.monitors import Target
-from bridge.node.processes import Process
-from bridge.node.router import Router
+from bridge.node.signals import gen
+from bridge.node.signals.monitors import Target
+from bridge.node.signals.router import Router
+from bridge.node.signals.table import Process
 
 Term = Any
 

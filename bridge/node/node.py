@@ -21,34 +21,34 @@ from bridge.dist.flags import ALIAS, SPAWN
 from bridge.dist.handshake_events import Identity
 from bridge.dist.names import split_node_name
 from bridge.etf import Atom, DecodeError, Pid, Reference, decode_bare
-from bridge.node import gen
-from bridge.node.autoconnect import AutoConnect
 from bridge.node.calls import Monitor, PendingCall, ProcessDown
 from bridge.node.carrier import Carrier
-from bridge.node.connections import Connections
-from bridge.node.details import Details
-from bridge.node.dialling import NoConnection
-from bridge.node.direct import NetKernel, RelayServiceHooks, RelayServiceProxy
-from bridge.node.executions import Executions, ExportLimits
+from bridge.node.cluster.connections import Connections
+from bridge.node.cluster.dialling import NoConnection
+from bridge.node.cluster.keeping import Backoff, Kept
+from bridge.node.cluster.lines import Securer
+from bridge.node.cluster.node_events import EVENTS_MAX, NODEDOWN, NodeEvents, NodeMonitor
 from bridge.node.exports import Exports
-from bridge.node.group_leader import GroupLeader, LogOutput, Sink, UserOutput
-from bridge.node.ids import Ids
-from bridge.node.keeping import Backoff, Kept
-from bridge.node.lines import Securer
-from bridge.node.mailbox import MailboxPolicy
-from bridge.node.monitors import Target
-from bridge.node.node_events import EVENTS_MAX, NODEDOWN, NodeEvents, NodeMonitor
-from bridge.node.outgoing import can_express, encode_signal
-from bridge.node.plain_process import PlainProcess, ProcessFunction
-from bridge.node.policy import Policy
-from bridge.node.process_handle import ProcessHandle
-from bridge.node.processes import Process
-from bridge.node.remote_calls import RemoteCalls
-from bridge.node.rex import Rex
-from bridge.node.router import Address, Router, node_of
-from bridge.node.server import GenServer
-from bridge.node.service import Service
-from bridge.node.spawns import SYSTEM_LIMIT, Spawns
+from bridge.node.functions.executions import Executions, ExportLimits
+from bridge.node.functions.group_leader import GroupLeader, LogOutput, Sink, UserOutput
+from bridge.node.functions.remote_calls import RemoteCalls
+from bridge.node.functions.rex import Rex
+from bridge.node.functions.spawns import SYSTEM_LIMIT, Spawns
+from bridge.node.process.details import Details
+from bridge.node.process.direct import NetKernel, RelayServiceHooks, RelayServiceProxy
+from bridge.node.process.handle import ProcessHandle
+from bridge.node.process.mailbox import MailboxPolicy
+from bridge.node.process.plain import PlainProcess, ProcessFunction
+from bridge.node.process.server import GenServer
+from bridge.node.process.service import Service
+from bridge.node.signals import gen
+from bridge.node.signals.autoconnect import AutoConnect
+from bridge.node.signals.ids import Ids
+from bridge.node.signals.monitors import Target
+from bridge.node.signals.outgoing import can_express, encode_signal
+from bridge.node.signals.policy import Policy
+from bridge.node.signals.router import Address, Router, node_of
+from bridge.node.signals.table import Process
 
 Term = Any
 Dest = Pid | Reference | str | Atom | tuple[str | Atom, str | Atom]

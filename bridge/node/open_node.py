@@ -32,16 +32,16 @@ from bridge.dist.nursery import block_nursery
 from bridge.dist.tls import TlsConfig
 from bridge.log import Log
 from bridge.node.carrier import Carrier
-from bridge.node.connections import CONNECT_TIMEOUT_S
-from bridge.node.dialling import Dialler, NoConnection
-from bridge.node.executions import ExportLimits
+from bridge.node.cluster.connections import CONNECT_TIMEOUT_S
+from bridge.node.cluster.dialling import Dialler, NoConnection
+from bridge.node.cluster.lines import Line, Lines, Securer
 from bridge.node.exports import Exports
-from bridge.node.group_leader import Sink
+from bridge.node.functions.executions import ExportLimits
+from bridge.node.functions.group_leader import Sink
 from bridge.node.inspection import RINGBRIDGE, Application, Inspection, traffic_of
-from bridge.node.lines import Line, Lines, Securer
 from bridge.node.node import Node
-from bridge.node.policy import Policy
-from bridge.node.server import GenServer
+from bridge.node.process.server import GenServer
+from bridge.node.signals.policy import Policy
 
 if TYPE_CHECKING:
     from bridge.fabric.relay import RelayLimits  # the native part is optional

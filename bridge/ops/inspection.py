@@ -20,9 +20,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from bridge.etf import Atom, Pid
-from bridge.node.details import Details, module_atom
 from bridge.node.inspection import Child, SupervisorView, facts
-from bridge.node.router import Router
+from bridge.node.process.details import Details, module_atom
+from bridge.node.signals.router import Router
 from bridge.workers.worker import State, Worker
 
 Term = Any

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge.etf import Atom, Pid
-from bridge.node import gen
-from bridge.node.details import Details
-from bridge.node.direct import DirectProcess
-from bridge.node.gen import Call, Info
-from bridge.node.router import Router
+from bridge.node.process.details import Details
+from bridge.node.process.direct import DirectProcess
+from bridge.node.signals import gen
+from bridge.node.signals.gen import Call, Info
+from bridge.node.signals.router import Router
 from bridge.ops.answers import bad_request
 
 Term = Any

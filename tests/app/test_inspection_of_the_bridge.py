@@ -13,8 +13,8 @@ from router_support import World
 from serve_support import BIN, ask, serving
 
 from bridge.etf import Atom
-from bridge.node.details import Details
 from bridge.node.inspection import SupervisorView
+from bridge.node.process.details import Details
 from bridge.ops.inspection import WorkersSupervisor, dispatcher_details, worker_details
 from bridge.testing import Beam, EpmdDaemon
 from bridge.workers.worker import State

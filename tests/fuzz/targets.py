@@ -32,7 +32,7 @@ from bridge.dist.flags import OFFERED
 from bridge.dist.handshake_events import AskedToReplace, Identity, Offered, Proven, Status
 from bridge.etf import Atom, DecodeError, EncodeError, Limits, _reference
 from bridge.node import Node
-from bridge.node.peers import Connection
+from bridge.node.cluster.peers import Connection
 
 # Deep enough for every branch, not so deep that the comparison below runs out of stack.
 LIMITS = [Limits(depth_max=150), Limits(4, 40, 2, 9, 1000)]

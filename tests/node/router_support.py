@@ -9,9 +9,9 @@ from typing import Any
 from bridge.dist import control as c
 from bridge.etf import Atom, Pid, Reference
 from bridge.node import Policy
-from bridge.node.ids import Ids
-from bridge.node.processes import Process
-from bridge.node.router import Router
+from bridge.node.signals.ids import Ids
+from bridge.node.signals.router import Router
+from bridge.node.signals.table import Process
 
 US, PEER = "us@h", "you@h"
 CREATION = 7

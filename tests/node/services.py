@@ -8,7 +8,7 @@ import trio
 
 from bridge.etf import Atom, Pid
 from bridge.node import NO_REPLY, GenServer, Sender, Stop
-from bridge.node.gen import NORMAL
+from bridge.node.signals.gen import NORMAL
 
 
 class Counter(GenServer):

@@ -24,7 +24,7 @@ from bridge.node import (
     info,
     open_node,
 )
-from bridge.node.conversion import Mismatch, converter
+from bridge.node.process.conversion import Mismatch, converter
 from bridge.testing import Beam
 
 

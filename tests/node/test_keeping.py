@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from bridge.etf import Atom
 from bridge.node import Backoff, NodeDown, NodeUp
-from bridge.node.process_handle import ProcessHandle
+from bridge.node.process.handle import ProcessHandle
 from bridge.testing import HOST, Beam
 
 NODEUP, NODEDOWN = Atom("nodeup"), Atom("nodedown")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.etf import Atom, Pid
-from bridge.node.links import LinkIndex, Links
+from bridge.node.signals.links import LinkIndex, Links
 
 OWN = Pid(Atom("us@h"), 1, 0, 7)
 OTHER = Pid(Atom("you@h"), 1, 0, 5)

@@ -10,8 +10,8 @@ from router_support import YOU
 
 from bridge.etf import Atom
 from bridge.node import MailboxPolicy, WhenFull
-from bridge.node.gen import Sender
-from bridge.node.mailbox import SYSTEM_RESERVE, Mailbox
+from bridge.node.process.mailbox import SYSTEM_RESERVE, Mailbox
+from bridge.node.signals.gen import Sender
 
 CALL = (Atom("$gen_call"), (YOU, Atom("tag")), Atom("request"))
 CAST = (Atom("$gen_cast"), Atom("request"))

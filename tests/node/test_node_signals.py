@@ -21,8 +21,8 @@ from bridge.dist.flags import ALTACT_SIG, EXIT_PAYLOAD, OFFERED
 from bridge.dist.handshake_events import Identity
 from bridge.etf import Atom, Pid, Record, Reference, decode_bare, encode_bare
 from bridge.node import Node
-from bridge.node.gen import alias_tag
-from bridge.node.peers import Connection
+from bridge.node.cluster.peers import Connection
+from bridge.node.signals.gen import alias_tag
 
 REF = Reference(YOU.node, YOU.creation, (1, 2, 3))
 TAG = alias_tag(REF)

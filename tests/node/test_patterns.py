@@ -9,7 +9,7 @@ from router_support import YOU
 
 from bridge.etf import Atom, Pid
 from bridge.node import ANY
-from bridge.node.patterns import matches, predicate_of
+from bridge.node.process.patterns import matches, predicate_of
 
 
 @pytest.mark.parametrize(

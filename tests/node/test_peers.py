@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.dist.handshake_events import Status
-from bridge.node.peers import Connection, Peers
+from bridge.node.cluster.peers import Connection, Peers
 
 OWN, SMALLER, GREATER = "m@h", "a@h", "z@h"
 

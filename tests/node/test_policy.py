@@ -10,8 +10,8 @@ from bridge.dist import control as c
 from bridge.dist.names import matcher, pattern_problem
 from bridge.etf import Atom, Pid
 from bridge.node import Asked, Policy
-from bridge.node.gen import Call, Info
 from bridge.node.log_limit import LogLimit
+from bridge.node.signals.gen import Call, Info
 
 KILL, NORMAL = Atom("kill"), Atom("normal")
 NOBODY_IS_ADMIN = Policy(admin=lambda node: False, admin_mend="add it to the list")

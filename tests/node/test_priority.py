@@ -13,7 +13,7 @@ from bridge.dist import control as c
 from bridge.dist.flags import ALTACT_SIG, EXIT_PAYLOAD, OFFERED
 from bridge.etf import Atom, Reference, decode_bare
 from bridge.node import ProcessHandle
-from bridge.node.outgoing import can_express, encode_signal
+from bridge.node.signals.outgoing import can_express, encode_signal
 from bridge.testing import Beam
 
 BAD, KILL = Atom("bad"), Atom("kill")

@@ -19,8 +19,8 @@ from test_spawns import CALL, DEMO, ERPC, RES, X, exporting, ref, request, terms
 
 from bridge.etf import Atom, ImproperList, Reference, encode_bare
 from bridge.node import Asked, Policy
-from bridge.node.executions import ExportLimits
 from bridge.node.exports import Exports
+from bridge.node.functions.executions import ExportLimits
 from bridge.testing import COOKIE, EpmdDaemon
 
 REX, USER, CALL_IT = Atom("rex"), Atom("user"), Atom("call")

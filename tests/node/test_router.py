@@ -11,7 +11,7 @@ from router_support import CREATION, PEER, US, YOU, World, ref
 from bridge.dist import control as c
 from bridge.dist.errors import RemoteProtocolError
 from bridge.etf import Atom, EncodeError, ImproperList, Pid, Record, Reference
-from bridge.node.gen import Sender, alias_tag
+from bridge.node.signals.gen import Sender, alias_tag
 
 NORMAL, KILL, KILLED, BAD = Atom("normal"), Atom("kill"), Atom("killed"), Atom("bad")
 NOPROC, NOCONNECTION = Atom("noproc"), Atom("noconnection")
@@ -136,7 +136,7 @@ def test_a_monitor_by_name_watches_the_process_and_not_the_name() -> None:
 
 
 def test_a_peer_with_too_many_monitors_breaks_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.node.monitors.MONITORS_MAX", 2)
+    monkeypatch.setattr("bridge.node.signals.monitors.MONITORS_MAX", 2)
     world = World()
     process, _ = world.spawn()
     world.receive(c.MonitorP(YOU, process.pid, ref(1)))
@@ -148,7 +148,7 @@ def test_a_peer_with_too_many_monitors_breaks_a_rule(monkeypatch: pytest.MonkeyP
 
 
 def test_a_process_with_too_many_links_breaks_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.node.router.LINKS_MAX", 1)
+    monkeypatch.setattr("bridge.node.signals.router.LINKS_MAX", 1)
     world = World()
     process, _ = world.spawn()
     world.receive(c.Link(YOU, process.pid))

@@ -12,8 +12,8 @@ from node_support import OpenNode, StartBeam, needs_erlang
 
 from bridge.etf import Atom, EncodeError, Map, Pid
 from bridge.node import NoConnection, ProcessDown
-from bridge.node.remote_calls import Failed, Returned
-from bridge.node.remote_errors import (
+from bridge.node.functions.remote_calls import Failed, Returned
+from bridge.node.functions.remote_errors import (
     BadRpc,
     RemoteError,
     RemoteExit,

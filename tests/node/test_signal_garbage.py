@@ -14,7 +14,7 @@ from bridge.dist.flags import OFFERED
 from bridge.dist.handshake_events import Identity
 from bridge.etf import Atom, ImproperList, Pid, Record, Reference, encode_bare
 from bridge.node import Node
-from bridge.node.peers import Connection
+from bridge.node.cluster.peers import Connection
 
 US = Atom("us@h")
 own_pids = st.builds(lambda number: Pid(US, number, 0, 7), st.integers(1, 5))

@@ -24,9 +24,9 @@ from router_support import Box
 
 from bridge.dist import control as c
 from bridge.etf import Atom, Pid, Reference
-from bridge.node.ids import Ids
-from bridge.node.processes import Process
-from bridge.node.router import Router
+from bridge.node.signals.ids import Ids
+from bridge.node.signals.router import Router
+from bridge.node.signals.table import Process
 
 NODES = ("one@h", "two@h")
 BAD = Atom("bad")

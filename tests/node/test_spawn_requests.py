@@ -12,7 +12,7 @@ from test_node_signals import ListCarrier, connected_node, signal
 from bridge.dist.flags import OFFERED, SPAWN
 from bridge.etf import Atom, Pid, Reference
 from bridge.node import Node, ProcessDown
-from bridge.node.remote_errors import BadRpc, RemoteError, SpawnRefused
+from bridge.node.functions.remote_errors import BadRpc, RemoteError, SpawnRefused
 
 THEIRS = Pid(YOU.node, 77, 0, YOU.creation)
 PEER = YOU.node.name

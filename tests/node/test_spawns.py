@@ -19,9 +19,9 @@ from bridge.dist.flags import OFFERED
 from bridge.dist.handshake_events import Identity
 from bridge.etf import Atom, Export, ImproperList, Pid, Record, Reference, encode_bare
 from bridge.node import Node, Policy
-from bridge.node.executions import ExportLimits
+from bridge.node.cluster.peers import Connection
 from bridge.node.exports import Exports
-from bridge.node.peers import Connection
+from bridge.node.functions.executions import ExportLimits
 
 ERPC, CALL, CAST = Atom("erpc"), Atom("execute_call"), Atom("execute_cast")
 MONITOR, LINK = Atom("monitor"), Atom("link")

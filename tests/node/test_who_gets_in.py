@@ -22,7 +22,7 @@ from bridge.dist.handshake import Initiator
 from bridge.dist.handshake_events import Identity
 from bridge.etf import Atom, Pid, Reference, decode_bare, encode_bare
 from bridge.node import EpmdClient, NameTaken, NoConnection, Node, Policy
-from bridge.node.connections import REFUSAL_LINES_OF_A_RULE
+from bridge.node.cluster.connections import REFUSAL_LINES_OF_A_RULE
 from bridge.testing import COOKIE, HOST, Beam, EpmdDaemon
 
 pytestmark = [needs_erlang, pytest.mark.beam]

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 from bridge import __version__
 from bridge.etf import Atom, Pid, charlist
-from bridge.node import gen
-from bridge.node.details import Details, module_atom
-from bridge.node.direct import DirectProcess
-from bridge.node.gen import Call
 from bridge.node.inspection.seen import Processes, Seen
-from bridge.node.router import Router
+from bridge.node.process.details import Details, module_atom
+from bridge.node.process.direct import DirectProcess
+from bridge.node.signals import gen
+from bridge.node.signals.gen import Call
+from bridge.node.signals.router import Router
 
 Term = Any
 _CHANGES = ("start_child", "restart_child", "delete_child", "terminate_child")

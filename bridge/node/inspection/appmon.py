@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from bridge.etf import Atom, Pid, canonical, charlist
-from bridge.node import gen
-from bridge.node.ends import Stop
 from bridge.node.exports import Exports
 from bridge.node.inspection.application import Branch, tree
 from bridge.node.inspection.process_info import badarg, process_info_all
 from bridge.node.inspection.seen import Seen
+from bridge.node.process.ends import Stop
+from bridge.node.signals import gen
 
 if TYPE_CHECKING:
     from bridge.node.inspection.inspection import Inspection
-    from bridge.node.process_handle import ProcessHandle
+    from bridge.node.process.handle import ProcessHandle
 
 Term = Any
 NAME = "appmon_info"

@@ -20,7 +20,7 @@ from bridge.node.inspection.seen import UNDEFINED, Seen
 
 if TYPE_CHECKING:
     from bridge.node.inspection.inspection import Inspection
-    from bridge.node.process_handle import ProcessHandle
+    from bridge.node.process.handle import ProcessHandle
 
 Term = Any
 CHUNK = 10_000  # processes in one message

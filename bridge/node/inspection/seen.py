@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import trio
 
 from bridge.etf import Atom, Pid
-from bridge.node.details import Details, Mfa, module_atom
 from bridge.node.inspection.stacks import current_function, stack_of
-from bridge.node.mailbox import Mailbox
-from bridge.node.monitors import Target
-from bridge.node.process_task import ProcessTask
-from bridge.node.processes import Process
-from bridge.node.router import Router
+from bridge.node.process.details import Details, Mfa, module_atom
+from bridge.node.process.mailbox import Mailbox
+from bridge.node.process.task import ProcessTask
+from bridge.node.signals.monitors import Target
+from bridge.node.signals.router import Router
+from bridge.node.signals.table import Process
 
 Term = Any
 UNDEFINED = Atom("undefined")

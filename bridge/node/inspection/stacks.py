@@ -15,12 +15,12 @@ from typing import Any
 import trio
 
 from bridge.etf import Atom, charlist
-from bridge.node.details import Mfa
+from bridge.node.process.details import Mfa
 
 Term = Any
 DEPTH_MAX = 8  # erlang:system_flag(backtrace_depth, 8)
 _ATOM_MAX = 255
-_HIDDEN = ("trio", "bridge.node.mailbox", "bridge.node.process_handle")
+_HIDDEN = ("trio", "bridge.node.process.mailbox", "bridge.node.process.handle")
 
 
 def stack_of(task: trio.lowlevel.Task | None) -> list[tuple[Atom, Atom, int, list[Term]]]:

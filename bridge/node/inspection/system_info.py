@@ -25,7 +25,7 @@ from bridge.node.inspection.seen import UNDEFINED, Processes
 
 Term = Any
 OTP_RELEASE = "27"
-# Ids of pids are counted in 28 bits before they carry into the serial (bridge.node.ids).
+# Ids of pids are counted in 28 bits before they carry into the serial (bridge.node.signals.ids).
 PROCESSES_MAX = 1 << 28
 # What a BEAM would start with; nothing here fills up, so it only keeps divisions by it harmless.
 ATOMS_MAX = 1 << 20

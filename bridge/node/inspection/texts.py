@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from bridge.etf import Map
-from bridge.node.details import Mfa
 from bridge.node.inspection.seen import Seen
+from bridge.node.process.details import Mfa
 
 _PLAIN_FUNCTION = re.compile(r"[a-z_][A-Za-z0-9_]*[?!]?", re.ASCII)
 

@@ -58,7 +58,7 @@ async def test_procs_info_sends_a_row_for_each_process_and_ends() -> None:
         assert name == atom("counter")
         assert (reductions, runtime, queue) == (0, 0, 0)
         assert memory > 0
-        assert function[0] == atom("bridge.node.service")
+        assert function[0] == atom("bridge.node.process.service")
         assert await window.next() == (atom("EXIT"), backend, atom("normal"))
 
 

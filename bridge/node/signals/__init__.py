@@ -1,0 +1,1 @@
+"""Signals between processes: the table of processes, links, monitors, aliases, and the router."""
