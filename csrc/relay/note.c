@@ -79,15 +79,17 @@ void rb_up_event(struct rb_relay *r, uint32_t kind, uint32_t connection, uint64_
     }
 }
 
-/* May a signal of this size wait too? The largest that waits does not count, nor does one alone: else a large signal would be refused
- * for the small ones before it, or they for it. Relaxed: a count behind the truth refuses a little early. */
+/* May a signal of this size wait too? The largest of those since none waited does not count, nor does one alone: else a large signal
+ * would be refused for the small ones before it, or they for it. It may have been taken while smaller ones still wait: then what waits
+ * is less than it, and nothing. Relaxed: a count behind the truth refuses a little early. */
 static int has_room(struct rb_conn *c, uint64_t size) {
     const struct rb_relay *r = c->relay;
     uint64_t own = c->put_up - rb_load_relaxed(&c->flow->heard);
     uint64_t all = r->put_up - rb_load_relaxed(&r->heard);
     if (own == 0) c->put_up_largest = 0;
     if (size > c->put_up_largest) c->put_up_largest = size;
-    own += size - c->put_up_largest;
+    own += size;
+    own -= own < c->put_up_largest ? own : c->put_up_largest;
     if (own > r->config.upward_bytes_max) return 0;
     return all <= r->config.upward_total_max || own <= UPWARD_SHARE;
 }

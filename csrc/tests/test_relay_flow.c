@@ -62,6 +62,31 @@ static void what_the_interpreter_has_taken_counts_no_more(void) {
     lab_close(&lab);
 }
 
+/* The interpreter takes the large one and lags behind the small ones for a moment: that is no backlog. */
+static void a_large_signal_that_was_taken_leaves_no_debt(void) {
+    static uint8_t large[500000];
+    struct lab lab;
+    lab_open(&lab);
+    struct lab_bytes b = {.size = 0};
+    uint8_t head[7] = {0, 0, 0, 0, 131, 68, 0};
+    PUT(&b, "\x68\x04\x61\x06");
+    lab_put_pid(&b, "peer@host", 1);
+    lab_put_atom(&b, "");
+    lab_put_atom(&b, "elsewhere");
+    PUT(&b, "\x6d");
+    lab_put_u32(&b, sizeof large);
+    rb_put_be32(head, (uint32_t)(3 + b.size + sizeof large));
+    lab_write(lab.peer, head, sizeof head);
+    lab_write(lab.peer, b.at, b.size);
+    lab_write(lab.peer, large, sizeof large);
+    for (int i = 0; i < 3; i++) to_somebody_else(lab.peer, 10);
+    CHECK(answers(lab.peer, 1));
+    CHECK(lab_event(&lab, RB_EVENT_SIGNAL)); /* the large one; the three still wait */
+    for (int i = 0; i < 10; i++) to_somebody_else(lab.peer, 10);
+    CHECK(answers(lab.peer, 2));
+    lab_close(&lab);
+}
+
 /* Small signals of one take all of the duct's places: no other is cut off for want of one, and none is lost. */
 static void many_small_signals_take_nobodys_place(void) {
     enum { PLACES = 1 << 16, MORE = 70000 };
@@ -256,6 +281,7 @@ static void a_caller_that_leaves_gives_its_payloads_room_back_at_once(void) {
 int main(void) {
     RUN(a_flood_of_one_connection_costs_no_other_its_own);
     RUN(what_the_interpreter_has_taken_counts_no_more);
+    RUN(a_large_signal_that_was_taken_leaves_no_debt);
     RUN(many_small_signals_take_nobodys_place);
     RUN(the_bound_for_all_hits_those_that_have_much);
     RUN(who_waits_for_room_is_told_when_there_is);
