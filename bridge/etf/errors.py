@@ -41,7 +41,9 @@ class EncodeError(CodecError):
         self.value = value
 
     def __str__(self) -> str:
-        return f"cannot encode, rule {self.rule}: {brief(self.value)} (terms.md, Errors)"
+        if self.rule == "type":
+            return f"a value of the type {self.value} is no term; docs/terms.md says which are"
+        return f"cannot encode, rule {self.rule}: {brief(self.value)} (docs/terms.md, Errors)"
 
 
 class DecodeError(CodecError):
@@ -56,5 +58,5 @@ class DecodeError(CodecError):
     def __str__(self) -> str:
         return (
             f"cannot decode at byte {self.offset}, rule {self.rule}: "
-            f"{brief(self.value)} (terms.md, Errors)"
+            f"{brief(self.value)} (docs/terms.md, Errors)"
         )

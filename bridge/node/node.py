@@ -296,7 +296,7 @@ class Node(RemoteCalls):
                 return await pending.wait()
             finally:
                 pending.forget()
-        raise trio.TooSlowError
+        raise trio.TooSlowError(f"no answer from {target!r} in {timeout:g} s")
 
     def _answers_to_aliases(self, target: Target) -> bool:
         connection = self.connections.peers.connection_of(node_of(target))

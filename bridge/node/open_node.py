@@ -178,7 +178,7 @@ async def open_node(
             raise ValueError(f"via= is for a node without a name, not for {name}")
         alive, host = split_node_name(name)
         address = listen_host or loopback_for(host)
-        listeners = await trio.open_tcp_listeners(listen_port, host=address) if listen else []
+        listeners = await _listen(address, listen_port) if listen else []
         for listener in listeners:
             stack.push_async_callback(listener.aclose)
         if listeners and register:
@@ -221,6 +221,18 @@ async def open_node(
             node.connections.adopt_namer(namer.line, namer.connected)
             namer.adopted = True
         yield node
+
+
+async def _listen(address: str, port: int) -> list[trio.SocketListener]:
+    """Raises ValueError and OSError that name the address."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"listen_port is 0 (any free port) to 65535, not {port}")
+    try:
+        return await trio.open_tcp_listeners(port, host=address)
+    except OSError as error:
+        why = f"cannot listen on {address}, port {port}: {error.strerror}"
+        mend = "listen_host= is an address of this machine, listen_port= one that is free"
+        raise OSError(error.errno, f"{why}; {mend}") from error
 
 
 @dataclass

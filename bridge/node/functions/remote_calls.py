@@ -96,12 +96,14 @@ class RemoteCalls:
         SpawnRefused, NoConnection, trio.TooSlowError, EncodeError. After any of these, and after a
         cancel, its answer reaches nobody; on a BEAM the function runs to its end.
         """
-        with trio.fail_after(timeout):
+        with trio.move_on_after(timeout):
             call = await self.send_request(peer, module, function, args)
             try:
                 return await call.result()
             finally:
                 call.forget()
+        named = f"{module_atom(module).name}:{function_atom(function).name}/{len(args)}"
+        raise trio.TooSlowError(f"no answer from {named} on {peer} in {timeout:g} s")
 
     async def send_request(
         self, peer: str, module: Name, function: Name, args: Sequence[Term] = ()

@@ -109,6 +109,11 @@ class ChildSpec:
         """A child that is a GenServer, a supervisor too. `make` is its class or makes a new one;
         `server_class` is the class then.
         """
+        if isinstance(make, GenServer):
+            raise TypeError(
+                f"each life of a child is a new server: give the class {type(make).__name__}"
+                " or a function that makes one, not an instance"
+            )
         shown = server_class or (make if isinstance(make, type) else GenServer)
         return cls(id, ServerChild(make, name, shown), restart, shutdown)
 

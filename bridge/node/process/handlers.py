@@ -172,7 +172,11 @@ def _handler(cls: type, name: str, method: Callable[..., Any], tag: str) -> Hand
             case parameter.KEYWORD_ONLY if parameter.name == "sender":
                 takes_sender = True
             case parameter.POSITIONAL_ONLY | parameter.POSITIONAL_OR_KEYWORD:
-                expected, convert = converter(hints.get(parameter.name, Any))
+                try:
+                    expected, convert = converter(hints.get(parameter.name, Any))
+                except TypeError as error:
+                    where = f"{cls.__name__}.{name}, {parameter.name}"
+                    raise TypeError(f"{where}: {error}") from None
                 required = parameter.default is parameter.empty
                 parameters.append(Parameter(parameter.name, expected, convert, required))
             case _:

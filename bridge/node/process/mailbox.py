@@ -158,7 +158,7 @@ class Mailbox:
                 await self._wait_arrival()
                 message = self._take(wanted, asked)
         if message is _NOTHING:
-            raise trio.TooSlowError
+            raise trio.TooSlowError(f"no message that fits in {timeout_s:g} s")
         return message
 
     def remove(self, wanted: Predicate) -> int:

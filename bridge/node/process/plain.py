@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from bridge.etf import Atom
+from bridge.etf.errors import brief
 from bridge.node.exports import Exports
 from bridge.node.process import sys_protocol
 from bridge.node.process.handle import ProcessHandle
@@ -95,7 +96,13 @@ class PlainProcess(ProcessTask):
 
     async def start(self) -> None:
         """Run until the end. Errors of the function end the process, nothing else."""
-        await self.run(lambda: self._function(self.handle, *self._args))
+        await self.run(self._live)
+
+    async def _live(self) -> None:
+        running = self._function(self.handle, *self._args)
+        if not isinstance(running, Awaitable):
+            raise TypeError(f"a process is an async function; {self.module} gave {brief(running)}")
+        await running
 
 
 def _name_of(function: ProcessFunction) -> str:

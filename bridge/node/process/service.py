@@ -36,6 +36,7 @@ class Service(ProcessTask):
     """One running GenServer."""
 
     def __init__(self, node: Node, server: GenServer) -> None:
+        _check_is_server(server)
         super().__init__(node.router, module=server.module, policy=server.mailbox)
         self._node = node
         self._server = server
@@ -248,3 +249,9 @@ class Service(ProcessTask):
 def _init_reason(error: Exception) -> Term:
     error = unwrapped(error)
     return error.reason if isinstance(error, Stop) else exception_reason(error)
+
+
+def _check_is_server(given: object) -> None:
+    if not isinstance(given, GenServer):
+        mend = f": write {given.__name__}()" if isinstance(given, type) else ""
+        raise TypeError(f"a service is an instance of a GenServer, not {given!r}{mend}")
