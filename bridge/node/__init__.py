@@ -44,7 +44,7 @@ from bridge.node.process.mailbox import MailboxPolicy, MailboxStatistics, WhenFu
 from bridge.node.process.patterns import ANY
 from bridge.node.process.server import GenServer
 from bridge.node.process.supervisor import Supervisor
-from bridge.node.signals.gen import Sender
+from bridge.node.signals.gen import Call, Cast, Info, Sender, SystemRequest
 from bridge.node.signals.policy import Asked, Policy
 
 __all__ = [
@@ -54,8 +54,10 @@ __all__ = [
     "Asked",
     "Backoff",
     "BadRpc",
+    "Call",
     "Caller",
     "Carrier",
+    "Cast",
     "ChildSpec",
     "Cookie",
     "CookieError",
@@ -67,6 +69,7 @@ __all__ = [
     "Exports",
     "Failed",
     "GenServer",
+    "Info",
     "Kept",
     "KeptStatistics",
     "LocalProtocolError",
@@ -100,6 +103,7 @@ __all__ = [
     "SpawnRefused",
     "Stop",
     "Supervisor",
+    "SystemRequest",
     "TlsConfig",
     "TlsError",
     "WhenFull",
