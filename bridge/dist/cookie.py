@@ -116,6 +116,7 @@ def find_cookie(
     if file.exists():
         return read_cookie_file(file)
     raise CookieError(
-        f"no cookie: set {COOKIE_VARIABLE}, give --cookie-file, or write one to {file} "
-        "(mode 0400); it must be the cookie of the cluster"
+        f"no cookie: {COOKIE_VARIABLE} is not set and there is no {file}. Give the cluster's by "
+        "either, or by cookie_file= (--cookie-file of the command). Where there is no cluster yet, "
+        "the first `erl -sname a` makes that file, as ringbridge serve does"
     )
