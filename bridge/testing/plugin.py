@@ -20,7 +20,7 @@ import pytest
 import trio
 
 from bridge.node import EpmdClient, Node, open_node
-from bridge.testing.beam import COOKIE, Beam, missing_programs
+from bridge.testing.beam import COOKIE, Beam, Language, missing_programs
 from bridge.testing.epmd_daemon import HOST, EpmdDaemon
 
 StartBeam = Callable[..., Beam]
@@ -30,11 +30,15 @@ _serial = itertools.count(1)
 _shared: list[Beam] = []  # the one that tests share is the last
 
 
+def _skip_without(language: Language) -> None:
+    if missing := missing_programs(language):
+        pytest.skip(f"no {' and no '.join(missing)} on this machine")
+
+
 @pytest.fixture(scope="session")
 def epmd() -> Iterator[EpmdDaemon]:
     """A private epmd for the whole run."""
-    if missing := missing_programs():
-        pytest.skip(f"no {' and no '.join(missing)} on this machine")
+    _skip_without("erlang")
     daemon = EpmdDaemon()
     yield daemon
     daemon.close()
@@ -48,6 +52,7 @@ def start_beam(epmd: EpmdDaemon) -> Iterator[StartBeam]:
     started: list[Beam] = []
 
     def start(alive: str | None = None, **options: Any) -> Beam:
+        _skip_without(options.get("language", "elixir"))
         started.append(Beam(alive or f"beam{next(_serial)}", epmd.port, **options))
         return started[-1]
 
@@ -66,6 +71,7 @@ def _shared_beams() -> Iterator[None]:
 @pytest.fixture
 async def beam(epmd: EpmdDaemon, _shared_beams: None) -> Beam:
     """A BEAM that tests share, until one loses it or leaves something in its mailbox."""
+    _skip_without("elixir")
     if _shared:
         try:
             with trio.fail_after(5):
