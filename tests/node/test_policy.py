@@ -11,6 +11,7 @@ from bridge.dist.names import matcher, pattern_problem
 from bridge.etf import Atom, Pid
 from bridge.node import Asked, Policy
 from bridge.node.log_limit import LogLimit
+from bridge.node.process.direct import NetKernel
 from bridge.node.signals.gen import Call, Info
 
 KILL, NORMAL = Atom("kill"), Atom("normal")
@@ -109,6 +110,19 @@ def test_a_sys_request_that_changes_is_refused_in_words(request_: object, by_nam
     assert (tag, error, unauthorized) == (ref(1), Atom("error"), Atom("unauthorized"))
     assert PEER.encode() in why
     assert b"add it to the list" in why
+
+
+@pytest.mark.parametrize("source", [(YOU, ref(1)), [YOU, ref(1)]])
+def test_a_list_with_the_elements_of_a_sys_request_is_none(source: object) -> None:
+    """It passes the door as the ordinary message that it is, so nobody behind it may obey it."""
+    world = World(NOBODY_IS_ADMIN)
+    kernel = NetKernel(world.router)
+    pid = kernel.start((Atom("net_kernel"),))
+    for request in ((Atom("terminate"), NORMAL), Atom("suspend")):
+        world.receive(c.Send(YOU, pid), [Atom("system"), source, request])
+    assert kernel.suspended is False
+    assert world.router.table.find(pid) is not None
+    assert world.sent == []
 
 
 @pytest.mark.parametrize("request_", [Atom("get_state"), Atom("get_status"), 7, (1, 2)])

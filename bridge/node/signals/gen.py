@@ -97,14 +97,18 @@ def sender_of(source: Term) -> Sender | None:
 
 
 def classify(message: Term) -> Request:
-    """What a message to a gen_server-like process is."""
+    """What a message to a gen_server-like process is. A list of the same elements is none of these:
+    Python's patterns would take it for a tuple.
+    """
+    if type(message) is not tuple:
+        return Info(message)
     match message:
-        case (Atom("$gen_call"), (Pid() as pid, tag), request):
-            return Call(Sender(pid, tag), request)
+        case (Atom("$gen_call"), source, request) if (sender := sender_of(source)) is not None:
+            return Call(sender, request)
         case (Atom("$gen_cast"), request):
             return Cast(request)
-        case (Atom("system"), (Pid() as pid, tag), request):
-            return SystemRequest(Sender(pid, tag), request)
+        case (Atom("system"), source, request) if (sender := sender_of(source)) is not None:
+            return SystemRequest(sender, request)
         case _:
             return Info(message)
 
