@@ -125,6 +125,33 @@ def test_a_list_with_the_elements_of_a_sys_request_is_none(source: object) -> No
     assert world.sent == []
 
 
+@pytest.mark.parametrize("by_alias", [False, True])
+def test_an_exit_that_is_sent_as_a_message_is_for_admin_nodes(by_alias: bool) -> None:
+    """A GenServer ends at an EXIT of its parent, a worker at one of a link: both take it for true,
+    whosever pid it names.
+    """
+    world = World(NOBODY_IS_ADMIN)
+    process, box = world.spawn("counter")
+    to = c.AliasSend(YOU, world.router.alias(process)) if by_alias else c.Send(YOU, process.pid)
+    for forged in (process.pid, YOU):
+        with capture_logs():
+            world.receive(to, (Atom("EXIT"), forged, Atom("boom")))
+    world.receive(to, (Atom("EXIT"), 1, Atom("boom")))
+    assert box.messages == [(Atom("EXIT"), 1, Atom("boom"))]
+
+
+def test_the_group_leader_of_a_process_is_changed_by_admin_nodes_only() -> None:
+    world = World(NOBODY_IS_ADMIN)
+    process, _ = world.spawn("counter")
+    with capture_logs() as logs:
+        world.receive(c.GroupLeader(YOU, process.pid))
+    assert process.group_leader is None
+    assert "group_leader/2" in logs[0]["why"]
+    process.spawned_by = PEER  # its own it may
+    world.receive(c.GroupLeader(YOU, process.pid))
+    assert process.group_leader == YOU
+
+
 @pytest.mark.parametrize("request_", [Atom("get_state"), Atom("get_status"), 7, (1, 2)])
 def test_a_sys_request_that_looks_passes(request_: object) -> None:
     world = World(NOBODY_IS_ADMIN)

@@ -73,6 +73,18 @@ async def end(node: Node, name: str, reason: Any) -> None:
     await trio.testing.wait_all_tasks_blocked()
 
 
+async def test_an_exit_that_only_claims_a_child_s_end_is_not_believed(node: Node) -> None:
+    story = Story()
+    supervisor = await run(node, story.child("a"))
+    before = node.whereis("a")
+    await node.send("top", (Atom("EXIT"), before, KILL))
+    with trio.fail_after(2):
+        assert await node.call("top", Atom("count_children")) is not None
+    assert story.take() == ["start a"]
+    assert node.whereis("a") == before
+    assert supervisor.get_state()[Atom("restarts")] == 0
+
+
 # -- strategies ------------------------------------------------------------------------------------
 
 

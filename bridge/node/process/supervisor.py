@@ -234,6 +234,8 @@ class Supervisor(GenServer):
         child = next((child for child in self._children if child.pid == pid), None)
         if child is None:
             return  # a link of somebody else's; a supervisor does not follow it
+        if self.node.router.table.find(pid) is not None:
+            return  # somebody says so, but it lives
         child.pid = None
         restarted = child.spec.is_restarted_after(reason)
         if restarted or not is_orderly(reason):

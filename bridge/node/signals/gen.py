@@ -113,6 +113,16 @@ def classify(message: Term) -> Request:
             return Info(message)
 
 
+def is_exit(message: Term) -> bool:
+    """Whether a message is what the end of a link is to a process that traps exits."""
+    return (
+        type(message) is tuple
+        and len(message) == 3
+        and message[0] == EXIT
+        and isinstance(message[1], Pid)
+    )
+
+
 def unauthorized(why: str) -> Term:
     """`{error, {unauthorized, Why}}`, why as a binary."""
     return (ERROR, (Atom("unauthorized"), why.encode()))

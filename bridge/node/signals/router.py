@@ -282,7 +282,8 @@ class Router:
             case c.SpawnReply():
                 self.spawn_requests.receive(origin, message)
             case c.GroupLeader(leader, to):
-                if process := self.table.find(to):
+                process = self.table.find(to)
+                if process is not None and self._may(origin, process, "group_leader/2"):
                     process.group_leader = leader
 
     def connection_lost(self, node: str) -> None:
@@ -378,10 +379,13 @@ class Router:
         """Ask the policy for a message of a peer. A call that is refused is answered."""
         authorise = self.policy.authorise
         system = type(message) is tuple and len(message) == 3 and message[0] == gen.SYSTEM
-        if authorise is None and not system and process.changes is None:
+        forged = gen.is_exit(message)  # a true one of a link is a signal, and no message yet
+        if authorise is None and not system and not forged and process.changes is None:
             return True
         request = gen.classify(message)
         what = system_change(request) or (process.changes and process.changes(request))
+        if forged:
+            what = "an EXIT that is sent as a message"
         if what is not None and not self.policy.may(origin, what):
             verdict: bool | str = self.policy.why_not(origin, what)
         elif authorise is not None:
@@ -398,7 +402,9 @@ class Router:
         return False
 
     def _may_exit(self, origin: str, process: Process) -> bool:
-        what = "exit/2"
+        return self._may(origin, process, "exit/2")
+
+    def _may(self, origin: str, process: Process, what: str) -> bool:
         if origin == process.spawned_by or self.may(origin, what):
             return True
         self._log_refusal(origin, process, self.policy.why_not(origin, what))
