@@ -2,7 +2,8 @@
 has changed.
 
 One for the node, registered as `appmon_info`. A window starts it by rpc (`start_link2`), becomes
-its client by a link, and orders work by casts `{From, Command, Aux, OnOff, Options}`:
+its client by a link, and orders work by casts `{From, Command, Aux, OnOff, Options}`, which are taken
+from clients only:
 
     app_ctrl    the applications           [{Master, Name, {Name, Description, Version}}]
     app         the tree of the one `Aux`  {Root, [{Pid, Name}], [{Above, Below}], [{One, Other}]}
@@ -24,6 +25,7 @@ import trio
 
 from bridge.etf import Atom, Pid, canonical, charlist
 from bridge.node.exports import Exports
+from bridge.node.functions.caller import Caller
 from bridge.node.inspection.application import Branch, tree
 from bridge.node.inspection.process_info import badarg, process_info_all
 from bridge.node.inspection.seen import Seen
@@ -44,16 +46,23 @@ _COMMANDS = ("app_ctrl", "app", "pinfo", "load")
 
 
 def publish(exports: Exports, of: Inspection) -> None:
+    clients: set[Pid] = set()  # of the one that runs
+
     @exports.function(NAME, "start_link2")
-    async def start_link2(starter: Term, client: Term, options: Term) -> Term:
-        if not isinstance(starter, Pid) or not isinstance(client, Pid):
-            raise badarg()
-        pid = of.node.whereis(NAME)
-        if pid is None:
-            pid = await of.node.spawn(run, of, starter, client, name=NAME, trap_exit=True)
-        else:
-            await of.node.send(pid, (gen.GEN_CAST, (Atom("register_client"), client)))
-        return (gen.OK, pid)
+    def start_link2(starter: Term, client: Term, options: Term, *, caller: Caller) -> Term:
+        for pid in (starter, client):
+            # What it is linked with, it can end: that is for who asks to risk, and nobody else.
+            if not isinstance(pid, Pid) or pid.node.name != caller.node:
+                raise badarg()
+        node = of.node
+        process = node.router.table.find(Atom(NAME))
+        if process is None:
+            clients.clear()
+            process = node.spawn_nowait(run, of, starter, clients, name=NAME, trap_exit=True)
+            node.router.link(process, starter)
+        clients.add(client)
+        node.router.link(process, client)
+        return (gen.OK, process.pid)
 
 
 @dataclass(slots=True)
@@ -69,12 +78,9 @@ class Order:
 Key = tuple[str, bytes, Pid]  # command, the aux as canonical bytes, client
 
 
-async def run(me: ProcessHandle, of: Inspection, starter: Pid, client: Pid) -> None:
+async def run(me: ProcessHandle, of: Inspection, starter: Pid, clients: set[Pid]) -> None:
     """The process, until its starter or its last client ends."""
     orders: dict[Key, Order] = {}
-    clients = {client}
-    for pid in {starter, client}:
-        me.link(pid)
     while True:
         due_s = min((order.due_s for order in orders.values()), default=inf)
         wait_s = max(0.0, due_s - trio.current_time())
@@ -92,10 +98,9 @@ async def run(me: ProcessHandle, of: Inspection, starter: Pid, client: Pid) -> N
                     del orders[key]
                 if not clients:
                     return
-            case (Atom("$gen_cast"), (Atom("register_client"), Pid() as pid)):
-                clients.add(pid)
-                me.link(pid)
-            case (Atom("$gen_cast"), (Pid() as pid, Atom(command), aux, on, options)):
+            case (Atom("$gen_cast"), (Pid() as pid, Atom(command), aux, on, options)) if (
+                pid in clients
+            ):
                 _take_order(orders, (command, canonical(aux), pid), aux, on, options)
                 _deliver_due(me, of, orders)
             case (Atom("$gen_call"), _, _):

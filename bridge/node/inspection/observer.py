@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Term = Any
 CHUNK = 10_000  # processes in one message
+STATS_PERIOD_MIN_MS = 100  # whoever asks for more samples gets these
 # The oldest runtime_tools whose callers are answered in full; etop only wants a version.
 RUNTIME_TOOLS_VSN = "1.19"
 _ETOP_INFO, _ETOP_PROC_INFO = Atom("etop_info"), Atom("etop_proc_info")
@@ -83,14 +84,17 @@ def _publish_senders(exports: Exports, of: Inspection) -> None:
 
     @exports.process("observer_backend", "fetch_stats")
     async def fetch_stats(me: ProcessHandle, parent: Term, period_ms: Term) -> None:
-        """Until any message comes, an exit signal of the window included."""
+        """Until any message comes: an exit signal of the window, or the DOWN that says that it has
+        gone, by whom it was never linked.
+        """
         if type(period_ms) is not int or period_ms < 0:
             raise badarg()
         window = _pid(parent)
         me.trap_exit = True
+        me.monitor(window)
         while True:
             try:
-                await me.receive(timeout=period_ms / 1000)
+                await me.receive(timeout=max(STATS_PERIOD_MIN_MS, period_ms) / 1000)
             except trio.TooSlowError:
                 me.send(window, stats_message(of))
             else:

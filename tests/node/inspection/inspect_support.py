@@ -11,6 +11,8 @@ from plain_carrier import plain_carrier
 
 from bridge.etf import Atom, decode, encode
 from bridge.node import Node, open_node
+from bridge.node.functions.caller import Caller
+from bridge.node.functions.group_leader import LogOutput, UserOutput
 from bridge.node.inspection import Inspection
 
 NAME = "inspected@127.0.0.1"
@@ -25,14 +27,16 @@ class Rpc:
 
     def __init__(self, inspection: Inspection) -> None:
         self.inspection = inspection
-        self.node = inspection.node
+        self.node = node = inspection.node
+        self.caller = Caller(node.name, node.caller().pid, UserOutput(node.name, LogOutput()))
 
     async def __call__(self, module: str, function: str, *args: Any) -> Any:
         alias = f"Elixir.{module}" if module[:1].isupper() else module
         entry = self.inspection.exports.find(Atom(alias), Atom(function), len(args))
         assert entry is not None, f"undef: {module}:{function}/{len(args)}"
         assert entry.kind == "function"
-        result = entry.run(*[decode(encode(arg)) for arg in args])
+        keywords = {"caller": self.caller} if entry.takes_caller else {}
+        result = entry.run(*[decode(encode(arg)) for arg in args], **keywords)
         if inspect.isawaitable(result):
             result = await result
         return decode(encode(result))

@@ -82,11 +82,12 @@ async def test_fetch_stats_keeps_sending_until_it_hears_anything() -> None:
                 await trio.lowlevel.checkpoint()
 
 
-async def test_fetch_stats_ends_with_its_window() -> None:
+@pytest.mark.parametrize("linked", [True, False])
+async def test_fetch_stats_ends_with_its_window(linked: bool) -> None:
     async with inspected_node() as rpc:
         window = await Window(rpc).open()
         backend = await rpc.spawn(
-            "observer_backend", "fetch_stats", window.pid, 10, link=window.pid
+            "observer_backend", "fetch_stats", window.pid, 0, link=window.pid if linked else None
         )
         await window.next()
         rpc.node.exit(window.pid, atom("kill"))
@@ -187,6 +188,25 @@ async def test_a_second_window_shares_appmon_which_ends_with_its_starter() -> No
         rpc.node.exit(first.pid, atom("kill"))
         assert (await second.next())[:2] == (atom("EXIT"), appmon)
         assert await rpc("erlang", "whereis", atom("appmon_info")) == atom("undefined")
+
+
+async def test_appmon_is_linked_with_processes_of_the_caller_s_node_only() -> None:
+    """It ends as its starter ends: whoever else it were linked with would end of that, a worker of
+    ours or a process of a third node.
+    """
+    async with inspected_node() as rpc:
+        window, other = await Window(rpc).open(), Pid(atom("third@h"), 1, 0, 1)
+        _, appmon = await rpc("appmon_info", "start_link2", window.pid, window.pid, [])
+        for starter, client in ((window.pid, other), (other, window.pid)):
+            with pytest.raises(Raise):
+                await rpc("appmon_info", "start_link2", starter, client, [])
+        await rpc.node.cast(appmon, (atom("register_client"), other))
+        await rpc.node.cast(appmon, (other, atom("load"), 1, True, []))
+        await order(rpc, appmon, window, "app", 1, True)
+        await window.next()
+        process = rpc.node.router.table.find(appmon)
+        assert process is not None
+        assert set(process.links.active()) == {window.pid}
 
 
 async def test_an_order_that_is_taken_back_delivers_nothing_more() -> None:
