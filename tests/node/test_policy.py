@@ -95,6 +95,11 @@ def test_the_log_limit_forgets_the_key_that_was_quiet_longest() -> None:
         (Atom("change_code"), Atom("m"), 1, 2),
         Atom("suspend"),
         Atom("resume"),
+        (Atom("debug"), (Atom("trace"), True)),
+        (Atom("debug"), (Atom("log"), (True, 10_000))),
+        (Atom("debug"), (Atom("log"), Atom("print"))),
+        (Atom("debug"), (Atom("statistics"), True)),
+        (Atom("debug"), Atom("no_debug")),
     ],
 )
 @pytest.mark.parametrize("by_name", [False, True])
@@ -152,7 +157,17 @@ def test_the_group_leader_of_a_process_is_changed_by_admin_nodes_only() -> None:
     assert process.group_leader == YOU
 
 
-@pytest.mark.parametrize("request_", [Atom("get_state"), Atom("get_status"), 7, (1, 2)])
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Atom("get_state"),
+        Atom("get_status"),
+        (Atom("debug"), (Atom("log"), Atom("get"))),
+        (Atom("debug"), (Atom("statistics"), Atom("get"))),
+        7,
+        (1, 2),
+    ],
+)
 def test_a_sys_request_that_looks_passes(request_: object) -> None:
     world = World(NOBODY_IS_ADMIN)
     process, box = world.spawn()

@@ -18,6 +18,8 @@ UNAUTHENTICATED_MAX = 64  # concurrent handshakes that have not proved the cooki
 UNAUTHENTICATED_PER_ADDRESS_MAX = 32  # of them, from one address: nobody fills the door alone
 # What of the `sys` protocol changes or stops a process; the rest of it only looks.
 _SYSTEM_CHANGES = frozenset({"suspend", "resume", "terminate", "replace_state", "change_code"})
+# A trace is a log line for each message, a log keeps up to 10,000 of them: nobody else begins that.
+_DEBUG_LOOKS = [(Atom(what), Atom("get")) for what in ("log", "statistics")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +70,6 @@ def system_change(request: Request) -> str | None:
         match request.request:
             case Atom(name) | (Atom(name), *_) if name in _SYSTEM_CHANGES:
                 return f"sys:{name}"
+            case (Atom("debug"), what) if what not in _DEBUG_LOOKS:
+                return "sys:debug"
     return None
