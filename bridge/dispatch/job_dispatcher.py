@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from bridge.etf import Atom, encode_bare
+from bridge.etf import Atom, brief, encode_bare
 from bridge.node.process.details import Details
 from bridge.node.process.direct import DirectProcess
 from bridge.node.signals.gen import SystemRequest, classify
@@ -74,7 +74,7 @@ class JobDispatcher:
         self._relay.service_down(encode_bare(reason))
         if not self._stopping:
             self._log.warning(
-                "process ended, starting it again", process=MODULE, reason=repr(reason)
+                "process ended, starting it again", process=MODULE, reason=brief(reason)
             )
             self.start()
 

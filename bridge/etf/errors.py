@@ -6,6 +6,8 @@ thousands of digits is never turned into text (quadratic, and refused by CPython
 
 from reprlib import Repr
 
+_BRIEF_MAX = 2000  # characters: a tree of a few levels multiplies what its leaves may have
+
 
 class _Brief(Repr):
     def __init__(self) -> None:
@@ -22,7 +24,13 @@ class _Brief(Repr):
         return repr(x) if len(x) <= 64 else f"{x[:64]!r}... ({len(x)} bytes)"
 
 
-brief = _Brief().repr
+_repr = _Brief().repr
+
+
+def brief(term: object) -> str:
+    """`term` as a text of bounded length, whatever it is."""
+    text = _repr(term)
+    return text if len(text) <= _BRIEF_MAX else f"{text[:_BRIEF_MAX]}..."
 
 
 class CodecError(ValueError):

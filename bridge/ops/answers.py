@@ -14,6 +14,7 @@ import trio
 
 from bridge.etf import Atom, brief
 from bridge.node import GenServer, Sender
+from bridge.node.log_limit import LogLimit
 
 Term = Any
 OK = Atom("ok")
@@ -56,6 +57,7 @@ class Answering(GenServer):
     """
 
     ended: trio.Event
+    _cast_lines = LogLimit()  # of all services: anybody may send casts, and as many as he likes
 
     async def init(self) -> None:
         self.ended = trio.Event()
@@ -82,9 +84,13 @@ class Answering(GenServer):
         return self.answer_any(request)
 
     async def handle_cast(self, request: Term) -> None:
-        structlog.get_logger("ringbridge").info(
-            "unexpected cast dropped", service=self.module, request=brief(request)
-        )
+        if (held_back := self._cast_lines.due(self.module)) is not None:
+            structlog.get_logger("ringbridge").info(
+                "unexpected cast dropped",
+                service=self.module,
+                request=brief(request),
+                held_back=held_back,
+            )
 
     def get_state(self) -> Term:
         return atom_keys(self.statistics())

@@ -211,6 +211,10 @@ def test_what_is_shown_of_a_large_term_is_short() -> None:
     shapes: list[Any] = [huge, tuple(huge), dict.fromkeys(range(100), huge), Map({1: huge})]
     shapes += [ImproperList(tuple(huge), 10**5000), Map({(key, ""): 10**5000 for key in range(99)})]
     shapes += [Record(AB, AB, 0, (AB,) * 100, (huge,) * 100)]
+    tree: Any = b"x" * 64
+    for _ in range(4):
+        tree = [tree] * 8
+    shapes.append(tree)
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]

@@ -25,6 +25,7 @@ from bridge.node import (
     open_node,
 )
 from bridge.node.process.conversion import Mismatch, converter
+from bridge.ops.answers import Answering
 from bridge.testing import Beam
 
 
@@ -175,6 +176,23 @@ async def test_casts_and_messages_that_fit_nothing_are_dropped_with_a_line(
     events = [line["event"] for line in lines]
     assert events == ["unexpected cast", "unexpected cast", "unexpected message"]
     assert "value of {:set, value} is an integer" in lines[0]["why"]
+
+
+async def test_a_flood_of_casts_that_fit_nothing_is_a_few_lines(node: Node, desk: Desk) -> None:
+    with capture_logs() as lines:
+        for _ in range(500):
+            await node.cast("desk", Atom("nonsense"))
+        await trio.testing.wait_all_tasks_blocked()
+    assert len(lines) == 20
+
+
+async def test_so_is_one_to_a_service_of_the_bridge(node: Node) -> None:
+    await node.start(Answering(), name="answering")
+    with capture_logs() as lines:
+        for number in range(500):
+            await node.cast("answering", number)
+        await trio.testing.wait_all_tasks_blocked()
+    assert len(lines) == 1
 
 
 async def test_plain_handlers_remain_and_may_ask_the_decorated_ones(node: Node) -> None:

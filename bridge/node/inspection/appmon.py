@@ -2,8 +2,8 @@
 has changed.
 
 One for the node, registered as `appmon_info`. A window starts it by rpc (`start_link2`), becomes
-its client by a link, and orders work by casts `{From, Command, Aux, OnOff, Options}`, which are taken
-of clients only:
+its client by a link, and orders work by casts `{From, Command, Aux, OnOff, Options}`, as
+only clients can:
 
     app_ctrl    the applications           [{Master, Name, {Name, Description, Version}}]
     app         the tree of the one `Aux`  {Root, [{Pid, Name}], [{Above, Below}], [{One, Other}]}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bridge.etf import Atom, Pid, Reference, brief
 from bridge.log import Log
+from bridge.node.log_limit import LogLimit
 from bridge.node.process.ends import NoReply, Stop
 from bridge.node.process.handlers import BadRequest, Handlers, run
 from bridge.node.process.mailbox import MailboxPolicy
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Term = Any
 log = Log("ringbridge.node")
+_unexpected_lines = LogLimit(lines=20)  # of one process and kind
 
 
 class GenServer:
@@ -196,7 +198,14 @@ class GenServer:
             why = "no handler takes it"
         except BadRequest as error:
             why = str(error)
-        log.warning(f"unexpected {what}", process=self.module, pid=str(self.pid), why=why)
+        if (held_back := _unexpected_lines.due((self.pid, what))) is not None:
+            log.warning(
+                f"unexpected {what}",
+                process=self.module,
+                pid=str(self.pid),
+                why=why,
+                held_back=held_back,
+            )
 
     def _attach(self, me: ProcessHandle) -> None:
         self._me = me

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import trio
 
-from bridge.etf import Atom, Pid
+from bridge.etf import Atom, Pid, brief
 from bridge.log import Log
 from bridge.node.process.child_spec import ChildSpec, is_orderly
 from bridge.node.process.ends import Stop, exception_reason, unwrapped
@@ -243,7 +243,7 @@ class Supervisor(GenServer):
                 "child ended",
                 supervisor=self.module,
                 child=str(child.spec.id),
-                reason=repr(reason),
+                reason=brief(reason),
                 restarted=restarted,
             )
         await self._wait_ended(child)
@@ -278,7 +278,7 @@ class Supervisor(GenServer):
                         "child did not start",
                         supervisor=self.module,
                         child=str(child.spec.id),
-                        reason=repr(_start_reason(error)),
+                        reason=brief(_start_reason(error)),
                     )
                     return child
         return None
