@@ -7,8 +7,8 @@ report their own place), then the rest is there, then what it says.
 """
 
 import struct
-from collections import Counter
 from collections.abc import Callable, Generator, Sequence
+from math import inf
 from types import GeneratorType
 from typing import Any, Final, NoReturn
 
@@ -38,7 +38,10 @@ FREE_VARIABLES_MAX: Final = 255
 SHORT_CREATION_MAX: Final = 3
 PLAIN_KEY_DEPTH_MAX: Final = 8
 SAME_HASH_MAX: Final = 16
-HASHES_FROM: Final = 64
+SAME_HASH_FROM: Final = 64
+TRIES_FROM: Final = 512
+TRIES_A_KEY_MAX: Final = 32
+TRIES_MORE: Final = 2048
 
 _ATOM_TAGS = {
     tag.ATOM_EXT,
@@ -50,7 +53,7 @@ _ATOM_TAGS = {
 _CONSTANTS: dict[str, Term] = {"true": True, "false": False, "nil": None}
 _PLAIN_KEYS = {bool, int, float, bytes, type(None), Atom, Pid, Port, Reference}
 _PLAIN_KEYS |= {BitString, Export, Fun}
-_HASHED_APART = {bool, float, bytes, type(None), Atom}
+_SECRET_HASHES = {bool, bytes, type(None), Atom}
 
 _Container = Generator[None, Term, Term]
 
@@ -377,7 +380,7 @@ class _Reader:
     def map_entries(self, at: int, count: int) -> _Container:
         entries: dict[Term, Term] = {}
         index: dict[bytes, tuple[Term, Term]] | None = None
-        hashes: Counter[int] = Counter()
+        probes = _Probes()
         for _ in range(count):
             key = yield
             value = yield
@@ -386,7 +389,7 @@ class _Reader:
                 if _is_plain(key, PLAIN_KEY_DEPTH_MAX):
                     entries.setdefault(key, value)
                 taken = len(entries) > before
-                if taken and not (before >= HASHES_FROM and _is_one_too_many(key, hashes)):
+                if taken and not probes.too_many(entries, key):
                     continue
                 index = {}
                 for earlier in entries.items():
@@ -461,14 +464,53 @@ def _is_plain(key: Term, depth: int) -> bool:
     return type(key) in _PLAIN_KEYS
 
 
-def _is_one_too_many(key: Term, hashes: Counter[int]) -> bool:
-    """Counts keys that a peer can make with one hash; smaller integers have a hash each, and the
-    hash of text has a secret.
+def _looked_at_from(key: Term) -> float:
+    """Keys before a dict is looked at because of this one. Integers below 2^60 are many maps' keys,
+    and only probed; keys that can have one hash are compared with each other, which takes longer.
     """
-    if type(key) in _HASHED_APART or (type(key) is int and key.bit_length() <= 60):
-        return False
-    hashes[hash(key)] += 1
-    return hashes[hash(key)] > SAME_HASH_MAX
+    if type(key) in _SECRET_HASHES:
+        return inf
+    return TRIES_FROM if type(key) is int and key.bit_length() <= 60 else SAME_HASH_FROM
+
+
+class _Probes:
+    """How far a dict looks for its keys (csrc/etf/probe.c says why): the order in which it tries
+    its places is that of Objects/dictobject.c.
+    """
+
+    def __init__(self) -> None:
+        self.places: list[int | None] = []
+        self.keys = self.tries = 0
+
+    def too_many(self, entries: dict[Term, Term], key: Term) -> bool:
+        """The dict has just taken the key: were its keys chosen to be slow to find?"""
+        if not self.places and len(entries) <= _looked_at_from(key):
+            return False
+        if len(entries) <= 2 * len(self.places) // 3:
+            return self.take_place(hash(key))
+        size = 8
+        while 2 * size // 3 < len(entries):
+            size *= 2
+        self.places = [None] * size
+        self.keys = self.tries = 0
+        return any(self.take_place(hash(earlier)) for earlier in entries)
+
+    def take_place(self, number: int) -> bool:
+        mask = len(self.places) - 1
+        rest = number % 2**64
+        at = rest & mask
+        tries, same = 1, 1
+        while (there := self.places[at]) is not None:
+            same += there == number
+            if same > SAME_HASH_MAX:
+                return True
+            rest >>= 5
+            at = (at * 5 + rest + 1) & mask
+            tries += 1
+        self.places[at] = number
+        self.tries += tries
+        self.keys += 1
+        return self.tries > TRIES_A_KEY_MAX * self.keys + TRIES_MORE
 
 
 _METHODS: dict[int, Callable[[_Reader, int], Any]] = {

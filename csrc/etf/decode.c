@@ -18,13 +18,13 @@ enum kind {
 };
 
 struct frame {
-    PyObject *object;        /* the container, or the tuple of a fun's free variables */
-    PyObject **next;         /* TUPLE, LIST, FUN, RECORD: where the next term goes */
-    PyObject *extra;         /* MAP_VALUE: the key; FUN, RECORD: the term itself */
-    PyObject *hashes;        /* maps: how often a key's hash was met (map.c), or NULL */
-    const unsigned char *at; /* its tag */
-    uint64_t cache_refs;     /* FUN: read before it */
-    uint32_t left;           /* terms to come; map entries */
+    PyObject *object;         /* the container, or the tuple of a fun's free variables */
+    PyObject **next;          /* TUPLE, LIST, FUN, RECORD: where the next term goes */
+    PyObject *extra;          /* MAP_VALUE: the key; FUN, RECORD: the term itself */
+    struct rb_probes *probes; /* maps: how its keys are found (probe.c), or NULL */
+    const unsigned char *at;  /* its tag */
+    uint64_t cache_refs;      /* FUN: read before it */
+    uint32_t left;            /* terms to come; map entries */
     uint8_t kind;
     bool indexed; /* a map that no dict can hold (map.c) */
 };
@@ -71,7 +71,7 @@ static inline struct frame *push(struct walk *w, enum kind kind, PyObject *objec
     }
     f->object = object;
     f->extra = NULL;
-    f->hashes = NULL;
+    f->probes = NULL;
     f->at = at;
     f->left = left;
     f->kind = (uint8_t)kind;
@@ -388,9 +388,10 @@ put:
         PyObject *key = f->extra;
         f->extra = NULL;
         f->kind = MAP_KEY;
-        if (rb_map_put(r, &f->object, &f->hashes, &f->indexed, key, v, f->at) < 0) goto failed;
+        if (rb_map_put(r, &f->object, &f->probes, &f->indexed, key, v, f->at) < 0) goto failed;
         if (--f->left > 0) goto next_term;
-        Py_CLEAR(f->hashes);
+        PyMem_Free(f->probes);
+        f->probes = NULL;
         v = f->indexed ? rb_map_new(f->object) : f->object;
         f->object = NULL;
         if (v == NULL) goto failed;
@@ -422,7 +423,7 @@ failed:
         f = &w.frames[--w.depth];
         Py_XDECREF(f->object);
         Py_XDECREF(f->extra);
-        Py_XDECREF(f->hashes);
+        PyMem_Free(f->probes);
     }
     if (w.frames != w.first) PyMem_Free(w.frames);
     return NULL;

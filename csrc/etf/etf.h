@@ -3,6 +3,7 @@
  * module.c   the Python functions and their arguments
  * decode.c   the walk over received bytes; leaves.c: the terms that hold no other terms
  * encode.c   the walk over a term; write.c: the terms that hold no other terms
+ * probe.c    keys that were chosen to be slow to find
  * map.c      dict or Map, refusing keys that are there twice, canonical order
  * atom.c     the Atom type and its bounded table
  * terms.c    the other types: their slots; limits, errors
@@ -227,13 +228,26 @@ static inline bool rb_has(const struct rb_reader *r, size_t size) {
     return (size_t)(r->end - r->p) >= size;
 }
 
+/* ---- probe.c */
+
+struct rb_probes;
+
+/* Of a term that may be a dict's key: is it hashed with a secret? */
+static inline bool rb_has_secret_hash(PyObject *key) {
+    const PyTypeObject *t = Py_TYPE(key);
+    return t == &rb_atom_type || t == &PyBytes_Type || t == &PyBool_Type || key == Py_None;
+}
+/* The dict has just taken the key. *probes, NULL at first, is the caller's to free (PyMem_Free).
+ * 1: its keys were chosen to be slow to find; 0; -1. */
+int rb_probe(struct rb_probes **probes, PyObject *dict, PyObject *key);
+
 /* ---- map.c: a map while it is decoded */
 
 /* Put key and value (both references taken over) into *map, which is a dict, or once a key asks
- * for it the index of a Map (*indexed). *hashes, NULL at first, is the caller's to drop. `at`: the
+ * for it the index of a Map (*indexed). *probes, NULL at first, is the caller's to free. `at`: the
  * map's tag. */
-int rb_map_put(struct rb_reader *r, PyObject **map, PyObject **hashes, bool *indexed, PyObject *key,
-               PyObject *value, const unsigned char *at);
+int rb_map_put(struct rb_reader *r, PyObject **map, struct rb_probes **probes, bool *indexed,
+               PyObject *key, PyObject *value, const unsigned char *at);
 /* The Map of an index; takes it over. */
 PyObject *rb_map_new(PyObject *index);
 /* -1 with EncodeError if two keys of the dict are one term. */

@@ -6,11 +6,8 @@
  * index of a Map: canonical bytes of the key to (key, value), where equal means equal in Erlang,
  * so a key that is still there twice is the peer's error.
  *
- * A dict finds a key by its hash, and Python's hash of numbers and of what is made of them is known
- * to all: a peer could send keys that have one hash, each of which is compared with all before it
- * (20,000 of them, 300 kB: 5 s). So such keys are counted by hash, and a map with too many of one
- * hash is a Map too: bytes are hashed with a secret. What has such a hash itself, atoms and
- * binaries, and integers below 2^60, each of which has its own, is not counted. */
+ * A dict whose keys were chosen to be slow to find (probe.c) becomes a Map too: bytes are hashed with
+ * a secret. */
 #include "etf.h"
 
 /* Kinds of key that a dict finds again as Erlang would, but for keys that compare equal across
@@ -28,32 +25,6 @@ static bool is_plain(PyObject *key, int depth) {
     }
     return t == rb_terms.pid.type || t == rb_terms.reference.type || t == rb_terms.port.type ||
            t == rb_terms.bits.type || t == rb_terms.export.type || t == rb_terms.fun.type;
-}
-
-/* Can many keys of this kind have one hash that a peer has chosen? */
-static bool can_be_made_to_collide(PyObject *key) {
-    const PyTypeObject *t = Py_TYPE(key);
-    if (t == &rb_atom_type || t == &PyBytes_Type || t == &PyBool_Type || t == &PyFloat_Type ||
-        key == Py_None)
-        return false;
-    long long value;
-    return t != &PyLong_Type || (!rb_compact(key, &value) && _PyLong_NumBits(key) > 60);
-}
-
-/* Count the hash of a key that the dict has just taken. 1: there are too many of it; 0; -1. */
-static int count_hash(PyObject **hashes, PyObject *key) {
-    Py_hash_t hash = PyObject_Hash(key);
-    if (hash == -1) return -1;
-    if (*hashes == NULL && (*hashes = PyDict_New()) == NULL) return -1;
-    PyObject *number = PyLong_FromSsize_t(hash);
-    if (number == NULL) return -1;
-    PyObject *before = PyDict_GetItemWithError(*hashes, number);
-    long count = before == NULL ? 1 : PyLong_AsLong(before) + 1;
-    PyObject *after = PyErr_Occurred() ? NULL : PyLong_FromLong(count);
-    int failed = after == NULL || PyDict_SetItem(*hashes, number, after) < 0;
-    Py_XDECREF(after);
-    Py_DECREF(number);
-    return failed ? -1 : count > SAME_HASH_MAX;
 }
 
 /* Takes key and value over. */
@@ -101,23 +72,24 @@ static int dict_to_index(struct rb_reader *r, PyObject **map, const unsigned cha
     return 0;
 }
 
-int rb_map_put(struct rb_reader *r, PyObject **map, PyObject **hashes, bool *indexed, PyObject *key,
-               PyObject *value, const unsigned char *at) {
+int rb_map_put(struct rb_reader *r, PyObject **map, struct rb_probes **probes, bool *indexed,
+               PyObject *key, PyObject *value, const unsigned char *at) {
     if (!*indexed) {
         if (rb_likely(is_plain(key, PLAIN_KEY_DEPTH_MAX))) {
             Py_ssize_t before = PyDict_GET_SIZE(*map);
             if (PyDict_SetDefault(*map, key, value) == NULL) goto failed;
             if (rb_likely(PyDict_GET_SIZE(*map) != before)) {
-                int crowded = 0;
-                if (rb_unlikely(before >= HASHES_FROM) && can_be_made_to_collide(key))
-                    crowded = count_hash(hashes, key);
-                if (rb_unlikely(crowded > 0)) {
-                    crowded = dict_to_index(r, map, at);
+                int slow = 0;
+                if (rb_unlikely(before >= SAME_HASH_FROM) &&
+                    (*probes != NULL || !rb_has_secret_hash(key)))
+                    slow = rb_probe(probes, *map, key);
+                if (rb_unlikely(slow > 0)) {
+                    slow = dict_to_index(r, map, at);
                     *indexed = true;
                 }
                 Py_DECREF(key);
                 Py_DECREF(value);
-                return crowded;
+                return slow;
             }
         }
         if (dict_to_index(r, map, at) < 0) goto failed;

@@ -47,7 +47,10 @@ enum {
     NEW_PORT_ID_BITS = 28,   /* OTP 25 sends larger ids in V4_PORT_EXT */
     PLAIN_KEY_DEPTH_MAX = 8, /* tuples in a dict's key: hash() recurses on the C stack */
     SAME_HASH_MAX = 16,      /* keys of one hash in a dict: each is compared with all before it */
-    HASHES_FROM = 64         /* entries, before hashes are counted; a dict so small is never slow */
+    SAME_HASH_FROM = 64,     /* keys: a dict of no more is not looked at, */
+    TRIES_FROM = 512,        /* nor one of so many keys that only numbers below 2^60 make slow */
+    TRIES_A_KEY_MAX = 32,    /* on the average: probe.c */
+    TRIES_MORE = 2048
 };
 
 #endif

@@ -1,8 +1,6 @@
 """What is refused when it is received: each rule of docs/terms.md, with its offset and value."""
 
 import re
-import sys
-import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ import pytest
 from etf_support import both_codecs, exact, fun_raw, outcome
 
 import bridge.etf
-from bridge.etf import Atom, DecodeError, Limits, Map, encode
+from bridge.etf import Atom, DecodeError, Limits, Map
 
 PID = b"Xw\x03a@b\0\0\0\x01\0\0\0\x02\0\0\0\x03"
 BIG_COUNT = b"\xff\xff\xff\xff"
@@ -174,7 +172,6 @@ def test_ten_thousand_deep_by_default_and_not_one_more(codec: Any, kind: str) ->
 
 
 def test_a_million_deep_where_asked_for() -> None:
-    import bridge.etf
 
     limits = Limits(depth_max=2**20)
     wire = b"\x83" + nested(b"l\0\0\0\x01", 2**20, b"j", b"j")
@@ -306,44 +303,3 @@ def test_every_rule_is_in_the_documentation() -> None:
         )
     assert {"truncated", "count", "record", "field", "inflate"} <= raised
     assert raised <= documented
-
-
-HASH_MODULUS = sys.hash_info.modulus
-
-
-def map_of(keys: list[Any]) -> bytes:
-    entries = b"".join(encode(key)[1:] + b"j" for key in keys)
-    return b"\x83t" + len(keys).to_bytes(4) + entries
-
-
-@both_codecs
-def test_a_map_whose_keys_share_a_hash_is_a_map_that_shares_none(codec: Any) -> None:
-    big = [n * HASH_MODULUS for n in range(1, 200)]
-    assert len({hash(key) for key in big}) == 1
-    tuples: list[Any] = [(key, Atom("x")) for key in big]
-    for keys in (big, tuples, [*range(100), *big], [*map(str, range(100)), *tuples]):
-        term = codec.decode(map_of(keys))
-        assert type(term) is Map
-        assert len(term) == len(keys)
-        assert all(term[key] == [] for key in keys)
-        assert codec.decode(codec.encode(term)) == term
-
-
-@both_codecs
-def test_a_map_with_few_keys_of_one_hash_stays_a_dict(codec: Any) -> None:
-    few = [n * HASH_MODULUS for n in range(1, 17)]
-    for keys in (
-        few,
-        [*range(100), *few],
-        [*range(2**59, 2**59 + 300)],
-        [(n,) for n in range(300)],
-    ):
-        assert type(codec.decode(map_of(keys))) is dict
-
-
-def test_keys_chosen_to_share_a_hash_cost_no_more_than_others() -> None:
-    """Thirty thousand of them once took ten seconds, in which no other process got a turn."""
-    began = time.process_time()
-    term = bridge.etf.decode(map_of([n * HASH_MODULUS for n in range(1, 30_000)]))
-    assert time.process_time() - began < 2
-    assert len(term) == 29_999  # type: ignore[arg-type]
