@@ -50,7 +50,8 @@ class EncodeError(CodecError):
 
     def __str__(self) -> str:
         if self.rule == "type":
-            return f"a value of the type {self.value} is no term; docs/terms.md says which are"
+            name = self.value if isinstance(self.value, str) else brief(self.value)
+            return f"a value of the type {name} is no term; docs/terms.md says which are"
         return f"cannot encode, rule {self.rule}: {brief(self.value)} (docs/terms.md, Errors)"
 
 
