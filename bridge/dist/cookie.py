@@ -1,7 +1,7 @@
 """The cookie: where it comes from, OTP's rules for its file, and an object that never shows it.
 
 Order: the `cookie` given by the program, the cookie file given by the user, RINGBRIDGE_COOKIE,
-~/.erlang.cookie. The file rules are those of auth.erl: a regular file that nobody but its owner can
+the file that a BEAM of this user has. The file rules are those of auth.erl: a regular file that nobody but its owner can
 read, printable ASCII, blank characters at its end are not part of the cookie.
 """
 
@@ -92,6 +92,17 @@ def read_cookie_file(path: str | os.PathLike[str]) -> Cookie:
     return Cookie(match[1].decode("ascii"), source=f"cookie file {file}")
 
 
+def users_cookie_file(environ: Mapping[str, str]) -> Path:
+    """Where a BEAM of this user has its cookie: ~/.erlang.cookie, which it makes if there is none,
+    unless only $XDG_CONFIG_HOME/erlang/.erlang.cookie exists.
+    """
+    home = Path(environ.get("HOME") or Path.home())
+    file = home / ".erlang.cookie"
+    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    configured = config / "erlang" / ".erlang.cookie"
+    return configured if configured.exists() and not file.exists() else file
+
+
 def find_cookie(
     *,
     cookie: str | Cookie | None = None,
@@ -111,8 +122,7 @@ def find_cookie(
         return read_cookie_file(cookie_file)
     if COOKIE_VARIABLE in env:
         return Cookie(env[COOKIE_VARIABLE], source=COOKIE_VARIABLE)
-    home = env.get("HOME") or str(Path.home())
-    file = Path(home) / ".erlang.cookie"
+    file = users_cookie_file(env)
     if file.exists():
         return read_cookie_file(file)
     raise CookieError(

@@ -24,7 +24,7 @@ from pathlib import Path
 import trio
 
 from bridge.config import Config, ConfigError
-from bridge.dist.cookie import COOKIE_VARIABLE, find_cookie
+from bridge.dist.cookie import COOKIE_VARIABLE, find_cookie, users_cookie_file
 from bridge.dist.errors import CookieError
 from bridge.dist.names import split_node_name
 from bridge.ops import certificates
@@ -273,8 +273,7 @@ def cookie(patient: Patient) -> Finding:
     file = patient.cookie_file
     if file is None and COOKIE_VARIABLE not in patient.environ and patient.config is not None:
         file = patient.config.cookie_path()
-    home = Path(patient.environ.get("HOME") or Path.home())
-    default = home / ".erlang.cookie"
+    default = users_cookie_file(patient.environ)
     if file is None and COOKIE_VARIABLE not in patient.environ and not default.exists():
         return Finding("cookie", True, f"none yet; serve creates {default}, as erl does")
     try:

@@ -10,7 +10,13 @@ from pathlib import Path
 
 import structlog
 
-from bridge.dist.cookie import COOKIE_VARIABLE, Cookie, find_cookie, read_cookie_file
+from bridge.dist.cookie import (
+    COOKIE_VARIABLE,
+    Cookie,
+    find_cookie,
+    read_cookie_file,
+    users_cookie_file,
+)
 from bridge.dist.errors import CookieError
 
 LENGTH = 20  # auth.erl: twenty upper-case letters
@@ -29,8 +35,7 @@ def find_or_create_cookie(
     """
     if cookie_file is None and COOKIE_VARIABLE not in environ:
         cookie_file = configured_file
-    home = Path(environ.get("HOME") or Path.home())
-    default = home / ".erlang.cookie"
+    default = users_cookie_file(environ)
     if create and cookie_file is None and COOKIE_VARIABLE not in environ and not default.exists():
         create_cookie_file(default)
         structlog.get_logger("ringbridge").info(

@@ -58,6 +58,17 @@ def test_without_any_cookie_one_is_created_as_erl_does_it_and_told(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == [".erlang.cookie"]
 
 
+def test_where_a_beam_reads_it_from_the_folder_of_settings_so_do_we(tmp_path: Path) -> None:
+    folder = tmp_path / "settings" / "erlang"
+    folder.mkdir(parents=True)
+    cookie_file(folder / ".erlang.cookie", "SETTINGS")
+    settings = {"XDG_CONFIG_HOME": str(tmp_path / "settings")}
+    assert find(tmp_path, **settings).proves(proof("SETTINGS"), CHALLENGE)
+    assert not (tmp_path / ".erlang.cookie").exists()
+    cookie_file(tmp_path / ".erlang.cookie", "HOME")  # which a BEAM prefers
+    assert find(tmp_path, **settings).proves(proof("HOME"), CHALLENGE)
+
+
 def test_a_cookie_that_appears_meanwhile_wins(tmp_path: Path) -> None:
     file = cookie_file(tmp_path / ".erlang.cookie", "THEIRS")
     assert create_cookie_file(file).proves(proof("THEIRS"), CHALLENGE)
