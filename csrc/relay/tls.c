@@ -5,6 +5,8 @@
  *   "bad length" and the connection is lost. So no record is ever half sent: what libssl writes goes to a buffer of ours, which a flush
  *   sends, many records in one call;
  *   that buffer is bounded: rb_tls_write() asks for room first, so only answers to KeyUpdates of a peer that reads none can pass HELD_MAX;
+ *   SSL_read() returns when it has data or the socket has no more: messages of TLS itself, such as KeyUpdates, would keep it as long as they
+ *   come. So our BIO gives it so many bytes a turn and then says "later", as an empty socket does;
  *   the error queue is the thread's: it is emptied before each call, else another connection's error would be ours;
  *   libssl's own socket BIO writes with write(2), which raises SIGPIPE: ours uses send(2). */
 #include "tls.h"
@@ -22,6 +24,7 @@
 enum {
     HELD_ENOUGH = 256 << 10, /* what is encrypted ahead of the socket */
     HELD_MAX = 2 * HELD_ENOUGH,
+    READ_ENOUGH = 64 << 10, /* encrypted, in a turn; its last recv() may bring twice that */
 };
 
 /* --- The socket below ---------------------------------------------------------------------------------------------------- */
@@ -29,11 +32,17 @@ enum {
 static int below_read(BIO *bio, char *at, int size) {
     struct rb_tls *t = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
+    if (t->allowance == 0) {
+        t->stopped = 1;
+        BIO_set_retry_read(bio);
+        return -1;
+    }
     ssize_t n;
     do n = recv(t->fd, at, (size_t)size, MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) BIO_set_retry_read(bio);
     if (n == 0) t->ended = 1;
+    if (n > 0) t->allowance -= (size_t)n < t->allowance ? (size_t)n : t->allowance;
     for (ssize_t i = 0; i < n && t->first_count < sizeof t->first; i++)
         t->first[t->first_count++] = (uint8_t)at[i];
     return (int)n;
@@ -164,6 +173,11 @@ static int failure(struct rb_tls *t, int returned) {
 static void before_call(void) {
     ERR_clear_error();
     errno = 0;
+}
+
+void rb_tls_allow(struct rb_tls *t) {
+    t->allowance = READ_ENOUGH;
+    t->stopped = 0;
 }
 
 int rb_tls_handshake(struct rb_tls *t) {

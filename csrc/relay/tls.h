@@ -20,6 +20,8 @@ struct rb_tls {
     int broken;       /* a fatal error: libssl must not be asked again */
     int overfull;     /* KeyUpdates without end */
     int ended;        /* the socket's end was seen */
+    size_t allowance; /* encrypted bytes that may still be read before rb_tls_allow() */
+    int stopped;      /* since then, a call wanted more than that: it did not wait for the peer */
     uint32_t wants;   /* EPOLLIN or EPOLLOUT: what the last call waits for */
     uint8_t first[8]; /* the first bytes of the peer, to know one that speaks no TLS */
     uint32_t first_count;
@@ -32,7 +34,9 @@ struct rb_tls {
 
 /* All: -EAGAIN (`wants` says for what), -ECONNRESET, -EPIPE, -EPROTO (`why` has words), -ENOMEM. */
 struct rb_tls *rb_tls_new(const struct rb_tls_context *context, int fd,
-                          const char *host);                  /* takes fd unless NULL */
+                          const char *host); /* takes fd unless NULL */
+/* What libssl reads at most until the next time: messages of TLS itself give no data, and each costs us work. */
+void rb_tls_allow(struct rb_tls *t);
 int rb_tls_handshake(struct rb_tls *t);                       /* 0: done */
 ssize_t rb_tls_read(struct rb_tls *t, void *at, size_t size); /* 0: the peer has ended */
 ssize_t rb_tls_write(struct rb_tls *t, const void *at, size_t size);

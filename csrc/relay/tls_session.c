@@ -117,6 +117,7 @@ static int drop_input(const struct rb_tls_session *s) {
 struct rb_tls_wants rb_tls_session_step(struct rb_tls_session *s) {
     struct rb_tls_wants w = {0, 0};
     if (!s->tls) return w;
+    rb_tls_allow(s->tls); /* what is left then wakes us at once */
     if (s->state == RB_TLS_HANDSHAKE) {
         int rc = rb_tls_handshake(s->tls);
         if (rc == 0)

@@ -6,16 +6,14 @@
 
 #include "tls.h"
 
-/* A plain read takes what the socket's buffer holds at most; under TLS one peer may not have the round for longer than that either. */
-enum { TLS_READ_MAX = 1 << 20 };
-
 static ssize_t read_tls(struct rb_wire *w, struct iovec *iov, int pieces) {
     size_t done = 0;
+    rb_tls_allow(w->tls);
     for (int i = 0; i < pieces; i++) {
-        for (size_t at = 0; at < iov[i].iov_len && done < TLS_READ_MAX;) {
+        for (size_t at = 0; at < iov[i].iov_len;) {
             ssize_t n = rb_tls_read(w->tls, (uint8_t *)iov[i].iov_base + at, iov[i].iov_len - at);
             if (n <= 0) {
-                w->drained = n == -EAGAIN;
+                w->drained = n == -EAGAIN && !w->tls->stopped;
                 return done ? (ssize_t)done : n; /* an end behind these bytes shows again */
             }
             at += (size_t)n;

@@ -1,7 +1,11 @@
 /* Distribution frames under TLS: taken over from the pump in the middle of everything, in any split of records, both ways at once. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <pthread.h>
+#include <sys/ioctl.h>
 
+#include "../relay/tls.h"
+#include "../relay/wire.h"
 #include "tls_lab.h"
 
 enum { HOUR = 3600, FRAMES = 100, HANDSHAKE_MAX = 3000 };
@@ -329,6 +333,53 @@ static void a_peer_that_demands_keys_and_reads_none_is_closed(void) {
     bench_close(&b);
 }
 
+/* One byte of data among as many KeyUpdates as libssl bears in a row: 30 times the bytes, and a thousand times the work, that the
+ * data's own count tells of. One read takes a bounded part of them, and says that there is more. */
+static void one_read_takes_a_bounded_part_of_what_is_no_data(void) {
+    enum { BYTES = 150 << 10, IN_A_ROW = 30 };
+    struct tls_lab tls;
+    tls_lab_open(&tls, RB_TLS_VERIFY_MUTUAL, TLS1_3_VERSION);
+    struct tls_identity it = tls_identity(&tls.ca, "peer", "DNS:host", HOUR);
+    struct connection c = begin(&tls, &it);
+    struct rb_tls_words why;
+    struct rb_wire wire = {.tls = NULL};
+    while (rb_tls_state(tls.pump, c.session, &why) == 0) usleep(100);
+    CHECK_EQUAL(rb_tls_take(tls.pump, c.session, c.stream, &wire.tls), 0);
+    wire.fd = wire.tls->fd;
+    int after = 0, data = 0, got = 0;
+    BIO *flood = BIO_new(BIO_s_mem()); /* sent at once: small pieces fill a socket by themselves */
+
+    SSL_set0_wbio(c.ssl, flood);
+    while (BIO_pending(flood) < BYTES) {
+        for (int i = 0; i < IN_A_ROW; i++) {
+            CHECK_EQUAL(SSL_key_update(c.ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+            CHECK_EQUAL(SSL_do_handshake(c.ssl), 1); /* sends it */
+        }
+        CHECK_EQUAL(SSL_write(c.ssl, "x", 1), 1);
+        data++;
+    }
+    char *at;
+    long size = BIO_get_mem_data(flood, &at);
+    CHECK_EQUAL(send(SSL_get_fd(c.ssl), at, (size_t)size, MSG_DONTWAIT), size);
+    struct iovec room = {body, sizeof body};
+    got = (int)rb_wire_read(&wire, &room, 1);
+    ioctl(wire.fd, FIONREAD, &after);
+    CHECK(got > 0 && got < data && after > 0 && !wire.drained);
+    while (got < data) {
+        ssize_t n = rb_wire_read(&wire, &room, 1);
+        if (n <= 0 && !(n == -EAGAIN && !wire.drained)) break;
+        got += n > 0 ? (int)n : 0;
+    }
+    CHECK_EQUAL(got, data);
+    CHECK_EQUAL(rb_wire_read(&wire, &room, 1), -EAGAIN);
+    CHECK(wire.drained);
+    rb_wire_close(&wire);
+    SSL_set0_wbio(c.ssl, BIO_new(BIO_s_null()));
+    end(&c);
+    tls_identity_free(&it);
+    tls_lab_close(&tls);
+}
+
 static void a_record_that_was_tampered_with_ends_the_connection_in_words(void) {
     struct bench b;
     bench_open(&b, TLS1_3_VERSION);
@@ -411,6 +462,7 @@ int main(void) {
     RUN(a_peer_that_never_reads_is_closed);
     RUN(a_connection_that_breaks_raises_no_signal);
     RUN(a_peer_that_demands_keys_and_reads_none_is_closed);
+    RUN(one_read_takes_a_bounded_part_of_what_is_no_data);
     RUN(a_record_that_was_tampered_with_ends_the_connection_in_words);
     RUN(a_renegotiation_is_refused_and_the_connection_goes_on);
     return check_end();
