@@ -10,7 +10,8 @@
 #include "tls.h"
 
 enum {
-    READS_A_ROUND = 8,  /* one peer's flood must not starve the others */
+    READS_A_ROUND = 8,  /* one peer's flood must not starve the others, */
+    READ_NS = 1000000,  /* nor the work that its bytes make: after so long no read follows */
     KEEP_OUT = 1 << 20, /* bytes of an empty buffer that are kept */
 };
 
@@ -196,9 +197,11 @@ void rb_conns_read(struct rb_relay *r) {
 }
 
 void rb_conn_read(struct rb_conn *c) {
+    uint64_t from = rb_clock_ns();
     for (int i = 0; i < READS_A_ROUND && !c->failed; i++) {
         struct rb_room room[2];
         struct iovec iov[2];
+        if (i > 0 && rb_clock_ns() - from > READ_NS) break;
         int pieces = rb_intake_room(&c->intake, room);
         for (int k = 0; k < pieces; k++) iov[k] = (struct iovec){room[k].at, room[k].size};
         ssize_t n = rb_wire_read(&c->wire, iov, pieces);

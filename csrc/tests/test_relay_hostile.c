@@ -1,6 +1,7 @@
 /* What a worker or a peer may do that breaks no rule by itself, and yet must not cost anybody else
  * an answer. */
 #define _GNU_SOURCE
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/uio.h>
@@ -428,6 +429,68 @@ static void a_flood_of_system_messages_is_named_as_such(void) {
     lab_close(&lab);
 }
 
+/* --- Work ------------------------------------------------------------------------------------- */
+
+/* To the dispatcher, which drops it: a list of one long atom, 4000 times by reference, 4 MB of terms from 8 KB. */
+enum { FLOOD = 500 };
+static void *flood(void *argument) {
+    int fd = *(int *)argument;
+    static uint8_t frame[16384];
+    struct lab_bytes b = {.size = 0};
+    PUT(&b, "\0\0\0\0\x83\x44\x01\x18\x00\x03\xfc"); /* new, in slot 0, 1020 bytes */
+    for (int i = 0; i < 1020; i++) PUT(&b, "a");
+    PUT(&b, "\x68\x04\x61\x06");
+    lab_put_pid(&b, "peer@host", 1);
+    lab_put_atom(&b, "");
+    lab_put_atom(&b, "job_dispatcher");
+    PUT(&b, "\x6c");
+    lab_put_u32(&b, 4000);
+    memcpy(frame, b.at, b.size);
+    size_t size = b.size;
+    for (int i = 0; i < 4000; i++, size += 2) memcpy(frame + size, "\x52\x00", 2);
+    frame[size++] = RB_TAG_NIL;
+    rb_put_be32(frame, (uint32_t)size - 4);
+    for (int i = 0; i < FLOOD; i++) lab_write(fd, frame, size);
+    return NULL;
+}
+
+/* Its buffer holds more than one read takes, unlike that of a socket pair. */
+static void tcp_pair(int pair[2]) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof at;
+    int bytes = 4 << 20, listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+    pair[1] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    if (bind(listener, (struct sockaddr *)&at, size) < 0 || listen(listener, 1) < 0 ||
+        getsockname(listener, (struct sockaddr *)&at, &size) < 0 ||
+        connect(pair[1], (struct sockaddr *)&at, size) < 0 ||
+        (pair[0] = accept(listener, NULL, NULL)) < 0)
+        abort();
+    close(listener);
+}
+
+static void bytes_that_make_much_work_are_taken_in_small_turns(void) {
+    struct lab lab;
+    pthread_t thread;
+    int pair[2];
+    lab_open(&lab);
+    tcp_pair(pair);
+    CHECK_EQUAL(rb_relay_adopt(lab.relay, ++lab.connections, pair[0], "flood@host",
+                               LAB_FLAGS | RB_DFLAG_DIST_HDR_ATOM_CACHE, NULL, 0),
+                0);
+    uint64_t rounds = stats_of(&lab).rounds;
+    pthread_create(&thread, NULL, flood, &pair[1]);
+    pthread_join(thread, NULL);
+    settle(&lab, pair[1]);
+    /* 5 MB, of which a read takes 256 KiB at most: each of them ends its turn. */
+    CHECK(stats_of(&lab).rounds - rounds >= 12);
+    CHECK_EQUAL(stats_of(&lab).connections, 2);
+    settle(&lab, lab.peer);
+    close(pair[1]);
+    lab_close(&lab);
+}
+
 int main(void) {
     RUN(a_job_waits_no_longer_than_for_the_slot);
     RUN(a_worker_that_keeps_its_slots_keeps_no_job_from_the_others);
@@ -445,5 +508,6 @@ int main(void) {
     RUN(only_its_own_node_can_tell_that_a_watched_caller_is_down);
     RUN(a_forwarded_callers_node_is_answered_on_its_newest_connection);
     RUN(a_flood_of_system_messages_is_named_as_such);
+    RUN(bytes_that_make_much_work_are_taken_in_small_turns);
     return check_end();
 }
