@@ -25,6 +25,7 @@ struct rb_assembly {
     struct rb_atom_list *atoms; /* that its terms refer to; NULL: none */
     uint64_t atoms_bytes;
     struct rb_expander expander;
+    size_t looked; /* HEAD: how much of it its owner has seen */
     uint8_t *dest;
     size_t dest_left;
     int tail_cut;
@@ -182,6 +183,9 @@ static int64_t feed_head(struct rb_intake *in, struct rb_assembly *a, const uint
         if ((rc = append(in, a, p, n)) < 0) return rc;
         head = (struct rb_slice){a->bytes.at, a->bytes.size};
     }
+    /* Again when it has grown by a half: a peer may send it byte by byte. */
+    if (head.size <= HEAD_MAX && head.size < a->looked + a->looked / 2) return (int64_t)n;
+    a->looked = head.size;
     struct rb_diversion d;
     switch (in->owner->begin_large(in->owner->user, head, &d)) {
     case RB_LARGE_DROP:

@@ -274,6 +274,22 @@ static void a_payload_longer_than_its_signal_closes_and_is_aborted(void) {
     bytes_free(&s);
 }
 
+/* A byte a fragment: the head is looked at when it has grown by a good part, else each byte would cost a look at all of them. */
+static void a_head_that_comes_in_crumbs_is_looked_at_a_few_times(void) {
+    struct bytes signal = {0}, b = {0};
+    put_signal(&signal, "slow", 700, 50, 0);
+    for (size_t i = 0; i < signal.size; i++)
+        put_fragment(&b, i == 0, 1, signal.size - i, signal.at + i, 1);
+    struct outcome got = run_all(&b, HEADER, WHOLE, 0);
+    CHECK_EQUAL(got.rc, 0);
+    CHECK_EQUAL(got.counts.diverted, 1);
+    CHECK(got.counts.more > 0 && got.counts.more < 30);
+    CHECK_EQUAL(lines_of(got.log), 1);
+    free(got.log);
+    bytes_free(&b);
+    bytes_free(&signal);
+}
+
 static void an_owner_that_refuses_is_asked_no_more(void) {
     struct bytes b = {0};
     for (int large = 0; large < 2; large++) {
@@ -447,6 +463,7 @@ int main(void) {
     RUN(a_tail_is_kept_up_to_its_bound_and_told_as_cut_beyond);
     RUN(a_dropped_signal_of_any_size_costs_no_memory);
     RUN(a_payload_longer_than_its_signal_closes_and_is_aborted);
+    RUN(a_head_that_comes_in_crumbs_is_looked_at_a_few_times);
     RUN(an_owner_that_refuses_is_asked_no_more);
     RUN(what_breaks_a_rule_closes_with_its_name);
     RUN(open_sequences_are_bounded);
