@@ -160,6 +160,12 @@ async def test_answers_may_come_later(node: Node, desk: Desk) -> None:
         await node.cast("desk", Atom("release"))
 
 
+async def test_a_server_reads_the_figures_of_its_mailbox(node: Node, desk: Desk) -> None:
+    await node.call("desk", (Atom("add"), 1))
+    await node.call("desk", (Atom("add"), 2))
+    assert desk.mailbox_statistics().received == 2
+
+
 async def test_casts_and_messages_that_fit_nothing_are_dropped_with_a_line(
     node: Node, desk: Desk
 ) -> None:

@@ -10,7 +10,7 @@ from bridge.log import Log
 from bridge.node.log_limit import LogLimit
 from bridge.node.process.ends import NoReply, Stop
 from bridge.node.process.handlers import BadRequest, Handlers, run
-from bridge.node.process.mailbox import MailboxPolicy
+from bridge.node.process.mailbox import MailboxPolicy, MailboxStatistics
 from bridge.node.process.sys_protocol import NotReplaceable
 from bridge.node.signals.gen import ERROR, Request, Sender
 
@@ -165,6 +165,10 @@ class GenServer:
     def forget(self, pattern: Any) -> int:
         """Drop the messages that match and have not been taken yet; how many there were."""
         return self._me.forget(pattern)
+
+    def mailbox_statistics(self) -> MailboxStatistics:
+        """What waits in the mailbox, and what has come and was refused since the start."""
+        return self._me.mailbox_statistics()
 
     async def monitor(self, target: Dest) -> Reference:
         """Watch `target`; `{'DOWN', ref, process, target, reason}` comes to `handle_info`."""
