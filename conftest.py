@@ -47,6 +47,7 @@ class Alarm:
     task: trio.lowlevel.Task | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     where: str = ""
+    skipped: BaseException | None = None
 
     def ring(self, _signal: int, _frame: FrameType | None) -> None:
         cancel = self.task is not None and not self.where
@@ -78,6 +79,14 @@ def deadline(item: pytest.Item) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def only(group: BaseExceptionGroup, kind: type[BaseException]) -> BaseException | None:
+    """What is in the group, if it is one exception of that kind."""
+    inner: BaseException = group
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        [inner] = inner.exceptions
+    return inner if isinstance(inner, kind) else None
+
+
 def cancelled_by_alarm(
     item: pytest.Item, test: Callable[..., Awaitable[None]]
 ) -> Callable[..., Awaitable[None]]:
@@ -89,6 +98,12 @@ def cancelled_by_alarm(
         try:
             with alarm.scope:
                 await test(**fixtures)
+        except pytest.skip.Exception as skipped:
+            alarm.skipped = skipped
+            raise
+        except BaseExceptionGroup as group:  # a nursery was open
+            alarm.skipped = only(group, pytest.skip.Exception)
+            raise
         finally:
             alarm.task = None
         if alarm.scope.cancelled_caught:
@@ -118,4 +133,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         elif not hasattr(property_test.inner_test, "_trio_test_runner_wrapped"):
             property_test.inner_test = cancelled_by_alarm(item, property_test.inner_test)
     with deadline(item):
-        return (yield)
+        try:
+            return (yield)
+        except pytest.skip.Exception:  # pytest-trio has lost the reason
+            if (alarm := item.stash[alarm_key]).skipped is None:
+                raise
+            raise alarm.skipped from None

@@ -82,3 +82,21 @@ async def test_shielded():
 """,
     )
     assert "cannot be cancelled: test_hanging.py::test_shielded" in output
+
+
+def test_a_trio_test_that_skips_says_why(tmp_path: Path) -> None:
+    output = pytest_on(
+        tmp_path,
+        """
+import pytest, trio
+
+async def test_at_once():
+    pytest.skip("no anvil here")
+
+async def test_within_a_nursery():
+    async with trio.open_nursery():
+        pytest.skip("no hammer here")
+""",
+    )
+    assert "test_hanging.py:5: no anvil here" in output
+    assert "test_hanging.py:9: no hammer here" in output
