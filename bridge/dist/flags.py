@@ -14,6 +14,7 @@ from operator import or_
 class Stance(Enum):
     MANDATORY = "mandatory"  # offered, and a peer without it is refused
     OFFERED = "offered"  # offered, used when the peer has it too
+    ON_REQUEST = "on request"  # the same when open_node(flags=...) asks for it
     NEVER = "never"  # not offered
 
 
@@ -25,7 +26,7 @@ class FlagRow:
     why: str
 
 
-_M, _O, _N = Stance.MANDATORY, Stance.OFFERED, Stance.NEVER
+_M, _O, _R, _N = Stance.MANDATORY, Stance.OFFERED, Stance.ON_REQUEST, Stance.NEVER
 
 # The mandatory ones are OTP 26's list. OTP 25 demands less (neither UNLINK_ID nor V4_NC) but has
 # both.
@@ -43,7 +44,7 @@ FLAG_TABLE: tuple[FlagRow, ...] = (
     FlagRow(10, "BIT_BINARIES", _M, "BIT_BINARY_EXT"),
     FlagRow(11, "NEW_FLOATS", _M, "NEW_FLOAT_EXT"),
     FlagRow(12, "UNICODE_IO", _O, "io requests carry an encoding"),
-    FlagRow(13, "DIST_HDR_ATOM_CACHE", _O, "an atom travels once; the relay caches both ways"),
+    FlagRow(13, "DIST_HDR_ATOM_CACHE", _R, "an atom travels once; costs more than it saves (0011)"),
     FlagRow(14, "SMALL_ATOM_TAGS", _O, "short atom tags"),
     FlagRow(15, "DIST_HDR_INTERNAL", _N, "internal to ERTS"),
     FlagRow(16, "UTF8_ATOMS", _M, "atoms are UTF-8"),
@@ -79,6 +80,7 @@ def flag(name: str) -> int:
 _VALUES = {row.name: 1 << row.bit for row in FLAG_TABLE}
 MANDATORY = _bits(Stance.MANDATORY)
 OFFERED = _bits(Stance.MANDATORY, Stance.OFFERED)
+ABLE = OFFERED | _bits(Stance.ON_REQUEST)
 NAME_ME = flag("NAME_ME")
 DIGEST_25 = flag("MANDATORY_25_DIGEST")
 ALIAS = flag("ALIAS")

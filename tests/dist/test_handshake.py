@@ -22,7 +22,7 @@ from handshake_support import (
 
 from bridge.dist.cookie import Cookie
 from bridge.dist.errors import LocalProtocolError, RemoteProtocolError
-from bridge.dist.flags import DIST_HDR_ATOM_CACHE, MANDATORY, NAME_ME, OFFERED
+from bridge.dist.flags import ABLE, DIST_HDR_ATOM_CACHE, MANDATORY, NAME_ME, OFFERED
 from bridge.dist.handshake_events import (
     ACCEPTOR_TABLE,
     INITIATOR_TABLE,
@@ -57,8 +57,9 @@ FIRST_FRAME = b"\x00\x00\x00\x00\x00\x00\x00\x05\x83D\x00"  # a tick and the sta
 
 
 def test_the_offered_flags_are_those_of_otp_28_without_being_visible() -> None:
-    """Recommended, and what 2.8 leaves for later: op 37 and the atom cache."""
-    assert OFFERED == 0x2D07DF5FBC | DIST_HDR_ATOM_CACHE
+    """Recommended, and what 2.8 leaves for later: op 37; the atom cache where it is asked for."""
+    assert OFFERED == 0x2D07DF5FBC
+    assert ABLE == OFFERED | DIST_HDR_ATOM_CACHE
     assert MANDATORY == 0x403070F94
 
 

@@ -9,7 +9,7 @@ import pytest
 from node_support import OpenNode, needs_relay
 from plain_carrier import plain_carrier
 
-from bridge.dist.flags import DIST_HDR_ATOM_CACHE, OFFERED
+from bridge.dist.flags import ABLE, OFFERED
 from bridge.node import Node, relay_carrier
 
 
@@ -28,8 +28,8 @@ def open_test_node(open_cluster_node: OpenNode, carrier: Any) -> OpenNode:
     """open_test_node(alive=None, **options of open_node): our node in the tests' cluster."""
 
     def open_it(alive: str | None = None, **options: Any) -> AbstractAsyncContextManager[Node]:
-        # The double has no atom cache.
-        flags = OFFERED if carrier is relay_carrier else OFFERED & ~DIST_HDR_ATOM_CACHE
+        # Whatever needs asking for too; the double has no atom cache.
+        flags = ABLE if carrier is relay_carrier else OFFERED
         return open_cluster_node(alive, **{"carrier": carrier, "flags": flags, **options})
 
     return open_it

@@ -14,21 +14,21 @@ from node_support import OpenNode, needs_erlang
 from plain_carrier import plain_carrier
 from services import Counter
 
-from bridge.dist.flags import DIST_HDR_ATOM_CACHE, FLAG_TABLE, MANDATORY, OFFERED, Stance, flag
+from bridge.dist.flags import ABLE, DIST_HDR_ATOM_CACHE, FLAG_TABLE, MANDATORY, flag
 from bridge.etf import Atom, decode
 from bridge.node import Node
 from bridge.testing import Beam
 
 pytestmark = [needs_erlang, pytest.mark.beam]
 
-OPTIONAL = [row.name for row in FLAG_TABLE if row.stance is Stance.OFFERED]
+OPTIONAL = [row.name for row in FLAG_TABLE if 1 << row.bit & ABLE & ~MANDATORY]
 ALL = "all of them"
 MONITORS = {"DIST_MONITOR", "DIST_MONITOR_NAME"}
 MESSAGE = "receive do m -> m after 5000 -> :nothing end"
 
 
 def offered_without(name: str) -> int:
-    return MANDATORY if name == ALL else OFFERED & ~flag(name)
+    return MANDATORY if name == ALL else ABLE & ~flag(name)
 
 
 @pytest.mark.parametrize("missing", [*OPTIONAL, ALL])

@@ -19,7 +19,7 @@ from node_support import HAS_RELAY, OpenNode, StartBeam, needs_erlang
 from services import Counter
 from structlog.testing import capture_logs
 
-from bridge.dist.flags import DIST_HDR_ATOM_CACHE, OFFERED
+from bridge.dist.flags import ABLE, OFFERED
 from bridge.etf import Atom
 from bridge.node import GenServer, NoConnection, relay_carrier
 from bridge.testing import Beam
@@ -95,7 +95,7 @@ async def report(beam: Beam) -> tuple[int, int]:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("flags", [OFFERED, OFFERED & ~DIST_HDR_ATOM_CACHE])
+@pytest.mark.parametrize("flags", [ABLE, OFFERED])
 async def test_small_calls_flow_while_200_mb_come_in(
     start_beam: StartBeam, open_test_node: OpenNode, flags: int
 ) -> None:
@@ -118,7 +118,7 @@ async def test_small_calls_flow_while_200_mb_come_in(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("flags", [OFFERED, OFFERED & ~DIST_HDR_ATOM_CACHE])
+@pytest.mark.parametrize("flags", [ABLE, OFFERED])
 async def test_small_calls_flow_while_200_mb_go_out(
     start_beam: StartBeam, open_test_node: OpenNode, flags: int
 ) -> None:
@@ -297,7 +297,7 @@ async def test_a_message_cut_off_by_a_dying_beam_is_forgotten(
         assert sink.large == [(10_000, 1)]
 
 
-@pytest.mark.parametrize("flags", [OFFERED, OFFERED & ~DIST_HDR_ATOM_CACHE])
+@pytest.mark.parametrize("flags", [ABLE, OFFERED])
 async def test_large_terms_come_back_as_they_went(
     beam: Beam, open_test_node: OpenNode, flags: int
 ) -> None:

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from bridge.dist.connect import dial_peer
 from bridge.dist.cookie import Cookie
-from bridge.dist.flags import DIST_HDR_ATOM_CACHE, OFFERED
+from bridge.dist.flags import OFFERED
 from bridge.dist.handshake import Initiator
 from bridge.dist.handshake_events import Identity
 from bridge.etf import Atom, Pid, Reference, decode_bare, encode_bare
@@ -76,7 +76,7 @@ async def raw_peer(
     port = await EpmdClient(port=epmd.port).lookup(node.name.partition("@")[0], HOST)
     assert port is not None
     async with await trio.open_tcp_stream(HOST, port) as stream:
-        identity = Identity(name, creation, OFFERED & ~DIST_HDR_ATOM_CACHE)  # it reads whole atoms
+        identity = Identity(name, creation, OFFERED)
         core = Initiator(identity, Cookie(COOKIE), node.name, challenge=1)
         await dial_peer(stream, core, replace=lambda: True)
         yield RawPeer(stream)
