@@ -91,6 +91,28 @@ async def test_rex_passes_on_with_the_rights_of_the_asking_node_only() -> None:
         assert asked[-1].node == YOU.node.name
 
 
+@pytest.mark.parametrize("as_cast", [True, False])
+async def test_an_answer_that_a_peer_sends_back_to_rex_is_no_request_of_our_own(
+    as_cast: bool,
+) -> None:
+    """The From of a request may be a pid of ours, and its tag whatever begins a request."""
+    ran: list[Any] = []
+    exports = Exports()
+    exports.function("Elixir.Demo", "echo")(lambda term: term)
+    exports.function("Elixir.Demo", "secret", admin=True)(lambda: ran.append(1))
+    async with exporting(exports, policy=Policy(admin=lambda node: False)) as (node, _):
+        rex = node.router.table.find(REX)
+        assert rex is not None
+        if as_cast:
+            tag, inner = Atom("$gen_cast"), (Atom("cast"), DEMO, Atom("secret"), [], YOU)
+        else:
+            tag, inner = YOU, (CALL_IT, DEMO, Atom("secret"), [], USER)
+        call = (Atom("block_call"), DEMO, Atom("echo"), [inner], USER)
+        to_rex(node, (Atom("$gen_call"), (rex.pid, tag), call))
+        await trio.testing.wait_all_tasks_blocked()
+        assert ran == []
+
+
 async def test_a_request_within_a_request_has_no_bottom_and_is_not_followed() -> None:
     message: Any = X
     for _ in range(2000):

@@ -430,4 +430,4 @@ def test_an_answer_to_a_tag_that_cannot_go_back_is_its_callers_loss() -> None:
     process, _ = world.spawn()
     world.router.reply(process.pid, Sender(own.pid, RECORD), 1)
     with pytest.raises(EncodeError):
-        world.router.reply(process.pid, Sender(own.pid, Atom("tag")), RECORD)
+        world.router.reply(process.pid, Sender(own.pid, world.router.ids.next_ref()), RECORD)

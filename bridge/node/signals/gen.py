@@ -54,6 +54,11 @@ def alias_of(tag: Term) -> Reference | None:
             return None
 
 
+def is_mark(tag: Term) -> bool:
+    """Whether a tag is or holds a reference, so that no answer with it is a request of any kind."""
+    return type(tag) is Reference or alias_of(tag) is not None
+
+
 def _tail_of_alias(term: Term) -> Reference | None:
     if type(term) is ImproperList and term.elements == (ALIAS,) and type(term.tail) is Reference:
         return term.tail

@@ -103,7 +103,12 @@ class Router:
     def reply(self, sender: Pid, to: gen.Sender, value: Term) -> None:
         """Answer a call. Raises EncodeError for `value`; a tag that cannot go back is its caller's
         loss.
+
+        So is one that is no reference, if the caller is a process of ours: a From is what somebody
+        claims, and `{Tag, Value}` of his choice may not come to one of ours as our own message.
         """
+        if self.ids.is_own(to.pid.node, to.pid.creation) and not gen.is_mark(to.tag):
+            return
         try:
             self.send(sender, to.reply_to, to.reply(value))
         except EncodeError:
