@@ -295,3 +295,26 @@ async def test_the_end_of_the_node_is_the_end_of_its_processes() -> None:
         await n.spawn(run)
         await trio.testing.wait_all_tasks_blocked()
     assert ended == ["yes"]
+
+
+async def test_no_more_than_a_hundred_nodes_are_dialled_at_a_time(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is monitored, linked or written to may be what a peer named: a pid anywhere."""
+    dialled: list[str] = []
+
+    async def never(peer: str) -> None:
+        dialled.append(peer)
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(node.autoconnect, "_connect", never)
+    watcher = await Watcher(node).start()
+    pids = [Pid(Atom(f"n{number}@127.0.0.1"), 1, 0, 1) for number in range(102)]
+    for pid in pids:
+        watcher.me.monitor(pid)
+    watcher.me.monitor(pids[0])  # waits with the first
+    await watcher.wait_for(2)
+    assert [message[3:] for message in watcher.got] == [
+        (pid, Atom("noconnection")) for pid in pids[100:]
+    ]
+    assert sorted(dialled) == sorted(pid.node.name for pid in pids[:100])

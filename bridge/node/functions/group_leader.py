@@ -110,6 +110,8 @@ class GroupLeader:
         refused = (gen.ERROR, (Atom("put_chars"), Atom(encoding), module, function))
         if module != Atom("io_lib") or not isinstance(args, list) or type(function) is not Atom:
             return gen.sendable(refused)
+        if sender.node.name not in self._node.connected():
+            return gen.sendable(refused)  # nobody has us dial a node of his choice
         try:
             characters = await self._node.erpc(
                 sender.node.name, module, function, args, timeout=FORMAT_TIMEOUT_S

@@ -3,7 +3,8 @@
 A BEAM connects when one of its processes sends to, links with or monitors something elsewhere, and
 holds the sender back meanwhile. Ours are not held back: what they send waits here and goes out when
 the connection is up. If there is none to be had, it is carried out all the same: a send is lost, a
-link or monitor says `noconnection`.
+link or monitor says `noconnection`. So it is for more nodes than DIALS_MAX at a time: which node
+that is may be a peer's choice, who names a pid there.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import trio
 
 from bridge.etf import EncodeError
 from bridge.log import Log
+from bridge.node.log_limit import LogLimit
 
 WAITING_MAX = 10_000  # signals per node that is being dialled, as many as a mailbox holds
+DIALS_MAX = 100  # nodes at a time: each takes a descriptor, a look-up and up to ten seconds
 Action = Callable[[], object]
 log = Log("ringbridge.node")
 
@@ -41,6 +44,7 @@ class AutoConnect:
         self._failures = failures
         self._nursery = nursery
         self._waiting: dict[str, deque[Action]] = {}
+        self._lines = LogLimit()
 
     def run(self, node: str, action: Action, check: Action | None = None) -> bool:
         """Carry `action` out now, or behind the others that wait for `node`. False: no room.
@@ -53,6 +57,11 @@ class AutoConnect:
             return True
         if check is not None:
             check()
+        if waiting is None and len(self._waiting) >= DIALS_MAX:
+            if (held_back := self._lines.due(None)) is not None:
+                log.warning("too many nodes are dialled", peer=node, held_back=held_back)
+            action()
+            return True
         if waiting is None:
             waiting = self._waiting[node] = deque()
             self._nursery.start_soon(self._dial, node)
