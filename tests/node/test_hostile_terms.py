@@ -12,6 +12,7 @@ import pytest
 import trio
 from node_support import OpenNode
 from services import Counter
+from structlog.testing import capture_logs
 
 from bridge.etf import Atom, decode
 from bridge.node import ProcessDown, Stop
@@ -52,3 +53,14 @@ async def test_a_reason_that_cannot_be_shown_comes_as_the_reason(
             await node.call("fragile", (Atom("end"), (Atom("because"), term)))
         assert caught.value.reason[0] == Atom("because")
         assert "because" in str(caught.value)
+
+
+async def test_a_crash_over_a_large_term_is_a_log_line_of_bounded_length(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node(services={"fragile": Fragile()}) as node:
+        with capture_logs() as logs, trio.fail_after(5), pytest.raises(ProcessDown):
+            await node.call("fragile", (Atom("look_up"), b"x" * 2**20))
+    [line] = [line for line in logs if line["event"] == "process crashed"]
+    assert len(line["exception"]) < 20_000
+    assert line["exception"].startswith("Traceback")

@@ -11,6 +11,7 @@ from bridge.node.signals import gen
 
 Term = Any
 TEXT_MAX = 1024  # bytes of an exception's text that go into a reason
+TRACEBACK_MAX = 16 << 10  # characters in one log line
 
 
 class NoReply(Enum):
@@ -56,6 +57,11 @@ def text_of(error: BaseException) -> str:
 
 def traceback_of(error: BaseException) -> str:
     """For the log's `exception`: where it was raised, without the values of variables, which may be
-    a peer's terms of any size.
+    a peer's terms of any size. So may the exception's own text: the middle of a long one is left
+    out.
     """
-    return "".join(traceback.format_exception(error)).rstrip()
+    text = "".join(traceback.format_exception(error)).rstrip()
+    if len(text) <= TRACEBACK_MAX:
+        return text
+    half = TRACEBACK_MAX // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"
