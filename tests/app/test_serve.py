@@ -350,6 +350,58 @@ async def test_without_admin_nodes_nobody_stops_or_changes_anything(
         assert bridge.logs("worker failed") == []
 
 
+async def test_without_admin_nodes_there_is_no_way_round_either(
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
+) -> None:
+    """What is no exit/2 and no `sys` request, and would do what they do."""
+    settings = SETTINGS.replace(f'admin_nodes = ["*@{HOST}"]', "")
+    async with serving(epmd, tmp_path, alive="sideways", settings=settings) as bridge:
+        await bridge.wait_workers(3)
+        node = f":'{bridge.name}'"
+        services = ["WorkerRegistry", "JobDispatcher", "Diagnostics"]
+        names = [f":'Elixir.Ringbridge.{name}'" for name in services] + [":net_kernel", ":rex"]
+        await ask(beam, _pid_of_echo(bridge))
+        await ask(
+            beam,
+            f"all = :rpc.call({node}, :erlang, :processes, []); "
+            f"names = [{', '.join(names)}]; "
+            f"pids = [pid | Enum.map(names, &:rpc.call({node}, :erlang, :whereis, [&1]))]; "
+            "Enum.all?(pids, &is_pid/1) || raise inspect(pids)",
+        )
+        await ask(
+            beam,
+            "for p <- pids, as <- [p, self()], m <- ["
+            "[:system, {self(), make_ref()}, {:terminate, :boom}], "
+            "[:system, [self(), make_ref()], {:terminate, :boom}], "
+            "[:system, [self(), make_ref()], :suspend], "
+            "{:EXIT, as, :boom}, {:EXIT, as, :kill}], do: send(p, m)",
+        )
+        await ask(beam, "for p <- pids, do: Process.group_leader(p, self())")
+        await ask(
+            beam,
+            f"for p <- pids do spawn(fn -> :rpc.call({node}, :appmon_info, :start_link2, "
+            "[self(), p, []]); exit(:boom) end) end; Process.sleep(200)",
+        )
+        debug = await ask(
+            beam, "for p <- pids, do: (try do :sys.trace(p, true) catch _, why -> why end)"
+        )
+        assert "unauthorized" in debug
+        assert ":ok" not in debug
+        await ask(beam, f"still = :rpc.call({node}, :erlang, :processes, [])")
+        assert await ask(beam, "pids -- still") == "[]"
+        assert (
+            await ask(
+                beam,
+                f"Enum.any?(pids, &(:rpc.call({node}, Process, :info, [&1, "
+                ":group_leader]) == {:group_leader, self()}))",
+            )
+            == "false"
+        )
+        assert await ask(beam, f'GenServer.call({bridge.target()}, {{:submit, :echo, "x"}})') == (
+            '{:ok, "x"}'
+        )
+
+
 async def test_a_wrong_cookie_is_refused_with_one_clear_line(
     epmd: EpmdDaemon, tmp_path: Path
 ) -> None:
