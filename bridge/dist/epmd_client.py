@@ -91,6 +91,7 @@ class EpmdClient:
         self, stream: trio.SocketStream, alive: str, port: int, nursery: trio.Nursery
     ) -> None:
         while True:
+            since = trio.current_time()
             try:
                 async with stream:
                     while await stream.receive_some():
@@ -98,6 +99,8 @@ class EpmdClient:
             except trio.BrokenResourceError:
                 pass
             log.warning("epmd registration lost, registering again", name=alive, port=self.port)
+            if trio.current_time() - since < self.retry_s:
+                await trio.sleep(self.retry_s)  # one that takes us and closes would keep us busy
             stream = await self._register_again(alive, port, nursery)
             log.info("registered at epmd again", name=alive, port=self.port)
 

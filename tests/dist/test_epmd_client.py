@@ -144,3 +144,23 @@ def listeners_on(port: int) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+async def test_an_epmd_that_takes_us_and_closes_is_not_asked_all_the_time() -> None:
+    asked = 0
+
+    async def close_at_once(stream: trio.SocketStream) -> None:
+        nonlocal asked
+        asked += 1
+        await stream.receive_some(1000)
+        await stream.send_all(b"\x76\x00" + (7).to_bytes(4, "big"))  # ALIVE2_X_RESP: taken
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host=HOST)
+        nursery.start_soon(trio.serve_listeners, close_at_once, listeners)
+        client = EpmdClient(port=listeners[0].socket.getsockname()[1], retry_s=0.2)
+        async with client.registration("alice", 4711):
+            await trio.sleep(0.5)
+        nursery.cancel_scope.cancel()
+    assert 2 <= asked <= 4
