@@ -230,7 +230,8 @@ class EpmdClient:
     def _absent(self, host: str) -> EpmdError:
         return EpmdError(
             f"no epmd at {host}:{self.port}: start one with `epmd -daemon` (Debian package "
-            "erlang-base), let the node be it (epmd = \"own\"), or set ERL_EPMD_PORT to where yours "
+            "erlang-base), let the node be it (epmd = \"own\" in the settings, in a program "
+            "epmd=EpmdClient.from_environ(if_absent=\"own\")), or set ERL_EPMD_PORT to where yours "
             "listens"
         )
 
