@@ -143,6 +143,9 @@ def test_an_exit_that_is_sent_as_a_message_is_for_admin_nodes(by_alias: bool) ->
             world.receive(to, (Atom("EXIT"), forged, Atom("boom")))
     world.receive(to, (Atom("EXIT"), 1, Atom("boom")))
     assert box.messages == [(Atom("EXIT"), 1, Atom("boom"))]
+    process.spawned_by = PEER  # whom it may exit anyway
+    world.receive(to, (Atom("EXIT"), YOU, Atom("boom")))
+    assert box.messages[1:] == [(Atom("EXIT"), YOU, Atom("boom"))]
 
 
 def test_the_group_leader_of_a_process_is_changed_by_admin_nodes_only() -> None:

@@ -384,7 +384,8 @@ class Router:
         """Ask the policy for a message of a peer. A call that is refused is answered."""
         authorise = self.policy.authorise
         system = type(message) is tuple and len(message) == 3 and message[0] == gen.SYSTEM
-        forged = gen.is_exit(message)  # a true one of a link is a signal, and no message yet
+        # A true EXIT of a link is a signal, and no message yet.
+        forged = gen.is_exit(message) and origin != process.spawned_by
         if authorise is None and not system and not forged and process.changes is None:
             return True
         request = gen.classify(message)
