@@ -9,11 +9,22 @@
 enum { COMMON_CAPACITY = 256 };
 
 uint32_t rb_monitor_hash(struct rb_slice s) {
-    /* The numbers that differ stand at the end of pids and references; a node's name says nothing. FNV-1a over the last 20 bytes. */
-    uint32_t h = 2166136261u;
-    size_t n = s.size < 20 ? s.size : 20;
-    for (const uint8_t *p = s.at + s.size - n; n--; p++) h = (h ^ *p) * 16777619u;
-    return h ^ h >> 15;
+    /* The numbers that differ stand at the end of pids and references; a node's name says nothing. Each call comes here six times:
+     * three multiplications over the last 20 bytes, of which only the spread matters. */
+    uint8_t last[20] = {0};
+    size_t n = s.size < sizeof last ? s.size : sizeof last;
+    const uint8_t *p = s.at + s.size - n;
+    if (n < sizeof last) {
+        if (n) memcpy(last, p, n);
+        p = last;
+    }
+    uint64_t a, b;
+    uint32_t c;
+    memcpy(&a, p, 8);
+    memcpy(&b, p + 8, 8);
+    memcpy(&c, p + 16, 4);
+    uint64_t h = a * 0x9e3779b97f4a7c15u ^ b * 0xc2b2ae3d27d4eb4fu ^ c * 0x165667b19e3779f9u;
+    return (uint32_t)((h ^ h >> 29) * 0xbf58476d1ce4e5b9u >> 32);
 }
 
 static struct rb_slice ref_of(const struct rb_monitor *m) {
