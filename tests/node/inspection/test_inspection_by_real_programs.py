@@ -182,7 +182,7 @@ async def test_observer_shows_every_tab_of_our_node(
     epmd: EpmdDaemon, open_test_node: OpenNode, display: str, tmp_path: Any, carrier: Any
 ) -> None:
     if not (erlang_has("observer_wx") and erlang_has("wx")):
-        pytest.skip("this Erlang has no observer application (Debian: erlang-observer)")
+        pytest.skip("this Erlang has no wx application, or no observer (Debian: erlang-observer)")
     if carrier.__name__ == "plain_carrier":
         pytest.skip("it takes ten seconds; once, over the relay, is enough")
     async with open_test_node(services={"counter": Counter()}) as node:
