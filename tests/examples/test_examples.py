@@ -36,8 +36,10 @@ def environment(epmd: EpmdDaemon) -> dict[str, str]:
 @contextmanager
 def running(program: Path, epmd: EpmdDaemon) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen([sys.executable, program], env=environment(epmd), cwd=ROOT) as process:
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()  # leaving the block waits for its end
 
 
 def session_of(program: Path) -> list[tuple[str, str, str]]:
