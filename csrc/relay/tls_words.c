@@ -39,10 +39,14 @@ static void date_of(const ASN1_TIME *at, char *text, size_t room) {
     if (at && ASN1_TIME_to_tm(at, &tm)) strftime(text, room, "%Y-%m-%d %H:%M:%S UTC", &tm);
 }
 
-static int append(char *text, size_t room, const char *kind, const char *value, int size) {
+/* The bytes of a name are the peer's: nothing of them may begin a line of its own in a log. */
+static void append(char *text, size_t room, const char *kind, const char *value, int size) {
     size_t used = strlen(text);
     int n = snprintf(text + used, room - used, "%s%s:%.*s", used ? ", " : "", kind, size, value);
-    return n > 0 && (size_t)n < room - used;
+    if (n <= 0) return;
+    for (char *p = text + used; *p; p++) {
+        if (*p < ' ' || *p > '~') *p = '?';
+    }
 }
 
 void rb_tls_names_of(const X509 *certificate, char *text, size_t room) {
@@ -56,8 +60,10 @@ void rb_tls_names_of(const X509 *certificate, char *text, size_t room) {
                    ASN1_STRING_length(name->d.dNSName));
         } else if (name->type == GEN_IPADD) {
             const ASN1_OCTET_STRING *ip = name->d.iPAddress;
-            int family = ASN1_STRING_length(ip) == 16 ? AF_INET6 : AF_INET;
-            if (inet_ntop(family, ASN1_STRING_get0_data(ip), address, sizeof address))
+            int size = ASN1_STRING_length(ip); /* whatever the peer has written there */
+            int family = size == 16 ? AF_INET6 : AF_INET;
+            if ((size == 4 || size == 16) &&
+                inet_ntop(family, ASN1_STRING_get0_data(ip), address, sizeof address))
                 append(text, room, "IP", address, (int)strlen(address));
         }
     }

@@ -165,6 +165,19 @@ static void certificates(uint32_t version) {
     tls_identity_free(&elsewhere);
     tls_lab_close(&lab);
 }
+/* An address of one byte, and a name with a line's end in it: what is told of them is read from the certificate alone, in one line. */
+static void names_that_are_none_are_told_in_one_line(void) {
+    struct tls_lab lab;
+    tls_lab_open(&lab, RB_TLS_VERIFY_SERVER, 0);
+    struct tls_identity address = tls_identity(&lab.ca, "other", "DER:30:03:87:01:7F", HOUR),
+                        line = tls_identity(&lab.ca, "other", "DER:30:06:82:04:61:0A:62:7F", HOUR);
+    refused(&address, &lab, "host", "CN = other names none, not host");
+    refused(&line, &lab, "host", "CN = other names DNS:a?b?, not host");
+    tls_identity_free(&address);
+    tls_identity_free(&line);
+    tls_lab_close(&lab);
+}
+
 static void a_bad_certificate_is_named_over_tls_1_2(void) { certificates(TLS1_2_VERSION); }
 static void a_bad_certificate_is_named_over_tls_1_3(void) { certificates(TLS1_3_VERSION); }
 
@@ -353,6 +366,7 @@ int main(void) {
     RUN(a_server_is_a_plain_stream_over_tls_1_2);
     RUN(a_server_is_a_plain_stream_over_tls_1_3);
     RUN(the_host_that_is_dialled_is_told_as_a_beam_tells_it);
+    RUN(names_that_are_none_are_told_in_one_line);
     RUN(a_bad_certificate_is_named_over_tls_1_2);
     RUN(a_bad_certificate_is_named_over_tls_1_3);
     RUN(a_peer_that_demands_our_certificate_is_named);
