@@ -274,6 +274,20 @@ static void lists_of_open_sequences_are_bounded(void) {
 }
 
 /* Atoms that take turns in one slot, as a BEAM's may: no memory after the first turns. LSan is the judge of what is left. */
+/* Funs within funs, more than the expander keeps places for: it keeps no more. */
+static void funs_nested_deeply_take_no_place_that_is_not_there(void) {
+    struct rb_atom_list none = {.count = 0};
+    struct rb_expander e = {.atoms = &none};
+    struct rb_budget budget = {.max = 1 << 20};
+    struct rb_bytes out = {.at = NULL};
+    uint8_t head[30] = {RB_TAG_NEW_FUN};
+    for (int i = 0; i < 2 * RB_EXPAND_FUNS; i++)
+        CHECK_EQUAL(rb_expand(&e, head, sizeof head, &out, &budget), 0);
+    CHECK_EQUAL(e.funs, RB_EXPAND_FUNS);
+    CHECK_EQUAL(out.size, 2 * RB_EXPAND_FUNS * sizeof head);
+    rb_bytes_free(&out, &budget);
+}
+
 static void atoms_that_take_turns_cost_no_memory(void) {
     static struct rb_atom_cache cache;
     struct rb_atom_list list = {.count = 0};
@@ -317,6 +331,7 @@ int main(void) {
     RUN(what_breaks_a_rule_of_the_header_closes);
     RUN(an_expanded_signal_is_bounded);
     RUN(lists_of_open_sequences_are_bounded);
+    RUN(funs_nested_deeply_take_no_place_that_is_not_there);
     RUN(atoms_that_take_turns_cost_no_memory);
     RUN(mutations_give_signals_or_a_reason);
     return check_end();
