@@ -31,6 +31,7 @@ from bridge.dispatch.job_dispatcher import JobDispatcher
 from bridge.dist.cookie import COOKIE_VARIABLE, Cookie
 from bridge.dist.epmd_client import EpmdClient, random_creation
 from bridge.dist.finding import Places, Resolver
+from bridge.dist.flags import ABLE, OFFERED
 from bridge.dist.handshake_events import Identity
 from bridge.dist.names import matcher, split_node_name
 from bridge.etf import Atom
@@ -122,7 +123,7 @@ async def serve(
         # Two nurseries: what carries the signals outlives what needs them to end in order.
         async with trio.open_nursery() as carrying:
             node = Node(
-                Identity(name, creation),
+                Identity(name, creation, ABLE if config.node.atom_cache else OFFERED),
                 cookie,
                 relay,
                 nursery=carrying,

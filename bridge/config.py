@@ -65,6 +65,7 @@ class NodeConfig(_Section, frozen=True):
     cookie_file: str | None = None
     allow: tuple[str, ...] = ()
     admin_nodes: tuple[str, ...] = ()
+    atom_cache: bool = False
     net_ticktime_s: Annotated[int, Meta(ge=4, le=3_600)] = 60
     drain_ms: Milliseconds = 10_000
 

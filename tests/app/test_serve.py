@@ -26,6 +26,7 @@ from serve_support import (
 )
 from shepherd_support import read_proc, witnessed
 
+from bridge.dist.flags import DIST_HDR_ATOM_CACHE
 from bridge.fabric import layout
 from bridge.testing import COOKIE, HOST, Beam, EpmdDaemon
 from bridge.workers import _landlock
@@ -67,10 +68,12 @@ async def test_the_bridge_tells_of_itself_by_rpc(
         assert halted == "{:badrpc, {:EXIT, {:undef, [{:init, :stop, [], []}]}}}"
 
 
+@pytest.mark.parametrize("atom_cache", [False, True])
 async def test_a_plain_call_from_elixir_is_answered_by_a_worker(
-    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path, atom_cache: bool
 ) -> None:
-    async with serving(epmd, tmp_path) as bridge:
+    settings = SETTINGS.replace("[node]", f"[node]\natom_cache = {str(atom_cache).lower()}")
+    async with serving(epmd, tmp_path, settings=settings) as bridge:
         call = f"GenServer.call({bridge.target()}, {{:submit, :echo, %s}})"
         assert await ask(beam, call % '"hi"') == '{:ok, "hi"}'
         assert await ask(beam, call % "{:a, [1, 2.5], %{b: nil}}") == (
@@ -78,6 +81,8 @@ async def test_a_plain_call_from_elixir_is_answered_by_a_worker(
         )
         big = call % 'String.duplicate("x", 1_000_000)'
         assert await ask(beam, f"{{:ok, answer}} = {big}; byte_size(answer)") == "1000000"
+        up = await bridge.wait_log("connection up")
+        assert bool(int(up["flags"], 16) & DIST_HDR_ATOM_CACHE) == atom_cache
         erlang_name = bridge.target(":job_dispatcher")
         assert await ask(beam, f'GenServer.call({erlang_name}, {{:submit, "echo", "x"}})') == (
             '{:ok, "x"}'
