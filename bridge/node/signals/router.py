@@ -16,18 +16,16 @@ from typing import Any, Literal
 from bridge.dist import control as c
 from bridge.dist.errors import RemoteProtocolError
 from bridge.etf import Atom, EncodeError, Pid, Reference, decode_bare, encode_bare
-from bridge.log import Log
-from bridge.node.log_limit import LogLimit
 from bridge.node.signals import gen
 from bridge.node.signals.aliases import Aliases, ProcessAlias
+from bridge.node.signals.guard import EXIT2, Guard
 from bridge.node.signals.ids import Ids
 from bridge.node.signals.links import LINKS_MAX, LinkIndex, Links
 from bridge.node.signals.monitors import Held, HeldOnUs, Target, Watch
-from bridge.node.signals.policy import Asked, Policy, system_change
+from bridge.node.signals.policy import Policy
 from bridge.node.signals.spawn_requests import SpawnRequests
 from bridge.node.signals.table import Inbox, Process, ProcessTable, Watcher
 
-log = Log("ringbridge.node")
 Term = Any
 Address = Target | Reference  # an alias too
 ReceiveSpawn = Callable[[str, c.SpawnRequest, Callable[[], Term]], None]
@@ -55,10 +53,10 @@ class Router:
     ) -> None:
         self.ids = ids
         self.policy = policy or Policy()
-        self._refused_lines = LogLimit()
         self.table = ProcessTable()
         self._emit_remote = emit
         self._own_name = ids.node.name
+        self._guard = Guard(self.policy, self._own_name)
         self._link_index = LinkIndex()
         self._held = Held()
         self.held_on_us = HeldOnUs(self._own_name)
@@ -279,7 +277,7 @@ class Router:
                     self._link_broke(process, sender, _reason(message, payload))
             case c.Exit2(sender, to):
                 process = self.table.find(to)
-                if process is not None and self._may_exit(origin, process):
+                if process is not None and self._guard.lets(origin, process, EXIT2):
                     self._exit2_signal(process, sender, _reason(message, payload))
             case c.SpawnRequest(ref, sender):
                 self._check_origin(origin, sender, ref)
@@ -288,7 +286,7 @@ class Router:
                 self.spawn_requests.receive(origin, message)
             case c.GroupLeader(leader, to):
                 process = self.table.find(to)
-                if process is not None and self._may(origin, process, "group_leader/2"):
+                if process is not None and self._guard.lets(origin, process, "group_leader/2"):
                     process.group_leader = leader
 
     def connection_lost(self, node: str) -> None:
@@ -378,54 +376,16 @@ class Router:
 
     def may(self, node: str, what: str) -> bool:
         """Whether `node` may do `what`, which changes or stops things; this node always may."""
-        return node == self._own_name or self.policy.may(node, what)
+        return self._guard.may(node, what)
 
     def _authorised(self, origin: str, process: Process, message: Term) -> bool:
         """Ask the policy for a message of a peer. A call that is refused is answered."""
-        authorise = self.policy.authorise
-        system = type(message) is tuple and len(message) == 3 and message[0] == gen.SYSTEM
-        # A true EXIT of a link is a signal, and no message yet.
-        forged = gen.is_exit(message) and origin != process.spawned_by
-        if authorise is None and not system and not forged and process.changes is None:
+        refused = self._guard.refusal(origin, process, message)
+        if refused is None:
             return True
-        request = gen.classify(message)
-        what = system_change(request) or (process.changes and process.changes(request))
-        if forged:
-            what = "an EXIT that is sent as a message"
-        if what is not None and not self.policy.may(origin, what):
-            verdict: bool | str = self.policy.why_not(origin, what)
-        elif authorise is not None:
-            names = frozenset(name.name for name in process.names)
-            verdict = authorise(Asked(origin, names, request))
-        else:
-            return True
-        if verdict is True:
-            return True
-        why = verdict or f"this node does not let {origin} ask that"
-        if isinstance(request, gen.Call | gen.SystemRequest):
-            self.reply(process.pid, request.sender, gen.unauthorized(why))
-        self._log_refusal(origin, process, why)
+        if isinstance(refused.request, gen.Call | gen.SystemRequest):
+            self.reply(process.pid, refused.request.sender, gen.unauthorized(refused.why))
         return False
-
-    def _may_exit(self, origin: str, process: Process) -> bool:
-        return self._may(origin, process, "exit/2")
-
-    def _may(self, origin: str, process: Process, what: str) -> bool:
-        if origin == process.spawned_by or self.may(origin, what):
-            return True
-        self._log_refusal(origin, process, self.policy.why_not(origin, what))
-        return False
-
-    def _log_refusal(self, origin: str, process: Process, why: str) -> None:
-        if (held_back := self._refused_lines.due((origin, why))) is not None:
-            names = sorted(name.name for name in process.names)
-            log.warning(
-                "request refused",
-                peer=origin,
-                process=names or str(process.pid),
-                why=why,
-                held_back=held_back,
-            )
 
     def _deliver_to_alias(
         self, origin: str, ref: Reference, payload: Callable[[], Term], *, priority: bool = False
@@ -456,7 +416,7 @@ class Router:
             process = self.table.find(message.to)
         elif alias := self._aliases.get(message.to):
             process, urgent = alias.process, priority and alias.priority
-        if process is not None and self._may_exit(origin, process):
+        if process is not None and self._guard.lets(origin, process, EXIT2):
             self._exit2_signal(process, message.sender, payload(), urgent=urgent)
 
     def _receive_monitor(
