@@ -1,4 +1,4 @@
-"""docs/node.md and docs/rpc.md: their first programs do what the pages say."""
+"""docs/node.md, processes.md and rpc.md: their first programs do what the pages say."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 from node_support import HAS_RELAY, OpenNode, needs_erlang
 
 from bridge.node import EpmdClient
@@ -19,7 +19,7 @@ from bridge.testing import COOKIE, HOST, Beam, BeamError, EpmdDaemon
 
 ROOT = Path(__file__).parents[2]
 ASKED = re.compile(r"iex> (.*)")
-PAGE = (ROOT / "docs" / "node.md").read_text()
+PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("node", "processes", "rpc")}
 
 pytestmark = [
     needs_erlang,
@@ -28,9 +28,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def first_program(epmd: EpmdDaemon) -> Iterator[subprocess.Popen[bytes]]:
-    program = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
+@contextmanager
+def first_program(page: str, epmd: EpmdDaemon) -> Iterator[subprocess.Popen[bytes]]:
+    program = re.search(r"```python\n(.*?)```", page, re.DOTALL)
     assert program is not None
     env = {
         **os.environ,
@@ -38,26 +38,47 @@ def first_program(epmd: EpmdDaemon) -> Iterator[subprocess.Popen[bytes]]:
         "ERL_EPMD_PORT": str(epmd.port),
         "PYTHONPATH": str(ROOT),
     }
-    with subprocess.Popen(
-        [sys.executable, "-c", program[1]], env=env, stdout=subprocess.DEVNULL
-    ) as process:
-        yield process
-        process.kill()
+    command = [sys.executable, "-c", program[1]]
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-async def test_the_first_program(
-    epmd: EpmdDaemon, beam: Beam, first_program: subprocess.Popen[bytes]
+STOCK = '{:stock, :"shop@127.0.0.1"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "alive", "more"),
+    [
+        ("node", "py", {}),
+        (
+            "processes",
+            "shop",
+            {
+                f'GenServer.cast({STOCK}, {{:put, "pen", 10}}); '
+                f'GenServer.call({STOCK}, {{:take, "pen"}})': "9"
+            },
+        ),
+    ],
+)
+async def test_the_first_program_of_a_page(
+    epmd: EpmdDaemon, beam: Beam, name: str, alive: str, more: dict[str, str]
 ) -> None:
-    session = re.search(r"iex> (.*)\n    (.*)\n", PAGE)
+    page = PAGES[name]
+    session = re.search(r"iex> (.*)\n    (.*)\n", page)
     assert session is not None
-    while await EpmdClient(port=epmd.port).lookup("py", HOST) is None:
-        assert first_program.poll() is None, "the program ended"
-        await trio.lowlevel.checkpoint()
-    assert await beam.evaluate(session[1]) == session[2]
+    with first_program(page, epmd) as process:
+        while await EpmdClient(port=epmd.port).lookup(alive, HOST) is None:
+            assert process.poll() is None, "the program ended"
+        assert await beam.evaluate(session[1]) == session[2]
+        for typed, printed in more.items():
+            assert await beam.evaluate(typed) == printed
 
 
 async def test_the_functions_of_the_page_on_rpc(beam: Beam, open_test_node: OpenNode) -> None:
-    page = (ROOT / "docs" / "rpc.md").read_text()
+    page = PAGES["rpc"]
     program = re.search(r"```python\n(.*?)```", page, re.DOTALL)
     assert program is not None
     names: dict[str, Any] = {}
