@@ -224,21 +224,30 @@ static inline void lab_worker_end(struct lab *lab, struct lab_worker *w,
     rb_link_detach(&w->link);
     free(w);
 }
+static inline struct rb_relay_config lab_config(void) {
+    return (struct rb_relay_config){.node = "bridge@host",
+                                    .creation = 5,
+                                    .tick_ms = 60000,
+                                    .silence_ms = 300000,
+                                    .frame_bytes_max = INT32_MAX,
+                                    .signal_bytes_max = 4 << 20,
+                                    .upward_bytes_max = 1 << 20,
+                                    .upward_total_max = 4 << 20,
+                                    .outgoing_bytes_max = 8 << 20,
+                                    .outgoing_low_bytes = 256 << 10,
+                                    .arrival_ms = lab_arrival_ms,
+                                    .monitors_max = 64,
+                                    .busy_sleep_us = 20,
+                                    .spin_us = 20};
+}
+/* The relay and its service; no role and no peer yet. */
+static inline void lab_open_relay(struct lab *lab, const struct rb_relay_config *config) {
+    *lab = (struct lab){.peer = -1};
+    if (rb_relay_open(&lab->relay, config) < 0) abort();
+    if (rb_relay_install_service(lab->relay, 1, 0, "job_dispatcher\0") < 0) abort();
+}
 static inline void lab_open(struct lab *lab) {
-    struct rb_relay_config config = {.node = "bridge@host",
-                                     .creation = 5,
-                                     .tick_ms = 60000,
-                                     .silence_ms = 300000,
-                                     .frame_bytes_max = INT32_MAX,
-                                     .signal_bytes_max = 4 << 20,
-                                     .upward_bytes_max = 1 << 20,
-                                     .upward_total_max = 4 << 20,
-                                     .outgoing_bytes_max = 8 << 20,
-                                     .outgoing_low_bytes = 256 << 10,
-                                     .arrival_ms = lab_arrival_ms,
-                                     .monitors_max = 64,
-                                     .busy_sleep_us = 20,
-                                     .spin_us = 20};
+    struct rb_relay_config config = lab_config();
     struct rb_role_config role = {.name = "echo",
                                   .payload_bytes_max = LAB_PAYLOAD_MAX,
                                   .pool_bytes = 4 << 20,
@@ -248,9 +257,7 @@ static inline void lab_open(struct lab *lab) {
                                   .timeout_max_ms = 60000,
                                   .cancel_term_ms = 60000,
                                   .cancel_kill_ms = 60000};
-    *lab = (struct lab){.peer = -1};
-    if (rb_relay_open(&lab->relay, &config) < 0) abort();
-    if (rb_relay_install_service(lab->relay, 1, 0, "job_dispatcher\0") < 0) abort();
+    lab_open_relay(lab, &config);
     if (rb_relay_add_role(lab->relay, 0, &role) < 0) abort();
     lab->peer = lab_connect(lab);
 }

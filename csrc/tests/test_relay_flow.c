@@ -90,19 +90,11 @@ static void a_large_signal_that_was_taken_leaves_no_debt(void) {
 /* Small signals of one take all of the duct's places: no other is cut off for want of one, and none is lost. */
 static void many_small_signals_take_nobodys_place(void) {
     enum { PLACES = 1 << 16, MORE = 70000 };
-    struct rb_relay_config config = {.node = "bridge@host",
-                                     .creation = 5,
-                                     .tick_ms = 60000,
-                                     .silence_ms = 300000,
-                                     .frame_bytes_max = INT32_MAX,
-                                     .signal_bytes_max = 4 << 20,
-                                     .upward_bytes_max = 64 << 20,
-                                     .upward_total_max = 256 << 20,
-                                     .outgoing_bytes_max = 8 << 20,
-                                     .monitors_max = 64};
-    struct lab lab = {.peer = -1};
-    if (rb_relay_open(&lab.relay, &config) < 0) abort();
-    if (rb_relay_install_service(lab.relay, 1, 0, "job_dispatcher\0") < 0) abort();
+    struct rb_relay_config config = lab_config();
+    config.upward_bytes_max = 64 << 20;
+    config.upward_total_max = 256 << 20;
+    struct lab lab;
+    lab_open_relay(&lab, &config);
     lab.peer = lab_connect(&lab);
     int other = lab_connect(&lab), seen = 0, of_other = 0;
     for (int i = 0; i < MORE; i++) to_somebody_else(lab.peer, 1);
@@ -122,22 +114,11 @@ static void many_small_signals_take_nobodys_place(void) {
 
 /* Past the bound for all, who has more than a share is cut off, and who has less is not. */
 static void the_bound_for_all_hits_those_that_have_much(void) {
+    struct rb_relay_config config = lab_config();
+    config.upward_bytes_max = 3 << 20;
+    config.upward_total_max = 5 << 20;
     struct lab lab;
-    lab_open(&lab);
-    lab_close(&lab);
-    struct rb_relay_config config = {.node = "bridge@host",
-                                     .creation = 5,
-                                     .tick_ms = 60000,
-                                     .silence_ms = 300000,
-                                     .frame_bytes_max = INT32_MAX,
-                                     .signal_bytes_max = 4 << 20,
-                                     .upward_bytes_max = 3 << 20,
-                                     .upward_total_max = 5 << 20,
-                                     .outgoing_bytes_max = 8 << 20,
-                                     .monitors_max = 64};
-    if (rb_relay_open(&lab.relay, &config) < 0) abort();
-    if (rb_relay_install_service(lab.relay, 1, 0, "job_dispatcher\0") < 0) abort();
-    lab.connections = 0;
+    lab_open_relay(&lab, &config);
     int much = lab_connect(&lab), more = lab_connect(&lab), little = lab_connect(&lab);
     lab.peer = lab_connect(&lab);
     for (int i = 0; i < 700; i++) to_somebody_else(much, 4000); /* 2.8 MB */
