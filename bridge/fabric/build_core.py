@@ -25,8 +25,8 @@ for header in HEADERS:
 ffibuilder.set_source(
     "bridge.fabric._core",
     '#include "ringbridge/layout.h"\n#include "ringbridge/relay.h"\n',
-    sources=sorted([*glob("csrc/core/*.c"), *glob("csrc/relay/*.c")]),
-    include_dirs=["csrc/include"],
+    sources=sorted([*glob("csrc/core/*.c"), *glob("csrc/relay/**/*.c", recursive=True)]),
+    include_dirs=["csrc/include", "csrc"],
     extra_compile_args=["-std=gnu99", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function"],
     libraries=["pthread", "ssl", "crypto"],
 )

@@ -1,4 +1,4 @@
-#include "duct.h"
+#include "relay/duct.h"
 
 #include <errno.h>
 #include <stdlib.h>

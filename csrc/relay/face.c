@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "note.h"
-#include "relay_pvt.h"
+#include "relay/note.h"
+#include "relay/relay_pvt.h"
 
 enum { POOL_BLOCK_BYTES = 1024 };
 

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "note.h"
-#include "relay_pvt.h"
-#include "tls.h"
+#include "relay/net/tls.h"
+#include "relay/note.h"
+#include "relay/relay_pvt.h"
 
 /* Of what all connections may have waiting upward, each has so much in any case. */
 #define UPWARD_SHARE (1u << 20)

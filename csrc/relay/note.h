@@ -1,14 +1,27 @@
-/* note.h: the notes that face.c hands down, and what note.c asks of it. */
+/* note.h: what passes between the relay and the other thread: events and signals up, notes down. */
 #ifndef RB_RELAY_NOTE_H
 #define RB_RELAY_NOTE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
+#include "ringbridge/term.h"
+
+struct rb_conn;
 struct rb_note;
 struct rb_relay;
 struct rb_role;
 struct rb_worker;
 
+/* On the relay's thread. */
+void rb_up_event(struct rb_relay *r, uint32_t kind, uint32_t connection, uint64_t worker, int64_t a,
+                 int64_t b, int64_t c, const void *data, size_t size); /* never lost */
+int rb_up_signal(struct rb_conn *c, struct rb_slice control,
+                 struct rb_slice message); /* -EAGAIN: bound reached */
+void rb_up_flush(struct rb_relay *r);
+int rb_down_take(struct rb_relay *r); /* carries out what the other thread asked; how many */
+
+/* face.c's way down, and what note.c asks of it. */
 int rb_note_role(struct rb_relay *r, struct rb_role *role);
 int rb_note_worker(struct rb_relay *r, struct rb_worker *w);
 struct rb_note *

@@ -18,8 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "note.h"
-#include "relay_pvt.h"
+#include "relay/note.h"
+#include "relay/relay_pvt.h"
 
 enum {
     EVENTS_A_ROUND = 256,

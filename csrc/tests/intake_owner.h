@@ -7,7 +7,7 @@
 #ifndef RINGBRIDGE_TESTS_INTAKE_OWNER_H
 #define RINGBRIDGE_TESTS_INTAKE_OWNER_H
 
-#include "../relay/intake.h"
+#include "relay/net/intake.h"
 #include "terms.h"
 
 /* Under ASan the part of the buffer that no bytes have come to yet is not to be looked at. */

@@ -10,8 +10,8 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#include "../relay/signal.h"
 #include "check.h"
+#include "relay/net/signal.h"
 #include "ringbridge/envelope.h"
 #include "ringbridge/link.h"
 #include "ringbridge/obituary.h"

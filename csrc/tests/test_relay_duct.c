@@ -3,8 +3,8 @@
 #include <pthread.h>
 #include <sched.h>
 
-#include "../relay/duct.h"
 #include "check.h"
+#include "relay/duct.h"
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 enum { ROUNDS = 20000 };

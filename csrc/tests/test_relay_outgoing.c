@@ -1,7 +1,7 @@
 /* What the relay sends: atoms as references that a receiver resolves, large signals as fragments that let others pass. */
 #define _GNU_SOURCE
-#include "../relay/pack.h"
 #include "intake_run.h"
+#include "relay/net/pack.h"
 #undef PUT /* both headers have one; here the lab's signals are written with those of terms.h */
 #include "relay_lab.h"
 #undef PUT

@@ -1,6 +1,6 @@
 /* What is asked of the JobDispatcher: each shape, each bad one with its text, and never a verdict
  * on half a message. */
-#include "../relay/request.h"
+#include "relay/service/request.h"
 #include "terms.h"
 
 /* --- Requests --------------------------------------------------------------------------------- */

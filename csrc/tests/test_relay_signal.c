@@ -1,6 +1,6 @@
 /* Control messages taken apart by shape, and the messages and reply tags of a BEAM's calls. */
-#include "../relay/request.h"
-#include "../relay/signal.h"
+#include "relay/net/signal.h"
+#include "relay/service/request.h"
 #include "terms.h"
 
 static int holds(struct rb_slice s, const struct bytes *b) {

@@ -4,8 +4,8 @@
 #include <pthread.h>
 #include <sys/ioctl.h>
 
-#include "../relay/tls.h"
-#include "../relay/wire.h"
+#include "relay/net/tls.h"
+#include "relay/net/wire.h"
 #include "tls_lab.h"
 
 enum { HOUR = 3600, FRAMES = 100, HANDSHAKE_MAX = 3000 };

@@ -3,9 +3,9 @@
 #ifndef RINGBRIDGE_FUZZ_REQUEST_H
 #define RINGBRIDGE_FUZZ_REQUEST_H
 
-#include "../../relay/request.h"
-#include "../../relay/signal.h"
 #include "../terms.h"
+#include "relay/net/signal.h"
+#include "relay/service/request.h"
 
 struct reading {
     int signal, message, request, options;

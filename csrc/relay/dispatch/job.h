@@ -1,0 +1,76 @@
+/* job.h: the table, the deadline heap, the life of a job. */
+#ifndef RB_RELAY_JOB_H
+#define RB_RELAY_JOB_H
+
+#include "relay/service/answer.h"
+#include "relay/service/request.h"
+#include "ringbridge/layout.h"
+
+struct rb_conn;
+struct rb_monitor;
+struct rb_relay;
+struct rb_role;
+struct rb_worker;
+
+enum { JOB_INDEX_BITS = 20 };
+
+enum rb_job_state {
+    RB_JOB_FREE,
+    RB_JOB_ARRIVING, /* its payload is still coming in: not accepted yet */
+    RB_JOB_QUEUED,
+    RB_JOB_PLACED,    /* in a worker's ring; its caller waits */
+    RB_JOB_ABANDONED, /* in a worker's ring; nobody waits */
+};
+
+struct rb_job {
+    uint64_t id; /* sequence << 20 | index */
+    uint8_t state;
+    uint8_t detail;
+    uint8_t is_term;
+    uint8_t arity;   /* of the submit tuple, while the payload arrives */
+    uint8_t sampled; /* its hops are timed */
+    uint8_t
+        signals; /* stages of stopping it that were taken: 1 cancel word, 2 SIGTERM, 3 SIGKILL */
+    int32_t heap_at;                           /* -1: not in the deadline heap */
+    uint64_t due_ns;                           /* deadline, or the next stage of stopping it */
+    uint64_t arrived_ns, queued_ns, placed_ns; /* queued_ns: of sampled jobs */
+    uint64_t run_ns;                           /* as its worker says */
+    struct rb_role *role;
+    struct rb_worker *worker;
+    uint64_t position;          /* in the worker's request ring */
+    struct rb_job *next, *prev; /* queue of the role; free list */
+    struct rb_conn *arriving;   /* from which its payload comes, while it does */
+    uint64_t arriving_left;     /* bytes of it that were missing when it was last looked at */
+    struct rb_conn *conn;       /* where the answer goes; NULL: nowhere any more */
+    struct rb_job *next_of_conn, *prev_of_conn;
+    struct rb_monitor *monitor;      /* the caller's own, or NULL */
+    uint64_t watch;                  /* ours on the caller; 0: none */
+    uint32_t pool_first, pool_count; /* payload blocks; count 0: inline */
+    struct rb_request request;
+    uint16_t pid_size, tag_size, alias_at,
+        alias_size; /* of caller[]: pid, tag; the alias inside the tag */
+    uint16_t caller_capacity;
+    uint8_t *caller; /* caller_inline or the heap */
+    uint8_t caller_inline[160];
+};
+
+struct rb_job *rb_job_new(struct rb_relay *r);
+void rb_job_free(struct rb_relay *r, struct rb_job *j);
+struct rb_job *rb_job_find(struct rb_relay *r, uint64_t id);
+struct rb_job *rb_job_next(struct rb_relay *r,
+                           uint64_t *index); /* over all that wait or run; NULL at the end */
+int rb_job_set_caller(struct rb_job *j, struct rb_conn *c, const struct rb_from *from);
+struct rb_caller rb_job_caller(const struct rb_job *j);
+void rb_job_due(struct rb_relay *r, struct rb_job *j, uint64_t due_ns); /* 0: never */
+void rb_job_accept(struct rb_relay *r, struct rb_job *j);               /* counted, queued */
+void rb_job_requeue(struct rb_relay *r, struct rb_job *j); /* back to the front, unstarted */
+void rb_job_answered(struct rb_relay *r, struct rb_job *j,
+                     enum rb_reason reason); /* forgets the caller; frees unless placed */
+void rb_job_cancel(struct rb_relay *r, struct rb_job *j,
+                   enum rb_reason reason); /* nobody waits, or the deadline passed */
+void rb_job_arrives(struct rb_relay *r, struct rb_job *j, struct rb_conn *from,
+                    uint64_t bytes);                 /* its payload will, by and by */
+void rb_jobs_due(struct rb_relay *r);                /* deadlines and stages that have come */
+uint64_t rb_jobs_next_due(const struct rb_relay *r); /* 0: none */
+
+#endif

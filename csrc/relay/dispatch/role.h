@@ -1,0 +1,40 @@
+/* role.h: queues and placing. */
+#ifndef RB_RELAY_ROLE_H
+#define RB_RELAY_ROLE_H
+
+#include "ringbridge/link.h"
+#include "ringbridge/relay.h"
+#include "ringbridge/term.h"
+
+struct rb_job;
+struct rb_relay;
+struct rb_worker;
+
+struct rb_band {
+    struct rb_job *first, *last;
+};
+
+struct rb_role {
+    uint32_t id;
+    char name[64];
+    struct rb_role_config config;
+    struct rb_pool pool;
+    uint32_t state;
+    struct rb_band bands[4];
+    uint32_t queued;
+    struct rb_worker **workers; /* ready ones */
+    uint32_t ready, capacity, turn;
+    int dirty;                  /* has something to place */
+    struct rb_role_stats stats; /* read by the other thread, word by word */
+};
+
+void rb_role_push(struct rb_role *role, struct rb_job *j, int front);
+void rb_role_unlink(struct rb_role *role, struct rb_job *j);
+void rb_role_add_ready(struct rb_role *role, struct rb_worker *w);
+void rb_role_remove_ready(struct rb_role *role, struct rb_worker *w);
+void rb_roles_place(struct rb_relay *r);
+void rb_role_give_up(struct rb_relay *r, struct rb_role *role,
+                     enum rb_reason reason); /* answers all that is queued */
+struct rb_role *rb_role_named(struct rb_relay *r, struct rb_slice name);
+
+#endif

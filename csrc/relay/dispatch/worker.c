@@ -1,0 +1,420 @@
+/* worker.c: a worker's link as the relay sees it: greeting, completions, death.
+ *
+ * Everything read here was written by a process that may lie (DESIGN.md, section 4): an envelope is copied before it is looked at, every number
+ * is held against what the relay itself knows, and a broken rule ends the worker, not the relay. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "relay/relay_pvt.h"
+#include "ringbridge/envelope.h"
+
+enum {
+    SERVICE_WEIGHT = 8,        /* the moving average takes an eighth of each new value */
+    COMPLETIONS_A_ROUND = 256, /* one worker's flood must not starve the others */
+    CODE_ANSWER_TOO_LARGE =
+        65280, /* as the kits say it of an answer that does not fit into their region */
+    OUTPUT_CHUNK = 4096,
+    OUTPUT_CHUNKS_A_ROUND = 4,
+    OUTPUT_CHUNKS_AT_END =
+        32, /* all that a pipe of the usual size holds; a grandchild that is left may write for ever */
+};
+
+struct rb_worker **rb_worker_slot(struct rb_worker **table, uint64_t id) {
+    struct rb_worker **slot = &table[id % WORKERS_MAX];
+    if (*slot && (*slot)->id == id) return slot;
+    for (slot = table; slot < table + WORKERS_MAX; slot++) {
+        if (*slot && (*slot)->id == id) return slot;
+    }
+    return NULL;
+}
+
+struct rb_worker **rb_worker_room(struct rb_worker **table, uint64_t id) {
+    struct rb_worker **slot = &table[id % WORKERS_MAX];
+    if (!*slot) return slot;
+    for (slot = table; slot < table + WORKERS_MAX; slot++) {
+        if (!*slot) return slot;
+    }
+    return NULL;
+}
+
+struct rb_worker *rb_worker_find(struct rb_relay *r, uint64_t id) {
+    struct rb_worker **slot = rb_worker_slot(r->workers, id);
+    return slot ? *slot : NULL;
+}
+
+static void set_state(struct rb_worker *w, uint32_t state) {
+    w->state = state;
+    rb_store_relaxed(&w->stats.state, state);
+}
+
+static void poll_fd(struct rb_worker *w, int fd, enum rb_source_kind kind) {
+    if (fd < 0) return;
+    struct epoll_event e = {.events = EPOLLIN, .data.u64 = rb_source(kind, w->id)};
+    epoll_ctl(w->relay->epoll, EPOLL_CTL_ADD, fd, &e);
+}
+
+void rb_worker_watch(struct rb_worker *w) {
+    fcntl(w->obituary_fd, F_SETFL, O_NONBLOCK);
+    if (w->stdout_fd >= 0) fcntl(w->stdout_fd, F_SETFL, O_NONBLOCK);
+    if (w->stderr_fd >= 0) fcntl(w->stderr_fd, F_SETFL, O_NONBLOCK);
+    poll_fd(w, w->link.fds.wake_relay, RB_SOURCE_LINK);
+    poll_fd(w, w->obituary_fd, RB_SOURCE_OBITUARY);
+    poll_fd(w, w->stdout_fd, RB_SOURCE_STDOUT);
+    poll_fd(w, w->stderr_fd, RB_SOURCE_STDERR);
+    w->link.waker.pidfd = w->pidfd;
+    set_state(w, RB_WORKER_GREETING);
+    /* Until it has greeted nobody polls its rings, so its gate stays announced: the greeting rings, or was there before. */
+    rb_gate_announce(&w->link.waiter, RB_PARK_EVENTFD);
+    rb_worker_greeted(w);
+}
+
+void rb_worker_signal(struct rb_worker *w, int signal) {
+    if (w->pidfd >= 0) syscall(SYS_pidfd_send_signal, w->pidfd, signal, NULL, 0);
+}
+
+/* --- Greeting ------------------------------------------------------------------------------------------------------------ */
+
+void rb_worker_greeted(struct rb_worker *w) {
+    struct rb_worker_header hello;
+    char why[512];
+    if (w->state != RB_WORKER_GREETING) return;
+    int rc = rb_link_hello(&w->link, &hello, why, sizeof why);
+    if (rc == 0) return;
+    if (rc < 0) {
+        rb_up_event(w->relay, RB_EVENT_WORKER_REFUSED, 0, w->id, 0, 0, 0, why, strlen(why));
+        set_state(w, RB_WORKER_FENCED);
+        rb_worker_signal(w, SIGKILL);
+        return;
+    }
+    rb_gate_retract(&w->link.waiter);
+    w->link.config.features &= hello.features;
+    hello.kit[sizeof hello.kit - 1] = hello.role[sizeof hello.role - 1] = 0;
+    char text[sizeof hello.kit + sizeof hello.role];
+    int n = snprintf(text, sizeof text, "%s", (const char *)hello.kit) + 1;
+    n += snprintf(text + n, sizeof text - (size_t)n, "%s", (const char *)hello.role);
+    set_state(w, RB_WORKER_READY);
+    rb_role_add_ready(w->role, w);
+    rb_up_event(w->relay, RB_EVENT_WORKER_READY, 0, w->id, hello.pid, hello.kit_version, 0, text,
+                (size_t)n);
+}
+
+/* --- Completions --------------------------------------------------------------------------------------------------------- */
+
+static void measure(struct rb_worker *w, const struct rb_job *j, uint64_t run_ns) {
+    uint64_t most = w->relay->now > j->placed_ns ? w->relay->now - j->placed_ns : 0;
+    if (run_ns > most)
+        run_ns = most; /* its own clock: it cannot have run longer than it was away */
+    uint64_t average = w->service_ns;
+    w->service_ns = average == 0 ? run_ns + 1
+                                 : average + run_ns / SERVICE_WEIGHT - average / SERVICE_WEIGHT + 1;
+    uint64_t credit = (uint64_t)w->role->config.credit_us * 1000 / w->service_ns;
+    if (credit < 1) credit = 1;
+    if (credit > w->link.config.slots) credit = w->link.config.slots;
+    w->credit = (uint32_t)credit;
+    GAUGE(w->stats.service_ns, w->service_ns);
+    GAUGE(w->stats.credit, credit);
+}
+
+/* A term is walked on a private copy, since the worker could change it under our eyes. Echoes of the request are known to be good. */
+static int answer_term(struct rb_worker *w, const struct rb_caller *to, const struct rb_job *j,
+                       const uint8_t *bytes, size_t size, const char **rule) {
+    struct rb_relay *r = w->relay;
+    if (size > r->scratch_capacity) {
+        uint8_t *scratch = realloc(r->scratch, size);
+        if (!scratch) return *rule = "no_memory", -ENOMEM;
+        r->scratch = scratch;
+        r->scratch_capacity = size;
+    }
+    r->scratch_used = 1;
+    if (size) memcpy(r->scratch, bytes, size);
+    struct rb_slice answer = {r->scratch, size}, request = {NULL, 0};
+    if (j->is_term) {
+        request.at = j->pool_count ? j->role->pool.base + j->request.payload_at : j->request.body;
+        request.size = j->request.payload_bytes;
+    }
+    /* No bytes at all are no term, however much they are like a request that was none. */
+    if (!j->is_term || !rb_slice_equal(answer, request)) {
+        static const struct rb_term_rules rules = {.depth_max = 512, .terms_max = 10000000};
+        int rc = rb_term_check(answer, request, &rules, &w->atoms, rule);
+        if (rc < 0) return rc;
+    }
+    rb_answer_term(to, j->detail ? j : NULL, answer);
+    return 0;
+}
+
+/* The payload's place, checked against the region; NULL breaks a rule. */
+static const uint8_t *result_at(struct rb_worker *w, const struct rb_completion *e) {
+    if (e->flags & RB_FLAG_INLINE) return e->payload_bytes <= RB_INLINE_BYTES_MAX ? e->body : NULL;
+    uint64_t region = w->link.config.result_bytes;
+    if (e->payload_at % w->link.config.result_block_bytes || e->payload_at > region) return NULL;
+    return e->payload_bytes <= region - e->payload_at ? w->link.results + e->payload_at : NULL;
+}
+
+static const char *give_back(struct rb_worker *w, const struct rb_completion *e) {
+    if (e->flags & RB_FLAG_INLINE) return NULL;
+    uint32_t block = w->link.config.result_block_bytes;
+    uint32_t count = (uint32_t)(((uint64_t)e->payload_bytes + block - 1) / block);
+    if (count == 0) return NULL;
+    int64_t slot = rb_ring_claim(&w->link.giveback_ring);
+    if (slot < 0)
+        return "giveback_ring_full"; /* as many slots as blocks: only blocks named twice can fill it */
+    w->link.givebacks[slot] =
+        (struct rb_giveback){.first = (uint32_t)(e->payload_at / block), .count = count};
+    return NULL;
+}
+
+/* A timed job: its stations were stamped on the way; the last one, the socket, comes with the round's flush (relay.c). */
+static void sample(struct rb_relay *r, const struct rb_job *j, uint64_t run_ns) {
+    r->sampled_ns = rb_clock_ns();
+    COUNT(r->hops.samples, 1);
+    COUNT(r->hops.socket_to_queue_ns, j->queued_ns - j->arrived_ns);
+    COUNT(r->hops.queue_to_ring_ns, j->placed_ns - j->queued_ns);
+    COUNT(r->hops.ring_to_answer_ns, r->sampled_ns - j->placed_ns);
+    COUNT(r->hops.worker_run_ns, run_ns);
+}
+
+/* One completion, on a private copy. NULL, or the rule that it breaks. */
+static const char *complete(struct rb_worker *w, struct rb_completion *e) {
+    struct rb_relay *r = w->relay;
+    struct rb_job *j = rb_job_find(r, e->job);
+    if (!j || j->worker != w || (j->state != RB_JOB_PLACED && j->state != RB_JOB_ABANDONED))
+        return "completion_of_no_job_here";
+    if (e->status > RB_STATUS_CANCELLED) return "completion_status";
+    const uint8_t *payload = result_at(w, e);
+    if (!payload) return "completion_payload_out_of_range";
+    if (rb_completion_crc(e, payload, w->link.config.features) != e->crc) return "completion_crc";
+
+    const char *rule = NULL;
+    enum rb_reason reason = RB_REASON_OK;
+    j->run_ns = e->run_ns;
+    if (j->state == RB_JOB_PLACED) {
+        struct rb_caller to = rb_job_caller(j);
+        /* What may not wait on a socket would cost the caller's whole node its connection. A sixteenth is for what waits already. */
+        uint64_t most = r->config.outgoing_bytes_max - r->config.outgoing_bytes_max / 16;
+        if (e->status == RB_STATUS_FAILED) {
+            reason = RB_REASON_JOB_FAILED;
+            rb_answer_failed(&to, e->code, payload,
+                             e->payload_bytes > 65536 ? 65536 : e->payload_bytes);
+        } else if (e->status == RB_STATUS_CANCELLED) {
+            /* Nobody cancelled it, so the worker saw its deadline first: the same clock, read after its look, the same answer. */
+            reason = rb_clock_ns() >= j->request.deadline_ns ? RB_REASON_DEADLINE_EXCEEDED
+                                                             : RB_REASON_CANCELLED;
+            rb_answer_reason(&to, reason);
+        } else if (e->payload_bytes > most) {
+            char why[128];
+            int n = snprintf(
+                why, sizeof why,
+                "an answer of %u bytes does not fit into the %llu that may wait on a socket",
+                e->payload_bytes, (unsigned long long)most);
+            reason = RB_REASON_JOB_FAILED;
+            rb_answer_failed(&to, CODE_ANSWER_TOO_LARGE, (const uint8_t *)why, (size_t)n);
+        } else if (e->flags & RB_FLAG_TERM) {
+            if (answer_term(w, &to, j, payload, e->payload_bytes, &rule) < 0) return rule;
+        } else {
+            rb_answer_raw(&to, j->detail ? j : NULL, payload, e->payload_bytes);
+        }
+    }
+    rule = give_back(w, e);
+    measure(w, j, e->run_ns);
+    if (j->sampled) sample(r, j, e->run_ns);
+    w->placed[j->position & (w->link.config.slots - 1)] = NULL;
+    w->in_flight--;
+    GAUGE(w->stats.in_flight, w->in_flight);
+    COUNT(w->stats.done, 1);
+    if (j->state == RB_JOB_PLACED) {
+        j->worker = NULL; /* so that answering it frees it */
+        rb_job_answered(r, j, reason);
+    } else {
+        rb_job_free(r, j);
+    }
+    return rule;
+}
+
+int rb_worker_poll(struct rb_worker *w) {
+    if (w->state == RB_WORKER_FENCED) return 0;
+    int64_t count = rb_ring_available(&w->link.completion_ring);
+    if (count < 0) {
+        rb_worker_broke(w, "completion_tail_out_of_range");
+        return 0;
+    }
+    if (count > COMPLETIONS_A_ROUND) count = COMPLETIONS_A_ROUND;
+    if (count == 0) return 0;
+    const char *rule = NULL;
+    int64_t taken = 0;
+    while (taken < count && !rule) {
+        struct rb_completion e;
+        memcpy(&e, &w->link.completions[rb_ring_slot(&w->link.completion_ring, (uint64_t)taken)],
+               sizeof e);
+        rule = complete(w, &e);
+        taken++;
+    }
+    rb_ring_release(&w->link.completion_ring, (uint64_t)taken);
+    /* It may be waiting for a block. For a slot it never does: no more jobs are out than its ring has slots. */
+    if (rb_ring_publish(&w->link.giveback_ring) > 0) rb_gate_ring(&w->link.waker);
+    w->role->dirty = w->role->queued > 0;
+    if (rule) rb_worker_broke(w, rule);
+    return (int)taken;
+}
+
+void rb_worker_tend(struct rb_worker *w) {
+    struct rb_telemetry t;
+    if (w->state == RB_WORKER_LINKED || rb_link_telemetry(&w->link, &t) < 0) return;
+    GAUGE(w->stats.heartbeats, t.heartbeats);
+    GAUGE(w->stats.heartbeat_ns, t.heartbeat_ns);
+    GAUGE(w->stats.wakes, w->link.waker.wakes);
+    rb_store_relaxed(&w->stats.gate, t.gate);
+}
+
+/* --- The end ------------------------------------------------------------------------------------------------------------- */
+
+/* Jobs past the started position are lost with their worker; the others go back to the front of the queue, in order. */
+static void leave_jobs(struct rb_worker *w, enum rb_reason reason, int status, int signal,
+                       int oom) {
+    struct rb_relay *r = w->relay;
+    uint32_t mask = w->link.config.slots - 1;
+    uint64_t tail = w->link.request_ring.claimed;
+    /* S0: pairs with the kit's release store before it enters a handler. A lie can only cost the liar's own jobs. */
+    uint64_t started = rb_load_acquire(&w->link.theirs->started);
+    uint64_t oldest = tail > w->link.config.slots ? tail - w->link.config.slots : 0;
+    for (uint64_t p = tail; p-- > oldest;) {
+        struct rb_job *j = w->placed[p & mask];
+        if (!j || j->position != p) continue;
+        w->placed[p & mask] = NULL;
+        if (p >= started || j->state == RB_JOB_ABANDONED) {
+            rb_job_requeue(r, j);
+            continue;
+        }
+        struct rb_caller to = rb_job_caller(j);
+        if (reason == RB_REASON_WORKER_BROKE)
+            rb_answer_text(&to, reason, w->broke);
+        else
+            rb_answer_crashed(&to, w, j->id, status, signal, oom);
+        COUNT(w->stats.lost, 1);
+        j->worker = NULL;
+        rb_job_answered(r, j, reason);
+    }
+    w->in_flight = 0;
+    GAUGE(w->stats.in_flight, 0);
+}
+
+static void fence(struct rb_worker *w) {
+    if (w->state == RB_WORKER_READY) rb_role_remove_ready(w->role, w);
+    set_state(w, RB_WORKER_FENCED);
+}
+
+void rb_worker_broke(struct rb_worker *w, const char *rule) {
+    if (w->state == RB_WORKER_FENCED) return;
+    fence(w);
+    w->broke = rule;
+    rb_worker_signal(w, SIGKILL);
+    rb_up_event(w->relay, RB_EVENT_WORKER_BROKE, 0, w->id, 0, 0, 0, rule, strlen(rule));
+    leave_jobs(w, RB_REASON_WORKER_BROKE, -1, 0, 0);
+}
+
+/* Out of epoll by hand: a descriptor that someone else holds open too (the bridge forks shepherds) would go on reporting. */
+static void close_watched(struct rb_worker *w, int *fd) {
+    if (*fd < 0) return;
+    epoll_ctl(w->relay->epoll, EPOLL_CTL_DEL, *fd, NULL);
+    close(*fd);
+    *fd = -1;
+}
+
+static void take_output(struct rb_worker *w, int which, int chunks) {
+    int *fd = which == 1 ? &w->stdout_fd : &w->stderr_fd;
+    char chunk[OUTPUT_CHUNK];
+    for (int i = 0; i < chunks && *fd >= 0; i++) {
+        ssize_t n = read(*fd, chunk, sizeof chunk);
+        if (n < 0) {
+            if (errno == EAGAIN || errno == EINTR) return;
+            n = 0;
+        }
+        if (n == 0) {
+            close_watched(w, fd);
+            return;
+        }
+        if (which == 2) {
+            size_t keep = (size_t)n < STDERR_TAIL ? (size_t)n : STDERR_TAIL;
+            if (w->stderr_size + keep > STDERR_TAIL) {
+                uint32_t drop = (uint32_t)(w->stderr_size + keep - STDERR_TAIL);
+                memmove(w->stderr_tail, w->stderr_tail + drop, w->stderr_size - drop);
+                w->stderr_size -= drop;
+            }
+            memcpy(w->stderr_tail + w->stderr_size, chunk + n - keep, keep);
+            w->stderr_size += (uint32_t)keep;
+        }
+        rb_up_event(w->relay, RB_EVENT_WORKER_OUTPUT, 0, w->id, which, 0, 0, chunk, (size_t)n);
+    }
+}
+
+void rb_worker_output(struct rb_worker *w, int which) {
+    take_output(w, which, OUTPUT_CHUNKS_A_ROUND);
+}
+
+void rb_worker_obituary(struct rb_worker *w) {
+    struct rb_relay *r = w->relay;
+    ssize_t n =
+        read(w->obituary_fd, w->obituary + w->obituary_size, sizeof w->obituary - w->obituary_size);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n > 0) w->obituary_size += (uint32_t)n;
+    if (n > 0 && w->obituary_size < sizeof w->obituary) return;
+
+    struct rb_obituary o = {
+        .magic = RB_OBITUARY_MAGIC, .status = -1, .signal = SIGKILL, .flags = 0};
+    if (w->obituary_size == sizeof o) memcpy(&o, w->obituary, sizeof o);
+    /* What it published before its end counts. Bounded by its ring: where namespaces are forbidden a liar may outlive its init. */
+    for (uint32_t i = 0; i <= w->link.config.slots / COMPLETIONS_A_ROUND && rb_worker_poll(w) > 0;
+         i++) {
+    }
+    take_output(w, 2, OUTPUT_CHUNKS_AT_END);
+    take_output(w, 1, OUTPUT_CHUNKS_AT_END);
+    fence(w);
+    leave_jobs(w, RB_REASON_WORKER_CRASHED, o.status, (int)o.signal,
+               (o.flags & RB_OBITUARY_OOM) != 0);
+    int64_t status = o.status, signal = o.signal, flags = o.flags;
+    uint64_t id = w->id;
+    rb_worker_free(w);
+    rb_up_event(r, RB_EVENT_WORKER_ENDED, 0, id, status, signal, flags, NULL, 0);
+}
+
+void rb_worker_drain(struct rb_worker *w) {
+    if (w->state != RB_WORKER_READY) return;
+    rb_role_remove_ready(w->role, w);
+    set_state(w, RB_WORKER_DRAINING);
+    /* T0: pairs with the kit's load of the word as it waits. seq_cst, since its gate waits for it (gate.h, G0): after a release store
+     * the look at the park word that follows could be made first, and both sides would miss each other. */
+    rb_store_seq_cst(&w->link.ours->control, RB_CONTROL_DRAIN);
+    /* The worker may be parked with nothing published since: the doorbell alone makes it look. */
+    rb_gate_ring(&w->link.waker);
+}
+
+/* Takes the worker out of the relay. Its memory stays until the other thread has heard of the end (note.c): it reads the figures. */
+void rb_worker_free(struct rb_worker *w) {
+    struct rb_relay *r = w->relay;
+    if (w->polled) {
+        for (struct rb_worker **p = &r->polled_workers; *p; p = &(*p)->next_polled) {
+            if (*p == w) {
+                *p = w->next_polled;
+                break;
+            }
+        }
+        w->polled = 0;
+    }
+    *rb_worker_slot(r->workers, w->id) = NULL;
+    close_watched(w, &w->obituary_fd);
+    close_watched(w, &w->stdout_fd);
+    close_watched(w, &w->stderr_fd);
+    if (w->pidfd >= 0) close(w->pidfd);
+    w->pidfd = -1;
+    /* Shared descriptors stay in epoll while anyone holds them open; the worker's copy of the eventfd would. */
+    epoll_ctl(r->epoll, EPOLL_CTL_DEL, w->link.fds.wake_relay, NULL);
+    rb_link_close(&w->link);
+    free(w->placed);
+    w->placed = NULL;
+    rb_atom_budget_fini(&w->atoms);
+}

@@ -1,0 +1,66 @@
+/* worker.h: a link as the relay sees it.
+ *
+ * Tables of workers hold one at its id modulo the size, or where there was room: a long life must not block a number. */
+#ifndef RB_RELAY_WORKER_H
+#define RB_RELAY_WORKER_H
+
+#include "ringbridge/link.h"
+#include "ringbridge/obituary.h"
+#include "ringbridge/relay.h"
+#include "ringbridge/term_check.h"
+
+struct rb_job;
+struct rb_relay;
+struct rb_role;
+
+enum { STDERR_TAIL = 2048 };
+
+enum rb_worker_state {
+    RB_WORKER_LINKED,
+    RB_WORKER_GREETING,
+    RB_WORKER_READY,
+    RB_WORKER_DRAINING,
+    RB_WORKER_FENCED
+};
+
+struct rb_worker {
+    struct rb_relay *relay;
+    uint64_t id;
+    uint32_t state;
+    struct rb_role *role;
+    struct rb_link link;
+    struct rb_job **placed; /* by slot of the request ring */
+    uint32_t in_flight;
+    uint32_t credit;
+    uint64_t service_ns; /* moving average */
+    int pidfd, obituary_fd, stdout_fd, stderr_fd;
+    int handed_over; /* by the other thread, which alone reads it */
+    int filled;      /* on the list of workers whose ring is to be published */
+    struct rb_worker *next_filled;
+    int polled; /* on the list of workers with jobs in flight */
+    struct rb_worker *next_polled;
+    const char *broke; /* rule, once fenced for it */
+    struct rb_atom_budget atoms;
+    uint8_t obituary[sizeof(struct rb_obituary)];
+    uint32_t obituary_size;
+    char stderr_tail[STDERR_TAIL];
+    uint32_t stderr_size;
+    struct rb_worker_stats stats; /* read by the other thread, word by word */
+};
+
+struct rb_worker **rb_worker_slot(struct rb_worker **table, uint64_t id); /* where it is, or NULL */
+struct rb_worker **rb_worker_room(struct rb_worker **table,
+                                  uint64_t id); /* where it may go, or NULL: full */
+struct rb_worker *rb_worker_find(struct rb_relay *r, uint64_t id);
+void rb_worker_watch(struct rb_worker *w);   /* joins epoll */
+void rb_worker_greeted(struct rb_worker *w); /* looks for the hello */
+int rb_worker_poll(struct rb_worker *w);     /* drains completions; how many */
+void rb_worker_broke(struct rb_worker *w, const char *rule);
+void rb_worker_obituary(struct rb_worker *w);
+void rb_worker_output(struct rb_worker *w, int which);
+void rb_worker_drain(struct rb_worker *w);
+void rb_worker_free(struct rb_worker *w);
+void rb_worker_signal(struct rb_worker *w, int signal);
+void rb_worker_tend(struct rb_worker *w); /* now and then: figures from its telemetry */
+
+#endif

@@ -1,0 +1,43 @@
+/* answer.h: the frames that the relay makes by itself. */
+#ifndef RB_RELAY_ANSWER_H
+#define RB_RELAY_ANSWER_H
+
+#include "ringbridge/relay.h"
+#include "ringbridge/term.h"
+
+struct rb_conn;
+struct rb_job;
+struct rb_monitor;
+struct rb_relay;
+struct rb_worker;
+
+struct rb_caller { /* who is answered, whether a job or a refused request */
+    struct rb_conn *conn;
+    struct rb_slice pid, tag, alias;
+};
+
+/* `owner`: the block in which both lie, which may be kept (outgoing.h). */
+int rb_send_signal(struct rb_conn *c, struct rb_slice control, const struct rb_slice *message,
+                   void **owner);
+void rb_answer_raw(const struct rb_caller *to, const struct rb_job *detail, const uint8_t *bytes,
+                   size_t size);
+void rb_answer_term(const struct rb_caller *to, const struct rb_job *detail, struct rb_slice term);
+void rb_answer_reason(const struct rb_caller *to, enum rb_reason reason); /* the plain atoms */
+void rb_answer_overloaded(const struct rb_caller *to, uint64_t retry_after_ms);
+void rb_answer_too_large(const struct rb_caller *to, uint64_t limit);
+void rb_answer_text(const struct rb_caller *to, enum rb_reason reason,
+                    const char *text); /* bad_request, worker_broke */
+void rb_answer_failed(const struct rb_caller *to, uint16_t code, const uint8_t *message,
+                      size_t size);
+void rb_answer_crashed(const struct rb_caller *to, const struct rb_worker *w, uint64_t job,
+                       int status, int signal, int oom);
+void rb_answer_ok(const struct rb_caller *to); /* the bare atom ok */
+void rb_answer_unknown_job(const struct rb_caller *to);
+void rb_answer_stats(const struct rb_caller *to, const struct rb_relay *r);
+void rb_answer_status(const struct rb_caller *to, const struct rb_job *job, uint64_t now);
+void rb_answer_jobs(const struct rb_caller *to, struct rb_relay *r, struct rb_slice role);
+void rb_send_down(struct rb_conn *c, const struct rb_monitor *m, struct rb_slice reason);
+void rb_send_watch(struct rb_conn *c, int on, struct rb_slice pid, uint64_t watch);
+const char *rb_reason_name(enum rb_reason reason);
+
+#endif
