@@ -1,41 +1,22 @@
-/* relay.c: the thread. Each round: hear the other thread, read sockets, place jobs, drain completions, write once per socket, wait.
+/* relay.c: a round, and what is made and freed around all of them.
  *
- * How it waits is what its speed is made of (DESIGN.md, section 5):
- *   many callers    sleep a fixed short time, by the clock: work gathers meanwhile, nobody is woken for single jobs
- *   few callers     look again for a short while (a wake-up across cores costs more than most jobs), then sleep until something happens
- *   nobody          sleep until something happens
- * "Many" counts the processes that called within the last millisecond. Jobs in flight would not tell: a fast worker has answered
- * each of them before the next caller's frame is read, and then every frame costs a wake-up.
- * Before it sleeps it announces itself at the gate of every worker that has jobs, so that their completions ring its eventfd. */
+ * Each round: hear the other thread, read sockets, place jobs, drain completions, write once per socket. What time it is and which
+ * descriptors are ready is given from outside: by the thread (wait.c), or by whoever has a relay without one (lab.c). */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "relay/note.h"
 #include "relay/relay_pvt.h"
+#include "relay/wait.h"
 
 enum {
-    EVENTS_A_ROUND = 256,
-    CROWD = 12,             /* from so many callers on the clock decides */
-    CROWD_HALF_NS = 500000, /* callers are counted over one to two of these */
-    IDLE_WAIT_MS = 1000,    /* ticks and deadlines are looked at least so often */
-    SLOT_WAIT_MS = 1,       /* a job waits for a slot that its worker will release without a word */
     TEND_NS = 1000000000,
     SCRATCH_KEEP = 1 << 20, /* of buffers for one signal */
 };
-
-uint64_t rb_clock_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-}
 
 /* RWF_NOWAIT and not O_NONBLOCK: a worker shares the description, so it can clear the flag and take the count before we do, and a
  * plain read() would then wait for it for ever. */
@@ -133,132 +114,31 @@ static void tend(struct rb_relay *r) {
     }
 }
 
-/* --- Waiting ------------------------------------------------------------------------------------------------------------- */
+/* --- A round ------------------------------------------------------------------------------------------------------------- */
 
-static int completions_wait(const struct rb_relay *r) {
-    for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled) {
-        /* W0: the same load as R1 of the ring, without taking anything yet. seq_cst as the gate's second look (G5). */
-        if (rb_load_seq_cst(w->link.completion_ring.shared_tail) != w->link.completion_ring.head)
-            return 1;
+int rb_relay_round(struct rb_relay *r, uint64_t now, const struct epoll_event *ready, int count) {
+    int worked = count > 0;
+    r->now = now;
+    COUNT(r->stats.rounds, 1);
+    worked |= rb_down_take(r) > 0;
+    for (int i = 0; i < count; i++) dispatch(r, &ready[i]);
+    rb_conns_read(r);
+    rb_jobs_due(r); /* first: what has expired in the queue does not run */
+    rb_roles_place(r);
+    worked |= poll_workers(r) > 0;
+    rb_roles_place(r); /* completions have made credit free */
+    rb_conns_tick(r);
+    rb_up_flush(r);
+    tend(r);
+    flush(r);
+    if (r->sampled_ns) {
+        COUNT(r->hops.answer_to_socket_ns, rb_clock_ns() - r->sampled_ns);
+        r->sampled_ns = 0;
     }
-    return 0;
+    return worked;
 }
 
-static int wait_ms(const struct rb_relay *r) {
-    uint64_t due = rb_jobs_next_due(r);
-    int64_t ms = IDLE_WAIT_MS;
-    int64_t tick = r->config.tick_ms / 4;
-    if (tick > 0 && tick < ms) ms = tick;
-    if (due) {
-        int64_t left = due > r->now ? (int64_t)((due - r->now + NS_PER_MS - 1) / NS_PER_MS) : 0;
-        if (left < ms) ms = left;
-    }
-    for (uint32_t i = 0; !r->held && i < r->roles_count && ms > SLOT_WAIT_MS; i++) {
-        if (r->roles[i] && r->roles[i]->dirty) ms = SLOT_WAIT_MS;
-    }
-    return r->waiting_up && ms > 10 ? 10 : (int)ms;
-}
-
-/* Sleeps until a descriptor is ready. The gates of the workers with jobs in flight are announced around it. */
-static int park(struct rb_relay *r, struct epoll_event *events) {
-    for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled)
-        rb_gate_announce(&w->link.waiter, RB_PARK_EVENTFD);
-    rb_duct_announce(&r->down);
-    int work = completions_wait(r) || rb_duct_peek(&r->down) || r->dirty_conns || r->unread_conns;
-    int timeout = work ? 0 : wait_ms(r);
-    if (timeout) COUNT(r->stats.parks, 1);
-    int n = epoll_wait(r->epoll, events, EVENTS_A_ROUND, timeout);
-    for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled)
-        rb_gate_retract(&w->link.waiter);
-    rb_duct_retract(&r->down);
-    return n;
-}
-
-static int look(struct rb_relay *r, struct epoll_event *events) {
-    return epoll_wait(r->epoll, events, EVENTS_A_ROUND, 0);
-}
-
-/* With few callers: look at rings and sockets for a while before parking. It yields between two looks: the worker, or the caller's BEAM, may be
- * waiting for this very core. The while is adapted: what came in time lengthens it, what did not halves it. */
-static int spin(struct rb_relay *r, struct epoll_event *events) {
-    const uint64_t most = r->config.spin_us * 1000ull;
-    const uint64_t from = rb_clock_ns(), until = from + r->spin_ns;
-    do {
-        if (completions_wait(r) || rb_duct_peek(&r->down)) return 0;
-        int n = look(r, events);
-        if (n) {
-            r->spin_ns = r->spin_ns + most / 8 < most ? r->spin_ns + most / 8 : most;
-            return n;
-        }
-        sched_yield();
-    } while (rb_clock_ns() < until);
-    int n = park(r, events);
-    /* A park that ended soon would better have been a longer spin. "Soon" is generous, because a park makes by itself most
-     * of the time that it then takes: two wake-ups across cores, the peer's and ours. */
-    if (rb_clock_ns() - from < 4 * most)
-        r->spin_ns = r->spin_ns + most / 4 < most ? r->spin_ns + most / 4 : most;
-    else
-        r->spin_ns /= 2;
-    return n;
-}
-
-static int crowd(struct rb_relay *r) {
-    if (r->now - r->callers_since_ns > CROWD_HALF_NS) {
-        int fresh = r->now - r->callers_since_ns < 2 * CROWD_HALF_NS;
-        r->callers[1] = fresh ? r->callers[0] : 0;
-        r->callers[0] = 0;
-        r->callers_since_ns = r->now;
-    }
-    return __builtin_popcountll(r->callers[0] | r->callers[1]);
-}
-
-static int wait(struct rb_relay *r, struct epoll_event *events, int worked) {
-    if (r->dirty_conns || r->unread_conns) return look(r, events);
-    if (worked && crowd(r) >= CROWD) {
-        if (r->config.busy_sleep_us) {
-            struct timespec t = {.tv_nsec = (long)r->config.busy_sleep_us * 1000};
-            COUNT(r->stats.sleeps, 1);
-            nanosleep(&t, NULL);
-        }
-        return look(r, events);
-    }
-    if (worked && r->config.spin_us) return spin(r, events);
-    return park(r, events);
-}
-
-/* --- The thread ---------------------------------------------------------------------------------------------------------- */
-
-static void *run(void *argument) {
-    struct rb_relay *r = argument;
-    struct epoll_event events[EVENTS_A_ROUND];
-    int ready = 0;
-    prctl(PR_SET_NAME, "rb-relay");
-    prctl(PR_SET_TIMERSLACK, 1); /* else a sleep of 50 us takes 100 */
-    while (!r->stopping) {
-        r->now = rb_clock_ns();
-        COUNT(r->stats.rounds, 1);
-        int worked = ready > 0;
-        worked |= rb_down_take(r) > 0;
-        for (int i = 0; i < ready; i++) dispatch(r, &events[i]);
-        rb_conns_read(r);
-        rb_jobs_due(r); /* first: what has expired in the queue does not run */
-        rb_roles_place(r);
-        worked |= poll_workers(r) > 0;
-        rb_roles_place(r); /* completions have made credit free */
-        rb_conns_tick(r);
-        rb_up_flush(r);
-        tend(r);
-        flush(r);
-        if (r->sampled_ns) {
-            COUNT(r->hops.answer_to_socket_ns, rb_clock_ns() - r->sampled_ns);
-            r->sampled_ns = 0;
-        }
-        if (r->stopping) break;
-        ready = wait(r, events, worked);
-        if (ready < 0) ready = 0; /* EINTR */
-    }
-    return NULL;
-}
+/* --- Opened and closed --------------------------------------------------------------------------------------------------- */
 
 static void shut(struct rb_relay *r) {
     flush(r);
@@ -275,7 +155,13 @@ static void shut(struct rb_relay *r) {
     }
 }
 
-int rb_relay_open(struct rb_relay **relay, const struct rb_relay_config *config) {
+static uint64_t kernel_seed(void) {
+    uint64_t seed;
+    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != sizeof seed) seed = rb_clock_ns();
+    return seed;
+}
+
+int rb_relay_make(struct rb_relay **relay, const struct rb_relay_config *config) {
     size_t node_size = strlen(config->node);
     if (node_size == 0 || node_size > 255) return -EINVAL;
     struct rb_relay *r = calloc(1, sizeof *r);
@@ -285,6 +171,7 @@ int rb_relay_open(struct rb_relay **relay, const struct rb_relay_config *config)
     r->config.node = r->node;
     r->node_text = (struct rb_slice){(const uint8_t *)r->node, node_size};
     r->waiting_up_end = &r->waiting_up;
+    r->random.state = config->seed ? config->seed : kernel_seed();
     int rc = rb_duct_open(&r->up, 1 << 16, UINT64_MAX);
     if (rc < 0) goto no_up;
     rc = rb_duct_open(&r->down, 1 << 16, UINT64_MAX);
@@ -297,17 +184,9 @@ int rb_relay_open(struct rb_relay **relay, const struct rb_relay_config *config)
     struct epoll_event e = {.events = EPOLLIN, .data.u64 = rb_source(RB_SOURCE_DUCT, 0)};
     epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->down.eventfd, &e);
 
-    /* Signals are the interpreter's business. */
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    rc = -pthread_create(&r->thread, NULL, run, r);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (rc == 0) {
-        *relay = r;
-        return 0;
-    }
-    close(r->epoll);
+    *relay = r;
+    return 0;
+
 no_epoll:
     rb_duct_close(&r->down);
 no_down:
@@ -317,9 +196,20 @@ no_up:
     return rc;
 }
 
-void rb_relay_close(struct rb_relay *r) {
-    while (rb_note_stop(r) == -EAGAIN) usleep(1000);
-    pthread_join(r->thread, NULL);
+int rb_relay_open(struct rb_relay **relay, const struct rb_relay_config *config) {
+    struct rb_relay *r = NULL;
+    int rc = rb_relay_make(&r, config);
+    if (rc < 0) return rc;
+    rc = rb_thread_start(r);
+    if (rc < 0) {
+        rb_relay_unmake(r);
+        return rc;
+    }
+    *relay = r;
+    return 0;
+}
+
+void rb_relay_unmake(struct rb_relay *r) {
     shut(r);
     for (uint32_t i = 0; i < WORKERS_MAX; i++) {
         struct rb_worker *w = r->face_workers[i];
@@ -366,4 +256,13 @@ void rb_relay_close(struct rb_relay *r) {
     rb_duct_close(&r->up);
     rb_duct_close(&r->down);
     free(r);
+}
+
+void rb_relay_close(struct rb_relay *r) {
+    while (rb_note_stop(r) == -EAGAIN) usleep(1000);
+    if (r->still)
+        rb_relay_round(r, r->now, NULL, 0);
+    else
+        pthread_join(r->thread, NULL);
+    rb_relay_unmake(r);
 }

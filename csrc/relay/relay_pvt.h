@@ -10,6 +10,7 @@
 #include "relay/duct.h"
 #include "relay/net/conn.h"
 #include "relay/note.h"
+#include "relay/random.h"
 #include "relay/service/answer.h"
 #include "relay/service/monitor.h"
 #include "relay/service/request.h"
@@ -48,8 +49,10 @@ struct rb_relay {
         **waiting_up_end; /* notes that must not be lost, when `up` is full */
     int epoll;
     int stopping;
-    uint64_t now;        /* CLOCK_MONOTONIC at the begin of the round */
-    uint64_t sampled_ns; /* when a timed job of this round was answered; 0: none */
+    int still;               /* no thread: time stands still within a round (lab.c) */
+    uint64_t now;            /* CLOCK_MONOTONIC at the begin of the round */
+    struct rb_random random; /* all chance comes from here, so that a run can be made again */
+    uint64_t sampled_ns;     /* when a timed job of this round was answered; 0: none */
 
     struct rb_conn
         *conns[CONNECTIONS_MAX]; /* at their id modulo the size, or where there was room */
@@ -104,6 +107,19 @@ struct rb_relay {
 #define COUNT(word, n) rb_store_relaxed(&(word), (word) + (uint64_t)(n))
 #define GAUGE(word, v) rb_store_relaxed(&(word), (uint64_t)(v))
 
-uint64_t rb_clock_ns(void);
+struct epoll_event;
+
+/* One round at `now`, with what epoll says is ready. 1 if there was anything to do. Time is r->now all through it. */
+int rb_relay_round(struct rb_relay *r, uint64_t now, const struct epoll_event *ready, int count);
+/* All but the thread. */
+int rb_relay_make(struct rb_relay **relay, const struct rb_relay_config *config);
+void rb_relay_unmake(struct rb_relay *r);
+
+uint64_t rb_clock_ns(void); /* the kernel's, for what decides nothing: figures, and how to wait */
+
+/* For the few decisions within a round for which its begin is too old. */
+static inline uint64_t rb_relay_clock(const struct rb_relay *r) {
+    return r->still ? r->now : rb_clock_ns();
+}
 
 #endif

@@ -122,7 +122,8 @@ static int place(struct rb_relay *r, struct rb_worker *w, struct rb_job *j) {
     j->state = RB_JOB_PLACED;
     j->worker = w;
     j->position = w->link.request_ring.claimed - 1;
-    j->placed_ns = j->sampled ? rb_clock_ns() : r->now;
+    j->placed_ns = r->now;
+    if (j->sampled) j->ringed_ns = rb_clock_ns();
     w->placed[slot] = j;
     w->in_flight++;
     GAUGE(w->stats.in_flight, w->in_flight);

@@ -174,8 +174,8 @@ static void sample(struct rb_relay *r, const struct rb_job *j, uint64_t run_ns) 
     r->sampled_ns = rb_clock_ns();
     COUNT(r->hops.samples, 1);
     COUNT(r->hops.socket_to_queue_ns, j->queued_ns - j->arrived_ns);
-    COUNT(r->hops.queue_to_ring_ns, j->placed_ns - j->queued_ns);
-    COUNT(r->hops.ring_to_answer_ns, r->sampled_ns - j->placed_ns);
+    COUNT(r->hops.queue_to_ring_ns, j->ringed_ns - j->queued_ns);
+    COUNT(r->hops.ring_to_answer_ns, r->sampled_ns - j->ringed_ns);
     COUNT(r->hops.worker_run_ns, run_ns);
 }
 
@@ -203,8 +203,8 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e) {
                              e->payload_bytes > 65536 ? 65536 : e->payload_bytes);
         } else if (e->status == RB_STATUS_CANCELLED) {
             /* Nobody cancelled it, so the worker saw its deadline first: the same clock, read after its look, the same answer. */
-            reason = rb_clock_ns() >= j->request.deadline_ns ? RB_REASON_DEADLINE_EXCEEDED
-                                                             : RB_REASON_CANCELLED;
+            reason = rb_relay_clock(r) >= j->request.deadline_ns ? RB_REASON_DEADLINE_EXCEEDED
+                                                                 : RB_REASON_CANCELLED;
             rb_answer_reason(&to, reason);
         } else if (e->payload_bytes > most) {
             char why[128];

@@ -197,11 +197,12 @@ void rb_conns_read(struct rb_relay *r) {
 }
 
 void rb_conn_read(struct rb_conn *c) {
-    uint64_t from = rb_clock_ns();
+    const struct rb_relay *r = c->relay;
+    uint64_t from = rb_relay_clock(r);
     for (int i = 0; i < READS_A_ROUND && !c->failed; i++) {
         struct rb_room room[2];
         struct iovec iov[2];
-        if (i > 0 && rb_clock_ns() - from > READ_NS) break;
+        if (i > 0 && rb_relay_clock(r) - from > READ_NS) break;
         int pieces = rb_intake_room(&c->intake, room);
         for (int k = 0; k < pieces; k++) iov[k] = (struct iovec){room[k].at, room[k].size};
         ssize_t n = rb_wire_read(&c->wire, iov, pieces);
