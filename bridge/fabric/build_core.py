@@ -1,7 +1,7 @@
 """Builds bridge.fabric._core with cffi in API mode: the shared-memory core and the relay thread.
 
-The declarations are the parts of tls.h and relay.h in csrc/include/ringbridge between their two
-cffi marks, so that they are written once.
+The declarations are the parts of the headers in csrc/include/ringbridge between their two cffi
+marks, so that they are written once.
 """
 
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cffi import FFI
 
-HEADERS = [Path("csrc/include/ringbridge", name) for name in ("tls.h", "relay.h")]
+HEADERS = [Path("csrc/include/ringbridge", name) for name in ("tls.h", "relay.h", "lab.h")]
 
 
 def declarations(header: str) -> str:
@@ -24,7 +24,7 @@ for header in HEADERS:
     ffibuilder.cdef(declarations(header.read_text()))
 ffibuilder.set_source(
     "bridge.fabric._core",
-    '#include "ringbridge/layout.h"\n#include "ringbridge/relay.h"\n',
+    '#include "ringbridge/lab.h"\n#include "ringbridge/layout.h"\n#include "ringbridge/relay.h"\n',
     sources=sorted([*glob("csrc/core/*.c"), *glob("csrc/relay/**/*.c", recursive=True)]),
     include_dirs=["csrc/include", "csrc"],
     extra_compile_args=["-std=gnu99", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function"],

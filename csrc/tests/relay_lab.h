@@ -240,6 +240,17 @@ static inline struct rb_relay_config lab_config(void) {
                                     .busy_sleep_us = 20,
                                     .spin_us = 20};
 }
+static inline struct rb_role_config lab_role_config(void) {
+    return (struct rb_role_config){.name = "echo",
+                                   .payload_bytes_max = LAB_PAYLOAD_MAX,
+                                   .pool_bytes = 4 << 20,
+                                   .depth_max = LAB_DEPTH,
+                                   .credit_us = 200,
+                                   .timeout_default_ms = 60000,
+                                   .timeout_max_ms = 60000,
+                                   .cancel_term_ms = 60000,
+                                   .cancel_kill_ms = 60000};
+}
 /* The relay and its service; no role and no peer yet. */
 static inline void lab_open_relay(struct lab *lab, const struct rb_relay_config *config) {
     *lab = (struct lab){.peer = -1};
@@ -248,15 +259,7 @@ static inline void lab_open_relay(struct lab *lab, const struct rb_relay_config 
 }
 static inline void lab_open(struct lab *lab) {
     struct rb_relay_config config = lab_config();
-    struct rb_role_config role = {.name = "echo",
-                                  .payload_bytes_max = LAB_PAYLOAD_MAX,
-                                  .pool_bytes = 4 << 20,
-                                  .depth_max = LAB_DEPTH,
-                                  .credit_us = 200,
-                                  .timeout_default_ms = 60000,
-                                  .timeout_max_ms = 60000,
-                                  .cancel_term_ms = 60000,
-                                  .cancel_kill_ms = 60000};
+    struct rb_role_config role = lab_role_config();
     lab_open_relay(lab, &config);
     if (rb_relay_add_role(lab->relay, 0, &role) < 0) abort();
     lab->peer = lab_connect(lab);

@@ -1,0 +1,52 @@
+/* lab.h: a relay without a thread, and workers that are played through their links: for tests, models and replay.
+ *
+ * A round is made when it is asked for, and time is what the caller says. Everything else is the relay's own: its sockets (a test
+ * writes and reads the other end of a socket pair), its notes and events (relay.h, all on the caller's thread), its links. */
+#ifndef RINGBRIDGE_LAB_H
+#define RINGBRIDGE_LAB_H
+
+#include "ringbridge/link.h"
+#include "ringbridge/relay.h"
+
+/* <cffi> */
+/* As rb_relay_open(), without a thread; `now` (ns) is what the time is. rb_relay_close() closes it. */
+int rb_lab_open(struct rb_relay **relay, const struct rb_relay_config *config, uint64_t now);
+/* One round at `now`, which never runs backwards, with what is ready. 1 if there was anything to do, 0 if not. */
+int rb_lab_round(struct rb_relay *relay, uint64_t now);
+/* When the soonest deadline or stage of stopping a job is due, ns; 0: none. */
+uint64_t rb_lab_due(const struct rb_relay *relay);
+
+/* A worker, played: its own mapping of the link, and the write end of its obituary. */
+struct rb_lab_worker;
+struct rb_lab_request {
+    uint64_t job, deadline_ns, position;
+    uint32_t opcode, flags, priority, payload_bytes;
+    uint32_t cancelled; /* its cancel word names it */
+    const uint8_t *payload;
+};
+/* Makes the link and hands the worker over; it has not greeted. 0, or a negative errno. */
+int rb_lab_hire(struct rb_relay *relay, uint32_t role, uint64_t id, uint32_t slots,
+                struct rb_lab_worker **worker);
+void rb_lab_greet(struct rb_lab_worker *worker, const char *role);
+/* How many requests lie in its ring unreleased, or -EPROTO; the i-th of them, the oldest first. */
+int64_t rb_lab_requests(struct rb_lab_worker *worker);
+int rb_lab_request(struct rb_lab_worker *worker, uint64_t i, struct rb_lab_request *request);
+void rb_lab_start(struct rb_lab_worker *worker,
+                  uint64_t count); /* so many of those have been entered */
+/* Publishes a completion of a job, with up to RB_INLINE_BYTES_MAX bytes in it, else through the region. 0, or -ENOSPC without room
+ * there, -EAGAIN without a slot. The request stays where it is: rb_lab_release() gives the oldest slots back. */
+struct rb_lab_answer {
+    uint64_t job, run_ns;
+    uint32_t status, code;
+    uint32_t flags; /* RB_FLAG_TERM or 0 */
+    uint32_t payload_bytes;
+    const uint8_t *payload;
+};
+int rb_lab_complete(struct rb_lab_worker *worker, const struct rb_lab_answer *answer);
+void rb_lab_release(struct rb_lab_worker *worker, uint64_t count);
+int rb_lab_draining(const struct rb_lab_worker *worker); /* 1: it has been asked to end */
+/* Its init's last words, and the end of the pipe: the relay hears of it in its next round. Frees the worker. */
+void rb_lab_die(struct rb_lab_worker *worker, int status, int signal, int oom);
+/* </cffi> */
+
+#endif
