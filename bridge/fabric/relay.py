@@ -234,7 +234,8 @@ class Relay:
 
     def close(self) -> None:
         """End the thread and close what it owns. May be repeated; every other call then raises
-        ClosedResourceError.
+        ClosedResourceError. Books that are not even by then (accepted = answered + in flight, and
+        more of the kind) are a bug of the relay's: AssertionError, after all is closed.
         """
         if self._handle is not None:
             relay, self._handle = self._handle, None
@@ -242,7 +243,12 @@ class Relay:
                 room.set()
             if trio.lowlevel.in_trio_run():
                 trio.lowlevel.notify_closing(self._event_fd)
+            lib.rb_relay_stop(relay)
+            why = ffi.new("char[]", 256)
+            uneven = lib.rb_relay_audit(relay, why, 256) < 0
             lib.rb_relay_close(relay)
+            if uneven:
+                raise AssertionError(f"the relay's books: {ffi.string(why).decode()}")
 
     # ---- connections
 

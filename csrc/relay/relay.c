@@ -258,11 +258,17 @@ void rb_relay_unmake(struct rb_relay *r) {
     free(r);
 }
 
-void rb_relay_close(struct rb_relay *r) {
+void rb_relay_stop(struct rb_relay *r) {
+    if (r->stopped) return;
     while (rb_note_stop(r) == -EAGAIN) usleep(1000);
     if (r->still)
         rb_relay_round(r, r->now, NULL, 0);
     else
         pthread_join(r->thread, NULL);
+    r->stopped = 1;
+}
+
+void rb_relay_close(struct rb_relay *r) {
+    rb_relay_stop(r);
     rb_relay_unmake(r);
 }

@@ -49,6 +49,7 @@ struct rb_relay {
         **waiting_up_end; /* notes that must not be lost, when `up` is full */
     int epoll;
     int stopping;
+    int stopped;             /* the other thread's: the rounds are over */
     int still;               /* no thread: time stands still within a round (lab.c) */
     uint64_t now;            /* CLOCK_MONOTONIC at the begin of the round */
     struct rb_random random; /* all chance comes from here, so that a run can be made again */

@@ -264,9 +264,17 @@ static inline void lab_open(struct lab *lab) {
     if (rb_relay_add_role(lab->relay, 0, &role) < 0) abort();
     lab->peer = lab_connect(lab);
 }
+/* Whatever a test has done, the books are even at its end. */
+static inline void lab_close_relay(struct rb_relay *relay) {
+    char why[256] = "";
+    rb_relay_stop(relay);
+    if (rb_relay_audit(relay, why, sizeof why) < 0 && check_breaches++ < 10)
+        printf("at the end of %s: %s\n", check_name, why);
+    rb_relay_close(relay);
+}
 static inline void lab_close(struct lab *lab) {
     close(lab->peer);
-    rb_relay_close(lab->relay);
+    lab_close_relay(lab->relay);
 }
 
 /* --- The worker --------------------------------------------------------------------------------- */

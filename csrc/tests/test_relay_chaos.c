@@ -595,6 +595,10 @@ static void whoever_stays_gets_one_answer_whatever_happens(void) {
         forget_arriving(p);
         free(peers[p].in);
     }
+    char why[256] = "";
+    rb_relay_stop(relay);
+    if (rb_relay_audit(relay, why, sizeof why) < 0)
+        printf("at the end: %s\n", why), check_breaches++;
     rb_relay_close(relay);
     for (int i = 0; i < WORKERS; i++) {
         rb_store_release(&workers[i]->killed, 1);

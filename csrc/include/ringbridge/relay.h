@@ -98,7 +98,12 @@ struct rb_relay_hops {
 
 /* Starts the thread. 0, or a negative errno. */
 int rb_relay_open(struct rb_relay **relay, const struct rb_relay_config *config);
-void rb_relay_close(struct rb_relay *relay); /* ends the thread, closes every socket and link */
+void rb_relay_stop(
+    struct rb_relay *relay); /* ends the thread; figures can still be read. May be repeated */
+/* Whether the books of a stopped relay are even: accepted = answered + in flight, and every table as its figures say. 0, or -EPROTO
+ * with the rule that is broken: a bug of the relay's. */
+int rb_relay_audit(const struct rb_relay *relay, char *why, uint64_t why_bytes);
+void rb_relay_close(struct rb_relay *relay); /* stops it, closes every socket and link */
 
 /* Events, on the thread that sleeps on event_fd. It sleeps like this: hush, take until there is none, sleep. Only who has hushed is rung. */
 int rb_relay_event_fd(const struct rb_relay *relay);

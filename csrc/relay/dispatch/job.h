@@ -31,11 +31,11 @@ struct rb_job {
     uint8_t sampled; /* its hops are timed */
     uint8_t
         signals; /* stages of stopping it that were taken: 1 cancel word, 2 SIGTERM, 3 SIGKILL */
-    int32_t heap_at;                           /* -1: not in the deadline heap */
-    uint64_t due_ns;                           /* deadline, or the next stage of stopping it */
+    int32_t heap_at; /* -1: not in the deadline heap */
+    uint64_t due_ns; /* deadline, or the next stage of stopping it */
     uint64_t arrived_ns, placed_ns;
     uint64_t queued_ns, ringed_ns; /* of sampled jobs, by the clock */
-    uint64_t run_ns;                           /* as its worker says */
+    uint64_t run_ns;               /* as its worker says */
     struct rb_role *role;
     struct rb_worker *worker;
     uint64_t position;          /* in the worker's request ring */

@@ -1,0 +1,122 @@
+/* audit.c: are the relay's books even? Counts over every table what the figures say, and holds both together.
+ *
+ *      accepted = answered + in flight                  of the relay and of each role
+ *      in flight = queued + placed                      jobs of the table, by state
+ *      a worker's jobs = the slots of its ring that hold one
+ *      blocks taken of a role's pool = those of its jobs
+ *      each list and heap names those that name it
+ *
+ * For a relay that stands still: stopped, or without a thread between two rounds. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "relay/relay_pvt.h"
+
+enum { JOBS_A_CHUNK = 1024 };
+
+struct audit {
+    char *why;
+    uint64_t size;
+    int broken;
+};
+
+/* The first rule that is broken is told. */
+__attribute__((format(printf, 3, 4))) static void hold(struct audit *a, int holds,
+                                                       const char *format, ...) {
+    if (holds || a->broken) return;
+    a->broken = 1;
+    va_list words;
+    va_start(words, format);
+    vsnprintf(a->why, (size_t)a->size, format, words);
+    va_end(words);
+}
+
+#define HOLD_EQUAL(a, x, y, what)                                                            \
+    hold(a, (x) == (y), "%s: %s is %llu, %s is %llu", what, #x, (unsigned long long)(x), #y, \
+         (unsigned long long)(y))
+
+struct tally { /* of a role's jobs */
+    uint64_t queued, placed, blocks;
+};
+
+/* One pass over the table, whatever its size. */
+static void count_jobs(struct audit *a, const struct rb_relay *r, struct tally tally[ROLES_MAX]) {
+    for (uint64_t i = 0; i < (uint64_t)r->chunk_count * JOBS_A_CHUNK; i++) {
+        const struct rb_job *j = &r->chunks[i / JOBS_A_CHUNK][i % JOBS_A_CHUNK];
+        if (j->state == RB_JOB_FREE || !j->role) continue;
+        struct tally *t = &tally[j->role->id];
+        t->queued += j->state == RB_JOB_QUEUED;
+        t->placed += j->state == RB_JOB_PLACED;
+        t->blocks += j->pool_count;
+        hold(a, j->state != RB_JOB_PLACED || j->worker, "a placed job is at no worker");
+    }
+}
+
+static void audit_role(struct audit *a, const struct rb_role *role, const struct tally *t) {
+    uint64_t open = role->stats.accepted - role->stats.answered;
+    HOLD_EQUAL(a, open, t->queued + t->placed, role->name);
+    HOLD_EQUAL(a, (uint64_t)role->queued, t->queued, role->name);
+    HOLD_EQUAL(a, (uint64_t)role->pool.region.taken, t->blocks, role->name);
+}
+
+static void audit_worker(struct audit *a, const struct rb_worker *w) {
+    uint64_t held = 0;
+    char name[32];
+    snprintf(name, sizeof name, "worker %llu", (unsigned long long)w->id);
+    for (uint32_t i = 0; i < w->link.config.slots; i++) {
+        const struct rb_job *j = w->placed[i];
+        if (!j) continue;
+        held++;
+        hold(a,
+             j->worker == w && (j->state == RB_JOB_PLACED || j->state == RB_JOB_ABANDONED) &&
+                 (j->position & (w->link.config.slots - 1)) == i,
+             "%s: slot %u holds a job that is not there", name, i);
+    }
+    HOLD_EQUAL(a, (uint64_t)w->in_flight, held, name);
+}
+
+static void audit_conn(struct audit *a, const struct rb_conn *c) {
+    uint64_t monitors = 0;
+    for (const struct rb_job *j = c->jobs; j; j = j->next_of_conn)
+        hold(a, j->conn == c && j->state != RB_JOB_FREE && j->state != RB_JOB_ABANDONED,
+             "connection %u: its list has a job of nobody's", c->id);
+    for (uint32_t i = 0; i < MONITOR_BUCKETS; i++) {
+        for (const struct rb_monitor *m = c->monitors[i]; m; m = m->next) {
+            monitors++;
+            hold(a, !m->job || m->job->monitor == m,
+                 "connection %u: a monitor names a job that does not name it", c->id);
+        }
+    }
+    HOLD_EQUAL(a, (uint64_t)c->monitor_count, monitors, c->peer);
+}
+
+static void audit_heap(struct audit *a, const struct rb_relay *r) {
+    for (uint32_t i = 0; i < r->heap_count; i++) {
+        hold(a, r->heap[i]->heap_at == (int32_t)i, "the deadline heap: %u is out of place", i);
+        hold(a, i == 0 || r->heap[(i - 1) / 2]->due_ns <= r->heap[i]->due_ns,
+             "the deadline heap: %u is due before its parent", i);
+    }
+}
+
+int rb_relay_audit(const struct rb_relay *r, char *why, uint64_t why_bytes) {
+    struct audit a = {.why = why, .size = why_bytes};
+    struct tally tally[ROLES_MAX] = {{0}};
+    uint64_t answered = 0, open = 0;
+    for (int i = 0; i < RB_REASONS; i++) answered += r->stats.answered[i];
+    HOLD_EQUAL(&a, r->stats.accepted, answered + r->stats.in_flight, "the relay");
+    count_jobs(&a, r, tally);
+    for (uint32_t i = 0; i < r->roles_count; i++) {
+        open += tally[i].queued + tally[i].placed;
+        if (r->roles[i]) audit_role(&a, r->roles[i], &tally[i]);
+    }
+    HOLD_EQUAL(&a, r->stats.in_flight, open, "the relay");
+    for (uint32_t i = 0; i < WORKERS_MAX; i++) {
+        if (r->workers[i]) audit_worker(&a, r->workers[i]);
+    }
+    for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
+        if (r->conns[i]) audit_conn(&a, r->conns[i]);
+    }
+    audit_heap(&a, r);
+    return a.broken ? -EPROTO : 0;
+}
