@@ -7,6 +7,8 @@
 struct rb_conn;
 struct rb_relay;
 
+/* -EPROTO, which closes the connection, with the reason that is told. */
+int rb_service_fail(struct rb_conn *c, const char *why);
 void rb_service_bind(struct rb_conn *c); /* sets the owner of the connection's intake */
 void rb_service_down(struct rb_relay *r, struct rb_slice reason);
 

@@ -1,0 +1,216 @@
+/* submit.c: from a request for work to an accepted job, with its payload in the buffer or still on its way.
+ *
+ * The caller's life is the job's life (DESIGN.md, section 3): a job is bound to the monitor that its caller holds for the call, and the
+ * end of that monitor before the answer is the end of the job. */
+#include "relay/service/submit.h"
+
+#include <stdio.h>
+
+#include "relay/relay_pvt.h"
+
+/* --- Refusals ------------------------------------------------------------------------------------------------------------ */
+
+static void refuse(const struct rb_caller *to, enum rb_reason reason) {
+    if (to->conn) COUNT(to->conn->relay->stats.refused[reason], 1);
+}
+
+void rb_submit_refuse(const struct rb_caller *to, const char *why) {
+    refuse(to, RB_REASON_BAD_REQUEST);
+    rb_answer_text(to, RB_REASON_BAD_REQUEST, why);
+}
+
+static void refuse_unknown_role(struct rb_relay *r, const struct rb_caller *to,
+                                struct rb_slice role) {
+    char why[RB_WHY_BYTES + 512];
+    int n = snprintf(why, sizeof why,
+                     "unknown role %.*s; this node has:", (int)(role.size > 64 ? 64 : role.size),
+                     (const char *)role.at);
+    for (uint32_t i = 0; i < r->roles_count && n < (int)sizeof why - 80; i++) {
+        if (r->roles[i]) n += snprintf(why + n, sizeof why - (size_t)n, " %s", r->roles[i]->name);
+    }
+    rb_submit_refuse(to, why);
+}
+
+/* --- Admission ----------------------------------------------------------------------------------------------------------- */
+
+static uint64_t retry_after_ms(const struct rb_role *role) {
+    uint64_t service_ns = role->ready ? role->workers[0]->service_ns : 0;
+    uint64_t ms = role->ready ? role->queued * service_ns / role->ready / NS_PER_MS : 1000;
+    return ms < 1 ? 1 : ms > 10000 ? 10000 : ms;
+}
+
+/* RB_REASON_OK: the role takes jobs. */
+static enum rb_reason closed_for(const struct rb_role *role) {
+    return role->state == RB_ROLE_DRAINING   ? RB_REASON_DRAINING
+           : role->state == RB_ROLE_GIVEN_UP ? RB_REASON_NO_WORKER
+                                             : RB_REASON_OK;
+}
+
+/* A job with room for `size` payload bytes, or NULL: then the caller has been answered. */
+static struct rb_job *admit(struct rb_relay *r, const struct rb_caller *to,
+                            struct rb_slice role_name, uint64_t size) {
+    struct rb_role *role = rb_role_named(r, role_name);
+    if (!role) {
+        refuse_unknown_role(r, to, role_name);
+        return NULL;
+    }
+    enum rb_reason reason = closed_for(role);
+    if (reason != RB_REASON_OK) {
+        refuse(to, reason);
+        rb_answer_reason(to, reason);
+        return NULL;
+    }
+    if (size > role->config.payload_bytes_max) {
+        refuse(to, RB_REASON_TOO_LARGE);
+        rb_answer_too_large(to, role->config.payload_bytes_max);
+        return NULL;
+    }
+    struct rb_job *j = role->queued < role->config.depth_max ? rb_job_new(r) : NULL;
+    int64_t first = 0;
+    if (j) {
+        j->role = role;
+        if (size > RB_INLINE_BYTES_MAX) {
+            first = rb_region_take(&role->pool.region, size);
+            if (first < 0) {
+                rb_job_free(r, j);
+                j = NULL;
+            } else {
+                j->pool_first = (uint32_t)first;
+                j->pool_count = rb_region_blocks_for(&role->pool.region, size);
+                j->request.payload_at = (uint64_t)first * role->pool.region.block_bytes;
+            }
+        }
+    }
+    if (!j) {
+        refuse(to, RB_REASON_OVERLOADED);
+        rb_answer_overloaded(to, retry_after_ms(role));
+        return NULL;
+    }
+    j->request.payload_bytes = (uint32_t)size;
+    return j;
+}
+
+static uint8_t *payload_room(struct rb_job *j) {
+    return j->pool_count ? j->role->pool.base + j->request.payload_at : j->request.body;
+}
+
+/* Binds a job to its caller's monitor: the one that the tag names; else the one that was this process's previous signal to us (25's
+ * multi_call); else we watch the caller ourselves (a GenServer may forward a call). */
+static int bind_caller(struct rb_conn *c, struct rb_job *j, struct rb_conn *answer_conn,
+                       const struct rb_from *from) {
+    if (rb_job_set_caller(j, answer_conn, from) < 0) return -1;
+    c->relay->callers[0] |= 1ull << (rb_monitor_hash(from->pid) & 63);
+    struct rb_monitor *m = from->monitor.size ? rb_monitor_find(c, from->monitor, from->pid) : NULL;
+    if (!m) m = rb_monitor_recent(c, from->pid);
+    if (m && !m->job) {
+        m->job = j;
+        j->monitor = m;
+    } else {
+        j->watch = j->id;
+        rb_send_watch(answer_conn, 1, from->pid, j->watch);
+    }
+    return 0;
+}
+
+static void accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s) {
+    const struct rb_role_config *config = &j->role->config;
+    uint64_t timeout_ms = s->has_timeout ? s->timeout_ms : config->timeout_default_ms;
+    if (timeout_ms > config->timeout_max_ms) timeout_ms = config->timeout_max_ms;
+    j->detail = (uint8_t)s->detail;
+    j->request.opcode = s->opcode;
+    j->request.priority = s->priority;
+    j->request.flags =
+        (uint16_t)((j->pool_count ? 0 : RB_FLAG_INLINE) | (j->is_term ? RB_FLAG_TERM : 0));
+    memcpy(j->request.trace_id, s->trace_id, sizeof s->trace_id);
+    memcpy(j->request.span_id, s->span_id, sizeof s->span_id);
+    j->request.trace_flags = s->trace_flags;
+    j->request.deadline_ns = j->arrived_ns + timeout_ms * NS_PER_MS;
+    rb_job_due(r, j, j->request.deadline_ns);
+    rb_job_accept(r, j);
+}
+
+/* --- A payload in the buffer --------------------------------------------------------------------------------------------- */
+
+int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *to,
+              struct rb_cursor *at, struct rb_submit *s) {
+    struct rb_relay *r = c->relay;
+    char why[RB_WHY_BYTES];
+    struct rb_slice payload;
+    uint32_t size;
+    int is_term = rb_term_tag(at) != RB_TAG_BINARY;
+    if (rb_term_skip(at, &payload) < 0) return rb_service_fail(c, "bad_payload");
+    if (!is_term) {
+        struct rb_cursor binary = rb_cursor_of(payload);
+        rb_term_binary_head(&binary, &size);
+        payload = (struct rb_slice){binary.at, size};
+    }
+    int rc = rb_submit_options(at, s, why);
+    if (rc == -EINVAL) return rb_submit_refuse(to, why), 0;
+    if (rc < 0) return rb_service_fail(c, "bad_payload");
+    if (!to->conn) return 0; /* its node is gone: there is nobody to answer */
+    struct rb_job *j = admit(r, to, s->role, payload.size);
+    if (!j) return 0;
+    j->is_term = (uint8_t)is_term;
+    memcpy(payload_room(j), payload.at, payload.size);
+    if (bind_caller(c, j, to->conn, from) < 0) {
+        rb_job_free(r, j);
+        return rb_service_fail(c, "reply_tag_too_large");
+    }
+    accept(r, j, s);
+    return 0;
+}
+
+/* --- A payload on its way ------------------------------------------------------------------------------------------------ */
+
+enum rb_large rb_submit_begin_large(struct rb_conn *c, const struct rb_from *from,
+                                    const struct rb_caller *to, struct rb_cursor *at,
+                                    const struct rb_submit *s, struct rb_diversion *d) {
+    uint32_t size;
+    /* A term's size is not known before its end: it is assembled, within the bound of all assemblies, and then refused or copied. */
+    if (rb_term_tag(at) != RB_TAG_BINARY) return RB_LARGE_KEEP;
+    if (rb_term_binary_head(at, &size) < 0) return RB_LARGE_MORE;
+    if (!to->conn) return RB_LARGE_DROP;
+    struct rb_job *j = admit(c->relay, to, s->role, size);
+    if (!j) return RB_LARGE_DROP;
+    if (bind_caller(c, j, to->conn, from) < 0) {
+        rb_job_free(c->relay, j);
+        return RB_LARGE_KEEP; /* fails when it is whole, by the same rule */
+    }
+    j->arity = (uint8_t)s->arity;
+    rb_job_arrives(c->relay, j, c, size);
+    *d = (struct rb_diversion){.dest = payload_room(j), .dest_bytes = size, .token = j};
+    return RB_LARGE_DIVERT;
+}
+
+int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tail, int tail_cut) {
+    struct rb_relay *r = c->relay;
+    j->arriving = NULL;
+    struct rb_submit s = {.arity = j->arity, .priority = 2};
+    struct rb_cursor at = rb_cursor_of(tail);
+    char why[RB_WHY_BYTES] = "submit: the options are longer than 64 KiB";
+    int rc = tail_cut ? -EINVAL : rb_submit_options(&at, &s, why);
+    struct rb_caller to = rb_job_caller(j);
+    /* Its role may have closed, or its queue have filled, while the payload came. */
+    enum rb_reason reason = closed_for(j->role);
+    if (rc == 0 && reason == RB_REASON_OK && j->role->queued < j->role->config.depth_max) {
+        accept(r, j, &s);
+        return 0;
+    }
+    if (rc == 0) {
+        if (reason == RB_REASON_OK) reason = RB_REASON_OVERLOADED;
+        refuse(&to, reason);
+        if (reason == RB_REASON_OVERLOADED)
+            rb_answer_overloaded(&to, retry_after_ms(j->role));
+        else
+            rb_answer_reason(&to, reason);
+    } else if (rc == -EINVAL) {
+        rb_submit_refuse(&to, why);
+    }
+    rb_job_free(r, j);
+    return rc == 0 || rc == -EINVAL ? 0 : rb_service_fail(c, "bad_payload");
+}
+
+void rb_submit_abort_large(struct rb_relay *r, struct rb_job *j) {
+    j->arriving = NULL;
+    rb_job_free(r, j);
+}
