@@ -40,8 +40,6 @@ from bridge.fabric.relay import (
     Event,
     LinkConfig,
     Relay,
-    RelayLimits,
-    RoleLimits,
     Signal,
     WorkerBroke,
     WorkerEnded,
@@ -49,6 +47,7 @@ from bridge.fabric.relay import (
     WorkerReady,
     WorkerRefused,
 )
+from bridge.limits import relay_limits, role_limits
 from bridge.links import link_manager
 from bridge.links.link_manager import LinkManager
 from bridge.node import Asked, Node, Policy
@@ -344,40 +343,6 @@ class Bridge:
             await service.ended.wait()
             log.warning("process ended, starting it again", process=service.module)
             await trio.sleep(SERVICE_RESTART_S)
-
-
-# ---- settings in the words of the parts
-
-
-def relay_limits(config: Config) -> RelayLimits:
-    """A tick after a quarter of net_ticktime, a silent peer gone after 5/4 of it: as in OTP."""
-    quarter_ms = config.node.net_ticktime_s * 250
-    return RelayLimits(
-        tick_ms=quarter_ms,
-        silence_ms=5 * quarter_ms,
-        signal_bytes_max=config.limits.signal_bytes_max,
-        outgoing_bytes_max=config.limits.outgoing_bytes_max,
-        outgoing_high_bytes=config.limits.outgoing_high_bytes,
-        outgoing_low_bytes=config.limits.outgoing_high_bytes // 2,
-        upward_bytes_max=config.limits.upward_bytes_max,
-        upward_total_max=config.limits.upward_total_max,
-        arrival_ms=config.limits.arrival_ms,
-    )
-
-
-def role_limits(config: Config, role: str) -> RoleLimits:
-    settings = config.roles[role]
-    return RoleLimits(
-        name=role,
-        payload_bytes_max=settings.payload_bytes_max,
-        depth_max=settings.depth_max,
-        timeout_default_ms=settings.timeout_default_ms,
-        timeout_max_ms=settings.timeout_max_ms,
-        pool_bytes=settings.pool_bytes,
-        credit_us=settings.credit_us,
-        cancel_term_ms=settings.cancel_term_ms,
-        cancel_kill_ms=settings.cancel_kill_ms,
-    )
 
 
 def door(config: Config) -> Policy:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from cffi import FFI
 
-HEADERS = [Path("csrc/include/ringbridge", name) for name in ("tls.h", "relay.h", "lab.h")]
+HEADERS = [
+    Path("csrc/include/ringbridge", name) for name in ("tls.h", "dispatch.h", "relay.h", "lab.h")
+]
 
 
 def declarations(header: str) -> str:

@@ -13,13 +13,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import trio
 
-from bridge.fabric import layout
+from bridge.fabric import layout, structs
 from bridge.fabric._core import ffi, lib
 from bridge.fabric.events import (
     ConnectionLost,
@@ -31,9 +29,21 @@ from bridge.fabric.events import (
     WorkerReady,
     WorkerRefused,
 )
+from bridge.fabric.figures import Hops, RelayStats, RoleStats, WorkerStats
+from bridge.fabric.limits import (
+    AdmissionLimits,
+    ChoiceLimits,
+    LinkConfig,
+    LinkFds,
+    RelayLimits,
+    RoleLimits,
+    RoleState,
+)
 from bridge.fabric.tls import TlsLine
 
 __all__ = [
+    "AdmissionLimits",
+    "ChoiceLimits",
     "ConnectionLost",
     "Event",
     "Hops",
@@ -54,144 +64,15 @@ __all__ = [
     "WorkerStats",
 ]
 
-MIB = 1 << 20
 SIGNALS_AT_ONCE = 64  # half a millisecond of handling, before other tasks have their turn
 _SIGNAL_ROOM = 64 << 10  # for these; a larger signal comes by itself
+_OURS = frozenset({"outgoing_high_bytes"})  # of the limits; the relay tells of the low mark
 _OBITUARY_CORE, _OBITUARY_OOM = 1, 2
 _CRC_FEATURES = {
     "off": 0,
     "envelope": layout.FEATURE_CRC_ENVELOPE,
     "payload": layout.FEATURE_CRC_ENVELOPE | layout.FEATURE_CRC_PAYLOAD,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class RelayLimits:
-    """Bounds of every connection, and how the relay waits. Times in ms or us as named."""
-
-    tick_ms: int = 15_000
-    silence_ms: int = 75_000
-    frame_bytes_max: int = 2**31 - 1  # a BEAM's own bound; what is kept of it is bounded below
-    signal_bytes_max: int = 128 * MIB  # signals being assembled on one connection
-    upward_bytes_max: int = 64 * MIB  # of one connection, waiting for the interpreter
-    upward_total_max: int = 256 * MIB  # of all; past it those above 1 MiB are closed
-    outgoing_bytes_max: int = 128 * MIB  # waiting on one socket; past it the connection is closed
-    outgoing_high_bytes: int = MIB  # above it `wait_writable` waits
-    outgoing_low_bytes: int = MIB // 2  # until so few are left
-    arrival_ms: int = 30_000  # a payload that has not come further for so long is given up
-    monitors_max: int = 100_000  # held on the relay's service by one connection
-    busy_sleep_us: int = 100
-    spin_us: int = 50
-
-
-@dataclass(frozen=True, slots=True)
-class RoleLimits:
-    """What one role may hold and how long its jobs may take."""
-
-    name: str
-    payload_bytes_max: int = 64 * MIB
-    depth_max: int = 4096
-    timeout_default_ms: int = 60_000
-    timeout_max_ms: int = 3_600_000
-    pool_bytes: int = 256 * MIB
-    credit_us: int = 200
-    cancel_term_ms: int = 1000
-    cancel_kill_ms: int = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class LinkConfig:
-    """One worker's link: `slots` and the number of result blocks are powers of two."""
-
-    slots: int = 1024
-    result_bytes: int = 64 * MIB
-    result_block_bytes: int = 4096
-    crc: Literal["off", "envelope", "payload"] = "payload"
-
-
-class LinkFds(NamedTuple):
-    """A link's descriptors in the order in which a worker inherits them. The relay closes them."""
-
-    relay_side: int
-    worker_side: int
-    pool: int
-    wake_worker: int
-    wake_relay: int
-
-
-class RoleState(IntEnum):
-    RUNNING = 0
-    DRAINING = 1  # new jobs are answered :draining
-    GIVEN_UP = 2  # all jobs are answered :no_worker
-
-
-@dataclass(frozen=True, slots=True)
-class RelayStats:
-    """accepted == sum(answered.values()) + in_flight; refused jobs were never accepted."""
-
-    accepted: int
-    in_flight: int
-    answered: dict[str, int]
-    refused: dict[str, int]
-    connections: int
-    rounds: int
-    sleeps: int
-    parks: int
-    bytes_in: int
-    bytes_out: int
-
-
-@dataclass(frozen=True, slots=True)
-class RoleStats:
-    queued: int
-    placed: int
-    workers_ready: int
-    accepted: int
-    answered: int
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStats:
-    """`service_ns`: moving average of run time. `credit`: jobs. Clock: CLOCK_MONOTONIC."""
-
-    in_flight: int
-    done: int
-    lost: int
-    service_ns: int
-    credit: int
-    heartbeats: int
-    heartbeat_ns: int
-    wakes: int
-    gate: int
-    state: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hops:
-    """Mean time in us between the stations of a job, over `samples` jobs that were timed."""
-
-    samples: int
-    socket_to_queue_us: float
-    queue_to_ring_us: float
-    ring_to_answer_us: float
-    worker_run_us: float
-    answer_to_socket_us: float
-
-
-_REASONS = (
-    "ok",
-    "overloaded",
-    "deadline_exceeded",
-    "cancelled",
-    "no_worker",
-    "draining",
-    "too_large",
-    "worker_crashed",
-    "worker_broke",
-    "job_failed",
-    "bad_request",
-)
-assert len(_REASONS) == lib.RB_REASONS
 
 
 def _check(code: int, what: str) -> None:
@@ -206,12 +87,10 @@ class Relay:
     def __init__(self, *, node: str, creation: int, limits: RelayLimits | None = None) -> None:
         limits = limits or RelayLimits()
         name = ffi.new("char[]", node.encode())
-        config = ffi.new("struct rb_relay_config *")
+        made = structs.filled("struct rb_relay_config", limits, but=_OURS)
+        config = made.pointer
         config.node = name
         config.creation = creation
-        for field in limits.__dataclass_fields__:
-            if field != "outgoing_high_bytes":  # ours: the relay tells of the low one
-                setattr(config, field, getattr(limits, field))
         self._high_bytes = limits.outgoing_high_bytes
         self._rooms: dict[int, trio.Event] = {}
         handle = ffi.new("struct rb_relay **")
@@ -340,15 +219,21 @@ class Relay:
 
     def add_role(self, limits: RoleLimits) -> int:
         """Make a role with its payload pool; jobs for it queue from now on. Returns its number."""
-        name = ffi.new("char[]", limits.name.encode())
-        config = ffi.new("struct rb_role_config *")
-        for field in limits.__dataclass_fields__:
-            if field != "name":
-                setattr(config, field, getattr(limits, field))
-        config.name = name
-        _check(lib.rb_relay_add_role(self._relay, self._roles, config), f"role {limits.name}")
+        config = structs.filled("struct rb_role_config", limits)
+        code = lib.rb_relay_add_role(self._relay, self._roles, config.pointer)
+        _check(code, f"role {limits.name}")
         self._roles += 1
         return self._roles - 1
+
+    def configure_role(self, role: int, limits: RoleLimits) -> None:
+        """Let a role work by other limits from the relay's next round on.
+
+        Raises OSError: ENOENT without such a role, EINVAL for another name or size of the pool,
+        which stay as they are: workers have mapped the one and greeted with the other.
+        """
+        config = structs.filled("struct rb_role_config", limits)
+        code = lib.rb_relay_configure_role(self._relay, role, config.pointer)
+        _check(code, f"role {limits.name}")
 
     def set_role_state(self, role: int, state: RoleState) -> None:
         _check(lib.rb_relay_set_role_state(self._relay, role, int(state)), f"role {role}")
@@ -391,31 +276,20 @@ class Relay:
     def stats(self) -> RelayStats:
         raw = ffi.new("struct rb_relay_stats *")
         lib.rb_relay_read_stats(self._relay, raw)
-        return RelayStats(
-            accepted=raw.accepted,
-            in_flight=raw.in_flight,
-            answered=dict(zip(_REASONS, raw.answered, strict=True)),
-            refused=dict(zip(_REASONS[1:], list(raw.refused)[1:], strict=True)),
-            connections=raw.connections,
-            rounds=raw.rounds,
-            sleeps=raw.sleeps,
-            parks=raw.parks,
-            bytes_in=raw.bytes_in,
-            bytes_out=raw.bytes_out,
-        )
+        stats = structs.record(RelayStats, raw)
+        del stats.refused["ok"]
+        return stats
 
     def role_stats(self, role: int) -> RoleStats:
         raw = ffi.new("struct rb_role_stats *")
         _check(lib.rb_relay_read_role(self._relay, role, raw), f"role {role}")
-        return RoleStats(**{name: getattr(raw, name) for name in RoleStats.__dataclass_fields__})
+        return structs.record(RoleStats, raw)
 
     def worker_stats(self, worker_id: int) -> WorkerStats:
         """Raises OSError (ENOENT) when there is no such worker any more."""
         raw = ffi.new("struct rb_worker_stats *")
         _check(lib.rb_relay_read_worker(self._relay, worker_id, raw), f"worker {worker_id}")
-        return WorkerStats(
-            **{name: getattr(raw, name) for name in WorkerStats.__dataclass_fields__}
-        )
+        return structs.record(WorkerStats, raw)
 
     def hops(self) -> Hops:
         raw = ffi.new("struct rb_relay_hops *")

@@ -29,6 +29,15 @@ int rb_relay_add_role(struct rb_relay *r, uint32_t id, const struct rb_role_conf
     return 0;
 }
 
+int rb_relay_configure_role(struct rb_relay *r, uint32_t id, const struct rb_role_config *config) {
+    if (id >= ROLES_MAX || !r->face_roles[id]) return -ENOENT;
+    const struct rb_role *role = r->face_roles[id];
+    /* Neither changes in a role's life, so that this thread may look: `role->config` is the relay's. */
+    if (strcmp(config->name, role->name) != 0 || config->pool_bytes != role->pool.bytes)
+        return -EINVAL;
+    return rb_note_role_config(r, id, config);
+}
+
 static struct rb_worker **face_worker(struct rb_relay *r, uint64_t id) {
     return rb_worker_slot(r->face_workers, id);
 }

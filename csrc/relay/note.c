@@ -202,6 +202,7 @@ enum down_kind {
     DOWN_SERVICE_DOWN,
     DOWN_HOLD,
     DOWN_ROLE,
+    DOWN_ROLE_CONFIG,
     DOWN_ROLE_STATE,
     DOWN_WORKER,
     DOWN_DRAIN,
@@ -333,6 +334,12 @@ int rb_note_role(struct rb_relay *r, struct rb_role *role) {
     return hand_down(r, n);
 }
 
+int rb_note_role_config(struct rb_relay *r, uint32_t id, const struct rb_role_config *config) {
+    struct down_note *n = down_note(DOWN_ROLE_CONFIG, config, sizeof *config, NULL, 0);
+    if (n) n->connection = id;
+    return hand_down(r, n);
+}
+
 int rb_relay_set_role_state(struct rb_relay *r, uint32_t role, uint32_t state) {
     if (role >= ROLES_MAX || state > RB_ROLE_GIVEN_UP) return -EINVAL;
     struct down_note *n = down_note(DOWN_ROLE_STATE, NULL, 0, NULL, 0);
@@ -437,6 +444,12 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
         struct rb_role *role = n->object;
         r->roles[role->id] = role;
         if (role->id >= r->roles_count) r->roles_count = role->id + 1;
+        break;
+    }
+    case DOWN_ROLE_CONFIG: {
+        struct rb_role_config config;
+        memcpy(&config, n->data, sizeof config);
+        if (r->roles[n->connection]) rb_role_configure(r->roles[n->connection], &config);
         break;
     }
     case DOWN_ROLE_STATE: set_role_state(r, n->connection, (uint32_t)n->flags); break;

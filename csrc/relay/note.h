@@ -11,6 +11,7 @@ struct rb_conn;
 struct rb_note;
 struct rb_relay;
 struct rb_role;
+struct rb_role_config;
 struct rb_worker;
 
 /* On the relay's thread. */
@@ -23,6 +24,7 @@ int rb_down_take(struct rb_relay *r); /* carries out what the other thread asked
 
 /* face.c's way down, and what note.c asks of it. */
 int rb_note_role(struct rb_relay *r, struct rb_role *role);
+int rb_note_role_config(struct rb_relay *r, uint32_t id, const struct rb_role_config *config);
 int rb_note_worker(struct rb_relay *r, struct rb_worker *w);
 struct rb_note *
 rb_note_next(const struct rb_note *note); /* of a list of notes that wait for room upward */

@@ -141,6 +141,46 @@ static void a_full_queue_is_an_answer(void) {
     lab_close(&lab);
 }
 
+static void a_role_works_by_new_numbers_from_the_next_job_on(void) {
+    struct lab lab;
+    struct rb_role_config role = lab_role_config();
+    lab_open(&lab);
+    role.admission.depth_max = 1;
+    CHECK_EQUAL(rb_relay_configure_role(lab.relay, 0, &role), 0);
+    lab_submit(lab.peer, 1, "x", 1);
+    lab_submit(lab.peer, 2, "x", 1);
+    CHECK(ANSWER_HAS(lab.peer, "\x77\x0aoverloaded"));
+    role.admission.depth_max = 2;
+    role.timeout_max_ms = 20;
+    CHECK_EQUAL(rb_relay_configure_role(lab.relay, 0, &role), 0);
+    lab_submit(lab.peer, 3, "x", 1);
+    CHECK(ANSWER_HAS(lab.peer, "deadline_exceeded"));
+    CHECK_EQUAL(stats_of(&lab).accepted, 2); /* the first one keeps the time it came with */
+    CHECK(accounts_are_even(&lab));
+    lab_close(&lab);
+}
+
+static void what_a_role_keeps_for_life_is_refused_and_changes_nothing(void) {
+    struct lab lab;
+    struct rb_role_config role = lab_role_config(), other;
+    lab_open(&lab);
+    other = role;
+    other.name = "another";
+    other.admission.depth_max = 0;
+    CHECK_EQUAL(rb_relay_configure_role(lab.relay, 0, &other), -EINVAL);
+    other = role;
+    other.pool_bytes *= 2;
+    other.admission.depth_max = 0;
+    CHECK_EQUAL(rb_relay_configure_role(lab.relay, 0, &other), -EINVAL);
+    CHECK_EQUAL(rb_relay_configure_role(lab.relay, 1, &role), -ENOENT);
+    struct lab_worker *w = lab_worker(&lab);
+    lab_submit(lab.peer, 1, "x", 1);
+    lab_complete(w, "served", 6);
+    CHECK(ANSWER_HAS(lab.peer, "served"));
+    lab_worker_end(&lab, w, NULL);
+    lab_close(&lab);
+}
+
 static void a_held_dispatcher_keeps_jobs_until_it_is_let_go(void) {
     WITH_WORKER(lab, w);
     rb_relay_hold(lab.relay, 1);
@@ -472,6 +512,8 @@ int main(void) {
     RUN(a_deadline_is_answered_without_anybodys_help);
     RUN(a_death_is_told_for_started_jobs_and_the_others_run_elsewhere);
     RUN(a_full_queue_is_an_answer);
+    RUN(a_role_works_by_new_numbers_from_the_next_job_on);
+    RUN(what_a_role_keeps_for_life_is_refused_and_changes_nothing);
     RUN(a_held_dispatcher_keeps_jobs_until_it_is_let_go);
     RUN(a_caller_without_a_monitor_is_watched);
     RUN(a_job_can_be_listed_looked_at_and_cancelled_by_its_id);

@@ -1,5 +1,6 @@
 """The relay as Python sees it: turns that it leaves to others, and what is left when it closes."""
 
+import errno
 import socket
 
 import pytest
@@ -66,6 +67,7 @@ async def test_a_closed_relay_says_so() -> None:
             lambda: relay.send(1, b"", None),
             lambda: relay.drop(1, "late"),
             lambda: relay.set_role_state(role, RoleState.DRAINING),
+            lambda: relay.configure_role(role, RoleLimits("echo")),
             lambda: relay.adopt(ours, peer="peer@host", flags=0, creation=1),
         ):
             with pytest.raises(trio.ClosedResourceError):
@@ -73,6 +75,23 @@ async def test_a_closed_relay_says_so() -> None:
         assert ours.fileno() >= 0  # a socket that was refused stays its owner's
     with pytest.raises(trio.ClosedResourceError):
         await relay.next_events()
+
+
+async def test_a_role_keeps_its_name_and_its_pool() -> None:
+    relay = Relay(node="bridge@host", creation=1)
+    try:
+        role = relay.add_role(RoleLimits("echo"))
+        relay.configure_role(role, RoleLimits("echo", timeout_max_ms=1))
+        for number, limits, why in (
+            (role, RoleLimits("other"), errno.EINVAL),
+            (role, RoleLimits("echo", pool_bytes=1 << 20), errno.EINVAL),
+            (role + 1, RoleLimits("echo"), errno.ENOENT),
+        ):
+            with pytest.raises(OSError, match="role") as caught:
+                relay.configure_role(number, limits)
+            assert caught.value.errno == why
+    finally:
+        relay.close()
 
 
 async def test_whoever_waits_for_an_event_hears_of_the_close() -> None:

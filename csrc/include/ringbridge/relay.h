@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ringbridge/dispatch.h"
 #include "ringbridge/tls.h"
 
 /* <cffi> */
@@ -52,15 +53,6 @@ struct rb_event {
     uint64_t size;
 };
 
-struct rb_role_config {
-    const char *name;
-    uint64_t payload_bytes_max;
-    uint64_t pool_bytes;
-    uint32_t depth_max;
-    uint32_t credit_us;
-    uint64_t timeout_default_ms, timeout_max_ms;
-    uint32_t cancel_term_ms, cancel_kill_ms;
-};
 enum rb_role_state { RB_ROLE_RUNNING, RB_ROLE_DRAINING, RB_ROLE_GIVEN_UP };
 
 enum rb_reason {
@@ -142,6 +134,11 @@ int rb_relay_service_down(struct rb_relay *relay, const uint8_t *reason,
                           uint64_t size); /* reason: a bare term */
 
 int rb_relay_add_role(struct rb_relay *relay, uint32_t role, const struct rb_role_config *config);
+/* The role works by `config` from the relay's next round on; jobs that it has keep the timeouts they were taken in with, and more may wait
+ * than a lowered depth_max until they have run. -ENOENT: no such role. -EINVAL: another name or another size of the pool, which
+ * a role keeps for life (dispatch.h says why). */
+int rb_relay_configure_role(struct rb_relay *relay, uint32_t role,
+                            const struct rb_role_config *config);
 int rb_relay_set_role_state(struct rb_relay *relay, uint32_t role, uint32_t state);
 int rb_relay_create_link(struct rb_relay *relay, uint32_t role, uint64_t worker, uint32_t slots,
                          uint64_t result_bytes, uint32_t result_block_bytes, uint64_t features,

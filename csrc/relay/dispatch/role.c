@@ -16,6 +16,12 @@ struct rb_role *rb_role_named(struct rb_relay *r, struct rb_slice name) {
     return NULL;
 }
 
+void rb_role_configure(struct rb_role *role, const struct rb_role_config *config) {
+    role->config = *config;
+    role->config.name = role->name;
+    role->dirty = 1; /* what waits may be let through now */
+}
+
 void rb_role_push(struct rb_role *role, struct rb_job *j, int front) {
     struct rb_band *band = &role->bands[j->request.priority];
     j->next = front ? band->first : NULL;

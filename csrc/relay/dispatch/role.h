@@ -28,6 +28,8 @@ struct rb_role {
     struct rb_role_stats stats; /* read by the other thread, word by word */
 };
 
+/* From here on the role works by `config`, whose name and pool size are its own. */
+void rb_role_configure(struct rb_role *role, const struct rb_role_config *config);
 void rb_role_push(struct rb_role *role, struct rb_job *j, int front);
 void rb_role_unlink(struct rb_role *role, struct rb_job *j);
 void rb_role_add_ready(struct rb_role *role, struct rb_worker *w);

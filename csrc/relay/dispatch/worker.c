@@ -113,7 +113,7 @@ static void measure(struct rb_worker *w, const struct rb_job *j, uint64_t run_ns
     uint64_t average = w->service_ns;
     w->service_ns = average == 0 ? run_ns + 1
                                  : average + run_ns / SERVICE_WEIGHT - average / SERVICE_WEIGHT + 1;
-    uint64_t credit = (uint64_t)w->role->config.credit_us * 1000 / w->service_ns;
+    uint64_t credit = (uint64_t)w->role->config.choice.credit_us * 1000 / w->service_ns;
     if (credit < 1) credit = 1;
     if (credit > w->link.config.slots) credit = w->link.config.slots;
     w->credit = (uint32_t)credit;

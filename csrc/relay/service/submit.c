@@ -65,7 +65,7 @@ static struct rb_job *admit(struct rb_relay *r, const struct rb_caller *to,
         rb_answer_too_large(to, role->config.payload_bytes_max);
         return NULL;
     }
-    struct rb_job *j = role->queued < role->config.depth_max ? rb_job_new(r) : NULL;
+    struct rb_job *j = role->queued < role->config.admission.depth_max ? rb_job_new(r) : NULL;
     int64_t first = 0;
     if (j) {
         j->role = role;
@@ -192,7 +192,8 @@ int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tai
     struct rb_caller to = rb_job_caller(j);
     /* Its role may have closed, or its queue have filled, while the payload came. */
     enum rb_reason reason = closed_for(j->role);
-    if (rc == 0 && reason == RB_REASON_OK && j->role->queued < j->role->config.depth_max) {
+    if (rc == 0 && reason == RB_REASON_OK &&
+        j->role->queued < j->role->config.admission.depth_max) {
         accept(r, j, &s);
         return 0;
     }

@@ -1,0 +1,58 @@
+"""What the relay counts: records with the field names of the structs that it keeps (relay.h)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStats:
+    """accepted == sum(answered.values()) + in_flight; refused jobs were never accepted."""
+
+    accepted: int
+    in_flight: int
+    answered: dict[str, int]
+    refused: dict[str, int]
+    connections: int
+    rounds: int
+    sleeps: int
+    parks: int
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoleStats:
+    queued: int
+    placed: int
+    workers_ready: int
+    accepted: int
+    answered: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats:
+    """`service_ns`: moving average of run time. `credit`: jobs. Clock: CLOCK_MONOTONIC."""
+
+    in_flight: int
+    done: int
+    lost: int
+    service_ns: int
+    credit: int
+    heartbeats: int
+    heartbeat_ns: int
+    wakes: int
+    gate: int
+    state: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hops:
+    """Mean time in us between the stations of a job, over `samples` jobs that were timed."""
+
+    samples: int
+    socket_to_queue_us: float
+    queue_to_ring_us: float
+    ring_to_answer_us: float
+    worker_run_us: float
+    answer_to_socket_us: float

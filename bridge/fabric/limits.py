@@ -1,0 +1,87 @@
+"""What the relay is told: the bounds of every connection, and of each role with its subjects.
+
+The records of a role have the shape of struct rb_role_config (csrc/include/ringbridge/dispatch.h)
+and are copied into it field by field; each subject of dispatching has one of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Literal, NamedTuple
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """Bounds of every connection, and how the relay waits. Times in ms or us as named."""
+
+    tick_ms: int = 15_000
+    silence_ms: int = 75_000
+    frame_bytes_max: int = 2**31 - 1  # a BEAM's own bound; what is kept of it is bounded below
+    signal_bytes_max: int = 128 * MIB  # signals being assembled on one connection
+    upward_bytes_max: int = 64 * MIB  # of one connection, waiting for the interpreter
+    upward_total_max: int = 256 * MIB  # of all; past it those above 1 MiB are closed
+    outgoing_bytes_max: int = 128 * MIB  # waiting on one socket; past it the connection is closed
+    outgoing_high_bytes: int = MIB  # above it `wait_writable` waits
+    outgoing_low_bytes: int = MIB // 2  # until so few are left
+    arrival_ms: int = 30_000  # a payload that has not come further for so long is given up
+    monitors_max: int = 100_000  # held on the relay's service by one connection
+    busy_sleep_us: int = 100
+    spin_us: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceLimits:
+    """Which worker gets a job, and how far ahead of it."""
+
+    credit_us: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionLimits:
+    """Which jobs are taken in."""
+
+    depth_max: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class RoleLimits:
+    """What one role may hold and how long its jobs may take. A role keeps its name and pool."""
+
+    name: str
+    payload_bytes_max: int = 64 * MIB
+    pool_bytes: int = 256 * MIB
+    timeout_default_ms: int = 60_000
+    timeout_max_ms: int = 3_600_000
+    cancel_term_ms: int = 1000
+    cancel_kill_ms: int = 1000
+    choice: ChoiceLimits = field(default_factory=ChoiceLimits)
+    admission: AdmissionLimits = field(default_factory=AdmissionLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkConfig:
+    """One worker's link: `slots` and the number of result blocks are powers of two."""
+
+    slots: int = 1024
+    result_bytes: int = 64 * MIB
+    result_block_bytes: int = 4096
+    crc: Literal["off", "envelope", "payload"] = "payload"
+
+
+class LinkFds(NamedTuple):
+    """A link's descriptors in the order in which a worker inherits them. The relay closes them."""
+
+    relay_side: int
+    worker_side: int
+    pool: int
+    wake_worker: int
+    wake_relay: int
+
+
+class RoleState(IntEnum):
+    RUNNING = 0
+    DRAINING = 1  # new jobs are answered :draining
+    GIVEN_UP = 2  # all jobs are answered :no_worker
