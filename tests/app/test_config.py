@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
 import pytest
@@ -10,12 +11,12 @@ from bridge import config as settings
 from bridge.config import (
     Config,
     ConfigError,
-    LimitSettings,
     LinkSettings,
     NodeConfig,
     RoleConfig,
-    TlsSettings,
 )
+from bridge.config.section import Section
+from bridge.config.words import convert, sub_section
 
 ROOT = Path(__file__).parents[2]
 ROLE = '[roles.echo]\ncommand = ["./echo"]\n'
@@ -193,19 +194,33 @@ def test_a_command_that_cannot_run_says_what_to_do(
 
 
 def test_the_documentation_describes_every_key_with_its_default_and_no_other() -> None:
-    text = (ROOT / "docs" / "configuration.md").read_text()
-    rows = dict(re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", text, re.MULTILINE))
-    fields = {
-        field.name: field.default
-        for type_ in (NodeConfig, TlsSettings, LimitSettings, LinkSettings, RoleConfig)
-        for field in msgspec.structs.fields(type_)
+    text = (
+        (ROOT / "docs" / "configuration.md").read_text().replace("&lt;", "<").replace("&gt;", ">")
+    )
+    parts = re.split(
+        r"^## \[(.*?)\]$", text.partition("\n## The environment")[0], flags=re.MULTILINE
+    )
+    described = {
+        heading: dict(re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", body, re.MULTILINE))
+        for heading, body in zip(parts[1::2], parts[2::2], strict=True)
     }
-    assert rows.keys() == fields.keys()
-    for name, default in fields.items():
-        if type(default) is int:
-            assert rows[name].replace(" ", "") == f"`{default}`", name
-        elif type(default) is str:
-            assert rows[name] == f'`"{default}"`', name
+    assert described.keys() == dict(settings.sections()).keys()
+    for heading, type_ in settings.sections():
+        rows = described[heading]
+        fields = {
+            field.name: field.default
+            for field in msgspec.structs.fields(type_)
+            if sub_section(type_, field.name) is None
+        }
+        assert rows.keys() == fields.keys(), heading
+        for name, default in fields.items():
+            where = f"{heading}.{name}"
+            if type(default) is bool:
+                assert rows[name] == f"`{str(default).lower()}`", where
+            elif type(default) in (int, float):
+                assert rows[name].replace(" ", "") == f"`{default}`", where
+            elif type(default) is str:
+                assert rows[name] == f'`"{default}"`', where
 
 
 def test_the_files_of_tls_lie_beside_the_settings_and_no_worker_may_read_the_key() -> None:
@@ -218,3 +233,57 @@ def test_the_files_of_tls_lie_beside_the_settings_and_no_worker_may_read_the_key
     in_one = read("[tls]\ncert = 'a.pem'\nverify = 'none'\n" + ROLE)
     assert in_one.secrets() == [Path("/etc/ringbridge/a.pem")]
     assert read(ROLE).tls_config() is None
+
+
+class _Inner(Section, frozen=True):
+    rate: Annotated[int, msgspec.Meta(ge=1)]
+    policy: Literal["reject", "defer"] = "reject"
+
+
+class _Middle(Section, frozen=True):
+    inner: _Inner | None = None
+
+
+class _Outer(Section, frozen=True):
+    middle: _Middle = msgspec.field(default_factory=_Middle)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value", "rule", "mend"),
+    [
+        ({"middel": {}}, "roles.x.middel", {}, "no such key", "Did you mean middle?"),
+        (
+            {"middle": {"inner": {"rtae": 1, "rate": 1}}},
+            "roles.x.middle.inner.rtae",
+            1,
+            "no such key",
+            "keys here are: rate, policy",
+        ),
+        (
+            {"middle": {"inner": {}}},
+            "roles.x.middle.inner.rate",
+            None,
+            "the key rate is missing",
+            "Add it below [roles.x.middle.inner]",
+        ),
+        ({"middle": {"inner": {"rate": 0}}}, "roles.x.middle.inner.rate", 0, "at least 1", "docs"),
+        (
+            {"middle": {"inner": {"rate": 1, "policy": "drop"}}},
+            "roles.x.middle.inner.policy",
+            "drop",
+            '"reject", "defer"',
+            'The default is "reject"',
+        ),
+        ({"middle": 3}, "roles.x.middle", 3, "expected a table", "Write [roles.x.middle]"),
+        ({"middle": {"inner": 3}}, "roles.x.middle.inner", 3, "a table", "[roles.x.middle.inner]"),
+    ],
+)
+def test_an_error_in_a_sub_table_names_the_whole_path_of_its_key(
+    table: object, key: str, value: object, rule: str, mend: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        convert(_Outer, table, "roles.x", Path("ringbridge.toml"))
+    error = caught.value
+    assert (error.key, error.value) == (key, value)
+    assert rule in error.rule
+    assert mend in error.mend

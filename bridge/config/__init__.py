@@ -1,0 +1,35 @@
+"""ringbridge.toml: the settings as typed records, and errors that say how to mend the file.
+
+Every key is described once, here, by its field; docs/configuration.md says the same in words and a
+test holds the two together. A wrong file raises ConfigError, which names file, key, value, rule and
+mend.
+
+section     what every table is
+sections    the tables but the roles
+role        [roles.<name>] and its sub-tables
+whole       the file as one record
+rules       what no type can say; role_rules: of a role
+reading     from the file to the record
+words       msgspec's errors in our words
+"""
+
+from bridge.config.errors import ConfigError
+from bridge.config.reading import build, load, parse, sections
+from bridge.config.role import Restart, RoleConfig
+from bridge.config.sections import LimitSettings, LinkSettings, NodeConfig, TlsSettings
+from bridge.config.whole import Config
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "LimitSettings",
+    "LinkSettings",
+    "NodeConfig",
+    "Restart",
+    "RoleConfig",
+    "TlsSettings",
+    "build",
+    "load",
+    "parse",
+    "sections",
+]

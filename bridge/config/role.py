@@ -1,0 +1,41 @@
+"""[roles.<name>] and its sub-tables: a kind of work, the command that does it, and its bounds.
+
+A sub-table [roles.<name>.<subject>] is a Section of its own and a field here; what the relay needs
+of it goes on to the record of the same subject in bridge/fabric/limits.py (bridge/limits.py).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, field
+
+from bridge.config.section import GIB, KIB, MIB, Milliseconds, Section
+
+Restart = Literal["permanent", "transient", "temporary"]
+
+
+class RoleConfig(Section, frozen=True):
+    """[roles.<name>]: a kind of work, the command that does it, and its bounds."""
+
+    command: Annotated[tuple[str, ...], Meta(min_length=1)]
+    workers: Annotated[int, Meta(ge=1, le=1_024)] = 1
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+
+    payload_bytes_max: Annotated[int, Meta(ge=64, le=2 * GIB)] = 64 * MIB
+    pool_bytes: Annotated[int, Meta(ge=64 * KIB, le=64 * GIB)] = 256 * MIB
+    depth_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 4_096
+    timeout_default_ms: Milliseconds = 60_000
+    timeout_max_ms: Milliseconds = 3_600_000
+    credit_us: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
+    cancel_term_ms: Annotated[int, Meta(ge=1, le=600_000)] = 1_000
+    cancel_kill_ms: Annotated[int, Meta(ge=1, le=600_000)] = 1_000
+
+    start_ms: Milliseconds = 10_000
+    grace_ms: Annotated[int, Meta(ge=1, le=600_000)] = 2_000
+    restart: Restart = "permanent"
+    max_restarts: Annotated[int, Meta(ge=0, le=10_000)] = 10
+    window_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
+    backoff_min_ms: Milliseconds = 50
+    backoff_max_ms: Milliseconds = 10_000

@@ -1,0 +1,49 @@
+"""The rules of a role that no type can say: those of the role itself, then each sub-table's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from bridge.config.role import RoleConfig
+from bridge.dist.cookie import COOKIE_VARIABLE
+
+PAGE_BYTES = 4_096
+ROLE_NAME_MAX_BYTES = 63  # a link's header holds it in 64 bytes, NUL-terminated
+RESERVED_PREFIX = "RINGBRIDGE_"  # of environment variables: the bridge's own
+
+Broken = tuple[str, Any, str, str]  # key, value, rule, mend
+
+
+def broken_role_rules(name: str, role: RoleConfig) -> Iterator[Broken]:
+    key = f"roles.{name}"
+    if not 1 <= len(name.encode()) <= ROLE_NAME_MAX_BYTES or not name.isprintable():
+        rule = f"a role's name has 1 to {ROLE_NAME_MAX_BYTES} bytes, all printable"
+        yield key, name, rule, "Choose a shorter, plain name"
+    if not role.command[0]:
+        yield f"{key}.command", role.command, "its first element is the program", "Name the program"
+    for variable, value in role.env.items():
+        if variable.startswith(RESERVED_PREFIX):
+            rule = f"{RESERVED_PREFIX}* is set by the bridge itself"
+            if variable == COOKIE_VARIABLE:
+                rule = "no worker is ever given the cookie: who holds it owns the cluster"
+            yield f"{key}.env", variable, rule, "Take it out, or use another name"
+        elif "\0" in value or "=" in variable or not variable or "\0" in variable:
+            rule = "a variable's name has no = and neither name nor value a NUL character"
+            yield f"{key}.env", variable, rule, "Correct it"
+    if role.pool_bytes % PAGE_BYTES:
+        mend = f"Take {role.pool_bytes // PAGE_BYTES * PAGE_BYTES}"
+        yield f"{key}.pool_bytes", role.pool_bytes, f"it must be a multiple of {PAGE_BYTES}", mend
+    for lower, upper in (
+        ("payload_bytes_max", "pool_bytes"),
+        ("timeout_default_ms", "timeout_max_ms"),
+        ("backoff_min_ms", "backoff_max_ms"),
+    ):
+        low, high = getattr(role, lower), getattr(role, upper)
+        if low > high:
+            rule = f"it must not be above {upper}, which is {high}"
+            yield f"{key}.{lower}", low, rule, f"Lower it, or raise {upper}"
+
+
+def power_below(number: int) -> int:
+    return 1 << (number.bit_length() - 1)

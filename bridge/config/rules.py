@@ -1,0 +1,97 @@
+"""The rules that no type can say, in the order of the file."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from bridge.config.role_rules import Broken, broken_role_rules, power_below
+from bridge.config.sections import LimitSettings, LinkSettings, NodeConfig
+from bridge.config.whole import Config
+from bridge.dist.finding import Places
+from bridge.dist.names import node_name_problem, pattern_problem
+
+ROLES_MAX = 64  # of the relay, as WORKERS_MAX
+WORKERS_MAX = 4_096
+RESULT_BLOCKS_MAX = 1 << 20  # of a link: the ring that gives them back has a slot for each
+
+
+def broken_rules(config: Config) -> Iterator[Broken]:
+    """The rules that no type can say, in the order of the file."""
+    yield from _broken_node_rules(config.node)
+    yield from _broken_tls_rules(config)
+    yield from _broken_limits(config.limits)
+    yield from _broken_link_rules(config.link)
+    if not config.roles:
+        mend = "Add a table [roles.<name>] with a command, like the project's own ringbridge.toml"
+        yield "roles", None, "there is no role, so no job could ever run", mend
+    if len(config.roles) > ROLES_MAX:
+        yield "roles", None, f"a bridge has at most {ROLES_MAX} roles", "Run a second bridge"
+    workers = sum(role.workers for role in config.roles.values())
+    if workers > WORKERS_MAX // 2:  # the other half of the relay's places is for their successors
+        rule = f"a bridge has at most {WORKERS_MAX // 2} workers, these are {workers}"
+        yield "roles", None, rule, "Lower some workers, or run a second bridge"
+    for name, role in config.roles.items():
+        yield from broken_role_rules(name, role)
+
+
+def _broken_node_rules(node: NodeConfig) -> Iterator[Broken]:
+    if problem := node_name_problem(node.name):
+        yield "node.name", node.name, problem, "Write it like bridge@127.0.0.1"
+    try:
+        ipaddress.ip_address(node.listen)
+    except ValueError:
+        mend = 'Write the address to listen on; "127.0.0.1" keeps to this host, "0.0.0.0" is all'
+        yield "node.listen", node.listen, "it must be an IP address", mend
+    if node.epmd == "none" and node.port == 0:
+        mend = "Give a port, which the other nodes then know by their own settings"
+        yield "node.port", 0, "without epmd nobody finds a port that is taken at random", mend
+    for name, place in node.peers.items():
+        try:
+            Places({name: place})
+        except ValueError as error:
+            mend = 'Write "name@host" = "host:port", or "*@*" = 9100 for one port on every host'
+            yield f"node.peers.{name}", place, str(error), mend
+    for name in node.keep_connected:
+        if problem := node_name_problem(name):
+            yield "node.keep_connected", name, problem, 'List full node names, like "app@10.0.0.5"'
+    for key in ("allow", "admin_nodes"):
+        for name in getattr(node, key):
+            if problem := pattern_problem(name):
+                mend = 'List full node names, like "web@10.0.0.5", or globs, like "web*@10.0.0.?"'
+                yield f"node.{key}", name, problem, mend
+
+
+def _broken_tls_rules(config: Config) -> Iterator[Broken]:
+    mend = "docs/tls.md shows a whole table and how to make its files"
+    if config.tls is not None and config.tls.cert is None:
+        yield "tls.cert", None, "a bridge listens, so it needs a certificate", mend
+    try:
+        config.tls_config()
+    except ValueError as error:
+        yield "tls", None, str(error), mend
+
+
+def _broken_limits(limits: LimitSettings) -> Iterator[Broken]:
+    for lower, upper in (
+        ("outgoing_high_bytes", "outgoing_bytes_max"),
+        ("upward_bytes_max", "upward_total_max"),
+    ):
+        low, high = getattr(limits, lower), getattr(limits, upper)
+        if low > high:
+            rule = f"it must not be above {upper}, which is {high}"
+            yield f"limits.{lower}", low, rule, f"Lower it, or raise {upper}"
+
+
+def _broken_link_rules(link: LinkSettings) -> Iterator[Broken]:
+    blocks, rest = divmod(link.result_bytes, link.result_block_bytes)
+    for key, value in (("slots", link.slots), ("result_block_bytes", link.result_block_bytes)):
+        if value & (value - 1):
+            yield f"link.{key}", value, "it must be a power of two", f"Take {power_below(value)}"
+    if rest or blocks & (blocks - 1):
+        rule = f"it must be result_block_bytes ({link.result_block_bytes}) times a power of two"
+        mend = f"Take {power_below(max(blocks, 1)) * link.result_block_bytes}"
+        yield "link.result_bytes", link.result_bytes, rule, mend
+    elif blocks > RESULT_BLOCKS_MAX:
+        rule = f"it must be at most {RESULT_BLOCKS_MAX} times result_block_bytes"
+        yield "link.result_bytes", link.result_bytes, rule, "Raise result_block_bytes, or lower it"

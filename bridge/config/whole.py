@@ -1,0 +1,81 @@
+"""The whole file as one record, and what follows from where it lies."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from bridge.config.errors import ConfigError
+from bridge.config.role import RoleConfig
+from bridge.config.section import Section
+from bridge.config.sections import LimitSettings, LinkSettings, NodeConfig, TlsSettings
+from bridge.dist.tls import TlsConfig
+
+
+class Config(Section, frozen=True):
+    """The whole file. `file` is where it was read from: its relative paths start in that folder."""
+
+    file: Path
+    node: NodeConfig
+    limits: LimitSettings
+    link: LinkSettings
+    roles: dict[str, RoleConfig]
+    tls: TlsSettings | None = None
+
+    def role_cwd(self, name: str) -> Path:
+        """The folder in which the role's workers start: the file's own when the role names none."""
+        return (self.file.parent / Path(self.roles[name].cwd or ".").expanduser()).resolve()
+
+    def role_argv(self, name: str) -> tuple[str, ...]:
+        """The role's command with its program found: relative to the file's folder, or on PATH.
+
+        Raises ConfigError when there is no such program, or when it cannot be executed.
+        """
+        program, *arguments = self.roles[name].command
+        key = f"roles.{name}.command"
+        if "/" not in program:
+            found = shutil.which(program)
+            if found is None:
+                raise self._error(
+                    key,
+                    program,
+                    "no such program on PATH",
+                    "Install it, or give a path with a slash",
+                )
+            return (found, *arguments)
+        path = (self.file.parent / Path(program).expanduser()).resolve()
+        if not path.is_file():
+            hint = "Run `make workers` to build it" if "build/" in program else "Correct the path"
+            raise self._error(key, program, f"{path} does not exist", hint)
+        if shutil.which(path) is None:
+            raise self._error(
+                key, program, f"{path} is not executable", f"Mend it with: chmod +x {path}"
+            )
+        return (str(path), *arguments)
+
+    def cookie_path(self) -> Path | None:
+        """The cookie file that [node] names, or None when it names none."""
+        if self.node.cookie_file is None:
+            return None
+        return self.file.parent / Path(self.node.cookie_file).expanduser()
+
+    def tls_config(self) -> TlsConfig | None:
+        """[tls] with whole paths, or None without it. Raises ValueError for what cannot work."""
+        if self.tls is None:
+            return None
+
+        def path(text: str | None) -> Path | None:
+            return None if text is None else self.file.parent / Path(text).expanduser()
+
+        cert, key, ca = path(self.tls.cert), path(self.tls.key), path(self.tls.ca)
+        return TlsConfig(cert, key, ca, self.tls.verify, self.tls.versions)
+
+    def secrets(self) -> list[Path]:
+        """Files that no worker may read: the cookie's and the key's."""
+        tls = self.tls_config()
+        key = (tls.key or tls.cert) if tls else None
+        return [Path(file) for file in (self.cookie_path(), key) if file is not None]
+
+    def _error(self, key: str, value: Any, rule: str, mend: str) -> ConfigError:
+        return ConfigError(file=self.file, key=key, value=value, rule=rule, mend=mend)
