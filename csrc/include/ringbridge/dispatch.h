@@ -15,9 +15,66 @@ struct rb_choice_config {
     uint32_t credit_us; /* a worker is given jobs for about so long of its measured service time */
 };
 
-/* Which jobs are taken in. */
+/* How many jobs may begin in a time (csrc/relay/dispatch/limiter.h). */
+enum rb_rate_kind {
+    RB_RATE_NONE,
+    RB_RATE_TOKEN_BUCKET,
+    RB_RATE_LEAKY_BUCKET,
+    RB_RATE_SLIDING_WINDOW
+};
+enum { RB_RATE_JOBS_MAX = 1000000, RB_RATE_PER_MS_MAX = 3600000, RB_RATE_BURST_MAX = 1000000 };
+struct rb_rate_config {
+    uint32_t kind;
+    uint32_t jobs, per_ms; /* so many jobs in so many ms */
+    uint32_t
+        burst; /* token bucket: tokens that are kept; leaky bucket: jobs that may wait for it */
+};
+
+/* How many jobs of a role may be in flight, found from their latency (csrc/relay/dispatch/adaptive.h). */
+struct rb_adaptive_config {
+    uint32_t limit_max; /* 0: no such limit */
+    uint32_t limit_min;
+    uint32_t window_ms;         /* looked at so often, once ten jobs have ended */
+    uint32_t tolerance_percent; /* of the usual latency, from which on the limit shrinks */
+    uint32_t headroom;          /* jobs by which it tries to grow each time */
+};
+
+/* Which jobs are taken in (csrc/relay/dispatch/admission.h). */
+enum rb_admission_policy { RB_ADMISSION_REJECT, RB_ADMISSION_DROP_OLDEST, RB_ADMISSION_DEFER };
 struct rb_admission_config {
-    uint32_t depth_max; /* that may wait in the role's queue */
+    uint32_t depth_max;           /* that may wait in the role's queue */
+    uint32_t node_depth_max;      /* of these, called from one node; 0: no bound of its own */
+    uint32_t tenant_depth_max;    /* of one tenant; 0: the same */
+    uint32_t on_full;             /* enum rb_admission_policy */
+    uint32_t defer_max, defer_ms; /* RB_ADMISSION_DEFER: so many jobs, so long each */
+    struct rb_rate_config rate;
+    struct rb_adaptive_config adaptive;
+};
+
+/* What one calling node, or one tenant, may ask of all roles together. */
+struct rb_allowance_config {
+    uint32_t depth_max; /* jobs of it that wait; 0: no such bound */
+    struct rb_rate_config rate;
+};
+
+/* When a worker, or its whole role, is left alone for a while (csrc/relay/dispatch/breaker.h). */
+enum rb_breaker_failure {
+    RB_BREAKER_WORKER_CRASHED,
+    RB_BREAKER_WORKER_BROKE,
+    RB_BREAKER_DEADLINE_EXCEEDED, /* while it ran */
+    RB_BREAKER_JOB_FAILED,
+    RB_BREAKER_FAILURES
+};
+struct rb_breaker_config {
+    uint32_t failure_percent; /* of the jobs that ended within the window; 0: no breaker */
+    uint32_t window_ms;
+    uint32_t volume_min; /* fewer jobs in the window say nothing */
+    uint32_t open_ms;    /* the first time; doubled each time it opens again */
+    uint32_t open_max_ms;
+    uint32_t jitter_percent;              /* of that time, either way */
+    uint32_t probes;                      /* jobs that must succeed before it recloses */
+    uint32_t reclose_ms;                  /* over which its share grows from a tenth to the whole */
+    uint32_t failures[4], failures_count; /* enum rb_breaker_failure: which ends count as one */
 };
 
 struct rb_role_config {
@@ -28,6 +85,7 @@ struct rb_role_config {
     uint32_t cancel_term_ms, cancel_kill_ms;
     struct rb_choice_config choice;
     struct rb_admission_config admission;
+    struct rb_breaker_config breaker;
 };
 /* </cffi> */
 
