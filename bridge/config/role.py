@@ -15,6 +15,13 @@ from bridge.config.section import GIB, KIB, MIB, Milliseconds, Section
 Restart = Literal["permanent", "transient", "temporary"]
 
 
+class OrderSettings(Section, frozen=True):
+    """[roles.<name>.order]: which of the waiting jobs is next. 0: no aging, no patience."""
+
+    aging_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 1_000
+    patience_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 2_000
+
+
 class RoleConfig(Section, frozen=True):
     """[roles.<name>]: a kind of work, the command that does it, and its bounds."""
 
@@ -39,3 +46,5 @@ class RoleConfig(Section, frozen=True):
     window_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
     backoff_min_ms: Milliseconds = 50
     backoff_max_ms: Milliseconds = 10_000
+
+    order: OrderSettings = field(default_factory=OrderSettings)

@@ -33,6 +33,14 @@ class RelayLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderLimits:
+    """Which of the waiting jobs is next. 0: no aging, no patience."""
+
+    aging_ms: int = 1_000
+    patience_ms: int = 2_000
+
+
+@dataclass(frozen=True, slots=True)
 class ChoiceLimits:
     """Which worker gets a job, and how far ahead of it."""
 
@@ -57,6 +65,7 @@ class RoleLimits:
     timeout_max_ms: int = 3_600_000
     cancel_term_ms: int = 1000
     cancel_kill_ms: int = 1000
+    order: OrderLimits = field(default_factory=OrderLimits)
     choice: ChoiceLimits = field(default_factory=ChoiceLimits)
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
 

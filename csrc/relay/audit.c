@@ -50,13 +50,15 @@ static void count_jobs(struct audit *a, const struct rb_relay *r, struct tally t
         t->placed += j->state == RB_JOB_PLACED;
         t->blocks += j->pool_count;
         hold(a, j->state != RB_JOB_PLACED || j->worker, "a placed job is at no worker");
+        hold(a, (j->state == RB_JOB_QUEUED) == (j->queued.share != NULL),
+             "a job stands in a queue that does not wait, or the other way round");
     }
 }
 
 static void audit_role(struct audit *a, const struct rb_role *role, const struct tally *t) {
     uint64_t open = role->stats.accepted - role->stats.answered;
     HOLD_EQUAL(a, open, t->queued + t->placed, role->name);
-    HOLD_EQUAL(a, (uint64_t)role->queued, t->queued, role->name);
+    HOLD_EQUAL(a, (uint64_t)role->queue.count, t->queued, role->name);
     HOLD_EQUAL(a, (uint64_t)role->pool.region.taken, t->blocks, role->name);
 }
 

@@ -19,6 +19,7 @@ int rb_relay_add_role(struct rb_relay *r, uint32_t id, const struct rb_role_conf
     memcpy(role->name, config->name, strlen(config->name));
     role->config = *config;
     role->config.name = role->name;
+    rb_queue_init(&role->queue, &config->order);
     int rc = rb_pool_create(&role->pool, config->pool_bytes, POOL_BLOCK_BYTES);
     if (rc == 0 && (rc = rb_note_role(r, role)) < 0) rb_pool_close(&role->pool);
     if (rc < 0) {

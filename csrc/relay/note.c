@@ -449,7 +449,7 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
     case DOWN_ROLE_CONFIG: {
         struct rb_role_config config;
         memcpy(&config, n->data, sizeof config);
-        if (r->roles[n->connection]) rb_role_configure(r->roles[n->connection], &config);
+        if (r->roles[n->connection]) rb_role_configure(r, r->roles[n->connection], &config);
         break;
     }
     case DOWN_ROLE_STATE: set_role_state(r, n->connection, (uint32_t)n->flags); break;

@@ -172,7 +172,9 @@ int rb_relay_make(struct rb_relay **relay, const struct rb_relay_config *config)
     r->node_text = (struct rb_slice){(const uint8_t *)r->node, node_size};
     r->waiting_up_end = &r->waiting_up;
     r->random.state = config->seed ? config->seed : kernel_seed();
-    int rc = rb_duct_open(&r->up, 1 << 16, UINT64_MAX);
+    int rc = rb_tenants_init(&r->tenants, RB_TENANTS_MAX);
+    if (rc < 0) goto no_tenants;
+    rc = rb_duct_open(&r->up, 1 << 16, UINT64_MAX);
     if (rc < 0) goto no_up;
     rc = rb_duct_open(&r->down, 1 << 16, UINT64_MAX);
     if (rc < 0) goto no_down;
@@ -192,6 +194,8 @@ no_epoll:
 no_down:
     rb_duct_close(&r->up);
 no_up:
+    rb_tenants_fini(&r->tenants);
+no_tenants:
     free(r);
     return rc;
 }
@@ -224,11 +228,9 @@ void rb_relay_unmake(struct rb_relay *r) {
         struct rb_role *role = r->face_roles[i];
         if (!role) continue;
         struct rb_job *j;
-        for (int band = 0; band < 4; band++) {
-            while ((j = role->bands[band].first)) {
-                rb_role_unlink(role, j);
-                rb_job_free(r, j);
-            }
+        while ((j = rb_queue_oldest(&role->queue))) {
+            rb_role_unlink(role, j);
+            rb_job_free(r, j);
         }
         rb_pool_close(&role->pool);
         free(role->workers);
@@ -242,6 +244,7 @@ void rb_relay_unmake(struct rb_relay *r) {
         free(r->chunks[i]);
     }
     free(r->chunks);
+    rb_tenants_fini(&r->tenants);
     free(r->heap);
     free(r->scratch);
     free(r->stage.at);

@@ -6,6 +6,7 @@
 
 #include "relay/dispatch/job.h"
 #include "relay/dispatch/role.h"
+#include "relay/dispatch/tenant.h"
 #include "relay/dispatch/worker.h"
 #include "relay/duct.h"
 #include "relay/net/conn.h"
@@ -78,6 +79,7 @@ struct rb_relay {
     uint64_t job_sequence;
     struct rb_job **heap; /* by due_ns */
     uint32_t heap_count, heap_capacity;
+    struct rb_tenants tenants;
 
     /* The other thread's own tables (face.c). */
     struct rb_role *face_roles[ROLES_MAX];

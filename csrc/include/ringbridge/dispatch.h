@@ -10,6 +10,13 @@
 #include <stdint.h>
 
 /* <cffi> */
+/* Which of the waiting jobs is next (relay/dispatch/queue.h). */
+struct rb_order_config {
+    uint32_t aging_ms; /* after so long in its band a job moves one up; 0: never */
+    uint32_t
+        patience_ms; /* nobody is passed by earlier deadlines for longer; 0: by deadline alone */
+};
+
 /* Which worker gets a job, and how far ahead of it. */
 struct rb_choice_config {
     uint32_t credit_us; /* a worker is given jobs for about so long of its measured service time */
@@ -83,6 +90,7 @@ struct rb_role_config {
     uint64_t payload_bytes_max;
     uint64_t timeout_default_ms, timeout_max_ms;
     uint32_t cancel_term_ms, cancel_kill_ms;
+    struct rb_order_config order;
     struct rb_choice_config choice;
     struct rb_admission_config admission;
     struct rb_breaker_config breaker;

@@ -44,7 +44,8 @@ struct rb_job *rb_job_new(struct rb_relay *r) {
     j->sampled = r->job_sequence % SAMPLE_EVERY == 0;
     j->role = NULL;
     j->worker = NULL;
-    j->next = j->prev = NULL;
+    j->next = NULL;
+    j->tenant = NULL;
     j->conn = NULL;
     j->arriving = NULL;
     j->monitor = NULL;
@@ -79,6 +80,8 @@ void rb_job_free(struct rb_relay *r, struct rb_job *j) {
     rb_job_due(r, j, 0);
     if (j->pool_count) rb_region_give(&j->role->pool.region, j->pool_first, j->pool_count);
     j->pool_count = 0;
+    if (j->tenant) rb_tenant_release(j->tenant);
+    j->tenant = NULL;
     j->state = RB_JOB_FREE;
     j->next = r->free_jobs;
     r->free_jobs = j;
@@ -194,8 +197,9 @@ void rb_job_accept(struct rb_relay *r, struct rb_job *j) {
     COUNT(r->stats.in_flight, 1);
     COUNT(j->role->stats.accepted, 1);
     j->state = RB_JOB_QUEUED;
+    j->accepted_ns = r->now;
     if (j->sampled) j->queued_ns = rb_clock_ns();
-    rb_role_push(j->role, j, 0);
+    rb_role_push(r, j->role, j);
 }
 
 void rb_job_requeue(struct rb_relay *r, struct rb_job *j) {
@@ -205,7 +209,7 @@ void rb_job_requeue(struct rb_relay *r, struct rb_job *j) {
         return;
     }
     j->state = RB_JOB_QUEUED;
-    rb_role_push(j->role, j, 1);
+    rb_role_push(r, j->role, j);
 }
 
 void rb_job_answered(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) {

@@ -2,6 +2,7 @@
 #ifndef RB_RELAY_JOB_H
 #define RB_RELAY_JOB_H
 
+#include "relay/dispatch/queue.h"
 #include "relay/service/answer.h"
 #include "relay/service/request.h"
 #include "ringbridge/layout.h"
@@ -10,6 +11,7 @@ struct rb_conn;
 struct rb_monitor;
 struct rb_relay;
 struct rb_role;
+struct rb_tenant;
 struct rb_worker;
 
 enum { JOB_INDEX_BITS = 20 };
@@ -34,15 +36,18 @@ struct rb_job {
     int32_t heap_at; /* -1: not in the deadline heap */
     uint64_t due_ns; /* deadline, or the next stage of stopping it */
     uint64_t arrived_ns, placed_ns;
+    uint64_t accepted_ns;          /* since when it waits */
     uint64_t queued_ns, ringed_ns; /* of sampled jobs, by the clock */
     uint64_t run_ns;               /* as its worker says */
     struct rb_role *role;
     struct rb_worker *worker;
-    uint64_t position;          /* in the worker's request ring */
-    struct rb_job *next, *prev; /* queue of the role; free list */
-    struct rb_conn *arriving;   /* from which its payload comes, while it does */
-    uint64_t arriving_left;     /* bytes of it that were missing when it was last looked at */
-    struct rb_conn *conn;       /* where the answer goes; NULL: nowhere any more */
+    uint64_t position;        /* in the worker's request ring */
+    struct rb_job *next;      /* free list */
+    struct rb_queued queued;  /* where it waits in the role's queue */
+    struct rb_tenant *tenant; /* held; NULL: it named none */
+    struct rb_conn *arriving; /* from which its payload comes, while it does */
+    uint64_t arriving_left;   /* bytes of it that were missing when it was last looked at */
+    struct rb_conn *conn;     /* where the answer goes; NULL: nowhere any more */
     struct rb_job *next_of_conn, *prev_of_conn;
     struct rb_monitor *monitor;      /* the caller's own, or NULL */
     uint64_t watch;                  /* ours on the caller; 0: none */
@@ -64,7 +69,8 @@ int rb_job_set_caller(struct rb_job *j, struct rb_conn *c, const struct rb_from 
 struct rb_caller rb_job_caller(const struct rb_job *j);
 void rb_job_due(struct rb_relay *r, struct rb_job *j, uint64_t due_ns); /* 0: never */
 void rb_job_accept(struct rb_relay *r, struct rb_job *j);               /* counted, queued */
-void rb_job_requeue(struct rb_relay *r, struct rb_job *j); /* back to the front, unstarted */
+void rb_job_requeue(struct rb_relay *r,
+                    struct rb_job *j); /* back to about where it was, unstarted */
 void rb_job_answered(struct rb_relay *r, struct rb_job *j,
                      enum rb_reason reason); /* forgets the caller; frees unless placed */
 void rb_job_cancel(struct rb_relay *r, struct rb_job *j,

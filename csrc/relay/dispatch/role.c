@@ -16,42 +16,24 @@ struct rb_role *rb_role_named(struct rb_relay *r, struct rb_slice name) {
     return NULL;
 }
 
-void rb_role_configure(struct rb_role *role, const struct rb_role_config *config) {
+void rb_role_configure(struct rb_relay *r, struct rb_role *role,
+                       const struct rb_role_config *config) {
+    if (memcmp(&role->config.order, &config->order, sizeof config->order) != 0)
+        rb_queue_configure(&role->queue, &config->order, r->now);
     role->config = *config;
     role->config.name = role->name;
     role->dirty = 1; /* what waits may be let through now */
 }
 
-void rb_role_push(struct rb_role *role, struct rb_job *j, int front) {
-    struct rb_band *band = &role->bands[j->request.priority];
-    j->next = front ? band->first : NULL;
-    j->prev = front ? NULL : band->last;
-    if (j->next)
-        j->next->prev = j;
-    else
-        band->last = j;
-    if (j->prev)
-        j->prev->next = j;
-    else
-        band->first = j;
-    role->queued++;
+void rb_role_push(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
+    rb_queue_push(&role->queue, j, r->now);
     role->dirty = 1;
-    GAUGE(role->stats.queued, role->queued);
+    GAUGE(role->stats.queued, role->queue.count);
 }
 
 void rb_role_unlink(struct rb_role *role, struct rb_job *j) {
-    struct rb_band *band = &role->bands[j->request.priority];
-    if (j->next)
-        j->next->prev = j->prev;
-    else
-        band->last = j->prev;
-    if (j->prev)
-        j->prev->next = j->next;
-    else
-        band->first = j->next;
-    j->next = j->prev = NULL;
-    role->queued--;
-    GAUGE(role->stats.queued, role->queued);
+    rb_queue_remove(&role->queue, j);
+    GAUGE(role->stats.queued, role->queue.count);
 }
 
 void rb_role_add_ready(struct rb_role *role, struct rb_worker *w) {
@@ -104,13 +86,6 @@ static struct rb_worker *choose(struct rb_role *role, int *late) {
     return best;
 }
 
-static struct rb_job *first_queued(struct rb_role *role) {
-    for (int i = 0; i < 4; i++) {
-        if (role->bands[i].first) return role->bands[i].first;
-    }
-    return NULL;
-}
-
 static const uint8_t *payload_of(const struct rb_job *j) {
     return j->pool_count ? j->role->pool.base + j->request.payload_at : j->request.body;
 }
@@ -122,7 +97,8 @@ static int place(struct rb_relay *r, struct rb_worker *w, struct rb_job *j) {
         rb_worker_broke(w, "request_head_out_of_range");
         return (int)slot;
     }
-    rb_role_unlink(j->role, j);
+    rb_queue_take(&j->role->queue, j);
+    GAUGE(j->role->stats.queued, j->role->queue.count);
     j->request.crc = rb_request_crc(&j->request, payload_of(j), w->link.config.features);
     memcpy(&w->link.requests[slot], &j->request, sizeof j->request);
     j->state = RB_JOB_PLACED;
@@ -149,7 +125,7 @@ static void place_role(struct rb_relay *r, struct rb_role *role) {
     if (role->state == RB_ROLE_GIVEN_UP)
         rb_role_give_up(r, role,
                         RB_REASON_NO_WORKER); /* what came back to it, or arrived for long */
-    while ((j = first_queued(role))) {
+    while ((j = rb_queue_first(&role->queue, r->now))) {
         late = 0;
         struct rb_worker *w = choose(role, &late);
         if (!w) break;
@@ -162,7 +138,7 @@ static void place_role(struct rb_relay *r, struct rb_role *role) {
         }
     }
     role->dirty =
-        late && first_queued(role); /* looked at again in a moment (relay.c, SLOT_WAIT_MS) */
+        late && role->queue.count > 0; /* looked at again in a moment (relay.c, SLOT_WAIT_MS) */
     for (struct rb_worker *w = filled; w; w = w->next_filled) {
         w->filled = 0;
         /* One store publishes the batch; the worker is woken by a system call only if it sleeps. */
@@ -181,7 +157,7 @@ void rb_roles_place(struct rb_relay *r) {
 
 void rb_role_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reason reason) {
     struct rb_job *j;
-    while ((j = first_queued(role))) {
+    while ((j = rb_queue_oldest(&role->queue))) {
         struct rb_caller caller = rb_job_caller(j);
         rb_answer_reason(&caller, reason);
         rb_job_answered(r, j, reason);

@@ -2,6 +2,7 @@
 #ifndef RB_RELAY_ROLE_H
 #define RB_RELAY_ROLE_H
 
+#include "relay/dispatch/queue.h"
 #include "ringbridge/link.h"
 #include "ringbridge/relay.h"
 #include "ringbridge/term.h"
@@ -10,18 +11,13 @@ struct rb_job;
 struct rb_relay;
 struct rb_worker;
 
-struct rb_band {
-    struct rb_job *first, *last;
-};
-
 struct rb_role {
     uint32_t id;
     char name[64];
     struct rb_role_config config;
     struct rb_pool pool;
     uint32_t state;
-    struct rb_band bands[4];
-    uint32_t queued;
+    struct rb_queue queue;
     struct rb_worker **workers; /* ready ones */
     uint32_t ready, capacity, turn;
     int dirty;                  /* has something to place */
@@ -29,8 +25,9 @@ struct rb_role {
 };
 
 /* From here on the role works by `config`, whose name and pool size are its own. */
-void rb_role_configure(struct rb_role *role, const struct rb_role_config *config);
-void rb_role_push(struct rb_role *role, struct rb_job *j, int front);
+void rb_role_configure(struct rb_relay *r, struct rb_role *role,
+                       const struct rb_role_config *config);
+void rb_role_push(struct rb_relay *r, struct rb_role *role, struct rb_job *j);
 void rb_role_unlink(struct rb_role *role, struct rb_job *j);
 void rb_role_add_ready(struct rb_role *role, struct rb_worker *w);
 void rb_role_remove_ready(struct rb_role *role, struct rb_worker *w);

@@ -1,0 +1,164 @@
+/* queue.c: which of the waiting jobs is next: bands, tenants' turns, urgency. */
+#include "relay/dispatch/queue.h"
+
+#include "relay/dispatch/job.h"
+#include "relay/dispatch/tenant.h"
+
+enum { MOVES_A_BAND = 16 }; /* jobs that move up from one band in one look: the rest at the next */
+#define NS_PER_MS 1000000ull
+
+static struct rb_job *job_of_urgency(struct rb_rank *n) {
+    return (struct rb_job *)(void *)((char *)n - offsetof(struct rb_job, queued.urgency));
+}
+static struct rb_job *job_of_age(struct rb_rank *n) {
+    return (struct rb_job *)(void *)((char *)n - offsetof(struct rb_job, queued.age));
+}
+static struct rb_share *share_of_turn(struct rb_rank *n) {
+    return (struct rb_share *)(void *)((char *)n - offsetof(struct rb_share, turn));
+}
+
+static void set_config(struct rb_queue *q, const struct rb_order_config *config) {
+    q->aging_ns = config->aging_ms ? config->aging_ms * NS_PER_MS : UINT64_MAX;
+    q->patience_ns = config->patience_ms ? config->patience_ms * NS_PER_MS : UINT64_MAX;
+}
+
+void rb_queue_init(struct rb_queue *q, const struct rb_order_config *config) {
+    *q = (struct rb_queue){0};
+    set_config(q, config);
+}
+
+/* --- Shares: turns within a band ------------------------------------------------------------------------------------------ */
+
+static uint32_t weight_of(const struct rb_job *j) { return j->tenant ? j->tenant->weight : 1; }
+
+static struct rb_share *share_for(struct rb_band *band, const struct rb_job *j) {
+    if (!j->tenant) return &band->own;
+    struct rb_shares *rows = &j->tenant->table->shares;
+    if (!band->number) band->number = ++rows->bands;
+    struct rb_share *row = rb_share_of(rows, band->number, j->tenant->number);
+    return row ? row : &band->own;
+}
+
+static void count_weight(struct rb_band *band, struct rb_share *share, uint32_t weight) {
+    band->weights += weight - (uint64_t)share->weight;
+    share->weight = weight;
+}
+
+static void stand(struct rb_queue *q, struct rb_band *band, struct rb_job *j) {
+    struct rb_share *share = share_for(band, j);
+    if (share->count++ == 0) {
+        if (share->turn.key < band->clock) share->turn.key = band->clock;
+        share->turn.tie = ++q->waits;
+        rb_heap_add(&band->turns, &share->turn);
+        share->weight = 0;
+        count_weight(band, share, share->owner ? weight_of(j) : 1);
+    }
+    j->queued.share = share;
+    rb_line_add(&share->line, &j->queued.urgency);
+    rb_line_add(&band->ages, &j->queued.age);
+}
+
+static void leave(struct rb_band *band, struct rb_job *j) {
+    struct rb_share *share = j->queued.share;
+    rb_line_remove(&band->ages, &j->queued.age);
+    rb_line_remove(&share->line, &j->queued.urgency);
+    if (--share->count == 0) {
+        rb_heap_remove(&band->turns, &share->turn);
+        band->weights -= share->weight;
+        if (share->owner) rb_share_idle(&j->tenant->table->shares, share);
+    }
+    j->queued.share = NULL;
+}
+
+/* A job of this share goes to a worker. */
+static void charge(struct rb_band *band, struct rb_share *share, const struct rb_job *j) {
+    if (band->clock < share->turn.key) band->clock = share->turn.key;
+    if (band->turns.count == 1) return; /* nobody else asks: nothing is owed to anyone */
+    if (share->owner) count_weight(band, share, weight_of(j)); /* it may have been changed */
+    uint64_t step = RB_SHARE_UNIT / band->weights;
+    band->clock += step ? step : 1;
+    share->turn.key += RB_SHARE_UNIT / share->weight;
+    rb_heap_later(&band->turns, &share->turn);
+}
+
+/* --- The queue ------------------------------------------------------------------------------------------------------------ */
+
+void rb_queue_push(struct rb_queue *q, struct rb_job *j, uint64_t now) {
+    struct rb_queued *at = &j->queued;
+    uint64_t patient = q->patience_ns == UINT64_MAX ? UINT64_MAX : j->accepted_ns + q->patience_ns;
+    uint64_t due = j->due_ns ? j->due_ns : UINT64_MAX;
+    at->urgency.key = due < patient ? due : patient;
+    at->urgency.tie = at->age.tie = j->id;
+    at->band = j->request.priority;
+    at->age.key = j->accepted_ns;
+    while (at->band > 0 && now - at->age.key >= q->aging_ns) {
+        at->band--; /* it has waited elsewhere */
+        at->age.key += q->aging_ns;
+    }
+    q->count++;
+    stand(q, &q->bands[at->band], j);
+}
+
+/* Those that have been in their band for long enough go one up. What was due is counted from when it was due, however late we look. */
+static void move_up(struct rb_queue *q, unsigned from, uint64_t now) {
+    struct rb_band *band = &q->bands[from];
+    struct rb_rank *n;
+    for (int moves = 0; moves < MOVES_A_BAND; moves++) {
+        if (!(n = rb_line_first(&band->ages)) || now - n->key < q->aging_ns) return;
+        struct rb_job *j = job_of_age(n);
+        leave(band, j);
+        j->queued.band--;
+        n->key += q->aging_ns;
+        stand(q, band - 1, j);
+    }
+}
+
+struct rb_job *rb_queue_first(struct rb_queue *q, uint64_t now) {
+    if (q->count == 0) return NULL;
+    for (unsigned from = RB_BANDS; --from > 0;) {
+        if (q->bands[from].turns.root) move_up(q, from, now);
+    }
+    struct rb_band *band = q->bands;
+    while (!band->turns.root) band++;
+    return job_of_urgency(rb_line_first(&share_of_turn(band->turns.root)->line));
+}
+
+void rb_queue_remove(struct rb_queue *q, struct rb_job *j) {
+    q->count--;
+    leave(&q->bands[j->queued.band], j);
+}
+
+void rb_queue_take(struct rb_queue *q, struct rb_job *j) {
+    charge(&q->bands[j->queued.band], j->queued.share, j);
+    rb_queue_remove(q, j);
+}
+
+struct rb_job *rb_queue_oldest(const struct rb_queue *q) {
+    for (unsigned band = RB_BANDS; band-- > 0;) {
+        struct rb_rank *n = rb_line_first(&q->bands[band].ages);
+        if (n) return job_of_age(n);
+    }
+    return NULL;
+}
+
+int rb_queue_before(const struct rb_job *a, const struct rb_job *b) {
+    if (a->queued.band != b->queued.band) return a->queued.band < b->queued.band;
+    return rb_rank_before(&a->queued.urgency, &b->queued.urgency);
+}
+
+void rb_queue_configure(struct rb_queue *q, const struct rb_order_config *config, uint64_t now) {
+    struct rb_rank *out = NULL, **end = &out;
+    struct rb_job *j;
+    while ((j = rb_queue_oldest(q))) {
+        rb_queue_remove(q, j);
+        *end = &j->queued.age;
+        j->queued.age.right = NULL;
+        end = &j->queued.age.right;
+    }
+    set_config(q, config);
+    while (out) {
+        j = job_of_age(out);
+        out = out->right;
+        rb_queue_push(q, j, now);
+    }
+}
