@@ -30,16 +30,18 @@ class Record(NamedTuple):
         raise KeyError(field)
 
 
-LAYOUT_DIGEST_HEX: Final = "209d801ef8bf9a33c0b08238ce78f2c8d8397b4a72629c45456b0f10ab6c4368"
+LAYOUT_DIGEST_HEX: Final = "1a85447d858ea04870bcb0f3e59815d4ae8bce62a03fa7d03bb86f9342ec5d37"
 LAYOUT_DIGEST: Final = bytes.fromhex(LAYOUT_DIGEST_HEX)
 
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 
 PAGE_BYTES: Final = 4096
 LINE_BYTES: Final = 128
 RELAY_MAGIC: Final = 0x0059414C45524252
 WORKER_MAGIC: Final = 0x52454B524F574252
 INLINE_BYTES_MAX: Final = 64
+PART_BYTES_MAX: Final = 1048576
+PROGRESS_BYTES_MAX: Final = 4096
 HEARTBEAT_MS: Final = 500
 WAKE_SIGNAL: Final = 23
 
@@ -65,10 +67,14 @@ FEATURE_CRC_PAYLOAD: Final = 2
 
 FLAG_INLINE: Final = 1
 FLAG_TERM: Final = 2
+FLAG_PARTS: Final = 4
+FLAG_PROGRESS: Final = 8
 
 STATUS_OK: Final = 0
 STATUS_FAILED: Final = 1
 STATUS_CANCELLED: Final = 2
+STATUS_PART: Final = 3
+STATUS_PROGRESS: Final = 4
 
 OPCODE_DEFAULT: Final = 0
 
@@ -85,7 +91,7 @@ ENV_ROLE: Final = "RINGBRIDGE_ROLE"
 RELAY_HEADER: Final = Record(
     name="relay_header",
     size=256,
-    format=struct.Struct("<QII32sQQQQIIQQQQQQQQ104x"),
+    format=struct.Struct("<QII32sQQQQIIQQQQQQQQQ96x"),
     fields=(
         Field("magic", at=0, item_bytes=8, items=1),
         Field("version", at=8, item_bytes=4, items=1),
@@ -105,6 +111,7 @@ RELAY_HEADER: Final = Record(
         Field("completions_at", at=128, item_bytes=8, items=1),
         Field("results_at", at=136, item_bytes=8, items=1),
         Field("worker_id", at=144, item_bytes=8, items=1),
+        Field("demands_at", at=152, item_bytes=8, items=1),
     ),
 )
 
@@ -192,6 +199,16 @@ REQUEST: Final = Record(
     ),
 )
 
+DEMAND: Final = Record(
+    name="demand",
+    size=8,
+    format=struct.Struct("<II"),
+    fields=(
+        Field("parts", at=0, item_bytes=4, items=1),
+        Field("position", at=4, item_bytes=4, items=1),
+    ),
+)
+
 COMPLETION: Final = Record(
     name="completion",
     size=128,
@@ -229,6 +246,7 @@ RECORDS: Final = (
     WORKER_POSITIONS,
     TELEMETRY,
     REQUEST,
+    DEMAND,
     COMPLETION,
     GIVEBACK,
 )

@@ -40,6 +40,7 @@ static struct rb_relay_header header_of(const struct rb_link *link,
         .worker_side_bytes = parts->worker_side_bytes,
         .requests_at = parts->requests_at,
         .cancels_at = parts->cancels_at,
+        .demands_at = parts->demands_at,
         .givebacks_at = parts->givebacks_at,
         .completions_at = parts->completions_at,
         .results_at = parts->results_at,
@@ -68,7 +69,7 @@ static int make_relay_side(struct rb_link *link, const struct rb_link_parts *par
     rb_memory_populate(base + parts->requests_at,
                        parts->cancels_at - parts->requests_at - RB_PAGE_BYTES);
     rb_memory_populate(base + parts->cancels_at,
-                       parts->givebacks_at - parts->cancels_at - RB_PAGE_BYTES);
+                       parts->demands_at - parts->cancels_at - RB_PAGE_BYTES);
     rb_memory_populate(base + parts->givebacks_at, bytes - parts->givebacks_at - RB_PAGE_BYTES);
     failed = rb_memory_seal(fd, 1);
     if (failed < 0) goto fail_map;
@@ -119,6 +120,7 @@ static void point(struct rb_link *link, const struct rb_link_parts *parts) {
     link->ours = (void *)(link->relay_side + RB_AT_POSITIONS);
     link->requests = (void *)(link->relay_side + parts->requests_at);
     link->cancels = (void *)(link->relay_side + parts->cancels_at);
+    link->demands = (void *)(link->relay_side + parts->demands_at);
     link->givebacks = (void *)(link->relay_side + parts->givebacks_at);
     link->hello = (const void *)(link->worker_side + RB_AT_HEADER);
     link->theirs = (const void *)(link->worker_side + RB_AT_POSITIONS);

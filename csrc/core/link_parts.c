@@ -37,7 +37,8 @@ int rb_link_parts(struct rb_link_parts *parts, uint32_t slots, uint32_t result_b
 
     p.requests_at = after(RB_AT_POSITIONS, sizeof(struct rb_relay_positions));
     p.cancels_at = after(p.requests_at, (uint64_t)slots * sizeof(struct rb_request));
-    p.givebacks_at = after(p.cancels_at, (uint64_t)slots * sizeof(uint64_t));
+    p.demands_at = after(p.cancels_at, (uint64_t)slots * sizeof(uint64_t));
+    p.givebacks_at = after(p.demands_at, (uint64_t)slots * sizeof(struct rb_demand));
     p.relay_side_bytes = after(p.givebacks_at, blocks * sizeof(struct rb_giveback));
     p.completions_at = after(RB_AT_TELEMETRY, sizeof(struct rb_telemetry));
     p.results_at = after(p.completions_at, (uint64_t)slots * sizeof(struct rb_completion));
@@ -56,8 +57,8 @@ static int guards_before(const uint64_t *begins, int count, struct rb_guard *gua
 }
 
 int rb_link_relay_guards(const struct rb_link_parts *p, struct rb_guard *guards) {
-    const uint64_t begins[] = {RB_AT_POSITIONS, p->requests_at, p->cancels_at, p->givebacks_at,
-                               p->relay_side_bytes};
+    const uint64_t begins[] = {RB_AT_POSITIONS, p->requests_at,  p->cancels_at,
+                               p->demands_at,   p->givebacks_at, p->relay_side_bytes};
     return guards_before(begins, sizeof begins / sizeof *begins, guards);
 }
 

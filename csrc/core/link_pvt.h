@@ -10,7 +10,7 @@
 /* --- link_parts.c: where each part lies ------------------------------------------------------ */
 
 struct rb_link_parts {
-    uint64_t requests_at, cancels_at, givebacks_at, relay_side_bytes;
+    uint64_t requests_at, cancels_at, demands_at, givebacks_at, relay_side_bytes;
     uint64_t completions_at, results_at, worker_side_bytes;
     uint64_t populated_results; /* bytes of the result region that are populated in advance */
 };
@@ -21,7 +21,7 @@ int rb_link_parts(struct rb_link_parts *parts, uint32_t slots, uint32_t result_b
 
 /* Begin and length of each guard in one side, in order. Returns how many (at most
  * RB_GUARDS_MAX). */
-enum { RB_GUARDS_MAX = 5 };
+enum { RB_GUARDS_MAX = 6 };
 struct rb_guard {
     uint64_t at, bytes;
 };

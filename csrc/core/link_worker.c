@@ -47,8 +47,9 @@ static const char *broken_rule(const struct rb_relay_header *h, const struct rb_
     if (h->result_blocks != h->result_bytes / h->result_block_bytes)
         return "the number of result blocks does not fit";
     if (h->requests_at != parts->requests_at || h->cancels_at != parts->cancels_at ||
-        h->givebacks_at != parts->givebacks_at || h->completions_at != parts->completions_at ||
-        h->results_at != parts->results_at || h->relay_side_bytes != parts->relay_side_bytes ||
+        h->demands_at != parts->demands_at || h->givebacks_at != parts->givebacks_at ||
+        h->completions_at != parts->completions_at || h->results_at != parts->results_at ||
+        h->relay_side_bytes != parts->relay_side_bytes ||
         h->worker_side_bytes != parts->worker_side_bytes)
         return "a part of the link is not where its sizes put it";
     if (relay_bytes != (int64_t)h->relay_side_bytes)
@@ -132,6 +133,7 @@ static void point(struct rb_link_worker *link, const struct rb_link_parts *parts
     link->theirs = (const void *)(link->relay_side + RB_AT_POSITIONS);
     link->requests = (const void *)(link->relay_side + parts->requests_at);
     link->cancels = (const void *)(link->relay_side + parts->cancels_at);
+    link->demands = (const void *)(link->relay_side + parts->demands_at);
     link->givebacks = (const void *)(link->relay_side + parts->givebacks_at);
     link->hello = (void *)(link->worker_side + RB_AT_HEADER);
     link->ours = (void *)(link->worker_side + RB_AT_POSITIONS);

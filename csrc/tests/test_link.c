@@ -198,6 +198,7 @@ static void a_guard_page_stands_between_any_two_parts_on_both_sides(void) {
     guarded(r->ours, 4096, 1);
     guarded(r->requests, 64 * 128, 1);
     guarded(r->cancels, 64 * 8, 1);
+    guarded(r->demands, 64 * 8, 1);
     guarded(r->givebacks, 256 * 8, 1);
     guarded(r->theirs, 2 * 4096, 0);
     guarded(r->completions, 64 * 128, 0);
@@ -205,6 +206,7 @@ static void a_guard_page_stands_between_any_two_parts_on_both_sides(void) {
     guarded(w->theirs, 4096, 0);
     guarded(w->requests, 64 * 128, 0);
     guarded(w->cancels, 64 * 8, 0);
+    guarded(w->demands, 64 * 8, 0);
     guarded(w->givebacks, 256 * 8, 0);
     guarded(w->ours, 2 * 4096, 1);
     guarded(w->completions, 64 * 128, 1);
@@ -320,13 +322,15 @@ static void another_layout_is_refused_with_both_digests_and_the_relay_is_told(vo
 static void a_hello_of_another_layout_is_refused_with_both_digests(void) {
     struct ends e;
     struct rb_worker_header copy;
+    char version[32];
     CHECK_EQUAL(open_ends(&e), 0);
     rb_link_greet(&e.worker, "c", 1, "echo");
     memset(e.worker.hello->digest, 0xab, 32);
     CHECK_EQUAL(rb_link_hello(&e.relay, &copy, why, sizeof why), -EPROTO);
     CHECK(strstr(why, RB_LAYOUT_DIGEST_HEX) != NULL);
     CHECK(strstr(why, "abababababababababababababababababababababababababababababababab") != NULL);
-    CHECK(strstr(why, "version 1") != NULL);
+    snprintf(version, sizeof version, "version %u", RB_LAYOUT_VERSION);
+    CHECK(strstr(why, version) != NULL);
     close_ends(&e);
 }
 

@@ -11,21 +11,23 @@
 #endif
 
 /* As a string literal: initializes a uint8_t[32] and can be handed to memcmp(). */
-#define RB_LAYOUT_DIGEST_HEX "209d801ef8bf9a33c0b08238ce78f2c8d8397b4a72629c45456b0f10ab6c4368"
+#define RB_LAYOUT_DIGEST_HEX "1a85447d858ea04870bcb0f3e59815d4ae8bce62a03fa7d03bb86f9342ec5d37"
 #define RB_LAYOUT_DIGEST_SIZE 32
 #define RB_LAYOUT_DIGEST_BYTES \
-    "\x20" "\x9d" "\x80" "\x1e" "\xf8" "\xbf" "\x9a" "\x33" \
-    "\xc0" "\xb0" "\x82" "\x38" "\xce" "\x78" "\xf2" "\xc8" \
-    "\xd8" "\x39" "\x7b" "\x4a" "\x72" "\x62" "\x9c" "\x45" \
-    "\x45" "\x6b" "\x0f" "\x10" "\xab" "\x6c" "\x43" "\x68"
+    "\x1a" "\x85" "\x44" "\x7d" "\x85" "\x8e" "\xa0" "\x48" \
+    "\x70" "\xbc" "\xb0" "\xf3" "\xe5" "\x98" "\x15" "\xd4" \
+    "\xae" "\x8b" "\xce" "\x62" "\xa0" "\x3f" "\xa7" "\xd0" \
+    "\x3b" "\xb8" "\x6f" "\x93" "\x42" "\xec" "\x5d" "\x37"
 
-#define RB_LAYOUT_VERSION 1
+#define RB_LAYOUT_VERSION 2
 
 #define RB_PAGE_BYTES 4096
 #define RB_LINE_BYTES 128
 #define RB_RELAY_MAGIC UINT64_C(0x0059414c45524252)
 #define RB_WORKER_MAGIC UINT64_C(0x52454b524f574252)
 #define RB_INLINE_BYTES_MAX 64
+#define RB_PART_BYTES_MAX 1048576
+#define RB_PROGRESS_BYTES_MAX 4096
 #define RB_HEARTBEAT_MS 500
 #define RB_WAKE_SIGNAL 23
 
@@ -51,10 +53,14 @@
 
 #define RB_FLAG_INLINE 1
 #define RB_FLAG_TERM 2
+#define RB_FLAG_PARTS 4
+#define RB_FLAG_PROGRESS 8
 
 #define RB_STATUS_OK 0
 #define RB_STATUS_FAILED 1
 #define RB_STATUS_CANCELLED 2
+#define RB_STATUS_PART 3
+#define RB_STATUS_PROGRESS 4
 
 #define RB_OPCODE_DEFAULT 0
 
@@ -87,7 +93,8 @@ struct rb_relay_header {
     uint64_t completions_at;
     uint64_t results_at;
     uint64_t worker_id;
-    uint8_t padding_152[104];
+    uint64_t demands_at;
+    uint8_t padding_160[96];
 };
 RB_ASSERT_SIZE(struct rb_relay_header, 256);
 RB_ASSERT_AT(struct rb_relay_header, magic, 0);
@@ -108,6 +115,7 @@ RB_ASSERT_AT(struct rb_relay_header, givebacks_at, 120);
 RB_ASSERT_AT(struct rb_relay_header, completions_at, 128);
 RB_ASSERT_AT(struct rb_relay_header, results_at, 136);
 RB_ASSERT_AT(struct rb_relay_header, worker_id, 144);
+RB_ASSERT_AT(struct rb_relay_header, demands_at, 152);
 
 struct rb_worker_header {
     uint64_t magic;
@@ -230,6 +238,14 @@ RB_ASSERT_AT(struct rb_request, reserved, 38);
 RB_ASSERT_AT(struct rb_request, trace_id, 40);
 RB_ASSERT_AT(struct rb_request, span_id, 56);
 RB_ASSERT_AT(struct rb_request, body, 64);
+
+struct rb_demand {
+    uint32_t parts;
+    uint32_t position;
+};
+RB_ASSERT_SIZE(struct rb_demand, 8);
+RB_ASSERT_AT(struct rb_demand, parts, 0);
+RB_ASSERT_AT(struct rb_demand, position, 4);
 
 struct rb_completion {
     uint64_t job;

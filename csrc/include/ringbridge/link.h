@@ -5,7 +5,7 @@
  *      (relay writes, worker maps read-only)         (worker writes, relay maps read-only)
  *      header | guard | positions | guard            header | guard | positions, telemetry | guard
  *      request ring | guard | cancel words | guard   completion ring | guard
- *      give-back ring | guard                        result region | guard
+ *      demand words | guard | give-back ring | guard result region | guard
  *
  * Guard pages lie in the mapping (PROT_NONE) and as holes in the file. Both memfds carry
  * F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL; the relay's also F_SEAL_FUTURE_WRITE, set after the
@@ -47,6 +47,17 @@ struct rb_link_fds {
     int relay_side, worker_side, pool, wake_worker, wake_relay;
 };
 
+/* The demand word of a job at `position` of the request ring, which may send `parts` parts from its
+ * beginning on (layout.toml, struct.demand). */
+static inline uint64_t rb_demand_word(uint64_t position, uint32_t parts) {
+    return position << 32 | parts;
+}
+/* How many more than `sent` the word allows; none where it is the slot's last job's. */
+static inline uint32_t rb_demand_left(uint64_t word, uint64_t position, uint32_t sent) {
+    int32_t left = (int32_t)((uint32_t)word - sent);
+    return (uint32_t)(word >> 32) != (uint32_t)position || left < 0 ? 0 : (uint32_t)left;
+}
+
 /* One payload pool (relay's process). */
 struct rb_pool {
     int fd;
@@ -73,6 +84,7 @@ struct rb_link {
     const struct rb_telemetry *telemetry;
     struct rb_request *requests;
     uint64_t *cancels; /* one word a request slot: the job id to stop */
+    uint64_t *demands; /* one word a request slot: struct rb_demand as one u64 */
     struct rb_giveback *givebacks;
     const struct rb_completion *completions;
     const uint8_t *results;
@@ -111,6 +123,7 @@ struct rb_link_worker {
     struct rb_telemetry *telemetry;
     const struct rb_request *requests;
     const uint64_t *cancels;
+    const uint64_t *demands;
     const struct rb_giveback *givebacks;
     struct rb_completion *completions;
     uint8_t *results;

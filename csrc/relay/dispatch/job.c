@@ -231,8 +231,9 @@ static void stop_running(struct rb_relay *r, struct rb_job *j) {
     struct rb_worker *w = j->worker;
     const struct rb_role_config *budget = &j->role->config;
     if (j->signals == 0) {
-        /* C0: pairs with the kit's acquire load in rb_is_cancelled(). The word holds the job's id, so a slot used again is not mistaken. */
-        rb_store_release(&w->link.cancels[j->position & (w->link.config.slots - 1)], j->id);
+        /* C0: pairs with C1 in the kit's rb_is_cancelled(). The word holds the job's id, so a slot used again is not mistaken. seq_cst,
+         * since a worker may wait for it at its gate (gate.h, G0). */
+        rb_store_seq_cst(&w->link.cancels[j->position & (w->link.config.slots - 1)], j->id);
         rb_gate_ring(&w->link.waker); /* a handler that sleeps on the gate looks at once */
         j->signals = 1;
         rb_job_due(r, j, r->now + (uint64_t)budget->cancel_term_ms * NS_PER_MS + 1);

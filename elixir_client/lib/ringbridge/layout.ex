@@ -4,7 +4,7 @@ defmodule Ringbridge.Layout do
   What crosses a link, byte by byte: constants and records of `csrc/layout.toml`.
   """
 
-  @digest_hex "209d801ef8bf9a33c0b08238ce78f2c8d8397b4a72629c45456b0f10ab6c4368"
+  @digest_hex "1a85447d858ea04870bcb0f3e59815d4ae8bce62a03fa7d03bb86f9342ec5d37"
   @digest Base.decode16!(@digest_hex, case: :lower)
 
   @doc "SHA-256 of the layout: both sides of a link must show the same."
@@ -13,7 +13,7 @@ defmodule Ringbridge.Layout do
 
   @doc false
   @spec layout_version() :: non_neg_integer()
-  def layout_version, do: 1
+  def layout_version, do: 2
 
   @doc false
   @spec page_bytes() :: non_neg_integer()
@@ -34,6 +34,14 @@ defmodule Ringbridge.Layout do
   @doc false
   @spec inline_bytes_max() :: non_neg_integer()
   def inline_bytes_max, do: 64
+
+  @doc false
+  @spec part_bytes_max() :: non_neg_integer()
+  def part_bytes_max, do: 1_048_576
+
+  @doc false
+  @spec progress_bytes_max() :: non_neg_integer()
+  def progress_bytes_max, do: 4096
 
   @doc false
   @spec heartbeat_ms() :: non_neg_integer()
@@ -112,6 +120,14 @@ defmodule Ringbridge.Layout do
   def flag_term, do: 2
 
   @doc false
+  @spec flag_parts() :: non_neg_integer()
+  def flag_parts, do: 4
+
+  @doc false
+  @spec flag_progress() :: non_neg_integer()
+  def flag_progress, do: 8
+
+  @doc false
   @spec status_ok() :: non_neg_integer()
   def status_ok, do: 0
 
@@ -122,6 +138,14 @@ defmodule Ringbridge.Layout do
   @doc false
   @spec status_cancelled() :: non_neg_integer()
   def status_cancelled, do: 2
+
+  @doc false
+  @spec status_part() :: non_neg_integer()
+  def status_part, do: 3
+
+  @doc false
+  @spec status_progress() :: non_neg_integer()
+  def status_progress, do: 4
 
   @doc false
   @spec opcode_default() :: non_neg_integer()
@@ -184,7 +208,8 @@ defmodule Ringbridge.Layout do
       givebacks_at: 120,
       completions_at: 128,
       results_at: 136,
-      worker_id: 144
+      worker_id: 144,
+      demands_at: 152
     ]
   end
 
@@ -209,7 +234,8 @@ defmodule Ringbridge.Layout do
         completions_at::little-unsigned-64,
         results_at::little-unsigned-64,
         worker_id::little-unsigned-64,
-        _::binary-size(104)
+        demands_at::little-unsigned-64,
+        _::binary-size(96)
       >>) do
     %{
       magic: magic,
@@ -229,7 +255,8 @@ defmodule Ringbridge.Layout do
       givebacks_at: givebacks_at,
       completions_at: completions_at,
       results_at: results_at,
-      worker_id: worker_id
+      worker_id: worker_id,
+      demands_at: demands_at
     }
   end
 
@@ -253,7 +280,8 @@ defmodule Ringbridge.Layout do
         givebacks_at: givebacks_at,
         completions_at: completions_at,
         results_at: results_at,
-        worker_id: worker_id
+        worker_id: worker_id,
+        demands_at: demands_at
       }) do
     <<
       magic::little-unsigned-64,
@@ -274,7 +302,8 @@ defmodule Ringbridge.Layout do
       completions_at::little-unsigned-64,
       results_at::little-unsigned-64,
       worker_id::little-unsigned-64,
-      0::size(832)
+      demands_at::little-unsigned-64,
+      0::size(768)
     >>
   end
 
@@ -658,6 +687,43 @@ defmodule Ringbridge.Layout do
       trace_id::binary-size(16),
       span_id::binary-size(8),
       body::binary-size(64)
+    >>
+  end
+
+  @doc "Size in bytes of `demand`."
+  @spec demand_size() :: pos_integer()
+  def demand_size, do: 8
+
+  @doc "Fields of `demand` with their offsets in bytes."
+  @spec demand_fields() :: keyword(non_neg_integer())
+  def demand_fields do
+    [
+      parts: 0,
+      position: 4
+    ]
+  end
+
+  @doc "Reads a `demand`."
+  @spec decode_demand(binary()) :: map()
+  def decode_demand(<<
+        parts::little-unsigned-32,
+        position::little-unsigned-32
+      >>) do
+    %{
+      parts: parts,
+      position: position
+    }
+  end
+
+  @doc "Writes a `demand`; its padding is zero."
+  @spec encode_demand(map()) :: binary()
+  def encode_demand(%{
+        parts: parts,
+        position: position
+      }) do
+    <<
+      parts::little-unsigned-32,
+      position::little-unsigned-32
     >>
   end
 

@@ -2,8 +2,9 @@
  *
  * A worker is one process that the bridge starts with a link among its descriptors. Its main() hands a handler to
  * rb_worker_main(), which says hello, calls the handler for each job in order, one at a time on the calling thread, and beats
- * the heart from a thread of its own. Each job gets exactly one answer: rb_complete...(), rb_fail() or rb_cancelled(); a handler
- * that returns without one has failed the job.
+ * the heart from a thread of its own. Each job gets exactly one answer: rb_complete...(), rb_done(), rb_fail() or
+ * rb_cancelled(); a handler that returns without one has failed the job. Before it a job may send parts and tell its progress,
+ * where its caller wants them.
  *
  * A crash is not the kit's business: no signal handlers. The bridge sees the death, answers the job, starts the next worker.
  * Calling the kit wrongly (two answers, more bytes than reserved) is a bug of the worker: a line on stderr and abort().
@@ -20,7 +21,7 @@
 extern "C" {
 #endif
 
-#define RB_KIT_VERSION (1u << 16 | 0u) /* major << 16 | minor */
+#define RB_KIT_VERSION (1u << 16 | 1u) /* major << 16 | minor */
 
 struct rb_job;
 typedef void (*rb_handler)(struct rb_job *job, void *user);
@@ -68,12 +69,36 @@ void rb_complete_term(struct rb_job *job, size_t size);
 /* Reserve, copy, complete in one. 0, or -EMSGSIZE, -ECANCELED as above. */
 int rb_complete_bytes(struct rb_job *job, const void *bytes, size_t size);
 int rb_complete_term_bytes(struct rb_job *job, const void *bytes, size_t size);
+/* Answers with no bytes: the end of a job that has said in parts what it had to say. */
+void rb_done(struct rb_job *job);
 /* {:error, {:job_failed, code, message}}. Longer messages are cut at RB_MESSAGE_BYTES_MAX. Codes from RB_CODE_KIT on are the
  * kit's. */
 void rb_fail(struct rb_job *job, uint16_t code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* {:error, :cancelled}, or nothing at all where nobody waits. */
 void rb_cancelled(struct rb_job *job);
+
+/* --- before its answer ------------------------------------------------------------------------------------------------ */
+
+/* 1: the job belongs to a stream (docs/streams.md): its consumer takes it in parts, and what rb_complete() says besides is not
+ * shown to anybody. 0: it wants one answer. */
+int rb_job_wants_parts(const struct rb_job *job);
+/* Sends one part, which becomes one event of the consumer. Waits until the consumer has asked for it. 0, or
+ * -ECANCELED: the consumer left, the deadline passed or the worker is told to stop; a handler may then simply return,
+ * -EMSGSIZE: a part is at most 1 MiB (and must fit into the result region),
+ * -ENOTSUP: nobody wants parts of this job. What rb_result_reserve() gave before stays. */
+int rb_emit(struct rb_job *job, const void *bytes, size_t size);
+/* The same, as external term bytes without the leading 131. */
+int rb_emit_term(struct rb_job *job, const void *bytes, size_t size);
+/* How many parts can be sent now without waiting. */
+unsigned rb_demand(const struct rb_job *job);
+
+/* 1: the caller hears of the job's progress ({:submit_async, ...}). */
+int rb_job_wants_progress(const struct rb_job *job);
+/* Tells the caller how far the job is, at once or not at all: a report is dropped when the next one comes before it could be sent.
+ * 0 (also where nobody wants to hear it); -EAGAIN: dropped, as there was no room; -EMSGSIZE: more than 4096 bytes. */
+int rb_progress(struct rb_job *job, const void *bytes, size_t size);
+int rb_progress_term(struct rb_job *job, const void *bytes, size_t size);
 
 #define RB_MESSAGE_BYTES_MAX 1024
 #define RB_CODE_KIT 65280

@@ -50,8 +50,7 @@ static int ready_with_slot(void *arg) {
            rb_kit_control(room->worker) == RB_CONTROL_STOP;
 }
 
-/* First block of room for `size` bytes; waits for give-backs. -EMSGSIZE or -ECANCELED. */
-static int64_t take_blocks(struct rb_job *job, uint64_t size) {
+int64_t rb_kit_take_blocks(struct rb_job *job, uint64_t size) {
     struct rb_worker *w = job->worker;
     struct room room = {w, job};
     for (;;) {
@@ -80,7 +79,7 @@ void *rb_result_reserve(struct rb_job *job, size_t size) {
     drop_reservation(job);
     if (size > RB_INLINE_BYTES_MAX) {
         /* A completion's size has 32 bits. */
-        first = size > UINT32_MAX ? -EMSGSIZE : take_blocks(job, size);
+        first = size > UINT32_MAX ? -EMSGSIZE : rb_kit_take_blocks(job, size);
         if (first < 0) {
             job->wanted = size;
             job->refused = (int)-first;
@@ -107,9 +106,9 @@ void rb_kit_publish(struct rb_worker *w) {
     }
 }
 
-/* A slot of the completion ring. The bridge takes completions steadily; a full ring means that it is held up.
- * It cannot be full of unpublished ones: a batch has no more jobs than the ring has slots. */
-static struct rb_completion *claim(struct rb_job *job) {
+/* The bridge takes completions steadily; a full ring means that it is held up, or that parts and progress came faster than it
+ * looks. What we hold back ourselves is published before the wait. */
+struct rb_completion *rb_kit_claim(struct rb_job *job) {
     struct rb_worker *w = job->worker;
     struct room room = {w, NULL};
     for (;;) {
@@ -121,6 +120,11 @@ static struct rb_completion *claim(struct rb_job *job) {
         rb_gate_wait(&w->link.waiter, ready_with_slot, &room, ROOM_SLICE_NS);
         if (rb_kit_control(w) == RB_CONTROL_STOP) _exit(0); /* nobody will read this answer */
     }
+}
+
+void rb_kit_publish_soon(struct rb_worker *w, uint64_t now) {
+    if (w->unpublished_ns == 0) w->unpublished_ns = now;
+    if (!w->options->short_jobs || now - w->unpublished_ns > PUBLISH_WITHIN_NS) rb_kit_publish(w);
 }
 
 static void count(struct rb_worker *w, const struct rb_completion *c) {
@@ -145,12 +149,11 @@ static void answer(struct rb_job *job, struct rb_completion *c, const void *in_r
         memcpy(c->body, job->inline_bytes, c->payload_bytes);
     }
     c->crc = rb_completion_crc(c, in_region, w->link.header.features);
-    *claim(job) = *c;
+    *rb_kit_claim(job) = *c;
     job->state = RB_JOB_ANSWERED;
     count(w, c);
     w->now_ns = now;
-    if (w->unpublished_ns == 0) w->unpublished_ns = now;
-    if (!w->options->short_jobs || now - w->unpublished_ns > PUBLISH_WITHIN_NS) rb_kit_publish(w);
+    rb_kit_publish_soon(w, now);
 }
 
 /* Answers with the first `size` bytes of the reservation. */
@@ -202,6 +205,13 @@ int rb_complete_bytes(struct rb_job *job, const void *bytes, size_t size) {
 }
 int rb_complete_term_bytes(struct rb_job *job, const void *bytes, size_t size) {
     return complete_copy(job, bytes, size, RB_FLAG_TERM);
+}
+
+void rb_done(struct rb_job *job) {
+    struct rb_completion c = {.status = RB_STATUS_OK};
+    if (job->state == RB_JOB_ANSWERED) rb_kit_misused(job, "it was answered twice");
+    drop_reservation(job);
+    answer(job, &c, NULL);
 }
 
 void rb_cancelled(struct rb_job *job) {

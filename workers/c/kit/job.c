@@ -18,8 +18,9 @@ const void *rb_job_payload(const struct rb_job *job, size_t *size) {
 
 int rb_is_cancelled(const struct rb_job *job) {
     /* C1: pairs with C0 in the relay's stop_running(). The word holds the id of the job to stop, so what was written for an
-     * earlier job of this slot means nothing to us. Nothing else is read on the strength of it; acquire costs nothing. */
-    if (rb_load_acquire(&job->worker->link.cancels[job->slot]) == job->request.job) return 1;
+     * earlier job of this slot means nothing to us. Nothing else is read on the strength of it; seq_cst, since gates wait for it
+     * (gate.h, G5). */
+    if (rb_load_seq_cst(&job->worker->link.cancels[job->slot]) == job->request.job) return 1;
     if (rb_kit_control(job->worker) == RB_CONTROL_STOP) return 1;
     return job->request.deadline_ns != 0 && rb_now_ns() >= job->request.deadline_ns;
 }

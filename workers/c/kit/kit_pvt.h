@@ -4,6 +4,7 @@
  *      serve.c      the loop: wait, take a batch, run each job, release slots
  *      job.c        what a handler may ask of its job
  *      answer.c     room for answers, completions, give-backs
+ *      part.c       what a job says before its answer: parts, progress
  *      heartbeat.c  the thread that tells the bridge that we live */
 #ifndef RINGBRIDGE_KIT_PVT_H
 #define RINGBRIDGE_KIT_PVT_H
@@ -54,7 +55,8 @@ struct rb_job {
     struct rb_worker *worker;
     struct rb_request request; /* private copy */
     const uint8_t *payload;
-    uint64_t slot;
+    uint64_t slot, position; /* in the request ring */
+    uint32_t parts;          /* sent, since the job began; runs freely */
     uint64_t drained_ns, start_ns;
     enum rb_job_state state;
     int refused;         /* errno of the last rb_result_reserve() that failed */
@@ -81,6 +83,12 @@ int rb_kit_control(const struct rb_worker *w);
 
 void rb_kit_publish(struct rb_worker *w); /* completions, then the slots of their requests */
 void rb_kit_take_givebacks(struct rb_worker *w);
+/* First block of room for `size` bytes in the result region; waits for give-backs. -EMSGSIZE or -ECANCELED. */
+int64_t rb_kit_take_blocks(struct rb_job *job, uint64_t size);
+/* A slot of the completion ring; waits for one. It is published by rb_kit_publish(). */
+struct rb_completion *rb_kit_claim(struct rb_job *job);
+/* After a completion was made at `now`: publishes, unless options.short_jobs lets it wait a little. */
+void rb_kit_publish_soon(struct rb_worker *w, uint64_t now);
 void rb_kit_answer_unanswered(
     struct rb_job *job); /* what a handler that returned without an answer has meant */
 

@@ -50,8 +50,10 @@ static void check(struct rb_job *job) {
 
 static void run_one(struct rb_worker *w, uint64_t drained_ns) {
     uint64_t slot = rb_ring_slot(&w->link.request_ring, w->unreleased);
+    uint64_t position = w->link.request_ring.head + w->unreleased;
     struct rb_job job = {.worker = w,
                          .slot = slot,
+                         .position = position,
                          .first_block = -1,
                          .drained_ns = drained_ns,
                          .start_ns = w->now_ns,

@@ -142,8 +142,18 @@ const char *peer_stderr(struct peer *p) {
 
 /* --- requests ---------------------------------------------------------------------------------------------------------- */
 
+/* A worker releases slots after it has published their answers: an instant later, on a busy machine more. */
+static int64_t claim_request(struct peer *p) {
+    uint64_t end = peer_now_ns() + 5000000000u;
+    const struct timespec pause = {.tv_nsec = 100000};
+    int64_t slot;
+    while ((slot = rb_ring_claim(&p->link.request_ring)) == -EAGAIN && peer_now_ns() < end)
+        nanosleep(&pause, NULL);
+    return slot;
+}
+
 uint64_t peer_put(struct peer *p, const struct peer_request *request) {
-    int64_t slot = rb_ring_claim(&p->link.request_ring);
+    int64_t slot = claim_request(p);
     struct rb_request e = {.job = p->next_job++,
                            .opcode = request->opcode,
                            .flags = request->flags,
@@ -187,7 +197,14 @@ uint64_t peer_submit_text(struct peer *p, uint16_t opcode, const char *text) {
 
 void peer_cancel(struct peer *p, uint64_t job) {
     /* Job ids count requests here. As the relay's C0, which pairs with C1 in rb_is_cancelled(). */
-    rb_store_release(&p->link.cancels[(job - 1) & (p->link.config.slots - 1)], job);
+    rb_store_seq_cst(&p->link.cancels[(job - 1) & (p->link.config.slots - 1)], job);
+}
+
+void peer_demand(struct peer *p, uint64_t job, uint32_t parts) {
+    /* As the relay's D0, which pairs with D1 in rb_demand(). */
+    rb_store_seq_cst(&p->link.demands[(job - 1) & (p->link.config.slots - 1)],
+                     rb_demand_word(job - 1, parts));
+    rb_gate_ring(&p->link.waker);
 }
 
 void peer_control(struct peer *p, uint32_t control) {

@@ -58,6 +58,8 @@ uint64_t peer_submit_text(struct peer *p, uint16_t opcode, const char *text);
 int peer_answer(struct peer *p, struct peer_answer *answer, int ms);
 void peer_give_back(struct peer *p, const struct peer_answer *answer);
 void peer_cancel(struct peer *p, uint64_t job);
+/* How many parts of a job are wanted, from its beginning on. */
+void peer_demand(struct peer *p, uint64_t job, uint32_t parts);
 void peer_control(struct peer *p, uint32_t control);
 /* Looks until `started` is at least this, for 5 s at most; returns what it is. */
 uint64_t peer_await_started(struct peer *p, uint64_t at_least);

@@ -4,19 +4,21 @@
 use core::mem::{offset_of, size_of};
 
 pub const LAYOUT_DIGEST_HEX: &str =
-    "209d801ef8bf9a33c0b08238ce78f2c8d8397b4a72629c45456b0f10ab6c4368";
+    "1a85447d858ea04870bcb0f3e59815d4ae8bce62a03fa7d03bb86f9342ec5d37";
 pub const LAYOUT_DIGEST: [u8; 32] = [
-    0x20, 0x9d, 0x80, 0x1e, 0xf8, 0xbf, 0x9a, 0x33, 0xc0, 0xb0, 0x82, 0x38, 0xce, 0x78, 0xf2, 0xc8,
-    0xd8, 0x39, 0x7b, 0x4a, 0x72, 0x62, 0x9c, 0x45, 0x45, 0x6b, 0x0f, 0x10, 0xab, 0x6c, 0x43, 0x68,
+    0x1a, 0x85, 0x44, 0x7d, 0x85, 0x8e, 0xa0, 0x48, 0x70, 0xbc, 0xb0, 0xf3, 0xe5, 0x98, 0x15, 0xd4,
+    0xae, 0x8b, 0xce, 0x62, 0xa0, 0x3f, 0xa7, 0xd0, 0x3b, 0xb8, 0x6f, 0x93, 0x42, 0xec, 0x5d, 0x37,
 ];
 
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 pub const PAGE_BYTES: usize = 4096;
 pub const LINE_BYTES: usize = 128;
 pub const RELAY_MAGIC: u64 = 0x0059414C45524252;
 pub const WORKER_MAGIC: u64 = 0x52454B524F574252;
 pub const INLINE_BYTES_MAX: usize = 64;
+pub const PART_BYTES_MAX: usize = 1048576;
+pub const PROGRESS_BYTES_MAX: usize = 4096;
 pub const HEARTBEAT_MS: u32 = 500;
 pub const WAKE_SIGNAL: u32 = 23;
 
@@ -42,10 +44,14 @@ pub const FEATURE_CRC_PAYLOAD: u64 = 2;
 
 pub const FLAG_INLINE: u16 = 1;
 pub const FLAG_TERM: u16 = 2;
+pub const FLAG_PARTS: u16 = 4;
+pub const FLAG_PROGRESS: u16 = 8;
 
 pub const STATUS_OK: u16 = 0;
 pub const STATUS_FAILED: u16 = 1;
 pub const STATUS_CANCELLED: u16 = 2;
+pub const STATUS_PART: u16 = 3;
+pub const STATUS_PROGRESS: u16 = 4;
 
 pub const OPCODE_DEFAULT: u16 = 0;
 
@@ -80,7 +86,8 @@ pub struct RelayHeader {
     pub completions_at: u64,
     pub results_at: u64,
     pub worker_id: u64,
-    pub padding_152: [u8; 104],
+    pub demands_at: u64,
+    pub padding_160: [u8; 96],
 }
 const _: () = assert!(size_of::<RelayHeader>() == 256);
 const _: () = assert!(offset_of!(RelayHeader, magic) == 0);
@@ -101,6 +108,7 @@ const _: () = assert!(offset_of!(RelayHeader, givebacks_at) == 120);
 const _: () = assert!(offset_of!(RelayHeader, completions_at) == 128);
 const _: () = assert!(offset_of!(RelayHeader, results_at) == 136);
 const _: () = assert!(offset_of!(RelayHeader, worker_id) == 144);
+const _: () = assert!(offset_of!(RelayHeader, demands_at) == 152);
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -233,6 +241,16 @@ const _: () = assert!(offset_of!(Request, reserved) == 38);
 const _: () = assert!(offset_of!(Request, trace_id) == 40);
 const _: () = assert!(offset_of!(Request, span_id) == 56);
 const _: () = assert!(offset_of!(Request, body) == 64);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Demand {
+    pub parts: u32,
+    pub position: u32,
+}
+const _: () = assert!(size_of::<Demand>() == 8);
+const _: () = assert!(offset_of!(Demand, parts) == 0);
+const _: () = assert!(offset_of!(Demand, position) == 4);
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
