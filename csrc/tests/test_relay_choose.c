@@ -68,24 +68,24 @@ static void the_shortest_queue_is_joined(void) {
             rb_choice_open(&choice, &members[i], check_random(&seed) % 300);
         else
             rb_choice_shut(&choice, &members[i]);
-        int32_t least = RB_CHOICE_LEVELS;
+        int32_t least = RB_LEVELS;
         for (i = 0; i < 50; i++) {
-            int32_t level = rb_choice_level(members[i].load, members[i].weight);
+            int32_t level = rb_level_of(members[i].load / members[i].weight);
             if (rb_choice_is_open(&members[i]) && level < least) least = level;
         }
         int got = pick();
-        if (got >= 0) CHECK_EQUAL(members[got].level, least);
+        if (got >= 0) CHECK_EQUAL(members[got].levelled.level, least);
     }
     end();
 }
 
 static void levels_are_exact_to_fifteen_and_within_a_quarter_above(void) {
-    for (uint32_t load = 0; load < 16; load++) CHECK_EQUAL(rb_choice_level(load, 1), load);
+    for (uint32_t load = 0; load < 16; load++) CHECK_EQUAL(rb_level_of(load), load);
     for (uint32_t load = 16; load < 45000; load++) {
-        int32_t level = rb_choice_level(load, 1);
-        CHECK(level >= 16 && level < RB_CHOICE_LEVELS);
-        CHECK(level >= rb_choice_level(load - 1, 1));
-        CHECK(rb_choice_level(load + load / 4 + 1, 1) > level);
+        int32_t level = rb_level_of(load);
+        CHECK(level >= 16 && level < RB_LEVELS);
+        CHECK(level >= rb_level_of(load - 1));
+        CHECK(rb_level_of(load + load / 4 + 1) > level);
     }
 }
 
@@ -104,7 +104,7 @@ static void of_equally_short_queues_each_has_its_turn(void) {
     end();
 }
 
-static void three_jobs_for_a_weight_of_three_come_before_the_first_for_one(void) {
+static void a_weight_of_three_holds_three_jobs_for_each_of_one(void) {
     begin(RB_CHOOSE_SHORTEST, 2);
     rb_choice_weigh(&choice, &members[1], 3, RB_CHOICE_WHOLE);
     for (uint32_t i = 0; i < 2; i++) rb_choice_open(&choice, &members[i], 0);
@@ -235,7 +235,7 @@ int main(void) {
     RUN(the_shortest_queue_is_joined);
     RUN(levels_are_exact_to_fifteen_and_within_a_quarter_above);
     RUN(of_equally_short_queues_each_has_its_turn);
-    RUN(three_jobs_for_a_weight_of_three_come_before_the_first_for_one);
+    RUN(a_weight_of_three_holds_three_jobs_for_each_of_one);
     RUN(turns_go_round_whoever_comes_or_goes);
     RUN(at_any_time_two_have_the_turns_of_their_weights_to_within_one);
     RUN(one_that_stood_aside_does_not_make_up_for_it);

@@ -6,13 +6,13 @@
 #include <stdlib.h>
 
 enum {
-    TRIES = 4,  /* of workers that ramp up, before one of them has the job all the same */
-    EXACT = 16, /* levels of one job each */
+    TRIES = 4, /* of workers that ramp up, before one of them has the job all the same */
 };
 #define STRIDE (1ull << 32) /* virtual time of a turn at weight 1 and the whole share */
 
 void rb_choice_member_init(struct rb_choice_member *m) {
-    *m = (struct rb_choice_member){.level = -1, .at = -1, .weight = 1, .share = RB_CHOICE_WHOLE};
+    *m = (struct rb_choice_member){
+        .levelled.level = -1, .at = -1, .weight = 1, .share = RB_CHOICE_WHOLE};
 }
 
 void rb_choice_init(struct rb_choice *c, enum rb_choice_kind kind) {
@@ -38,46 +38,15 @@ int rb_choice_reserve(struct rb_choice *c, uint32_t count) {
 
 /* --- Levels ------------------------------------------------------------------------------------------------------------- */
 
-/* Of the jobs that one more would make, per weight: so a worker of weight 3 has three before one of weight 1 gets its first. */
-int32_t rb_choice_level(uint32_t load, uint32_t weight) {
-    uint32_t v = weight == 1 ? load : (load + 1) / weight;
-    if (v < EXACT) return (int32_t)v;
-    uint32_t octave = 31 - (uint32_t)__builtin_clz(v);
-    uint32_t level = EXACT + (octave - 4) * 4 + (v >> (octave - 2) & 3);
-    return level < RB_CHOICE_LEVELS ? (int32_t)level : RB_CHOICE_LEVELS - 1;
+/* Of jobs in flight per weight: a worker of weight 3 has three where one of weight 1 has one. */
+static int32_t level_of(const struct rb_choice *c, const struct rb_choice_member *m) {
+    if (c->kind == RB_CHOOSE_IN_TURN) return 0;
+    return rb_level_of(m->weight == 1 ? m->load : m->load / m->weight);
 }
 
-static void join(struct rb_choice *c, struct rb_choice_member *m, int32_t level) {
-    m->level = level;
-    m->next = NULL;
-    m->prev = c->levels[level].last;
-    if (m->prev)
-        m->prev->next = m;
-    else
-        c->levels[level].first = m;
-    c->levels[level].last = m;
-    c->used |= 1ull << level;
-}
-
-static void leave(struct rb_choice *c, struct rb_choice_member *m) {
-    int32_t level = m->level;
-    if (m->next)
-        m->next->prev = m->prev;
-    else
-        c->levels[level].last = m->prev;
-    if (m->prev)
-        m->prev->next = m->next;
-    else
-        c->levels[level].first = m->next;
-    if (!c->levels[level].first) c->used &= ~(1ull << level);
-    m->level = -1;
-}
-
-static void to_the_end(struct rb_choice *c, struct rb_choice_member *m) {
-    int32_t level = m->level;
-    if (!m->next) return;
-    leave(c, m);
-    join(c, m, level);
+static struct rb_choice_member *member_of(struct rb_levelled *n) {
+    return (struct rb_choice_member *)(void *)((char *)n -
+                                               offsetof(struct rb_choice_member, levelled));
 }
 
 /* --- Array and heap ------------------------------------------------------------------------------------------------------- */
@@ -137,7 +106,9 @@ static void withdraw(struct rb_choice *c, struct rb_choice_member *m) {
 
 /* --- Coming and going ------------------------------------------------------------------------------------------------------ */
 
-int rb_choice_is_open(const struct rb_choice_member *m) { return m->level >= 0 || m->at >= 0; }
+int rb_choice_is_open(const struct rb_choice_member *m) {
+    return m->levelled.level >= 0 || m->at >= 0;
+}
 
 void rb_choice_open(struct rb_choice *c, struct rb_choice_member *m, uint32_t load) {
     int open = rb_choice_is_open(m), more = load > m->load;
@@ -150,23 +121,18 @@ void rb_choice_open(struct rb_choice *c, struct rb_choice_member *m, uint32_t lo
         if (!open) enter(c, m);
         return;
     }
-    int32_t level = c->kind == RB_CHOOSE_SHORTEST ? rb_choice_level(load, m->weight) : 0;
-    if (level != m->level) {
-        if (m->level >= 0) leave(c, m);
-        join(c, m, level);
-    } else if (more && c->kind == RB_CHOOSE_SHORTEST) {
-        to_the_end(c, m); /* a level may hold several loads */
-    }
+    /* A level may hold several loads: who has got a job goes behind the others. */
+    int32_t level = level_of(c, m);
+    if (level != m->levelled.level || (more && c->kind == RB_CHOOSE_SHORTEST))
+        rb_levels_move(&c->levels, &m->levelled, level);
 }
 
 void rb_choice_shut(struct rb_choice *c, struct rb_choice_member *m) {
     if (!rb_choice_is_open(m)) return;
     c->count--;
     c->ramping -= m->share < RB_CHOICE_WHOLE;
-    if (m->at >= 0)
-        withdraw(c, m);
-    else
-        leave(c, m);
+    if (m->at >= 0) withdraw(c, m);
+    rb_levels_leave(&c->levels, &m->levelled);
 }
 
 void rb_choice_weigh(struct rb_choice *c, struct rb_choice_member *m, uint32_t weight,
@@ -186,21 +152,17 @@ static int passed_over(const struct rb_choice_member *m, uint64_t chance) {
 }
 
 static struct rb_choice_member *of_lowest_level(struct rb_choice *c, uint64_t chance) {
-    int level = __builtin_ctzll(c->used);
-    struct rb_choice_member *m = c->levels[level].first;
-    for (int i = 0; c->ramping && i < TRIES && passed_over(m, chance); i++, chance >>= 8) {
+    struct rb_levelled *n = rb_levels_lowest(&c->levels, 0);
+    for (int i = 0; c->ramping && i < TRIES && passed_over(member_of(n), chance); i++) {
         /* The next one of the level; behind its last comes the next level, with more jobs but a whole share. */
-        to_the_end(c, m);
-        uint64_t higher = c->used & ~(2ull * (1ull << level) - 1);
-        if (c->levels[level].first != m)
-            m = c->levels[level].first;
-        else if (higher)
-            level = __builtin_ctzll(higher), m = c->levels[level].first;
-        else
-            break;
+        struct rb_levelled *other = n->next ? n->next : rb_levels_lowest(&c->levels, n->level + 1);
+        rb_levels_move(&c->levels, n, n->level);
+        if (!other) break;
+        n = other;
+        chance >>= 8;
     }
-    if (c->kind == RB_CHOOSE_IN_TURN) to_the_end(c, m);
-    return m;
+    if (c->kind == RB_CHOOSE_IN_TURN) rb_levels_move(&c->levels, n, 0);
+    return member_of(n);
 }
 
 static struct rb_choice_member *of_two(struct rb_choice *c, uint64_t chance) {

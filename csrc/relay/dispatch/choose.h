@@ -1,8 +1,7 @@
 /* choose.h: which of the workers that can take a job gets it. Pure: chance is an argument.
  *
  * Only workers with room stand here (place.c says when), so that no job looks at one that is full. What they stand in is the policy's:
- *   shortest_queue   levels by jobs in flight per weight; the first of the lowest level, those of one level in turn. Levels are exact up to
- *                    15 and then four to an octave, so that one word says which are there: a flat cost at any number of workers
+ *   shortest_queue   levels by jobs in flight per weight (levels.h); the first of the lowest level, those of one level in turn
  *   round_robin      one level: whoever waits longest for a turn
  *   two_choices      an array, of which two are drawn; the one with fewer jobs per weight
  *   weighted         a heap by the virtual time of the next turn, which a turn puts off by 1 / weight (stride scheduling: Waldspurger
@@ -11,10 +10,9 @@
 #ifndef RB_RELAY_CHOOSE_H
 #define RB_RELAY_CHOOSE_H
 
-#include <stdint.h>
+#include "relay/dispatch/levels.h"
 
 enum {
-    RB_CHOICE_LEVELS = 64,
     RB_CHOICE_WHOLE = 256,
     RB_CHOICE_WEIGHT_MAX = 100,
 };
@@ -28,23 +26,19 @@ enum rb_choice_kind {
 
 /* Part of a worker. Begins with rb_choice_member_init(). */
 struct rb_choice_member {
-    struct rb_choice_member *next, *prev; /* of its level */
-    int32_t level;                        /* -1: in none */
-    int32_t at;                           /* in the array or heap; -1: not there */
-    uint32_t load;                        /* jobs in flight */
-    uint32_t weight;                      /* 1 .. RB_CHOICE_WEIGHT_MAX */
-    uint32_t share;                       /* 1 .. RB_CHOICE_WHOLE, of what it would get */
-    uint64_t pass;                        /* weighted: when its next turn is */
+    struct rb_levelled levelled;
+    int32_t at;      /* in the array or heap; -1: not there */
+    uint32_t load;   /* jobs in flight */
+    uint32_t weight; /* 1 .. RB_CHOICE_WEIGHT_MAX */
+    uint32_t share;  /* 1 .. RB_CHOICE_WHOLE, of what it would get */
+    uint64_t pass;   /* weighted: when its next turn is */
 };
 
 struct rb_choice {
     enum rb_choice_kind kind;
     uint32_t count;   /* with room */
     uint32_t ramping; /* of these, with less than a whole share */
-    uint64_t used;    /* which levels hold anybody */
-    struct {
-        struct rb_choice_member *first, *last;
-    } levels[RB_CHOICE_LEVELS];
+    struct rb_levels levels;
     struct rb_choice_member **array;
     uint32_t capacity;
     uint64_t pass; /* weighted: of the last turn */
@@ -71,8 +65,5 @@ static inline int rb_choice_is_chancy(const struct rb_choice *c) {
 }
 /* Whose turn it is; the turn is then over. NULL: nobody has room. `chance`: any 64 random bits, where it is chancy. */
 struct rb_choice_member *rb_choice_pick(struct rb_choice *c, uint64_t chance);
-
-/* The level of so many jobs for such a weight (tests). */
-int32_t rb_choice_level(uint32_t load, uint32_t weight);
 
 #endif
