@@ -46,6 +46,9 @@ void rb_duct_ring(struct rb_duct *d) {
     uint64_t one = 1;
     /* D4: pairs with D5. Either we see the announcement, or the consumer's look after it (D3) sees our tail; never neither. */
     if (!rb_load_seq_cst(&d->parked)) return;
+    /* Nothing is inside: the relay comes here once a round, mostly with nothing for Python, and must not wake it then. Relaxed: whatever
+     * head we read was reached, so what lies before it was taken; an older one rings in vain. */
+    if (rb_load_relaxed(&d->head) == d->tail) return;
     /* Relaxed: a write follows whatever was announced meanwhile, so the consumer looks again in any case. */
     rb_store_relaxed(&d->parked, 0);
     /* EAGAIN means the count is at its top: the consumer has been rung already. */

@@ -53,6 +53,22 @@ static void who_is_awake_is_not_rung(void) {
     rb_duct_close(&d);
 }
 
+static void who_sleeps_is_not_rung_for_nothing(void) {
+    struct rb_duct d;
+    CHECK_EQUAL(rb_duct_open(&d, 4, 1000), 0);
+    rb_duct_announce(&d);
+    rb_duct_ring(&d); /* nothing was ever put */
+    CHECK_EQUAL(rung(&d), 0);
+    CHECK_EQUAL(rb_duct_put(&d, note(1)), 0);
+    free(rb_duct_take(&d));
+    rb_duct_ring(&d); /* all was taken */
+    CHECK_EQUAL(rung(&d), 0);
+    CHECK_EQUAL(rb_duct_put(&d, note(2)), 0);
+    rb_duct_ring(&d); /* it still sleeps, as it has announced */
+    CHECK_EQUAL(rung(&d), 1);
+    rb_duct_close(&d);
+}
+
 static void what_is_full_says_so_and_loses_nothing(void) {
     struct rb_duct d;
     CHECK_EQUAL(rb_duct_open(&d, 2, 1000), 0);
@@ -125,6 +141,7 @@ static void no_wake_up_is_lost_between_two_that_sleep(void) {
 
 int main(void) {
     RUN(who_is_awake_is_not_rung);
+    RUN(who_sleeps_is_not_rung_for_nothing);
     RUN(what_is_full_says_so_and_loses_nothing);
     RUN(no_wake_up_is_lost_between_two_that_sleep);
     return check_end();
