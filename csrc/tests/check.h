@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 static int check_passed, check_failed, check_breaches;
-static const char *check_name;
+static const char *check_name = "the program";
 
 #define CHECK(condition)                                                                  \
     do {                                                                                  \

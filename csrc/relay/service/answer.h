@@ -1,24 +1,15 @@
-/* answer.h: the frames that the relay makes by itself. */
+/* answer.h: what callers are told, whatever their kind (reply.h). */
 #ifndef RB_RELAY_ANSWER_H
 #define RB_RELAY_ANSWER_H
 
+#include "relay/service/reply.h"
 #include "ringbridge/relay.h"
 #include "ringbridge/term.h"
 
-struct rb_conn;
 struct rb_job;
-struct rb_monitor;
 struct rb_relay;
 struct rb_worker;
 
-struct rb_caller { /* who is answered, whether a job or a refused request */
-    struct rb_conn *conn;
-    struct rb_slice pid, tag, alias;
-};
-
-/* `owner`: the block in which both lie, which may be kept (outgoing.h). */
-int rb_send_signal(struct rb_conn *c, struct rb_slice control, const struct rb_slice *message,
-                   void **owner);
 void rb_answer_raw(const struct rb_caller *to, const struct rb_job *detail, const uint8_t *bytes,
                    size_t size);
 void rb_answer_term(const struct rb_caller *to, const struct rb_job *detail, struct rb_slice term);
@@ -36,8 +27,6 @@ void rb_answer_unknown_job(const struct rb_caller *to);
 void rb_answer_stats(const struct rb_caller *to, const struct rb_relay *r);
 void rb_answer_status(const struct rb_caller *to, const struct rb_job *job, uint64_t now);
 void rb_answer_jobs(const struct rb_caller *to, struct rb_relay *r, struct rb_slice role);
-void rb_send_down(struct rb_conn *c, const struct rb_monitor *m, struct rb_slice reason);
-void rb_send_watch(struct rb_conn *c, int on, struct rb_slice pid, uint64_t watch);
 const char *rb_reason_name(enum rb_reason reason);
 
 #endif
