@@ -40,6 +40,7 @@ from bridge.fabric.relay import (
     Event,
     LinkConfig,
     Relay,
+    RoleGone,
     Signal,
     WorkerBroke,
     WorkerEnded,
@@ -267,6 +268,8 @@ class Bridge:
                 self._node.handle_connection_lost(conn, reason)
             case WorkerReady() | WorkerRefused() | WorkerBroke() | WorkerEnded() | WorkerOutput():
                 self.supervisor.handle(event)
+            case RoleGone():
+                log.info("role gone", role=event.role)
             case _:
                 assert_never(event)
 

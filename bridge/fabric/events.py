@@ -72,6 +72,20 @@ class WorkerOutput:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class RoleGone:
+    """A removed role has seen its last job's end: its memory is free, and so is its number."""
+
+    role: int
+
+
 Event: TypeAlias = (
-    Signal | ConnectionLost | WorkerReady | WorkerRefused | WorkerBroke | WorkerEnded | WorkerOutput
+    Signal
+    | ConnectionLost
+    | WorkerReady
+    | WorkerRefused
+    | WorkerBroke
+    | WorkerEnded
+    | WorkerOutput
+    | RoleGone
 )

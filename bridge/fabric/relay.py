@@ -10,6 +10,7 @@ microseconds before they sleep (docs/decisions/0012).
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from bridge.fabric._core import ffi, lib
 from bridge.fabric.events import (
     ConnectionLost,
     Event,
+    RoleGone,
     Signal,
     WorkerBroke,
     WorkerEnded,
@@ -52,6 +54,7 @@ __all__ = [
     "Relay",
     "RelayLimits",
     "RelayStats",
+    "RoleGone",
     "RoleLimits",
     "RoleState",
     "RoleStats",
@@ -88,13 +91,12 @@ class Relay:
         limits = limits or RelayLimits()
         name = ffi.new("char[]", node.encode())
         made = structs.filled("struct rb_relay_config", limits, but=_OURS)
-        config = made.pointer
-        config.node = name
-        config.creation = creation
+        made.pointer.node = name
+        made.pointer.creation = creation
         self._high_bytes = limits.outgoing_high_bytes
         self._rooms: dict[int, trio.Event] = {}
         handle = ffi.new("struct rb_relay **")
-        _check(lib.rb_relay_open(handle, config), f"relay of {node}")
+        _check(lib.rb_relay_open(handle, made.pointer), f"relay of {node}")
         self._handle: Any = handle[0]
         self._event = ffi.new("struct rb_event *")
         self._event_fd: int = lib.rb_relay_event_fd(self._handle)
@@ -102,7 +104,7 @@ class Relay:
         self._room = ffi.new("uint8_t[]", _SIGNAL_ROOM)
         self._signal_bytes = ffi.buffer(self._room)
         self._connections = 0
-        self._roles = 0
+        self._roles: set[int] = set()  # numbers that are taken
 
     @property
     def _relay(self) -> Any:
@@ -128,6 +130,14 @@ class Relay:
             lib.rb_relay_close(relay)
             if uneven:
                 raise AssertionError(f"the relay's books: {ffi.string(why).decode()}")
+
+    def configure(self, limits: RelayLimits) -> None:
+        """Let connections be bounded by other limits from the relay's next round on; the size of a
+        frame, the number of monitors and how the relay waits stay as they were opened.
+        """
+        made = structs.filled("struct rb_relay_config", limits, but=_OURS)
+        _check(lib.rb_relay_configure(self._relay, made.pointer), "limits")
+        self._high_bytes = limits.outgoing_high_bytes
 
     # ---- connections
 
@@ -218,12 +228,17 @@ class Relay:
     # ---- roles and workers
 
     def add_role(self, limits: RoleLimits) -> int:
-        """Make a role with its payload pool; jobs for it queue from now on. Returns its number."""
+        """Make a role with its payload pool; jobs for it queue from now on. Returns its number,
+        the lowest that is free.
+
+        Raises OSError: EINVAL when the relay has all the roles that it can have, ENOMEM.
+        """
         config = structs.filled("struct rb_role_config", limits)
-        code = lib.rb_relay_add_role(self._relay, self._roles, config.pointer)
+        number = next(n for n in itertools.count() if n not in self._roles)
+        code = lib.rb_relay_add_role(self._relay, number, config.pointer)
         _check(code, f"role {limits.name}")
-        self._roles += 1
-        return self._roles - 1
+        self._roles.add(number)
+        return number
 
     def configure_role(self, role: int, limits: RoleLimits) -> None:
         """Let a role work by other limits from the relay's next round on.
@@ -234,6 +249,14 @@ class Relay:
         config = structs.filled("struct rb_role_config", limits)
         code = lib.rb_relay_configure_role(self._relay, role, config.pointer)
         _check(code, f"role {limits.name}")
+
+    def remove_role(self, role: int) -> None:
+        """Let no caller find the role from the next round on; jobs that wait are answered
+        :no_worker. RoleGone follows after its last job; the number is taken until then.
+
+        Raises OSError: EBUSY while a worker of it has not ended.
+        """
+        _check(lib.rb_relay_remove_role(self._relay, role), f"role {role}")
 
     def set_role_state(self, role: int, state: RoleState) -> None:
         _check(lib.rb_relay_set_role_state(self._relay, role, int(state)), f"role {role}")
@@ -333,6 +356,8 @@ class Relay:
             lib.rb_relay_take(self._relay, self._event)
             if self._event.kind in (lib.RB_EVENT_CONNECTION_ROOM, lib.RB_EVENT_CONNECTION_LOST):
                 self._has_room(self._event.connection)
+            if self._event.kind == lib.RB_EVENT_ROLE_GONE:
+                self._roles.discard(self._event.a)
             return [] if self._event.kind == lib.RB_EVENT_CONNECTION_ROOM else [_event(self._event)]
         heads, data, at = ffi.unpack(self._heads, 3 * count), self._signal_bytes, 0
         signals: list[Event] = []
@@ -367,6 +392,8 @@ def _event(raw: Any) -> Event:
                 core=bool(raw.c & _OBITUARY_CORE),
                 oom=bool(raw.c & _OBITUARY_OOM),
             )
+        case lib.RB_EVENT_ROLE_GONE:
+            return RoleGone(raw.a)
         case lib.RB_EVENT_WORKER_OUTPUT:
             return WorkerOutput(raw.worker, "stdout" if raw.a == 1 else "stderr", data)
         case kind:

@@ -37,7 +37,7 @@ __attribute__((format(printf, 3, 4))) static void hold(struct audit *a, int hold
          (unsigned long long)(y))
 
 struct tally { /* of a role's jobs */
-    uint64_t queued, placed, blocks;
+    uint64_t queued, placed, blocks, jobs;
 };
 
 /* One pass over the table, whatever its size. */
@@ -49,6 +49,7 @@ static void count_jobs(struct audit *a, const struct rb_relay *r, struct tally t
         t->queued += j->state == RB_JOB_QUEUED;
         t->placed += j->state == RB_JOB_PLACED;
         t->blocks += j->pool_count;
+        t->jobs++;
         hold(a, j->state != RB_JOB_PLACED || j->worker, "a placed job is at no worker");
         hold(a, (j->state == RB_JOB_QUEUED) == (j->queued.share != NULL),
              "a job stands in a queue that does not wait, or the other way round");
@@ -60,6 +61,7 @@ static void audit_role(struct audit *a, const struct rb_role *role, const struct
     HOLD_EQUAL(a, open, t->queued + t->placed, role->name);
     HOLD_EQUAL(a, (uint64_t)role->queue.count, t->queued, role->name);
     HOLD_EQUAL(a, (uint64_t)role->pool.region.taken, t->blocks, role->name);
+    HOLD_EQUAL(a, (uint64_t)role->jobs, t->jobs, role->name);
 }
 
 static void audit_worker(struct audit *a, const struct rb_worker *w) {

@@ -39,6 +39,20 @@ int rb_relay_configure_role(struct rb_relay *r, uint32_t id, const struct rb_rol
     return rb_note_role_config(r, id, config);
 }
 
+int rb_relay_remove_role(struct rb_relay *r, uint32_t id) {
+    if (id >= ROLES_MAX || !r->face_roles[id]) return -ENOENT;
+    for (uint32_t i = 0; i < WORKERS_MAX; i++) {
+        if (r->face_workers[i] && r->face_workers[i]->role == r->face_roles[id]) return -EBUSY;
+    }
+    return rb_note_role_removed(r, id);
+}
+
+void rb_face_forget_role(struct rb_relay *r, uint32_t id) {
+    struct rb_role *role = r->face_roles[id];
+    r->face_roles[id] = NULL;
+    rb_role_free(role);
+}
+
 static struct rb_worker **face_worker(struct rb_relay *r, uint64_t id) {
     return rb_worker_slot(r->face_workers, id);
 }

@@ -186,6 +186,7 @@ int rb_relay_take(struct rb_relay *r, struct rb_event *event) {
                                .data = n->data,
                                .size = n->size};
     if (n->head.kind == RB_EVENT_WORKER_ENDED) rb_face_forget(r, n->worker);
+    if (n->head.kind == RB_EVENT_ROLE_GONE) rb_face_forget_role(r, (uint32_t)n->a);
     if (n->head.kind == RB_EVENT_SIGNAL) heard(r, n);
     if (n->head.kind == RB_EVENT_CONNECTION_LOST) rb_flow_close(rb_flow_find(r, n->connection));
     return 1;
@@ -194,6 +195,7 @@ int rb_relay_take(struct rb_relay *r, struct rb_event *event) {
 /* --- Downward ------------------------------------------------------------------------------------------------------------ */
 
 enum down_kind {
+    DOWN_CONFIG,
     DOWN_ADOPT,
     DOWN_SEND,
     DOWN_ROOM,
@@ -203,6 +205,7 @@ enum down_kind {
     DOWN_HOLD,
     DOWN_ROLE,
     DOWN_ROLE_CONFIG,
+    DOWN_ROLE_REMOVED,
     DOWN_ROLE_STATE,
     DOWN_WORKER,
     DOWN_DRAIN,
@@ -340,6 +343,16 @@ int rb_note_role_config(struct rb_relay *r, uint32_t id, const struct rb_role_co
     return hand_down(r, n);
 }
 
+int rb_note_role_removed(struct rb_relay *r, uint32_t id) {
+    struct down_note *n = down_note(DOWN_ROLE_REMOVED, NULL, 0, NULL, 0);
+    if (n) n->connection = id;
+    return hand_down(r, n);
+}
+
+int rb_relay_configure(struct rb_relay *r, const struct rb_relay_config *config) {
+    return hand_down(r, down_note(DOWN_CONFIG, config, sizeof *config, NULL, 0));
+}
+
 int rb_relay_set_role_state(struct rb_relay *r, uint32_t role, uint32_t state) {
     if (role >= ROLES_MAX || state > RB_ROLE_GIVEN_UP) return -EINVAL;
     struct down_note *n = down_note(DOWN_ROLE_STATE, NULL, 0, NULL, 0);
@@ -387,6 +400,20 @@ static void install_service(struct rb_relay *r, const struct down_note *n) {
     r->service_up = 1;
 }
 
+/* Not the name, nor what the other thread reads (spin_us), nor what was laid out by it. */
+static void configure(struct rb_relay *r, const uint8_t *data) {
+    struct rb_relay_config config, *own = &r->config;
+    memcpy(&config, data, sizeof config);
+    own->tick_ms = config.tick_ms;
+    own->silence_ms = config.silence_ms;
+    own->signal_bytes_max = config.signal_bytes_max;
+    own->upward_bytes_max = config.upward_bytes_max;
+    own->upward_total_max = config.upward_total_max;
+    own->outgoing_bytes_max = config.outgoing_bytes_max;
+    own->outgoing_low_bytes = config.outgoing_low_bytes;
+    own->arrival_ms = config.arrival_ms;
+}
+
 static void set_role_state(struct rb_relay *r, uint32_t id, uint32_t state) {
     struct rb_role *role = r->roles[id];
     if (!role) return;
@@ -399,6 +426,7 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
     void *note = n;
     struct rb_conn *c;
     switch ((enum down_kind)n->head.kind) {
+    case DOWN_CONFIG: configure(r, n->data); break;
     case DOWN_ADOPT: {
         int rc = rb_conn_open(r, n->connection, n->flow, n->fd, n->object, (const char *)n->data,
                               n->flags, n->data + n->a, n->b);
@@ -452,6 +480,9 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
         if (r->roles[n->connection]) rb_role_configure(r, r->roles[n->connection], &config);
         break;
     }
+    case DOWN_ROLE_REMOVED:
+        if (r->roles[n->connection]) rb_role_leave(r, r->roles[n->connection]);
+        break;
     case DOWN_ROLE_STATE: set_role_state(r, n->connection, (uint32_t)n->flags); break;
     case DOWN_WORKER: {
         struct rb_worker *w = n->object;

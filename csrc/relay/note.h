@@ -25,11 +25,14 @@ int rb_down_take(struct rb_relay *r); /* carries out what the other thread asked
 /* face.c's way down, and what note.c asks of it. */
 int rb_note_role(struct rb_relay *r, struct rb_role *role);
 int rb_note_role_config(struct rb_relay *r, uint32_t id, const struct rb_role_config *config);
+int rb_note_role_removed(struct rb_relay *r, uint32_t id);
 int rb_note_worker(struct rb_relay *r, struct rb_worker *w);
 struct rb_note *
 rb_note_next(const struct rb_note *note); /* of a list of notes that wait for room upward */
 int rb_note_stop(struct rb_relay *r);
 void rb_face_forget(struct rb_relay *r,
                     uint64_t worker); /* its end was heard of: its memory goes */
+
+void rb_face_forget_role(struct rb_relay *r, uint32_t id); /* the same of a role */
 
 #endif

@@ -131,6 +131,7 @@ int rb_relay_round(struct rb_relay *r, uint64_t now, const struct epoll_event *r
     rb_up_flush(r);
     tend(r);
     flush(r);
+    rb_roles_leave(r); /* last: nobody holds a role now */
     if (r->sampled_ns) {
         COUNT(r->hops.answer_to_socket_ns, rb_clock_ns() - r->sampled_ns);
         r->sampled_ns = 0;
@@ -232,9 +233,7 @@ void rb_relay_unmake(struct rb_relay *r) {
             rb_role_unlink(role, j);
             rb_job_free(r, j);
         }
-        rb_pool_close(&role->pool);
-        free(role->workers);
-        free(role);
+        rb_role_free(role);
     }
     for (uint32_t i = 0; i < r->chunk_count; i++) {
         for (uint32_t k = 0; k < 1024; k++) {

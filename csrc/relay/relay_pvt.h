@@ -60,7 +60,7 @@ struct rb_relay {
         *conns[CONNECTIONS_MAX]; /* at their id modulo the size, or where there was room */
     struct rb_conn *dirty_conns, *unread_conns;
     struct rb_role *roles[ROLES_MAX]; /* put in by a note (face.c makes them) */
-    uint32_t roles_count;
+    uint32_t roles_count, roles_leaving;
     struct rb_worker *workers[WORKERS_MAX]; /* the same */
     struct rb_worker *polled_workers;
 

@@ -181,6 +181,32 @@ static void what_a_role_keeps_for_life_is_refused_and_changes_nothing(void) {
     lab_close(&lab);
 }
 
+static void a_removed_role_is_unknown_at_once_and_gone_with_its_last_job(void) {
+    WITH_WORKER(lab, w);
+    CHECK_EQUAL(rb_relay_remove_role(lab.relay, 0), -EBUSY);
+    CHECK_EQUAL(rb_relay_remove_role(lab.relay, 1), -ENOENT);
+    rb_relay_drain_worker(lab.relay, w->id);
+    lab_worker_end(&lab, w, NULL);
+    CHECK(lab_event(&lab, RB_EVENT_WORKER_ENDED));
+    lab_submit(lab.peer, 1, "waits", 5);
+    while (stats_of(&lab).accepted < 1) usleep(100);
+    CHECK_EQUAL(rb_relay_remove_role(lab.relay, 0), 0);
+    CHECK(ANSWER_HAS(lab.peer, "no_worker"));
+    CHECK(lab_event(&lab, RB_EVENT_ROLE_GONE));
+    CHECK_EQUAL(lab.event.a, 0);
+    lab_submit(lab.peer, 2, "x", 1);
+    CHECK(ANSWER_HAS(lab.peer, "unknown role echo"));
+    CHECK_EQUAL(rb_relay_remove_role(lab.relay, 0), -ENOENT);
+    struct rb_role_config again = lab_role_config();
+    CHECK_EQUAL(rb_relay_add_role(lab.relay, 0, &again), 0);
+    w = lab_worker(&lab);
+    lab_submit(lab.peer, 3, "x", 1);
+    lab_complete(w, "back", 4);
+    CHECK(ANSWER_HAS(lab.peer, "back"));
+    CHECK(accounts_are_even(&lab));
+    CLOSE(lab, w);
+}
+
 static void a_held_dispatcher_keeps_jobs_until_it_is_let_go(void) {
     WITH_WORKER(lab, w);
     rb_relay_hold(lab.relay, 1);
@@ -293,6 +319,26 @@ static void a_payload_in_fragments_reaches_the_worker_whole(void) {
     lab_complete(w, "big", 3);
     CHECK(ANSWER_HAS(lab.peer, "big"));
     CLOSE(lab, w);
+}
+
+static void a_role_whose_payload_still_arrives_is_gone_after_it(void) {
+    struct lab lab;
+    lab_open(&lab);
+    fragments_head(lab.peer, 1, LARGE, 4, large, 60000);
+    lab_submit(lab.peer, 2, "after", 5); /* once this is taken in, the head before it is, too */
+    while (stats_of(&lab).accepted < 1) usleep(100);
+    CHECK_EQUAL(rb_relay_remove_role(lab.relay, 0), 0);
+    CHECK(ANSWER_HAS(lab.peer, "no_worker"));
+    lab_submit(lab.peer, 3, "x", 1);
+    CHECK(ANSWER_HAS(lab.peer, "unknown role echo"));
+    while (rb_relay_take(lab.relay, &lab.event)) CHECK(lab.event.kind != RB_EVENT_ROLE_GONE);
+    fragment(lab.peer, 3, large + 60000, 65536);
+    fragment(lab.peer, 2, large + 125536, 65536);
+    fragment(lab.peer, 1, large + 191072, LARGE - 191072);
+    CHECK(ANSWER_HAS(lab.peer, "no_worker"));
+    CHECK(lab_event(&lab, RB_EVENT_ROLE_GONE));
+    CHECK(accounts_are_even(&lab));
+    lab_close(&lab);
 }
 
 static void too_large_is_answered_from_the_head_and_the_rest_passes_by(void) {
@@ -514,10 +560,12 @@ int main(void) {
     RUN(a_full_queue_is_an_answer);
     RUN(a_role_works_by_new_numbers_from_the_next_job_on);
     RUN(what_a_role_keeps_for_life_is_refused_and_changes_nothing);
+    RUN(a_removed_role_is_unknown_at_once_and_gone_with_its_last_job);
     RUN(a_held_dispatcher_keeps_jobs_until_it_is_let_go);
     RUN(a_caller_without_a_monitor_is_watched);
     RUN(a_job_can_be_listed_looked_at_and_cancelled_by_its_id);
     RUN(a_payload_in_fragments_reaches_the_worker_whole);
+    RUN(a_role_whose_payload_still_arrives_is_gone_after_it);
     RUN(too_large_is_answered_from_the_head_and_the_rest_passes_by);
     RUN(a_payload_cut_off_by_a_dying_peer_is_forgotten);
     RUN(a_completion_of_another_job_ends_the_worker);

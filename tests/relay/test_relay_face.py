@@ -6,7 +6,15 @@ import socket
 import pytest
 import trio
 
-from bridge.fabric.relay import ConnectionLost, Event, Relay, RoleLimits, RoleState, Signal
+from bridge.fabric.relay import (
+    ConnectionLost,
+    Event,
+    Relay,
+    RoleGone,
+    RoleLimits,
+    RoleState,
+    Signal,
+)
 
 FRAGMENTS = 0x800000
 EVENTS = 1000
@@ -90,6 +98,18 @@ async def test_a_role_keeps_its_name_and_its_pool() -> None:
             with pytest.raises(OSError, match="role") as caught:
                 relay.configure_role(number, limits)
             assert caught.value.errno == why
+    finally:
+        relay.close()
+
+
+async def test_the_number_of_a_removed_role_is_free_once_it_is_gone() -> None:
+    relay = Relay(node="bridge@host", creation=1)
+    try:
+        numbers = [relay.add_role(RoleLimits(name)) for name in ("a", "b")]
+        relay.remove_role(numbers[0])
+        assert relay.add_role(RoleLimits("c")) == 2
+        assert await relay.next_events() == [RoleGone(numbers[0])]
+        assert relay.add_role(RoleLimits("a")) == numbers[0]
     finally:
         relay.close()
 

@@ -43,6 +43,7 @@ enum rb_event_kind {
     RB_EVENT_WORKER_BROKE,    /* worker; rule in data */
     RB_EVENT_WORKER_ENDED,    /* worker; a = status (or -1), b = signal, c = obituary flags */
     RB_EVENT_WORKER_OUTPUT,   /* worker; a = 1 stdout, 2 stderr; bytes in data */
+    RB_EVENT_ROLE_GONE,       /* a = role: removed, its last job has ended, its number is free */
 };
 struct rb_event {
     uint32_t kind;
@@ -97,6 +98,11 @@ void rb_relay_stop(
 int rb_relay_audit(const struct rb_relay *relay, char *why, uint64_t why_bytes);
 void rb_relay_close(struct rb_relay *relay); /* stops it, closes every socket and link */
 
+/* Other bounds of connections and other times, from the relay's next round on: ticks and silence, what may wait in either direction, how
+ * long a payload may stand still. Those who have gone past a lowered bound are closed when they grow. signal_bytes_max is for connections
+ * that come; the rest of the config stays as it was opened. 0, or a negative errno. */
+int rb_relay_configure(struct rb_relay *relay, const struct rb_relay_config *config);
+
 /* Events, on the thread that sleeps on event_fd. It sleeps like this: hush, take until there is none, sleep. Only who has hushed is rung. */
 int rb_relay_event_fd(const struct rb_relay *relay);
 void rb_relay_hush(struct rb_relay *relay); /* clears the eventfd and asks for the next ring */
@@ -139,6 +145,10 @@ int rb_relay_add_role(struct rb_relay *relay, uint32_t role, const struct rb_rol
  * a role keeps for life (dispatch.h says why). */
 int rb_relay_configure_role(struct rb_relay *relay, uint32_t role,
                             const struct rb_role_config *config);
+/* Callers do not find the role from the relay's next round on: it is unknown to them. Jobs that wait are answered :no_worker.
+ * RB_EVENT_ROLE_GONE follows when the last one has left, a payload that still arrives among them; then the number may be given again.
+ * -ENOENT, or -EBUSY while a worker of it has not ended. */
+int rb_relay_remove_role(struct rb_relay *relay, uint32_t role);
 int rb_relay_set_role_state(struct rb_relay *relay, uint32_t role, uint32_t state);
 int rb_relay_create_link(struct rb_relay *relay, uint32_t role, uint64_t worker, uint32_t slots,
                          uint64_t result_bytes, uint32_t result_block_bytes, uint64_t features,

@@ -75,6 +75,11 @@ static void forget_caller(struct rb_job *j) {
     j->watch = 0;
 }
 
+void rb_job_join(struct rb_job *j, struct rb_role *role) {
+    j->role = role;
+    role->jobs++;
+}
+
 void rb_job_free(struct rb_relay *r, struct rb_job *j) {
     forget_caller(j);
     rb_job_due(r, j, 0);
@@ -82,6 +87,8 @@ void rb_job_free(struct rb_relay *r, struct rb_job *j) {
     j->pool_count = 0;
     if (j->tenant) rb_tenant_release(j->tenant);
     j->tenant = NULL;
+    if (j->role) j->role->jobs--;
+    j->role = NULL;
     j->state = RB_JOB_FREE;
     j->next = r->free_jobs;
     r->free_jobs = j;

@@ -61,6 +61,7 @@ struct rb_job {
 };
 
 struct rb_job *rb_job_new(struct rb_relay *r);
+void rb_job_join(struct rb_job *j, struct rb_role *role); /* what it is a job of, to its end */
 void rb_job_free(struct rb_relay *r, struct rb_job *j);
 struct rb_job *rb_job_find(struct rb_relay *r, uint64_t id);
 struct rb_job *rb_job_next(struct rb_relay *r,

@@ -11,7 +11,8 @@ enum {
 
 struct rb_role *rb_role_named(struct rb_relay *r, struct rb_slice name) {
     for (uint32_t i = 0; i < r->roles_count; i++) {
-        if (r->roles[i] && rb_slice_is(name, r->roles[i]->name)) return r->roles[i];
+        if (r->roles[i] && !r->roles[i]->leaving && rb_slice_is(name, r->roles[i]->name))
+            return r->roles[i];
     }
     return NULL;
 }
@@ -23,6 +24,31 @@ void rb_role_configure(struct rb_relay *r, struct rb_role *role,
     role->config = *config;
     role->config.name = role->name;
     role->dirty = 1; /* what waits may be let through now */
+}
+
+void rb_role_leave(struct rb_relay *r, struct rb_role *role) {
+    role->leaving = 1;
+    role->state = RB_ROLE_GIVEN_UP; /* for a payload that is arriving, too */
+    r->roles_leaving++;
+    rb_role_give_up(r, role, RB_REASON_NO_WORKER);
+}
+
+/* Not as soon as the last job is freed: who frees it may still hold the role, and the other thread frees its memory when it has taken the
+ * event. Whoever keeps a pointer to a role without a job of it has to let go in here. */
+void rb_roles_leave(struct rb_relay *r) {
+    for (uint32_t i = 0; r->roles_leaving && i < r->roles_count; i++) {
+        struct rb_role *role = r->roles[i];
+        if (!role || !role->leaving || role->jobs) continue;
+        r->roles[i] = NULL;
+        r->roles_leaving--;
+        rb_up_event(r, RB_EVENT_ROLE_GONE, 0, 0, i, 0, 0, NULL, 0);
+    }
+}
+
+void rb_role_free(struct rb_role *role) {
+    rb_pool_close(&role->pool);
+    free(role->workers);
+    free(role);
 }
 
 void rb_role_push(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {

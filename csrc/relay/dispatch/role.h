@@ -17,6 +17,8 @@ struct rb_role {
     struct rb_role_config config;
     struct rb_pool pool;
     uint32_t state;
+    uint32_t jobs; /* that have this role, from admission until they are freed */
+    int leaving;   /* removed: found by no caller, gone with its last job */
     struct rb_queue queue;
     struct rb_worker **workers; /* ready ones */
     uint32_t ready, capacity, turn;
@@ -27,6 +29,9 @@ struct rb_role {
 /* From here on the role works by `config`, whose name and pool size are its own. */
 void rb_role_configure(struct rb_relay *r, struct rb_role *role,
                        const struct rb_role_config *config);
+void rb_role_leave(struct rb_relay *r, struct rb_role *role); /* removed: see `leaving` */
+void rb_roles_leave(struct rb_relay *r); /* at the end of a round: those without a job are gone */
+void rb_role_free(struct rb_role *role); /* on the other thread, or when there is none any more */
 void rb_role_push(struct rb_relay *r, struct rb_role *role, struct rb_job *j);
 void rb_role_unlink(struct rb_role *role, struct rb_job *j);
 void rb_role_add_ready(struct rb_role *role, struct rb_worker *w);

@@ -26,7 +26,8 @@ static void refuse_unknown_role(struct rb_relay *r, const struct rb_caller *to,
                      "unknown role %.*s; this node has:", (int)(role.size > 64 ? 64 : role.size),
                      (const char *)role.at);
     for (uint32_t i = 0; i < r->roles_count && n < (int)sizeof why - 80; i++) {
-        if (r->roles[i]) n += snprintf(why + n, sizeof why - (size_t)n, " %s", r->roles[i]->name);
+        if (r->roles[i] && !r->roles[i]->leaving)
+            n += snprintf(why + n, sizeof why - (size_t)n, " %s", r->roles[i]->name);
     }
     rb_submit_refuse(to, why);
 }
@@ -68,7 +69,7 @@ static struct rb_job *admit(struct rb_relay *r, const struct rb_caller *to,
     struct rb_job *j = role->queue.count < role->config.admission.depth_max ? rb_job_new(r) : NULL;
     int64_t first = 0;
     if (j) {
-        j->role = role;
+        rb_job_join(j, role);
         if (size > RB_INLINE_BYTES_MAX) {
             first = rb_region_take(&role->pool.region, size);
             if (first < 0) {
