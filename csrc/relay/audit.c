@@ -59,7 +59,7 @@ static void count_jobs(struct audit *a, const struct rb_relay *r, struct tally t
 static void audit_role(struct audit *a, const struct rb_role *role, const struct tally *t) {
     uint64_t open = role->stats.accepted - role->stats.answered;
     HOLD_EQUAL(a, open, t->queued + t->placed, role->name);
-    HOLD_EQUAL(a, (uint64_t)role->queue.count, t->queued, role->name);
+    HOLD_EQUAL(a, (uint64_t)role->queued, t->queued, role->name);
     HOLD_EQUAL(a, (uint64_t)role->pool.region.taken, t->blocks, role->name);
     HOLD_EQUAL(a, (uint64_t)role->jobs, t->jobs, role->name);
 }

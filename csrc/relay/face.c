@@ -20,6 +20,7 @@ int rb_relay_add_role(struct rb_relay *r, uint32_t id, const struct rb_role_conf
     role->config = *config;
     role->config.name = role->name;
     rb_queue_init(&role->queue, &config->order);
+    rb_choice_init(&role->choice, RB_CHOOSE_SHORTEST);
     int rc = rb_pool_create(&role->pool, config->pool_bytes, POOL_BLOCK_BYTES);
     if (rc == 0 && (rc = rb_note_role(r, role)) < 0) rb_pool_close(&role->pool);
     if (rc < 0) {
@@ -75,6 +76,7 @@ int rb_relay_create_link(struct rb_relay *r, uint32_t role_id, uint64_t id, uint
     w->id = id;
     w->role = r->face_roles[role_id];
     w->credit = 1;
+    rb_choice_member_init(&w->choosing);
     w->pidfd = w->obituary_fd = w->stdout_fd = w->stderr_fd = -1;
     w->atoms.left = 256;
     w->placed = calloc(slots ? slots : 1, sizeof *w->placed);

@@ -228,11 +228,7 @@ void rb_relay_unmake(struct rb_relay *r) {
     for (uint32_t i = 0; i < ROLES_MAX; i++) {
         struct rb_role *role = r->face_roles[i];
         if (!role) continue;
-        struct rb_job *j;
-        while ((j = rb_queue_oldest(&role->queue))) {
-            rb_role_unlink(role, j);
-            rb_job_free(r, j);
-        }
+        rb_role_clear(r, role);
         rb_role_free(role);
     }
     for (uint32_t i = 0; i < r->chunk_count; i++) {

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "relay/dispatch/job.h"
+#include "relay/dispatch/place.h"
 #include "relay/dispatch/role.h"
 #include "relay/dispatch/tenant.h"
 #include "relay/dispatch/worker.h"

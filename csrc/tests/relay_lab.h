@@ -269,7 +269,7 @@ static inline void lab_close_relay(struct rb_relay *relay) {
     char why[256] = "";
     rb_relay_stop(relay);
     if (rb_relay_audit(relay, why, sizeof why) < 0 && check_breaches++ < 10)
-        printf("at the end of %s: %s\n", check_name, why);
+        printf("at the end of %s: %s\n", check_name ? check_name : "the run", why);
     rb_relay_close(relay);
 }
 static inline void lab_close(struct lab *lab) {

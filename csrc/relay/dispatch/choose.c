@@ -110,10 +110,18 @@ int rb_choice_is_open(const struct rb_choice_member *m) {
     return m->levelled.level >= 0 || m->at >= 0;
 }
 
+/* While it was alone it was not moved. */
+static void settle_the_only_one(struct rb_choice *c) {
+    struct rb_levelled *n = rb_levels_lowest(&c->levels, 0);
+    if (n) rb_levels_move(&c->levels, n, level_of(c, member_of(n)));
+}
+
 void rb_choice_open(struct rb_choice *c, struct rb_choice_member *m, uint32_t load) {
     int open = rb_choice_is_open(m), more = load > m->load;
     m->load = load;
+    if (open && c->count == 1) return; /* wherever it stands, it is the lowest */
     if (!open) {
+        if (c->count == 1) settle_the_only_one(c);
         c->count++;
         c->ramping += m->share < RB_CHOICE_WHOLE;
     }

@@ -1,7 +1,8 @@
-/* role.h: queues and placing. */
+/* role.h: a role: what waits for it, and who is ready for it. */
 #ifndef RB_RELAY_ROLE_H
 #define RB_RELAY_ROLE_H
 
+#include "relay/dispatch/choose.h"
 #include "relay/dispatch/queue.h"
 #include "ringbridge/link.h"
 #include "ringbridge/relay.h"
@@ -20,9 +21,12 @@ struct rb_role {
     uint32_t jobs; /* that have this role, from admission until they are freed */
     int leaving;   /* removed: found by no caller, gone with its last job */
     struct rb_queue queue;
+    uint32_t queued;            /* jobs that wait, wherever */
     struct rb_worker **workers; /* ready ones */
-    uint32_t ready, capacity, turn;
-    int dirty;                  /* has something to place */
+    uint32_t ready, capacity;
+    struct rb_choice choice; /* of these, those with room */
+    struct rb_worker *late;  /* of these, those that hold slots of jobs that they have answered */
+    int dirty;               /* has something to place */
     struct rb_role_stats stats; /* read by the other thread, word by word */
 };
 
@@ -33,12 +37,13 @@ void rb_role_leave(struct rb_relay *r, struct rb_role *role); /* removed: see `l
 void rb_roles_leave(struct rb_relay *r); /* at the end of a round: those without a job are gone */
 void rb_role_free(struct rb_role *role); /* on the other thread, or when there is none any more */
 void rb_role_push(struct rb_relay *r, struct rb_role *role, struct rb_job *j);
-void rb_role_unlink(struct rb_role *role, struct rb_job *j);
+void rb_role_unlink(struct rb_role *role, struct rb_job *j); /* it waits no more */
+void rb_role_take(struct rb_role *role, struct rb_job *j);   /* the same: it goes to a worker */
 void rb_role_add_ready(struct rb_role *role, struct rb_worker *w);
 void rb_role_remove_ready(struct rb_role *role, struct rb_worker *w);
-void rb_roles_place(struct rb_relay *r);
 void rb_role_give_up(struct rb_relay *r, struct rb_role *role,
-                     enum rb_reason reason); /* answers all that is queued */
+                     enum rb_reason reason);                  /* answers all that is queued */
+void rb_role_clear(struct rb_relay *r, struct rb_role *role); /* frees what waits, unanswered */
 struct rb_role *rb_role_named(struct rb_relay *r, struct rb_slice name);
 
 #endif

@@ -257,7 +257,8 @@ int rb_worker_poll(struct rb_worker *w) {
     rb_ring_release(&w->link.completion_ring, (uint64_t)taken);
     /* It may be waiting for a block. For a slot it never does: no more jobs are out than its ring has slots. */
     if (rb_ring_publish(&w->link.giveback_ring) > 0) rb_gate_ring(&w->link.waker);
-    w->role->dirty = w->role->queue.count > 0;
+    rb_place_look(w);
+    w->role->dirty = w->role->queued > 0;
     if (rule) rb_worker_broke(w, rule);
     return (int)taken;
 }

@@ -4,6 +4,7 @@
 #ifndef RB_RELAY_WORKER_H
 #define RB_RELAY_WORKER_H
 
+#include "relay/dispatch/choose.h"
 #include "ringbridge/link.h"
 #include "ringbridge/obituary.h"
 #include "ringbridge/relay.h"
@@ -33,6 +34,10 @@ struct rb_worker {
     uint32_t in_flight;
     uint32_t credit;
     uint64_t service_ns; /* moving average */
+    uint32_t ready_at;   /* in its role's table of ready ones */
+    struct rb_choice_member choosing;
+    int late; /* on its role's list of those that hold slots too long */
+    struct rb_worker *next_late;
     int pidfd, obituary_fd, stdout_fd, stderr_fd;
     int handed_over; /* by the other thread, which alone reads it */
     int filled;      /* on the list of workers whose ring is to be published */

@@ -36,7 +36,7 @@ static void refuse_unknown_role(struct rb_relay *r, const struct rb_caller *to,
 
 static uint64_t retry_after_ms(const struct rb_role *role) {
     uint64_t service_ns = role->ready ? role->workers[0]->service_ns : 0;
-    uint64_t ms = role->ready ? role->queue.count * service_ns / role->ready / NS_PER_MS : 1000;
+    uint64_t ms = role->ready ? role->queued * service_ns / role->ready / NS_PER_MS : 1000;
     return ms < 1 ? 1 : ms > 10000 ? 10000 : ms;
 }
 
@@ -66,7 +66,7 @@ static struct rb_job *admit(struct rb_relay *r, const struct rb_caller *to,
         rb_answer_too_large(to, role->config.payload_bytes_max);
         return NULL;
     }
-    struct rb_job *j = role->queue.count < role->config.admission.depth_max ? rb_job_new(r) : NULL;
+    struct rb_job *j = role->queued < role->config.admission.depth_max ? rb_job_new(r) : NULL;
     int64_t first = 0;
     if (j) {
         rb_job_join(j, role);
@@ -194,7 +194,7 @@ int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tai
     /* Its role may have closed, or its queue have filled, while the payload came. */
     enum rb_reason reason = closed_for(j->role);
     if (rc == 0 && reason == RB_REASON_OK &&
-        j->role->queue.count < j->role->config.admission.depth_max) {
+        j->role->queued < j->role->config.admission.depth_max) {
         accept(r, j, &s);
         return 0;
     }

@@ -1,0 +1,130 @@
+/* place.c: binding jobs to workers as late as credit allows (DESIGN.md, section 5: credit is time).
+ *
+ * A worker has room while its jobs in flight are fewer than its credit: those with room stand in the role's choice (choose.h), the
+ * others nowhere, so that a job costs the same however many workers are full. Room is looked at where it changes: a job is placed, jobs
+ * were completed, a worker comes or goes. One thing nobody tells: a worker may have answered a job and still hold its slot. It is
+ * then late, and looked at again in a moment (wait.c, SLOT_WAIT_MS); the others do not wait for it. */
+#include "relay/dispatch/place.h"
+
+#include "relay/relay_pvt.h"
+#include "ringbridge/envelope.h"
+
+void rb_place_look(struct rb_worker *w) {
+    struct rb_choice *choice = &w->role->choice;
+    if (w->state == RB_WORKER_READY && w->in_flight < w->credit)
+        rb_choice_open(choice, &w->choosing, w->in_flight);
+    else
+        rb_choice_shut(choice, &w->choosing);
+}
+
+void rb_place_forget(struct rb_worker *w) {
+    rb_choice_shut(&w->role->choice, &w->choosing);
+    struct rb_worker **p = &w->role->late;
+    while (w->late && *p != w) p = &(*p)->next_late;
+    if (w->late) *p = w->next_late;
+    w->late = 0;
+}
+
+/* Credit is not all: the next slot must be free, too. Else it stands aside until it may be. */
+static int has_slot(struct rb_worker *w) {
+    struct rb_ring_producer *ring = &w->link.request_ring;
+    /* A kit may release a slot before its job is complete; the slot then waits for the completion, which looks again. */
+    int taken = w->placed[ring->claimed & (ring->slots - 1)] != NULL;
+    /* Or after it: nobody says when (a ring's room has no gate). */
+    int late = !taken && ring->claimed - ring->head == ring->slots && rb_ring_free(ring) == 0;
+    if (!taken && !late) return 1;
+    rb_choice_shut(&w->role->choice, &w->choosing);
+    if (late && !w->late) {
+        w->late = 1;
+        w->next_late = w->role->late;
+        w->role->late = w;
+    }
+    return 0;
+}
+
+static void look_at_the_late(struct rb_role *role) {
+    struct rb_worker *w;
+    while ((w = role->late)) {
+        role->late = w->next_late;
+        w->late = 0;
+        rb_place_look(w);
+    }
+}
+
+static struct rb_worker *choose(struct rb_relay *r, struct rb_role *role) {
+    struct rb_choice_member *m;
+    for (;;) {
+        uint64_t chance = rb_choice_is_chancy(&role->choice) ? rb_random_next(&r->random) : 0;
+        if (!(m = rb_choice_pick(&role->choice, chance))) return NULL;
+        struct rb_worker *w =
+            (struct rb_worker *)(void *)((char *)m - offsetof(struct rb_worker, choosing));
+        if (has_slot(w)) return w;
+    }
+}
+
+static const uint8_t *payload_of(const struct rb_job *j) {
+    return j->pool_count ? j->role->pool.base + j->request.payload_at : j->request.body;
+}
+
+/* 0, or less when the worker broke a rule and was fenced. */
+static int place(struct rb_relay *r, struct rb_worker *w, struct rb_job *j) {
+    int64_t slot = rb_ring_claim(&w->link.request_ring);
+    if (slot < 0) { /* there was room a moment ago */
+        rb_worker_broke(w, "request_head_out_of_range");
+        return (int)slot;
+    }
+    rb_role_take(j->role, j);
+    j->request.crc = rb_request_crc(&j->request, payload_of(j), w->link.config.features);
+    memcpy(&w->link.requests[slot], &j->request, sizeof j->request);
+    j->state = RB_JOB_PLACED;
+    j->worker = w;
+    j->position = w->link.request_ring.claimed - 1;
+    j->placed_ns = r->now;
+    if (j->sampled) j->ringed_ns = rb_clock_ns();
+    w->placed[slot] = j;
+    w->in_flight++;
+    GAUGE(w->stats.in_flight, w->in_flight);
+    COUNT(j->role->stats.placed, 1);
+    if (!w->polled) {
+        w->polled = 1;
+        w->next_polled = r->polled_workers;
+        r->polled_workers = w;
+    }
+    rb_place_look(w);
+    return 0;
+}
+
+static void place_role(struct rb_relay *r, struct rb_role *role) {
+    struct rb_job *j;
+    struct rb_worker *filled = NULL;
+    if (role->state == RB_ROLE_GIVEN_UP)
+        rb_role_give_up(r, role,
+                        RB_REASON_NO_WORKER); /* what came back to it, or arrived for long */
+    if (role->late) look_at_the_late(role);
+    while ((j = rb_queue_first(&role->queue, r->now))) {
+        struct rb_worker *w = choose(r, role);
+        if (!w) break;
+        if (place(r, w, j) < 0)
+            continue; /* it broke a rule, and is not among those to choose from any more */
+        if (!w->filled) {
+            w->filled = 1;
+            w->next_filled = filled;
+            filled = w;
+        }
+    }
+    role->dirty = role->late && role->queued > 0; /* looked at again in a moment */
+    for (struct rb_worker *w = filled; w; w = w->next_filled) {
+        w->filled = 0;
+        /* One store publishes the batch; the worker is woken by a system call only if it sleeps. */
+        if (w->state == RB_WORKER_READY && rb_ring_publish(&w->link.request_ring) > 0)
+            rb_gate_ring(&w->link.waker);
+    }
+}
+
+void rb_roles_place(struct rb_relay *r) {
+    if (r->held) return;
+    for (uint32_t i = 0; i < r->roles_count; i++) {
+        struct rb_role *role = r->roles[i];
+        if (role && role->dirty) place_role(r, role);
+    }
+}
