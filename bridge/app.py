@@ -26,7 +26,6 @@ import trio
 
 import bridge
 from bridge.config import Config, ConfigError
-from bridge.dispatch import job_dispatcher
 from bridge.dispatch.job_dispatcher import JobDispatcher
 from bridge.dist.cookie import COOKIE_VARIABLE, Cookie
 from bridge.dist.epmd_client import EpmdClient, random_creation
@@ -301,7 +300,7 @@ class Bridge:
 
     def _inspect_dispatcher(self) -> Details:
         queued = sum(self._relay.role_stats(plan.id).queued for plan in self.supervisor.plans)
-        return inspection.dispatcher_details(job_dispatcher.MODULE, self._relay.stats(), queued)
+        return inspection.dispatcher_details(JobDispatcher.module, self._relay.stats(), queued)
 
     def _inspect_worker(self, worker: Worker) -> Details:
         workload = self._figures(worker.id)

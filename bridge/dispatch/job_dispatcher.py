@@ -1,115 +1,21 @@
 """JobDispatcher, Python's half: the process whose calls the relay answers.
 
-Every `$gen_call`, cast, monitor and demonitor for it is the relay's and never comes here. What
-comes is the rest of a process' life: `sys` messages, links and exits. Suspended, it takes jobs in
-and lets none begin, until it is resumed; their deadlines run, and what runs goes on. When somebody
-ends the process, its watchers hear the reason and it starts again under the same names; the jobs,
-which are the relay's, run on.
+Every `$gen_call`, cast, monitor and demonitor for it is the relay's and never comes here
+(`owned_service`). Suspended, it takes jobs in and lets none begin, until it is resumed; their
+deadlines run, and what runs goes on. When it is ended, the jobs, which are the relay's, run on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
-
-import structlog
-
-from bridge.etf import Atom, brief, encode_bare
-from bridge.node.process.details import Details
-from bridge.node.process.direct import DirectProcess
-from bridge.node.signals.gen import SystemRequest, classify
-from bridge.node.signals.router import Router
-from bridge.ops.answers import Term
+from bridge.dispatch.owned_service import OwnedService
+from bridge.fabric.relay import Service
 
 NAMES = ("Elixir.Ringbridge.JobDispatcher", "job_dispatcher")
-MODULE = "Ringbridge.JobDispatcher"
 
 
-class ServiceOwner(Protocol):
-    """The relay, as far as it answers for a process."""
+class JobDispatcher(OwnedService):
+    """Jobs: `{:submit, role, payload, opts}` and its kin."""
 
-    def install_service(self, *, pid: tuple[int, int], names: Sequence[str]) -> None: ...
-    def service_down(self, reason: bytes) -> None: ...
-    def hold(self, on: bool) -> None: ...
-
-
-class JobDispatcher:
-    """Keeps the process in the node's table and the relay's; `figures` is its state to `:sys`,
-    `inspect` what other tools see of it.
-    """
-
-    def __init__(
-        self,
-        router: Router,
-        relay: ServiceOwner,
-        *,
-        figures: Callable[[], Term],
-        inspect: Callable[[], Details] = lambda: Details(module=MODULE),
-    ) -> None:
-        self._router = router
-        self._relay = relay
-        self._figures = figures
-        self._inspect = inspect
-        self._stopping = False
-        self._log = structlog.get_logger("ringbridge.dispatch")
-
-    def start(self) -> None:
-        """Appear under the names. Raises ValueError when one is taken."""
-        self._relay.hold(False)  # an incarnation before this one may have ended suspended
-        process = _Process(
-            self._router,
-            figures=self._figures,
-            inspect=self._inspect,
-            hold=self._relay.hold,
-            ended=self._ended,
-        )
-        pid = process.start(tuple(map(Atom, NAMES)), relay_owned=True)
-        self._relay.install_service(pid=(pid.id, pid.serial), names=NAMES)
-
-    def stop(self) -> None:
-        """From now on an end of the process is the last one: the node ends all of its own."""
-        self._stopping = True
-
-    def _ended(self, reason: Term) -> None:
-        self._relay.service_down(encode_bare(reason))
-        if not self._stopping:
-            self._log.warning(
-                "process ended, starting it again", process=MODULE, reason=brief(reason)
-            )
-            self.start()
-
-
-class _Process(DirectProcess):
-    """One incarnation."""
-
-    def __init__(
-        self,
-        router: Router,
-        *,
-        figures: Callable[[], Term],
-        inspect: Callable[[], Details],
-        hold: Callable[[bool], None],
-        ended: Callable[[Term], None],
-    ) -> None:
-        super().__init__(router, module=MODULE)
-        self._figures = figures
-        self._inspect = inspect
-        self._hold = hold
-        self._ended = ended
-
-    def get_state(self) -> Term:
-        return self._figures()
-
-    def details(self) -> Details:
-        return self._inspect()
-
-    def deliver(self, message: Term) -> None:
-        match classify(message):
-            case SystemRequest(_, Atom("suspend")):
-                self._hold(True)  # before the answer: no call after it may slip through
-            case SystemRequest(_, Atom("resume")):
-                self._hold(False)
-        super().deliver(message)
-
-    def stopped(self, reason: Term) -> None:
-        self._ended(reason)
+    service = Service.JOBS
+    names = NAMES
+    module = "Ringbridge.JobDispatcher"

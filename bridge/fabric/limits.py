@@ -90,6 +90,13 @@ class LinkFds(NamedTuple):
     wake_relay: int
 
 
+class Service(IntEnum):
+    """Processes of the node that the relay answers for."""
+
+    JOBS = 0
+    STREAMS = 1
+
+
 class RoleState(IntEnum):
     RUNNING = 0
     DRAINING = 1  # new jobs are answered :draining

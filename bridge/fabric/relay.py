@@ -40,6 +40,7 @@ from bridge.fabric.limits import (
     RelayLimits,
     RoleLimits,
     RoleState,
+    Service,
 )
 from bridge.fabric.tls import TlsLine
 
@@ -58,6 +59,7 @@ __all__ = [
     "RoleLimits",
     "RoleState",
     "RoleStats",
+    "Service",
     "Signal",
     "WorkerBroke",
     "WorkerEnded",
@@ -212,18 +214,25 @@ class Relay:
 
     # ---- the service that the relay answers
 
-    def install_service(self, *, pid: tuple[int, int], names: Sequence[str]) -> None:
+    def install_service(
+        self, service: Service, *, pid: tuple[int, int], names: Sequence[str]
+    ) -> None:
         """From here on the relay answers for the process with this id and serial and its names."""
         text = b"".join(name.encode() + b"\0" for name in names) + b"\0"
-        _check(lib.rb_relay_install_service(self._relay, *pid, text), "service")
+        _check(lib.rb_relay_install_service(self._relay, service.value, *pid, text), "service")
 
-    def hold(self, on: bool) -> None:
-        """While held, jobs are taken in and queue, and none is placed; what runs, runs on."""
-        _check(lib.rb_relay_hold(self._relay, on), "service")
+    def hold(self, service: Service, on: bool) -> None:
+        """While JOBS is held, jobs are taken in and queue, and none is placed; what runs, runs on.
+        While STREAMS is, no worker is asked for more parts.
+        """
+        _check(lib.rb_relay_hold(self._relay, service.value, on), "service")
 
-    def service_down(self, reason: bytes) -> None:
-        """Tell every monitor DOWN with `reason` (a bare term); later ones get noproc."""
-        _check(lib.rb_relay_service_down(self._relay, reason, len(reason)), "service")
+    def service_down(self, service: Service, reason: bytes) -> None:
+        """Tell every monitor DOWN with `reason` (a bare term); later ones get noproc. The streams
+        end with STREAMS, the jobs run on without JOBS.
+        """
+        code = lib.rb_relay_service_down(self._relay, service.value, reason, len(reason))
+        _check(code, "service")
 
     # ---- roles and workers
 

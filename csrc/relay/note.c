@@ -310,24 +310,32 @@ int rb_relay_drop(struct rb_relay *r, uint32_t connection, const char *reason) {
     return hand_down(r, n);
 }
 
-int rb_relay_install_service(struct rb_relay *r, uint32_t pid_id, uint32_t pid_serial,
-                             const char *names) {
+int rb_relay_install_service(struct rb_relay *r, uint32_t service, uint32_t pid_id,
+                             uint32_t pid_serial, const char *names) {
     size_t size = 0;
     while (names[size]) size += strlen(names + size) + 1;
-    if (size + 1 > sizeof r->service_text) return -EINVAL;
+    if (service >= RB_SERVICES || size + 1 > sizeof r->owned[0].text) return -EINVAL;
     struct down_note *n = down_note(DOWN_SERVICE, names, size + 1, NULL, 0);
     if (!n) return -ENOMEM;
+    n->connection = service;
     n->flags = (uint64_t)pid_id << 32 | pid_serial;
     return hand_down(r, n);
 }
 
-int rb_relay_service_down(struct rb_relay *r, const uint8_t *reason, uint64_t size) {
-    return hand_down(r, down_note(DOWN_SERVICE_DOWN, reason, size, NULL, 0));
+int rb_relay_service_down(struct rb_relay *r, uint32_t service, const uint8_t *reason,
+                          uint64_t size) {
+    if (service >= RB_SERVICES) return -EINVAL;
+    struct down_note *n = down_note(DOWN_SERVICE_DOWN, reason, size, NULL, 0);
+    if (n) n->connection = service;
+    return hand_down(r, n);
 }
 
-int rb_relay_hold(struct rb_relay *r, int on) {
+int rb_relay_hold(struct rb_relay *r, uint32_t service, int on) {
+    if (service >= RB_SERVICES) return -EINVAL;
     struct down_note *n = down_note(DOWN_HOLD, NULL, 0, NULL, 0);
-    if (n) n->flags = on != 0;
+    if (!n) return -ENOMEM;
+    n->connection = service;
+    n->flags = on != 0;
     return hand_down(r, n);
 }
 
@@ -379,26 +387,6 @@ int rb_note_stop(struct rb_relay *r) {
 }
 
 /* --- Carried out --------------------------------------------------------------------------------------------------------- */
-
-static void install_service(struct rb_relay *r, const struct down_note *n) {
-    memcpy(r->service_text, n->data, n->a);
-    r->service_names_count = 0;
-    for (const char *name = r->service_text; *name && r->service_names_count < SERVICE_NAMES_MAX;
-         name += strlen(name) + 1)
-        r->service_names[r->service_names_count++] =
-            (struct rb_slice){(const uint8_t *)name, strlen(name)};
-    uint8_t *p = r->service_pid;
-    *p++ = RB_TAG_NEW_PID;
-    *p++ = RB_TAG_SMALL_ATOM_UTF8;
-    *p++ = (uint8_t)r->node_text.size;
-    memcpy(p, r->node_text.at, r->node_text.size);
-    p += r->node_text.size;
-    rb_put_be32(p, (uint32_t)(n->flags >> 32));
-    rb_put_be32(p + 4, (uint32_t)n->flags);
-    rb_put_be32(p + 8, r->config.creation);
-    r->service_pid_size = (size_t)(p + 12 - r->service_pid);
-    r->service_up = 1;
-}
 
 /* Not the name, nor what the other thread reads (spin_us), nor what was laid out by it. */
 static void configure(struct rb_relay *r, const uint8_t *data) {
@@ -460,14 +448,14 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
             if (rb_conn_find(r, n->connection) == c) rb_conn_close(c, (const char *)n->data);
         }
         break;
-    case DOWN_SERVICE: install_service(r, n); break;
-    case DOWN_SERVICE_DOWN: rb_service_down(r, (struct rb_slice){n->data, n->a}); break;
-    case DOWN_HOLD:
-        r->held = (int)n->flags;
-        for (uint32_t i = 0; i < r->roles_count; i++) {
-            if (r->roles[i]) r->roles[i]->dirty = 1;
-        }
+    case DOWN_SERVICE:
+        rb_owned_install(r, (enum rb_service)n->connection, (uint32_t)(n->flags >> 32),
+                         (uint32_t)n->flags, n->data, n->a);
         break;
+    case DOWN_SERVICE_DOWN:
+        rb_owned_down(r, (enum rb_service)n->connection, (struct rb_slice){n->data, n->a});
+        break;
+    case DOWN_HOLD: rb_owned_hold(r, (enum rb_service)n->connection, (int)n->flags); break;
     case DOWN_ROLE: {
         struct rb_role *role = n->object;
         r->roles[role->id] = role;

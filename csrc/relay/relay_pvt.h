@@ -15,6 +15,7 @@
 #include "relay/random.h"
 #include "relay/service/answer.h"
 #include "relay/service/monitor.h"
+#include "relay/service/owned.h"
 #include "relay/service/request.h"
 #include "relay/service/service.h"
 #include "ringbridge/relay.h"
@@ -23,7 +24,6 @@ enum {
     CONNECTIONS_MAX = 1024,
     ROLES_MAX = 64,
     WORKERS_MAX = 4096,
-    SERVICE_NAMES_MAX = 8,
 };
 #define NS_PER_MS 1000000ull
 #define RB_WATCH_MARK 0x52420000u /* in the last word of the references that the relay makes */
@@ -65,14 +65,7 @@ struct rb_relay {
     struct rb_worker *workers[WORKERS_MAX]; /* the same */
     struct rb_worker *polled_workers;
 
-    /* The service that the relay owns. */
-    uint8_t service_pid[300];
-    size_t service_pid_size;
-    struct rb_slice service_names[SERVICE_NAMES_MAX];
-    uint32_t service_names_count;
-    char service_text[512];
-    int service_up;
-    int held; /* suspended: jobs queue, none is placed */
+    struct rb_owned owned[RB_SERVICES]; /* the processes that the relay answers for */
 
     struct rb_job **chunks; /* of 1024 jobs */
     uint32_t chunk_count;

@@ -51,7 +51,7 @@ static int wait_ms(const struct rb_relay *r) {
         int64_t left = due > r->now ? (int64_t)((due - r->now + NS_PER_MS - 1) / NS_PER_MS) : 0;
         if (left < ms) ms = left;
     }
-    for (uint32_t i = 0; !r->held && i < r->roles_count && ms > SLOT_WAIT_MS; i++) {
+    for (uint32_t i = 0; !r->owned[RB_SERVICE_JOBS].held && i < r->roles_count && ms > SLOT_WAIT_MS; i++) {
         if (r->roles[i] && r->roles[i]->dirty) ms = SLOT_WAIT_MS;
     }
     return r->waiting_up && ms > 10 ? 10 : (int)ms;

@@ -255,7 +255,8 @@ static inline struct rb_role_config lab_role_config(void) {
 static inline void lab_open_relay(struct lab *lab, const struct rb_relay_config *config) {
     *lab = (struct lab){.peer = -1};
     if (rb_relay_open(&lab->relay, config) < 0) abort();
-    if (rb_relay_install_service(lab->relay, 1, 0, "job_dispatcher\0") < 0) abort();
+    if (rb_relay_install_service(lab->relay, RB_SERVICE_JOBS, 1, 0, "job_dispatcher\0") < 0)
+        abort();
 }
 static inline void lab_open(struct lab *lab) {
     struct rb_relay_config config = lab_config();

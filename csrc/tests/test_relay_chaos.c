@@ -492,7 +492,7 @@ static void open_all(void) {
                                   .cancel_term_ms = 3,
                                   .cancel_kill_ms = 3};
     if (rb_relay_open(&relay, &config) < 0) abort();
-    if (rb_relay_install_service(relay, 1, 0, "job_dispatcher\0") < 0 ||
+    if (rb_relay_install_service(relay, RB_SERVICE_JOBS, 1, 0, "job_dispatcher\0") < 0 ||
         rb_relay_add_role(relay, 0, &role) < 0)
         abort();
     for (int p = 0; p < PEERS; p++) {
@@ -523,7 +523,7 @@ static void one_move(void) {
         break;
     case 9:
         chaos_nap(below(400));
-        rb_relay_hold(relay, below(10) == 0);
+        rb_relay_hold(relay, RB_SERVICE_JOBS, below(10) == 0);
         break;
     case 10:
     case 11:
@@ -548,7 +548,7 @@ static void whoever_stays_gets_one_answer_whatever_happens(void) {
     /* No more calls; what has begun is ended; workers behave. Now whoever stayed is answered. */
     rb_store_release(&honest, 1);
     rb_relay_set_role_state(relay, 0, RB_ROLE_RUNNING);
-    rb_relay_hold(relay, 0);
+    rb_relay_hold(relay, RB_SERVICE_JOBS, 0);
     end = ms_now() + QUIET_MS;
     for (int open = 1; open;) {
         open = 0;

@@ -202,14 +202,14 @@ static void a_closed_pipe_that_someone_else_holds_open_costs_nothing(void) {
 
 static void a_service_that_is_held_costs_nothing(void) {
     WITH_WORKER(lab, w);
-    rb_relay_hold(lab.relay, 1);
+    rb_relay_hold(lab.relay, RB_SERVICE_JOBS, 1);
     lab_submit(lab.peer, 1, "x", 1);
     settle(&lab, lab.peer);
     struct timespec t = {.tv_nsec = 500000000};
     uint64_t before = stats_of(&lab).rounds;
     nanosleep(&t, NULL);
     CHECK(stats_of(&lab).rounds - before < 100);
-    rb_relay_hold(lab.relay, 0);
+    rb_relay_hold(lab.relay, RB_SERVICE_JOBS, 0);
     lab_complete(w, "released", 8);
     CHECK(ANSWER_HAS(lab.peer, "released"));
     CLOSE(lab, w);

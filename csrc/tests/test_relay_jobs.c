@@ -209,12 +209,12 @@ static void a_removed_role_is_unknown_at_once_and_gone_with_its_last_job(void) {
 
 static void a_held_dispatcher_keeps_jobs_until_it_is_let_go(void) {
     WITH_WORKER(lab, w);
-    rb_relay_hold(lab.relay, 1);
+    rb_relay_hold(lab.relay, RB_SERVICE_JOBS, 1);
     lab_submit_option(lab.peer, 1, "timeout", 20);
     CHECK(ANSWER_HAS(lab.peer, "deadline_exceeded")); /* its time runs, nobody works */
     CHECK_EQUAL(rb_ring_available(&w->link.request_ring), 0);
     lab_submit(lab.peer, 2, "patient", 7);
-    rb_relay_hold(lab.relay, 0);
+    rb_relay_hold(lab.relay, RB_SERVICE_JOBS, 0);
     lab_complete(w, "served", 6);
     CHECK(ANSWER_HAS(lab.peer, "served"));
     CLOSE(lab, w);
@@ -543,7 +543,7 @@ static void monitors_end_with_the_service(void) {
     lab_monitor(lab.peer, 1, 1, 11);
     lab_to_somebody_else(lab.peer, "\x61\x00", 2);
     CHECK(lab_event(&lab, RB_EVENT_SIGNAL)); /* so the monitor before it is there */
-    rb_relay_service_down(lab.relay, (const uint8_t *)"\x77\x08shutdown", 10);
+    rb_relay_service_down(lab.relay, RB_SERVICE_JOBS, (const uint8_t *)"\x77\x08shutdown", 10);
     CHECK(ANSWER_HAS(lab.peer, "shutdown"));
     lab_monitor(lab.peer, 1, 1, 12);
     CHECK(ANSWER_HAS(lab.peer, "noproc"));

@@ -17,7 +17,8 @@ static void open_still(struct still *s) {
     struct rb_role_config role = lab_role_config();
     *s = (struct still){.lab = {.peer = -1}, .now = 1000 * MS};
     if (rb_lab_open(&s->lab.relay, &config, s->now) < 0) abort();
-    if (rb_relay_install_service(s->lab.relay, 1, 0, "job_dispatcher\0") < 0) abort();
+    if (rb_relay_install_service(s->lab.relay, RB_SERVICE_JOBS, 1, 0, "job_dispatcher\0") < 0)
+        abort();
     if (rb_relay_add_role(s->lab.relay, 0, &role) < 0) abort();
     s->lab.peer = lab_connect(&s->lab);
     if (rb_lab_hire(s->lab.relay, 0, 1, 16, &s->worker) < 0) abort();

@@ -34,6 +34,12 @@ struct rb_relay_config {
     uint64_t seed;    /* of all that is left to chance; 0: one from the kernel */
 };
 
+enum rb_service {                     /* processes of the node that the relay answers for */
+                  RB_SERVICE_JOBS,    /* Ringbridge.JobDispatcher */
+                  RB_SERVICE_STREAMS, /* Ringbridge.Streams */
+                  RB_SERVICES
+};
+
 enum rb_event_kind {
     RB_EVENT_SIGNAL = 1,      /* connection; control in data[0..a), message in data[a..size) */
     RB_EVENT_CONNECTION_LOST, /* connection; reason text in data */
@@ -132,11 +138,12 @@ uint64_t rb_relay_backlog(struct rb_relay *relay, uint32_t connection);
 int rb_relay_want_room(struct rb_relay *relay,
                        uint32_t connection); /* RB_EVENT_CONNECTION_ROOM when there is */
 int rb_relay_drop(struct rb_relay *relay, uint32_t connection, const char *reason);
-int rb_relay_install_service(struct rb_relay *relay, uint32_t pid_id, uint32_t pid_serial,
+int rb_relay_install_service(struct rb_relay *relay, uint32_t service, uint32_t pid_id,
+                             uint32_t pid_serial,
                              const char *names); /* names: NUL-separated, empty last */
-int rb_relay_hold(struct rb_relay *relay,
-                  int on); /* sys:suspend: jobs queue, none is placed; what runs, runs on */
-int rb_relay_service_down(struct rb_relay *relay, const uint8_t *reason,
+/* sys:suspend. The JobDispatcher: jobs queue, none is placed; what runs, runs on. Streams: no worker is asked for more parts. */
+int rb_relay_hold(struct rb_relay *relay, uint32_t service, int on);
+int rb_relay_service_down(struct rb_relay *relay, uint32_t service, const uint8_t *reason,
                           uint64_t size); /* reason: a bare term */
 
 int rb_relay_add_role(struct rb_relay *relay, uint32_t role, const struct rb_role_config *config);

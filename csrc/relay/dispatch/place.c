@@ -122,7 +122,7 @@ static void place_role(struct rb_relay *r, struct rb_role *role) {
 }
 
 void rb_roles_place(struct rb_relay *r) {
-    if (r->held) return;
+    if (r->owned[RB_SERVICE_JOBS].held) return;
     for (uint32_t i = 0; i < r->roles_count; i++) {
         struct rb_role *role = r->roles[i];
         if (role && role->dirty) place_role(r, role);

@@ -16,6 +16,9 @@ struct rb_monitor { /* a peer's process watches one of our services */
     uint8_t bytes[];    /* ref, from, to */
 };
 
+static inline struct rb_slice rb_monitor_to(const struct rb_monitor *m) {
+    return (struct rb_slice){m->bytes + m->ref_size + m->from_size, m->to_size};
+}
 uint32_t rb_monitor_hash(struct rb_slice pid_or_ref);
 struct rb_monitor *rb_monitor_add(struct rb_conn *c, const struct rb_signal *s);
 struct rb_monitor *rb_monitor_find(struct rb_conn *c, struct rb_slice ref, struct rb_slice from);

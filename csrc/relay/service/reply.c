@@ -42,18 +42,19 @@ static int aliases_take_fragments(const struct rb_conn *c) {
     return (c->flags & RB_DFLAG_ALTACT_SIG) != 0;
 }
 
-static struct rb_slice service_pid(const struct rb_relay *r) {
-    return (struct rb_slice){r->service_pid, r->service_pid_size};
+/* Who speaks. */
+static struct rb_slice own_pid(const struct rb_relay *r, enum rb_service service) {
+    return rb_owned_pid(&r->owned[service]);
 }
 
 /* --- Replies ------------------------------------------------------------------------------------------------------------- */
 
 /* Control term and `{Tag, ` of an answer to a call. */
 static int call_begin(struct rb_reply *s, const struct rb_caller *to, size_t room) {
-    const struct rb_relay *r = to->conn ? to->conn->relay : NULL;
-    if (!r || !signal_begin(s, to->conn, to->pid,
-                            room + r->service_pid_size + to->pid.size + to->tag.size +
-                                to->alias.size + 64))
+    if (!to->conn) return 0;
+    struct rb_slice own = own_pid(to->conn->relay, RB_SERVICE_JOBS);
+    if (!signal_begin(s, to->conn, to->pid,
+                      room + own.size + to->pid.size + to->tag.size + to->alias.size + 64))
         return 0;
     struct rb_pen *p = &s->pen;
     s->whole = to->alias.size && !aliases_take_fragments(to->conn);
@@ -61,17 +62,17 @@ static int call_begin(struct rb_reply *s, const struct rb_caller *to, size_t roo
         rb_pen_tuple(p, 4);
         rb_pen_unsigned(p, RB_OP_ALTACT_SIG_SEND);
         rb_pen_unsigned(p, RB_ALTACT_ALIAS);
-        rb_pen_slice(p, service_pid(r));
+        rb_pen_slice(p, own);
         rb_pen_slice(p, to->alias);
     } else if (to->alias.size) {
         rb_pen_tuple(p, 3);
         rb_pen_unsigned(p, RB_OP_ALIAS_SEND);
-        rb_pen_slice(p, service_pid(r));
+        rb_pen_slice(p, own);
         rb_pen_slice(p, to->alias);
     } else if (to->conn->flags & RB_DFLAG_SEND_SENDER) {
         rb_pen_tuple(p, 3);
         rb_pen_unsigned(p, RB_OP_SEND_SENDER);
-        rb_pen_slice(p, service_pid(r));
+        rb_pen_slice(p, own);
         rb_pen_slice(p, to->pid);
     } else {
         rb_pen_tuple(p, 3);
@@ -143,12 +144,11 @@ void rb_send_down(struct rb_conn *c, const struct rb_monitor *m, struct rb_slice
 void rb_send_watch(struct rb_conn *c, int on, struct rb_slice pid, uint64_t watch) {
     struct rb_reply s;
     struct rb_pen *p = &s.pen;
-    if (!signal_begin(&s, c, pid,
-                      c->relay->service_pid_size + pid.size + c->relay->node_text.size + 64))
-        return;
+    struct rb_slice own = own_pid(c->relay, RB_SERVICE_JOBS);
+    if (!signal_begin(&s, c, pid, own.size + pid.size + c->relay->node_text.size + 64)) return;
     rb_pen_tuple(p, 4);
     rb_pen_unsigned(p, on ? RB_OP_MONITOR_P : RB_OP_DEMONITOR_P);
-    rb_pen_slice(p, service_pid(c->relay));
+    rb_pen_slice(p, own);
     rb_pen_slice(p, pid);
     /* Word 0 below 2^18, as a BEAM makes them. The top of the last word sets the relay's apart from those that Python makes. */
     const uint32_t words[3] = {(uint32_t)(watch & 0x3ffff), (uint32_t)(watch >> 18),

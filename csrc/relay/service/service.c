@@ -1,5 +1,5 @@
-/* service.c: whose is a signal? Those to the relay's own service (the JobDispatcher) are served here, and its monitors are held;
- * every other one goes upward whole. */
+/* service.c: whose is a signal? Those to the relay's own services are served here, and their monitors are held; every other one goes
+ * upward whole. */
 #include <errno.h>
 
 #include "relay/relay_pvt.h"
@@ -11,18 +11,6 @@ int rb_service_fail(struct rb_conn *c, const char *why) {
 }
 
 /* --- Whose is it? -------------------------------------------------------------------------------------------------------- */
-
-static int is_ours(const struct rb_relay *r, struct rb_slice target) {
-    if (target.size == r->service_pid_size && target.at[0] == RB_TAG_NEW_PID)
-        return memcmp(target.at, r->service_pid, target.size) == 0;
-    struct rb_cursor c = rb_cursor_of(target);
-    struct rb_slice name;
-    if (rb_term_atom(&c, &name) < 0) return 0;
-    for (uint32_t i = 0; i < r->service_names_count; i++) {
-        if (rb_slice_equal(name, r->service_names[i])) return 1;
-    }
-    return 0;
-}
 
 /* Plain messages, by name or pid; op 37 only where it carries one. */
 static int is_message(const struct rb_signal *s) {
@@ -90,11 +78,12 @@ static int pass_up(struct rb_conn *c, const struct rb_signal *s, struct rb_slice
     return rb_service_fail(c, "interpreter_backlog_limit_reached");
 }
 
-static int on_message(struct rb_conn *c, const struct rb_signal *s, struct rb_slice message) {
+static int on_message(struct rb_conn *c, const struct rb_owned *o, const struct rb_signal *s,
+                      struct rb_slice message) {
     struct rb_cursor at = rb_cursor_of(message);
     struct rb_from from;
     switch (rb_message_kind(&at, &from)) {
-    case RB_MESSAGE_CALL: return c->relay->service_up ? on_call(c, &from, &at) : 0;
+    case RB_MESSAGE_CALL: return o->up ? on_call(c, &from, &at) : 0;
     case RB_MESSAGE_CAST:
     case RB_MESSAGE_OTHER:
         return 0; /* as a GenServer without such a clause would, but without the crash */
@@ -107,14 +96,14 @@ static int on_message(struct rb_conn *c, const struct rb_signal *s, struct rb_sl
 
 static const struct rb_slice noproc = {(const uint8_t *)"\x77\x06noproc", 8};
 
-static int on_monitor(struct rb_conn *c, const struct rb_signal *s) {
+static int on_monitor(struct rb_conn *c, const struct rb_owned *o, const struct rb_signal *s) {
     if (!rb_slice_is(node_of(s->from), c->peer))
         return rb_service_fail(c, "monitor_from_another_node");
     if (c->monitor_count >= c->relay->config.monitors_max)
         return rb_service_fail(c, "too_many_monitors");
     struct rb_monitor *m = rb_monitor_add(c, s);
     if (!m) return rb_service_fail(c, "monitor_too_large");
-    if (!c->relay->service_up) {
+    if (!o->up) {
         rb_send_down(c, m, noproc);
         rb_monitor_remove(c, m);
     }
@@ -145,28 +134,15 @@ static int on_down(struct rb_conn *c, const struct rb_signal *s) {
     return 0;
 }
 
-void rb_service_down(struct rb_relay *r, struct rb_slice reason) {
-    r->service_up = 0;
-    for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
-        struct rb_conn *c = r->conns[i];
-        for (uint32_t b = 0; c && b < MONITOR_BUCKETS; b++) {
-            while (c->monitors[b]) {
-                rb_send_down(c, c->monitors[b], reason);
-                rb_monitor_remove(c, c->monitors[b]);
-            }
-        }
-    }
-}
-
 /* --- The intake's owner -------------------------------------------------------------------------------------------------- */
 
 static int on_signal(void *user, const struct rb_signal *s, struct rb_slice message) {
     struct rb_conn *c = user;
-    int ours = s->to.size && is_ours(c->relay, s->to);
-    if (ours && is_message(s)) return on_message(c, s, message);
-    if (ours && s->op == RB_OP_MONITOR_P) return on_monitor(c, s);
-    if (ours && s->op == RB_OP_DEMONITOR_P) return on_demonitor(c, s);
-    if (ours && (s->op == RB_OP_MONITOR_P_EXIT || s->op == RB_OP_PAYLOAD_MONITOR_P_EXIT))
+    const struct rb_owned *o = rb_owned_find(c->relay, s->to);
+    if (o && is_message(s)) return on_message(c, o, s, message);
+    if (o && s->op == RB_OP_MONITOR_P) return on_monitor(c, o, s);
+    if (o && s->op == RB_OP_DEMONITOR_P) return on_demonitor(c, s);
+    if (o && (s->op == RB_OP_MONITOR_P_EXIT || s->op == RB_OP_PAYLOAD_MONITOR_P_EXIT))
         return on_down(c, s);
     return pass_up(c, s, message);
 }
@@ -184,11 +160,12 @@ static enum rb_large on_begin_large(void *user, struct rb_slice head, struct rb_
     int rc = rb_signal_parse(&at, &signal);
     if (rc == 0) rc = rb_intake_message(&c->intake, &at, &signal);
     if (rc == -EAGAIN) return RB_LARGE_MORE;
-    if (rc < 0 || !is_message(&signal) || !is_ours(r, signal.to)) return RB_LARGE_KEEP;
+    const struct rb_owned *o = rc < 0 ? NULL : rb_owned_find(r, signal.to);
+    if (!o || !is_message(&signal)) return RB_LARGE_KEEP;
     int kind = rb_message_kind(&at, &from);
     if (kind == -EAGAIN) return RB_LARGE_MORE;
     if (kind == RB_MESSAGE_CAST || kind == RB_MESSAGE_OTHER) return RB_LARGE_DROP;
-    if (kind != RB_MESSAGE_CALL || !r->service_up) return RB_LARGE_KEEP;
+    if (kind != RB_MESSAGE_CALL || !o->up) return RB_LARGE_KEEP;
     struct rb_caller to = caller_of(c, &from);
     rc = rb_request_kind(&at, &s, &id, why);
     if (rc == -EAGAIN) return RB_LARGE_MORE;

@@ -1,15 +1,13 @@
-/* service.h: signals to the relay's own service, and everything else upward. */
+/* service.h: signals to the relay's own services, and everything else upward. */
 #ifndef RB_RELAY_SERVICE_H
 #define RB_RELAY_SERVICE_H
 
 #include "ringbridge/term.h"
 
 struct rb_conn;
-struct rb_relay;
 
 /* -EPROTO, which closes the connection, with the reason that is told. */
 int rb_service_fail(struct rb_conn *c, const char *why);
 void rb_service_bind(struct rb_conn *c); /* sets the owner of the connection's intake */
-void rb_service_down(struct rb_relay *r, struct rb_slice reason);
 
 #endif
