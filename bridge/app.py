@@ -35,6 +35,7 @@ from bridge.dist.handshake_events import Identity
 from bridge.dist.names import matcher, split_node_name
 from bridge.etf import Atom
 from bridge.fabric.relay import (
+    BreakerChanged,
     ConnectionLost,
     Event,
     LinkConfig,
@@ -269,6 +270,9 @@ class Bridge:
                 self.supervisor.handle(event)
             case RoleGone():
                 log.info("role gone", role=event.role)
+            case BreakerChanged(number, worker, state):
+                role = next((p.name for p in self.supervisor.plans if p.id == number), number)
+                log.warning("circuit breaker", role=role, worker=worker, state=state)
             case _:
                 assert_never(event)
 

@@ -79,6 +79,15 @@ class RoleGone:
     role: int
 
 
+@dataclass(frozen=True, slots=True)
+class BreakerChanged:
+    """A circuit breaker is in another state: that of a worker, or with None of the whole role."""
+
+    role: int
+    worker_id: int | None
+    state: str  # as BreakerState names it, in small letters
+
+
 Event: TypeAlias = (
     Signal
     | ConnectionLost
@@ -88,4 +97,5 @@ Event: TypeAlias = (
     | WorkerEnded
     | WorkerOutput
     | RoleGone
+    | BreakerChanged
 )

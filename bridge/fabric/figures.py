@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +22,28 @@ class RelayStats:
     bytes_out: int
 
 
+class BreakerState(IntEnum):
+    """Of a circuit breaker (docs/dispatch.md). HELD_OPEN and HELD_CLOSED: by hand, until let go."""
+
+    CLOSED = 0
+    OPEN = 1
+    HALF_OPEN = 2
+    RECLOSING = 3
+    HELD_OPEN = 4
+    HELD_CLOSED = 5
+
+
 @dataclass(frozen=True, slots=True)
 class RoleStats:
+    """`breaker`: the role's own; `breaker_openings`: since it was last closed."""
+
     queued: int
     placed: int
     workers_ready: int
     accepted: int
     answered: int
+    breaker: BreakerState
+    breaker_openings: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +60,8 @@ class WorkerStats:
     wakes: int
     gate: int
     state: int
+    breaker: BreakerState
+    share: int  # of the jobs that it would be given, in thousandths
 
 
 @dataclass(frozen=True, slots=True)

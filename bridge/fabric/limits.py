@@ -101,3 +101,9 @@ class RoleState(IntEnum):
     RUNNING = 0
     DRAINING = 1  # new jobs are answered :draining
     GIVEN_UP = 2  # all jobs are answered :no_worker
+
+
+class BreakerForce(IntEnum):
+    OPEN = 0
+    CLOSED = 1
+    AUTO = 2  # nobody holds it any more

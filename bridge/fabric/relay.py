@@ -21,6 +21,7 @@ import trio
 from bridge.fabric import layout, structs
 from bridge.fabric._core import ffi, lib
 from bridge.fabric.events import (
+    BreakerChanged,
     ConnectionLost,
     Event,
     RoleGone,
@@ -31,9 +32,10 @@ from bridge.fabric.events import (
     WorkerReady,
     WorkerRefused,
 )
-from bridge.fabric.figures import Hops, RelayStats, RoleStats, WorkerStats
+from bridge.fabric.figures import BreakerState, Hops, RelayStats, RoleStats, WorkerStats
 from bridge.fabric.limits import (
     AdmissionLimits,
+    BreakerForce,
     ChoiceLimits,
     LinkConfig,
     LinkFds,
@@ -46,6 +48,9 @@ from bridge.fabric.tls import TlsLine
 
 __all__ = [
     "AdmissionLimits",
+    "BreakerChanged",
+    "BreakerForce",
+    "BreakerState",
     "ChoiceLimits",
     "ConnectionLost",
     "Event",
@@ -270,6 +275,13 @@ class Relay:
     def set_role_state(self, role: int, state: RoleState) -> None:
         _check(lib.rb_relay_set_role_state(self._relay, role, int(state)), f"role {role}")
 
+    def force_breaker(self, role: int, worker_id: int | None, how: BreakerForce) -> None:
+        """Hold the breaker of a worker, or with None of the whole role, open or closed, or let it
+        go. A worker that is gone changes nothing.
+        """
+        code = lib.rb_relay_force_breaker(self._relay, role, worker_id or 0, int(how))
+        _check(code, f"role {role}")
+
     def create_link(self, role: int, worker_id: int, config: LinkConfig) -> LinkFds:
         """Make the memory and descriptors of one worker's link. The relay keeps and closes them."""
         fds = ffi.new("int[5]")
@@ -405,5 +417,7 @@ def _event(raw: Any) -> Event:
             return RoleGone(raw.a)
         case lib.RB_EVENT_WORKER_OUTPUT:
             return WorkerOutput(raw.worker, "stdout" if raw.a == 1 else "stderr", data)
+        case lib.RB_EVENT_BREAKER:
+            return BreakerChanged(raw.a, raw.worker or None, data.decode())
         case kind:
             raise AssertionError(f"unknown event kind {kind}")

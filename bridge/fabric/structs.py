@@ -122,6 +122,8 @@ def _word(subject: str, word: str) -> int:
 def _read(raw: Any, hint: Any) -> Any:
     if is_dataclass(hint) and isinstance(hint, type):
         return record(hint, raw)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint(raw)
     if typing.get_origin(hint) is dict:
         return dict(zip(reasons(), raw, strict=True))
     return raw

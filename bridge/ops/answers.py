@@ -7,6 +7,7 @@ what one caller sends by mistake is answered with the rule in words and disturbs
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
 import structlog
@@ -36,7 +37,9 @@ def atom_keys(items: Mapping[str, Any]) -> dict[Term, Term]:
 
 
 def to_term(value: Any) -> Term:
-    """`value` as other nodes should see it: texts as binaries, mappings with atom keys."""
+    """`value` as other nodes should see it: texts as binaries, mappings with atom keys, a member
+    of an Enum as the atom of its name in small letters.
+    """
     match value:
         case str():
             return value.encode()
@@ -44,6 +47,8 @@ def to_term(value: Any) -> Term:
             return {
                 Atom(key) if type(key) is str else key: to_term(item) for key, item in value.items()
             }
+        case Enum():
+            return Atom(value.name.lower())
         case list():
             return [to_term(item) for item in value]
         case _:

@@ -19,6 +19,7 @@ int rb_relay_add_role(struct rb_relay *r, uint32_t id, const struct rb_role_conf
     memcpy(role->name, config->name, strlen(config->name));
     role->config = *config;
     role->config.name = role->name;
+    rb_health_open_role(role);
     rb_queue_init(&role->queue, &config->order);
     rb_choice_init(&role->choice, RB_CHOOSE_SHORTEST);
     int rc = rb_pool_create(&role->pool, config->pool_bytes, POOL_BLOCK_BYTES);

@@ -28,7 +28,10 @@ int rb_lab_round(struct rb_relay *r, uint64_t now) {
     return rb_relay_round(r, now, ready, count < 0 ? 0 : count);
 }
 
-uint64_t rb_lab_due(const struct rb_relay *r) { return rb_jobs_next_due(r); }
+uint64_t rb_lab_due(const struct rb_relay *r) {
+    uint64_t due = rb_next_due(r);
+    return due == UINT64_MAX ? 0 : due;
+}
 
 /* --- A worker, played ---------------------------------------------------------------------------------------------------- */
 

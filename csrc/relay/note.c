@@ -207,6 +207,7 @@ enum down_kind {
     DOWN_ROLE_CONFIG,
     DOWN_ROLE_REMOVED,
     DOWN_ROLE_STATE,
+    DOWN_BREAKER,
     DOWN_WORKER,
     DOWN_DRAIN,
     DOWN_STOP
@@ -370,6 +371,16 @@ int rb_relay_set_role_state(struct rb_relay *r, uint32_t role, uint32_t state) {
     return hand_down(r, n);
 }
 
+int rb_relay_force_breaker(struct rb_relay *r, uint32_t role, uint64_t worker, uint32_t how) {
+    if (role >= ROLES_MAX || !r->face_roles[role]) return -ENOENT;
+    if (how > RB_FORCE_AUTO) return -EINVAL;
+    struct down_note *n = down_note(DOWN_BREAKER, &how, sizeof how, NULL, 0);
+    if (!n) return -ENOMEM;
+    n->connection = role;
+    n->flags = worker;
+    return hand_down(r, n);
+}
+
 int rb_note_worker(struct rb_relay *r, struct rb_worker *w) {
     struct down_note *n = down_note(DOWN_WORKER, NULL, 0, NULL, 0);
     if (n) n->object = w;
@@ -406,7 +417,7 @@ static void set_role_state(struct rb_relay *r, uint32_t id, uint32_t state) {
     struct rb_role *role = r->roles[id];
     if (!role) return;
     role->state = state;
-    if (state == RB_ROLE_GIVEN_UP) rb_role_give_up(r, role, RB_REASON_NO_WORKER);
+    if (state == RB_ROLE_GIVEN_UP) rb_role_give_up(r, role, RB_REASON_NO_WORKER, 0);
 }
 
 /* Carries a note out, and frees it, unless somebody has kept it. */
@@ -472,6 +483,12 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
         if (r->roles[n->connection]) rb_role_leave(r, r->roles[n->connection]);
         break;
     case DOWN_ROLE_STATE: set_role_state(r, n->connection, (uint32_t)n->flags); break;
+    case DOWN_BREAKER: {
+        uint32_t how;
+        memcpy(&how, n->data, sizeof how);
+        if (r->roles[n->connection]) rb_health_force(r, r->roles[n->connection], n->flags, how);
+        break;
+    }
     case DOWN_WORKER: {
         struct rb_worker *w = n->object;
         *rb_worker_room(r->workers, w->id) =

@@ -124,6 +124,7 @@ int rb_relay_round(struct rb_relay *r, uint64_t now, const struct epoll_event *r
     for (int i = 0; i < count; i++) dispatch(r, &ready[i]);
     rb_conns_read(r);
     rb_jobs_due(r); /* first: what has expired in the queue does not run */
+    if (now >= r->health_due_ns) rb_health_tick(r);
     rb_roles_place(r);
     worked |= poll_workers(r) > 0;
     rb_roles_place(r); /* completions have made credit free */

@@ -43,15 +43,14 @@ static int completions_wait(const struct rb_relay *r) {
 }
 
 static int wait_ms(const struct rb_relay *r) {
-    uint64_t due = rb_jobs_next_due(r);
+    uint64_t due = rb_next_due(r);
     int64_t ms = IDLE_WAIT_MS;
     int64_t tick = r->config.tick_ms / 4;
     if (tick > 0 && tick < ms) ms = tick;
-    if (due) {
-        int64_t left = due > r->now ? (int64_t)((due - r->now + NS_PER_MS - 1) / NS_PER_MS) : 0;
-        if (left < ms) ms = left;
-    }
-    for (uint32_t i = 0; !r->owned[RB_SERVICE_JOBS].held && i < r->roles_count && ms > SLOT_WAIT_MS; i++) {
+    uint64_t left = due > r->now ? (due - r->now) / NS_PER_MS + 1 : 0;
+    if (left < (uint64_t)ms) ms = (int64_t)left;
+    for (uint32_t i = 0; !r->owned[RB_SERVICE_JOBS].held && i < r->roles_count && ms > SLOT_WAIT_MS;
+         i++) {
         if (r->roles[i] && r->roles[i]->dirty) ms = SLOT_WAIT_MS;
     }
     return r->waiting_up && ms > 10 ? 10 : (int)ms;

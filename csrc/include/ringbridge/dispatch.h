@@ -65,6 +65,15 @@ struct rb_allowance_config {
 };
 
 /* When a worker, or its whole role, is left alone for a while (csrc/relay/dispatch/breaker.h). */
+enum rb_breaker_state {
+    RB_BREAKER_CLOSED,
+    RB_BREAKER_OPEN,
+    RB_BREAKER_HALF_OPEN,
+    RB_BREAKER_RECLOSING,
+    RB_BREAKER_HELD_OPEN,
+    RB_BREAKER_HELD_CLOSED,
+    RB_BREAKER_STATES
+};
 enum rb_breaker_failure {
     RB_BREAKER_WORKER_CRASHED,
     RB_BREAKER_WORKER_BROKE,

@@ -50,6 +50,7 @@ enum rb_event_kind {
     RB_EVENT_WORKER_ENDED,    /* worker; a = status (or -1), b = signal, c = obituary flags */
     RB_EVENT_WORKER_OUTPUT,   /* worker; a = 1 stdout, 2 stderr; bytes in data */
     RB_EVENT_ROLE_GONE,       /* a = role: removed, its last job has ended, its number is free */
+    RB_EVENT_BREAKER, /* worker, or 0 for its role's own; a = role; its state's name in data */
 };
 struct rb_event {
     uint32_t kind;
@@ -60,11 +61,13 @@ struct rb_event {
     uint64_t size;
 };
 
+enum rb_breaker_force { RB_FORCE_OPEN, RB_FORCE_CLOSED, RB_FORCE_AUTO };
 enum rb_role_state { RB_ROLE_RUNNING, RB_ROLE_DRAINING, RB_ROLE_GIVEN_UP };
 
 enum rb_reason {
     RB_REASON_OK,
     RB_REASON_OVERLOADED,
+    RB_REASON_CIRCUIT_OPEN,
     RB_REASON_DEADLINE_EXCEEDED,
     RB_REASON_CANCELLED,
     RB_REASON_NO_WORKER,
@@ -84,10 +87,12 @@ struct rb_relay_stats {
 };
 struct rb_role_stats {
     uint64_t queued, placed, workers_ready, accepted, answered;
+    uint64_t breaker, breaker_openings; /* its own: enum rb_breaker_state; since it was closed */
 };
 struct rb_worker_stats {
     uint64_t in_flight, done, lost, service_ns, credit, heartbeats, heartbeat_ns, wakes;
     uint32_t gate, state;
+    uint32_t breaker, share; /* enum rb_breaker_state; of what it would be given, in thousandths */
 };
 /* Time between the stations of a job, sampled: sums in ns over `samples` jobs. */
 struct rb_relay_hops {
@@ -156,6 +161,9 @@ int rb_relay_configure_role(struct rb_relay *relay, uint32_t role,
  * RB_EVENT_ROLE_GONE follows when the last one has left, a payload that still arrives among them; then the number may be given again.
  * -ENOENT, or -EBUSY while a worker of it has not ended. */
 int rb_relay_remove_role(struct rb_relay *relay, uint32_t role);
+/* Holds the breaker of a worker, or with worker 0 of the role as a whole, open or closed, or lets it go: enum rb_breaker_force. -ENOENT:
+ * no such role. A worker that the relay does not know, or that is of another role, changes nothing. */
+int rb_relay_force_breaker(struct rb_relay *relay, uint32_t role, uint64_t worker, uint32_t how);
 int rb_relay_set_role_state(struct rb_relay *relay, uint32_t role, uint32_t state);
 int rb_relay_create_link(struct rb_relay *relay, uint32_t role, uint64_t worker, uint32_t slots,
                          uint64_t result_bytes, uint32_t result_block_bytes, uint64_t features,

@@ -20,15 +20,6 @@
 
 enum { RB_BREAKER_SLICES = 10, RB_BREAKER_WHOLE = 1000 };
 
-enum rb_breaker_state {
-    RB_BREAKER_CLOSED,
-    RB_BREAKER_OPEN,
-    RB_BREAKER_HALF_OPEN,
-    RB_BREAKER_RECLOSING,
-    RB_BREAKER_HELD_OPEN,
-    RB_BREAKER_HELD_CLOSED,
-    RB_BREAKER_STATES
-};
 enum rb_breaker_event {
     RB_BREAKER_FAILED, /* a job of this state failed */
     RB_BREAKER_RATE,   /* too many in the window did */

@@ -233,6 +233,11 @@ void rb_job_answered(struct rb_relay *r, struct rb_job *j, enum rb_reason reason
     rb_job_free(r, j);
 }
 
+/* Has its worker entered the handler, as it says itself? */
+static int has_begun(const struct rb_job *j) {
+    return rb_load_acquire(&j->worker->link.theirs->started) > j->position;
+}
+
 /* The next stage of stopping a job that runs for nobody: cancel word, SIGTERM, SIGKILL, with the role's budgets between them. */
 static void stop_running(struct rb_relay *r, struct rb_job *j) {
     struct rb_worker *w = j->worker;
@@ -247,8 +252,7 @@ static void stop_running(struct rb_relay *r, struct rb_job *j) {
         return;
     }
     /* A signal ends the whole worker: only for a job that its handler has really entered. */
-    uint64_t started = rb_load_acquire(&w->link.theirs->started);
-    if (started <= j->position) {
+    if (!has_begun(j)) {
         rb_job_due(r, j, r->now + (uint64_t)budget->cancel_term_ms * NS_PER_MS + 1);
         return;
     }
@@ -294,6 +298,8 @@ void rb_job_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) 
         return;
     }
     int placed = j->state == RB_JOB_PLACED;
+    if (placed && reason == RB_REASON_DEADLINE_EXCEEDED && has_begun(j))
+        rb_health_ended(j->worker, j->placed_ns, reason);
     rb_job_answered(r, j, reason);
     if (placed) stop_running(r, j);
 }

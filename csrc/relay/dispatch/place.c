@@ -11,10 +11,16 @@
 
 void rb_place_look(struct rb_worker *w) {
     struct rb_choice *choice = &w->role->choice;
-    if (w->state == RB_WORKER_READY && w->in_flight < w->credit)
+    if (w->state == RB_WORKER_READY && w->in_flight < rb_health_credit(&w->health, w->credit))
         rb_choice_open(choice, &w->choosing, w->in_flight);
     else
         rb_choice_shut(choice, &w->choosing);
+}
+
+void rb_place_share(struct rb_worker *w, uint32_t share, uint32_t whole) {
+    uint32_t part = share * RB_CHOICE_WHOLE / whole;
+    rb_choice_weigh(&w->role->choice, &w->choosing, w->choosing.weight, part ? part : 1);
+    rb_place_look(w);
 }
 
 void rb_place_forget(struct rb_worker *w) {
@@ -97,9 +103,11 @@ static int place(struct rb_relay *r, struct rb_worker *w, struct rb_job *j) {
 static void place_role(struct rb_relay *r, struct rb_role *role) {
     struct rb_job *j;
     struct rb_worker *filled = NULL;
-    if (role->state == RB_ROLE_GIVEN_UP)
-        rb_role_give_up(r, role,
-                        RB_REASON_NO_WORKER); /* what came back to it, or arrived for long */
+    uint64_t retry_ms;
+    if (role->state == RB_ROLE_GIVEN_UP) /* what came back to it, or arrived for long */
+        rb_role_give_up(r, role, RB_REASON_NO_WORKER, 0);
+    else if (rb_health_is_shut(r, role, &retry_ms))
+        rb_role_give_up(r, role, RB_REASON_CIRCUIT_OPEN, retry_ms);
     if (role->late) look_at_the_late(role);
     while ((j = rb_queue_first(&role->queue, r->now))) {
         struct rb_worker *w = choose(r, role);

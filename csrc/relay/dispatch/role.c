@@ -19,13 +19,14 @@ void rb_role_configure(struct rb_relay *r, struct rb_role *role,
     role->config = *config;
     role->config.name = role->name;
     role->dirty = 1; /* what waits may be let through now */
+    rb_health_configured(r, role);
 }
 
 void rb_role_leave(struct rb_relay *r, struct rb_role *role) {
     role->leaving = 1;
     role->state = RB_ROLE_GIVEN_UP; /* for a payload that is arriving, too */
     r->roles_leaving++;
-    rb_role_give_up(r, role, RB_REASON_NO_WORKER);
+    rb_role_give_up(r, role, RB_REASON_NO_WORKER, 0);
 }
 
 /* Not as soon as the last job is freed: who frees it may still hold the role, and the other thread frees its memory when it has taken the
@@ -63,11 +64,15 @@ void rb_role_take(struct rb_role *role, struct rb_job *j) {
     count_queued(role, -1);
 }
 
-void rb_role_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reason reason) {
+void rb_role_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reason reason,
+                     uint64_t retry_ms) {
     struct rb_job *j;
     while ((j = rb_queue_oldest(&role->queue))) {
         struct rb_caller caller = rb_job_caller(j);
-        rb_answer_reason(&caller, reason);
+        if (reason == RB_REASON_CIRCUIT_OPEN)
+            rb_answer_retry_after(&caller, reason, retry_ms);
+        else
+            rb_answer_reason(&caller, reason);
         rb_job_answered(r, j, reason);
     }
 }

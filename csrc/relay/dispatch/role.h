@@ -3,6 +3,7 @@
 #define RB_RELAY_ROLE_H
 
 #include "relay/dispatch/choose.h"
+#include "relay/dispatch/health.h"
 #include "relay/dispatch/queue.h"
 #include "ringbridge/link.h"
 #include "ringbridge/relay.h"
@@ -27,6 +28,7 @@ struct rb_role {
     struct rb_choice choice; /* of these, those with room */
     struct rb_worker *late;  /* of these, those that hold slots of jobs that they have answered */
     int dirty;               /* has something to place */
+    struct rb_role_health health;
     struct rb_role_stats stats; /* read by the other thread, word by word */
 };
 
@@ -41,8 +43,8 @@ void rb_role_unlink(struct rb_role *role, struct rb_job *j); /* it waits no more
 void rb_role_take(struct rb_role *role, struct rb_job *j);   /* the same: it goes to a worker */
 void rb_role_add_ready(struct rb_role *role, struct rb_worker *w);
 void rb_role_remove_ready(struct rb_role *role, struct rb_worker *w);
-void rb_role_give_up(struct rb_relay *r, struct rb_role *role,
-                     enum rb_reason reason);                  /* answers all that is queued */
+void rb_role_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reason reason,
+                     uint64_t retry_ms);                      /* answers all that is queued */
 void rb_role_clear(struct rb_relay *r, struct rb_role *role); /* frees what waits, unanswered */
 struct rb_role *rb_role_named(struct rb_relay *r, struct rb_slice name);
 

@@ -100,6 +100,7 @@ void rb_worker_greeted(struct rb_worker *w) {
     n += snprintf(text + n, sizeof text - (size_t)n, "%s", (const char *)hello.role);
     set_state(w, RB_WORKER_READY);
     rb_role_add_ready(w->role, w);
+    rb_health_worker_ready(w);
     rb_up_event(w->relay, RB_EVENT_WORKER_READY, 0, w->id, hello.pid, hello.kit_version, 0, text,
                 (size_t)n);
 }
@@ -222,6 +223,7 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e) {
     }
     rule = give_back(w, e);
     measure(w, j, e->run_ns);
+    if (j->state == RB_JOB_PLACED) rb_health_ended(w, j->placed_ns, reason);
     if (j->sampled) sample(r, j, e->run_ns);
     w->placed[j->position & (w->link.config.slots - 1)] = NULL;
     w->in_flight--;
@@ -297,6 +299,7 @@ static void leave_jobs(struct rb_worker *w, enum rb_reason reason, int status, i
         else
             rb_answer_crashed(&to, w, j->id, status, signal, oom);
         COUNT(w->stats.lost, 1);
+        rb_health_ended(w, j->placed_ns, reason);
         j->worker = NULL;
         rb_job_answered(r, j, reason);
     }
@@ -374,9 +377,14 @@ void rb_worker_obituary(struct rb_worker *w) {
     }
     take_output(w, 2, OUTPUT_CHUNKS_AT_END);
     take_output(w, 1, OUTPUT_CHUNKS_AT_END);
+    int drained = w->state == RB_WORKER_DRAINING, served = w->state == RB_WORKER_READY;
+    uint64_t lost = w->stats.lost;
     fence(w);
     leave_jobs(w, RB_REASON_WORKER_CRASHED, o.status, (int)o.signal,
                (o.flags & RB_OBITUARY_OOM) != 0);
+    if (served && w->stats.lost == lost && (o.signal || o.status)) /* idle, but a crash */
+        rb_health_ended(w, r->now, RB_REASON_WORKER_CRASHED);
+    rb_health_worker_gone(w, !drained);
     int64_t status = o.status, signal = o.signal, flags = o.flags;
     uint64_t id = w->id;
     rb_worker_free(w);
@@ -386,6 +394,7 @@ void rb_worker_obituary(struct rb_worker *w) {
 void rb_worker_drain(struct rb_worker *w) {
     if (w->state != RB_WORKER_READY) return;
     rb_role_remove_ready(w->role, w);
+    rb_health_worker_gone(w, 0);
     set_state(w, RB_WORKER_DRAINING);
     /* T0: pairs with the kit's load of the word as it waits. seq_cst, since its gate waits for it (gate.h, G0): after a release store
      * the look at the park word that follows could be made first, and both sides would miss each other. */

@@ -5,6 +5,7 @@
 #define RB_RELAY_WORKER_H
 
 #include "relay/dispatch/choose.h"
+#include "relay/dispatch/health.h"
 #include "ringbridge/link.h"
 #include "ringbridge/obituary.h"
 #include "ringbridge/relay.h"
@@ -46,6 +47,7 @@ struct rb_worker {
     struct rb_worker *next_polled;
     const char *broke; /* rule, once fenced for it */
     struct rb_atom_budget atoms;
+    struct rb_health health;
     uint8_t obituary[sizeof(struct rb_obituary)];
     uint32_t obituary_size;
     char stderr_tail[STDERR_TAIL];

@@ -12,6 +12,7 @@ const char *rb_reason_name(enum rb_reason reason) {
     static const char *const names[RB_REASONS] = {
         [RB_REASON_OK] = "ok",
         [RB_REASON_OVERLOADED] = "overloaded",
+        [RB_REASON_CIRCUIT_OPEN] = "circuit_open",
         [RB_REASON_DEADLINE_EXCEEDED] = "deadline_exceeded",
         [RB_REASON_CANCELLED] = "cancelled",
         [RB_REASON_NO_WORKER] = "no_worker",
@@ -90,12 +91,13 @@ void rb_answer_reason(const struct rb_caller *to, enum rb_reason reason) {
     rb_reply_end(&reply);
 }
 
-void rb_answer_overloaded(const struct rb_caller *to, uint64_t retry_after_ms) {
+void rb_answer_retry_after(const struct rb_caller *to, enum rb_reason reason,
+                           uint64_t retry_after_ms) {
     struct rb_reply reply;
     struct rb_pen *p = &reply.pen;
     if (!error_begin(&reply, to, 64)) return;
     rb_pen_tuple(p, 2);
-    rb_pen_atom(p, "overloaded");
+    rb_pen_atom(p, rb_reason_name(reason));
     rb_pen_map(p, 1);
     rb_pen_atom(p, "retry_after_ms");
     rb_pen_unsigned(p, retry_after_ms);

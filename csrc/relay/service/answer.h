@@ -14,7 +14,8 @@ void rb_answer_raw(const struct rb_caller *to, const struct rb_job *detail, cons
                    size_t size);
 void rb_answer_term(const struct rb_caller *to, const struct rb_job *detail, struct rb_slice term);
 void rb_answer_reason(const struct rb_caller *to, enum rb_reason reason); /* the plain atoms */
-void rb_answer_overloaded(const struct rb_caller *to, uint64_t retry_after_ms);
+void rb_answer_retry_after(const struct rb_caller *to, enum rb_reason reason,
+                           uint64_t retry_after_ms); /* overloaded, circuit_open */
 void rb_answer_too_large(const struct rb_caller *to, uint64_t limit);
 void rb_answer_text(const struct rb_caller *to, enum rb_reason reason,
                     const char *text); /* bad_request, worker_broke */

@@ -41,10 +41,20 @@ static uint64_t retry_after_ms(const struct rb_role *role) {
 }
 
 /* RB_REASON_OK: the role takes jobs. */
-static enum rb_reason closed_for(const struct rb_role *role) {
-    return role->state == RB_ROLE_DRAINING   ? RB_REASON_DRAINING
-           : role->state == RB_ROLE_GIVEN_UP ? RB_REASON_NO_WORKER
-                                             : RB_REASON_OK;
+static enum rb_reason closed_for(struct rb_relay *r, const struct rb_role *role,
+                                 uint64_t *retry_ms) {
+    return role->state == RB_ROLE_DRAINING        ? RB_REASON_DRAINING
+           : role->state == RB_ROLE_GIVEN_UP      ? RB_REASON_NO_WORKER
+           : rb_health_refuses(r, role, retry_ms) ? RB_REASON_CIRCUIT_OPEN
+                                                  : RB_REASON_OK;
+}
+
+static void refuse_closed(const struct rb_caller *to, enum rb_reason reason, uint64_t retry_ms) {
+    refuse(to, reason);
+    if (reason == RB_REASON_CIRCUIT_OPEN || reason == RB_REASON_OVERLOADED)
+        rb_answer_retry_after(to, reason, retry_ms);
+    else
+        rb_answer_reason(to, reason);
 }
 
 /* A job with room for `size` payload bytes, or NULL: then the caller has been answered. */
@@ -55,10 +65,10 @@ static struct rb_job *admit(struct rb_relay *r, const struct rb_caller *to,
         refuse_unknown_role(r, to, role_name);
         return NULL;
     }
-    enum rb_reason reason = closed_for(role);
+    uint64_t retry_ms = 0;
+    enum rb_reason reason = closed_for(r, role, &retry_ms);
     if (reason != RB_REASON_OK) {
-        refuse(to, reason);
-        rb_answer_reason(to, reason);
+        refuse_closed(to, reason, retry_ms);
         return NULL;
     }
     if (size > role->config.payload_bytes_max) {
@@ -83,8 +93,7 @@ static struct rb_job *admit(struct rb_relay *r, const struct rb_caller *to,
         }
     }
     if (!j) {
-        refuse(to, RB_REASON_OVERLOADED);
-        rb_answer_overloaded(to, retry_after_ms(role));
+        refuse_closed(to, RB_REASON_OVERLOADED, retry_after_ms(role));
         return NULL;
     }
     j->request.payload_bytes = (uint32_t)size;
@@ -192,19 +201,18 @@ int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tai
     int rc = tail_cut ? -EINVAL : rb_submit_options(&at, &s, why);
     struct rb_caller to = rb_job_caller(j);
     /* Its role may have closed, or its queue have filled, while the payload came. */
-    enum rb_reason reason = closed_for(j->role);
+    uint64_t retry_ms = 0;
+    enum rb_reason reason = closed_for(r, j->role, &retry_ms);
     if (rc == 0 && reason == RB_REASON_OK &&
         j->role->queued < j->role->config.admission.depth_max) {
         accept(r, j, &s);
         return 0;
     }
     if (rc == 0) {
-        if (reason == RB_REASON_OK) reason = RB_REASON_OVERLOADED;
-        refuse(&to, reason);
-        if (reason == RB_REASON_OVERLOADED)
-            rb_answer_overloaded(&to, retry_after_ms(j->role));
+        if (reason == RB_REASON_OK)
+            refuse_closed(&to, RB_REASON_OVERLOADED, retry_after_ms(j->role));
         else
-            rb_answer_reason(&to, reason);
+            refuse_closed(&to, reason, retry_ms);
     } else if (rc == -EINVAL) {
         rb_submit_refuse(&to, why);
     }
