@@ -1,5 +1,5 @@
-/* crc32c.c: CRC-32C by table (eight bytes a step) and by the CPU's instruction (three streams a
- * step).
+/* crc32c.c: CRC-32C by table (eight bytes a step), by the CPU's instruction (three streams a step), and
+ * where the CPU multiplies without carry in wide registers by folding (crc32c_fold.c).
  *
  * The instruction has a latency of three cycles and a throughput of one a cycle, so one stream uses
  * a third of the unit. Long inputs are therefore cut into three equal runs that are summed side by
@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "crc32c_fold.h"
 #include "ringbridge/atomics.h"
 
 #if defined(__x86_64__)
@@ -31,7 +32,7 @@ static const uint32_t polynomial = 0x82f63b78u;
 static uint32_t byte_tables[8][256]; /* [k][b]: register after byte b and k zero bytes */
 static uint32_t past_long[4][256]; /* register after LONG_RUN zero bytes, by the register's bytes */
 static uint32_t past_short[4][256];
-static int hardware;
+static int hardware, folds;
 static pthread_once_t prepared = PTHREAD_ONCE_INIT;
 static int ready; /* C0: set with release by prepare(), read with acquire in ensure(): who sees 1
                      sees the tables */
@@ -94,6 +95,7 @@ static void prepare(void) {
     prepare_past(past_long, LONG_RUN);
     prepare_past(past_short, SHORT_RUN);
     hardware = detect();
+    folds = hardware && rb_crc32c_can_fold();
     rb_store_release(&ready, 1); /* C0 */
 }
 
@@ -188,7 +190,14 @@ int rb_crc32c_has_hardware(void) {
     return hardware;
 }
 
+static uint32_t by_folding(uint32_t before, const uint8_t *p, size_t size) {
+    uint8_t rest[RB_FOLD_STEP];
+    size_t taken = rb_crc32c_fold(~before, p, size, rest);
+    return by_instruction(by_instruction(~0u, rest, sizeof rest), p + taken, size - taken);
+}
+
 uint32_t rb_crc32c(uint32_t crc, const void *data, size_t size) {
     ensure();
+    if (__builtin_expect(size >= RB_FOLD_MIN, 0) && folds) return by_folding(crc, data, size);
     return hardware ? by_instruction(crc, data, size) : rb_crc32c_table(crc, data, size);
 }

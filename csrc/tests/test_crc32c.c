@@ -77,6 +77,17 @@ static void the_three_stream_thresholds_agree_with_the_definition(void) {
             }
 }
 
+/* Where folding begins (1024 bytes), each of its first steps (256), and every length of a rest. */
+static void the_folding_thresholds_agree_with_the_definition(void) {
+    int count;
+    const crc_form *form = forms(&count);
+    fill();
+    for (size_t size = 1000; size <= 2100; size++) {
+        uint32_t wanted = by_definition(text + size % 67, size);
+        for (int i = 0; i < count; i++) CHECK_EQUAL(form[i](0, text + size % 67, size), wanted);
+    }
+}
+
 static void a_crc_continued_is_the_crc_of_the_whole(void) {
     int count;
     const crc_form *form = forms(&count);
@@ -96,6 +107,7 @@ int main(void) {
     RUN(every_form_gives_the_published_values);
     RUN(every_length_and_alignment_agrees_with_the_definition);
     RUN(the_three_stream_thresholds_agree_with_the_definition);
+    RUN(the_folding_thresholds_agree_with_the_definition);
     RUN(a_crc_continued_is_the_crc_of_the_whole);
     return check_end();
 }

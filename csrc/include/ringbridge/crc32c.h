@@ -7,11 +7,11 @@
 
 /* The CRC of `size` bytes continued from `crc` (0 to begin). Pre- and post-inversion are inside, so
  * rb_crc32c(rb_crc32c(0, a, n), b, m) is the CRC of a followed by b. Uses the CPU's instruction
- * where it has one, with three streams in flight for long inputs; the choice is made once, at first
- * use. */
+ * where it has one, with three streams in flight for long inputs, or folds them by wide carry-less
+ * multiplication where it has that; the choice is made once, at first use. */
 uint32_t rb_crc32c(uint32_t crc, const void *data, size_t size);
 
-/* The two forms by name, for tests that hold them against each other. rb_crc32c_hardware() needs
+/* Two of the forms by name, for tests that hold them against each other. rb_crc32c_hardware() needs
  * rb_crc32c_has_hardware(). */
 uint32_t rb_crc32c_table(uint32_t crc, const void *data, size_t size);
 uint32_t rb_crc32c_hardware(uint32_t crc, const void *data, size_t size);
