@@ -196,14 +196,14 @@ static void a_diverted_payload_is_read_into_its_place(void) {
     CHECK_EQUAL(rb_intake_room(&in, room), 2);
     size_t head = b.size - 4 - (5 + 12) - 100000, direct = 100000 - (1000 - head);
     CHECK_EQUAL(room[0].size, direct);
-    CHECK(room[1].at == in.buffer && room[1].size == in.capacity);
+    CHECK(room[1].at == in.buffer && room[1].size == 1024);
     /* The rest of the payload, and with it all that follows, in one read. */
     memcpy(room[0].at, b.at + 1000, direct);
     memcpy(room[1].at, b.at + 1000 + direct, b.size - 1000 - direct);
     CHECK_EQUAL(rb_intake_took(&in, b.size - 1000), 0);
     CHECK_EQUAL(o.ended, 1);
     CHECK_EQUAL(rb_intake_room(&in, room), 1);
-    CHECK_EQUAL(room[0].size, in.capacity);
+    CHECK_EQUAL(room[0].size, 65536);
     CHECK(owner_close(&o));
     bytes_free(&b);
 }
@@ -222,8 +222,31 @@ static void a_fragments_room_ends_with_its_frame(void) {
     CHECK_EQUAL(rb_intake_room(&in, room), 2);
     CHECK_EQUAL(room[0].size, b.size - 10000);
     CHECK_EQUAL(give(&in, b.at + 10000, b.size - 10000, WHOLE, 0), 0);
-    CHECK_EQUAL(rb_intake_room(&in, room), 1); /* between its fragments: heads first */
+    CHECK_EQUAL(rb_intake_room(&in, room), 1); /* between its fragments: heads first, */
+    CHECK_EQUAL(room[0].size, 1024);           /* and of what follows them little */
     CHECK(owner_close(&o) && o.aborted == 1);
+    bytes_free(&b);
+    bytes_free(&s);
+}
+
+/* The kernel writes a payload where workers read it. What came to the buffer first, with the heads of frames, is copied once more: the
+ * beginning, and with each further fragment a little. However much is there to be read at once. */
+static void nearly_all_of_a_large_payload_is_copied_once(void) {
+    enum { SIZE = 1 << 20, FRAGMENT = 65536, FRAGMENTS = SIZE / FRAGMENT + 1 };
+    struct bytes b = {0}, s = {0};
+    struct rb_intake in;
+    struct owner o;
+    put_signal(&s, "job", SIZE, 20, 0);
+    for (uint64_t i = 0; i < FRAGMENTS; i++) {
+        size_t at = (size_t)i * FRAGMENT, n = s.size - at < FRAGMENT ? s.size - at : FRAGMENT;
+        put_fragment(&b, i == 0, 5, FRAGMENTS - i, s.at + at, n);
+        if (i % 4 == 3) small_signal(&b, "plain", 50, 0, 0); /* other senders go on */
+    }
+    owner_open(&o, &in, HEADER, FRAME_MAX, HEAP_MAX);
+    CHECK_EQUAL(give(&in, b.at, b.size, WHOLE, 0), 0);
+    CHECK(o.ended == 1 && o.signals == FRAGMENTS / 4);
+    CHECK(in.copied_bytes > 0 && in.copied_bytes <= FRAGMENT + FRAGMENTS * 1024);
+    CHECK(owner_close(&o));
     bytes_free(&b);
     bytes_free(&s);
 }
@@ -460,6 +483,7 @@ int main(void) {
     RUN(large_frames_cut_at_each_byte_of_their_heads);
     RUN(a_diverted_payload_is_read_into_its_place);
     RUN(a_fragments_room_ends_with_its_frame);
+    RUN(nearly_all_of_a_large_payload_is_copied_once);
     RUN(a_tail_is_kept_up_to_its_bound_and_told_as_cut_beyond);
     RUN(a_dropped_signal_of_any_size_costs_no_memory);
     RUN(a_payload_longer_than_its_signal_closes_and_is_aborted);

@@ -10,9 +10,9 @@
 #include "relay/relay_pvt.h"
 
 enum {
-    READS_A_ROUND = 8,  /* one peer's flood must not starve the others, */
-    READ_NS = 1000000,  /* nor the work that its bytes make: after so long no read follows */
-    KEEP_OUT = 1 << 20, /* bytes of an empty buffer that are kept */
+    TURN_BYTES = 2 << 20, /* one peer's flood must not starve the others, */
+    TURN_NS = 1000000,    /* nor the work that its bytes make: after so long no read follows */
+    KEEP_OUT = 1 << 20,   /* bytes of an empty buffer that are kept */
 };
 
 struct rb_conn *rb_conn_find(struct rb_relay *r, uint32_t id) {
@@ -199,10 +199,10 @@ void rb_conns_read(struct rb_relay *r) {
 void rb_conn_read(struct rb_conn *c) {
     const struct rb_relay *r = c->relay;
     uint64_t from = rb_relay_clock(r);
-    for (int i = 0; i < READS_A_ROUND && !c->failed; i++) {
+    for (uint64_t bytes = 0; bytes < TURN_BYTES && !c->failed;) {
         struct rb_room room[2];
         struct iovec iov[2];
-        if (i > 0 && rb_relay_clock(r) - from > READ_NS) break;
+        if (bytes > 0 && rb_relay_clock(r) - from > TURN_NS) break;
         int pieces = rb_intake_room(&c->intake, room);
         for (int k = 0; k < pieces; k++) iov[k] = (struct iovec){room[k].at, room[k].size};
         ssize_t n = rb_wire_read(&c->wire, iov, pieces);
@@ -213,6 +213,7 @@ void rb_conn_read(struct rb_conn *c) {
         }
         c->received_ns = c->relay->now;
         COUNT(c->relay->stats.bytes_in, n);
+        bytes += (uint64_t)n;
         if (rb_intake_took(&c->intake, (size_t)n) < 0) rb_conn_fail(c, c->intake.why);
         if (c->wire.drained) break;
     }

@@ -9,6 +9,9 @@ enum {
     SEQUENCES_MAX = 1024,      /* dist-protocol: open sequences on one connection */
     FRAGMENT_HEAD = 2 + 8 + 8, /* 131, 69 or 70, sequence, count */
     EXPANDED_KEEP = 64 << 10,  /* of the room for an expanded signal */
+    /* Read into the buffer at once: what of it is payload is copied a second time. The second, where the head of a payload's next frame is due. */
+    READ_MOST = 64 << 10,
+    READ_HEAD = 1 << 10,
     HEAD_STEP = 4 << 10, /* so much of an unfinished signal is expanded before it is looked at */
 };
 _Static_assert(4 + FRAGMENT_HEAD + RB_CACHE_HEADER_MAX <= RB_INTAKE_BUFFER_BYTES,
@@ -151,6 +154,7 @@ static void went_direct(struct rb_assembly *a, size_t n) {
 static int feed_diverted(struct rb_intake *in, struct rb_assembly *a, const uint8_t *p, size_t n) {
     size_t direct = n < a->dest_left ? n : a->dest_left;
     memcpy(a->dest, p, direct);
+    in->copied_bytes += direct;
     went_direct(a, direct);
     return feed_tail(in, a, p + direct, n - direct, 0);
 }
@@ -168,6 +172,7 @@ static int divert(struct rb_intake *in, struct rb_assembly *a, struct rb_slice h
     a->token = d->token;
     a->expander.funs = 0; /* their places were in the head */
     memcpy(d->dest, head.at + d->head_bytes, direct);
+    in->copied_bytes += direct;
     int rc = feed_tail(in, a, head.at + d->head_bytes + direct, come - direct, 1);
     rb_bytes_free(&own, &in->heap);
     return rc;
@@ -391,7 +396,15 @@ static int process(struct rb_intake *in) {
     }
 }
 
+/* Is a payload on its way that continues in a later frame? */
+static int expects_fragment(const struct rb_intake *in) {
+    const struct rb_assembly *a = in->open;
+    while (a && (a->state != DIVERTED || a->dest_left == 0)) a = a->next;
+    return a != NULL;
+}
+
 int rb_intake_room(struct rb_intake *in, struct rb_room room[2]) {
+    size_t most = READ_MOST;
     if (in->begin == in->end) {
         in->begin = in->end = 0;
     } else if (in->begin > 0 && in->capacity - in->end < STREAM_MIN + 4) {
@@ -404,8 +417,12 @@ int rb_intake_room(struct rb_intake *in, struct rb_room room[2]) {
     if (a && a->state == DIVERTED && a->dest_left > 0 && in->begin == in->end) {
         size_t n = a->dest_left < in->frame_left ? a->dest_left : (size_t)in->frame_left;
         room[pieces++] = (struct rb_room){a->dest, n};
+        most = READ_HEAD;
+    } else if (in->begin == in->end && expects_fragment(in)) {
+        most = READ_HEAD;
     }
-    room[pieces++] = (struct rb_room){in->buffer + in->end, in->capacity - in->end};
+    if (most > in->capacity - in->end) most = in->capacity - in->end;
+    room[pieces++] = (struct rb_room){in->buffer + in->end, most};
     return pieces;
 }
 

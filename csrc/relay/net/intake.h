@@ -11,7 +11,8 @@
  *
  * A signal that does not lie whole in the buffer is assembled. As soon as its first bytes show what it is, the owner may
  * divert its payload: from then on the payload's bytes go straight to where the owner wants them (one copy, from the socket),
- * or nowhere. Sequences of several senders may be open at once and interleave with whole signals. */
+ * or nowhere. While a payload is on its way, no more is read to the buffer than the head of its next fragment needs, so that nearly all of it
+ * is copied once. Sequences of several senders may be open at once and interleave with whole signals. */
 #ifndef RB_RELAY_INTAKE_H
 #define RB_RELAY_INTAKE_H
 
@@ -58,7 +59,9 @@ struct rb_intake {
         heap; /* of all that is kept of signals that are not whole, and of an expanded one */
     struct rb_atom_cache *cache; /* NULL: not negotiated */
     struct rb_atom_list atoms;   /* of the header that was read last */
-    struct rb_bytes expanded;    /* a whole signal with its atoms put in */
+    uint64_t
+        copied_bytes; /* of diverted payloads: came to the buffer first and were copied from there */
+    struct rb_bytes expanded; /* a whole signal with its atoms put in */
     const char *why;
 };
 
