@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bridge.fabric import structs
-from bridge.fabric._core import ffi
+from bridge.fabric._core import ffi, lib
 from bridge.fabric.limits import AdmissionLimits, RelayLimits, RoleLimits
 
 OURS = frozenset({"outgoing_high_bytes"})
@@ -64,7 +64,7 @@ def test_figures_are_read_back_by_name_arrays_by_reason() -> None:
 
     raw = ffi.new("struct rb_relay_stats *")
     raw.accepted = 3
-    raw.answered[2] = 4
+    raw.answered[lib.RB_REASON_DEADLINE_EXCEEDED] = 4
     figures = structs.record(Figures, raw)
     assert figures.accepted == 3
     assert figures.answered["deadline_exceeded"] == 4
