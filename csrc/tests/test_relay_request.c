@@ -46,8 +46,8 @@ static void requests_of_every_shape(void) {
     struct rb_slice jobs = BYTES("\x68\2\x77\4jobs\x77\3all");
     struct parsed p = parse(submit3);
     CHECK_EQUAL(p.kind, RB_REQUEST_SUBMIT);
-    CHECK(p.submit.arity == 3 && rb_slice_is(p.submit.role, "role") && p.submit.priority == 2 &&
-          !p.submit.has_timeout);
+    CHECK(p.submit.arity == 3 && rb_slice_is(p.submit.role, "role") &&
+          p.submit.options.priority == 2 && !p.submit.options.has_timeout);
     CHECK_EQUAL(p.left, 7);
     expect_more_before(submit3, submit3.size - 6); /* the payload's tag decides how it is taken */
     p = parse(submit4);
@@ -143,7 +143,7 @@ static void long_texts_are_cut_between_characters_and_within_bounds(void) {
 static int options(struct rb_slice opts, struct rb_submit *s, char why[RB_WHY_BYTES]) {
     struct bytes b = exactly(opts.at, opts.size);
     struct rb_cursor c = rb_cursor_of(slice_of(&b));
-    *s = (struct rb_submit){.arity = 4, .priority = 2};
+    *s = (struct rb_submit){.arity = 4, .options = {.priority = 2}};
     snprintf(why, RB_WHY_BYTES, "untouched");
     int rc = rb_submit_options(&c, s, why);
     if (rc == 0) CHECK(c.at == c.end);
@@ -216,13 +216,16 @@ static void good_options_in_every_form(void) {
             CHECK(strcmp(why, "untouched") == 0);
             bytes_free(&b);
         }
-        CHECK_EQUAL(s[0].opcode, 65535);
-        CHECK(s[1].has_timeout && s[1].timeout_ms == 0 && !s[0].has_timeout);
-        CHECK(s[2].timeout_ms == UINT64_MAX && s[10].timeout_ms == UINT64_C(0x7fffffffffffff));
-        CHECK(s[3].priority == 0 && s[4].priority == 3 && s[5].priority == 2);
-        CHECK(s[5].detail && !s[6].detail);
-        CHECK(s[8].trace_id[0] == 0x01 && s[8].trace_id[15] == 0xef && s[8].span_id[1] == 0xf0 &&
-              s[8].trace_flags == 1);
+        CHECK_EQUAL(s[0].options.opcode, 65535);
+        CHECK(s[1].options.has_timeout && s[1].options.timeout_ms == 0 &&
+              !s[0].options.has_timeout);
+        CHECK(s[2].options.timeout_ms == UINT64_MAX &&
+              s[10].options.timeout_ms == UINT64_C(0x7fffffffffffff));
+        CHECK(s[3].options.priority == 0 && s[4].options.priority == 3 &&
+              s[5].options.priority == 2);
+        CHECK(s[5].options.detail && !s[6].options.detail);
+        CHECK(s[8].options.trace_id[0] == 0x01 && s[8].options.trace_id[15] == 0xef &&
+              s[8].options.span_id[1] == 0xf0 && s[8].options.trace_flags == 1);
     }
 }
 
@@ -247,12 +250,14 @@ static void of_a_key_given_twice_the_first_counts(void) {
     }
     put_nil(&b);
     CHECK_EQUAL(options(slice_of(&b), &s, why), 0);
-    CHECK_EQUAL(s.timeout_ms, 1);
+    CHECK_EQUAL(s.options.timeout_ms, 1);
     bytes_free(&b);
 }
 
-#define UNKNOWN_OPTION(key) \
-    "submit: unknown option :" key "; known: opcode, timeout, priority, detail, trace"
+#define UNKNOWN_OPTION(key)                                                                 \
+    "submit: unknown option :" key                                                          \
+    "; known: opcode, timeout, priority, detail, trace, key, tenant, retry, orphan, meta, " \
+    "dedupe, ttl"
 #define OF_OPCODE "submit: opcode must be an integer of 0..65535, got "
 #define OF_TIMEOUT "submit: timeout must be milliseconds (0 or more) or :infinity, got "
 #define OF_PRIORITY "submit: priority must be :critical, :high, :normal or :low, got "
@@ -300,7 +305,7 @@ static void bad_options_say_what_is_wrong(void) {
          BYTES("\x6d\0\0\0\x37"
                "00-0123456789abcdef0123456789abcdef_00f067aa0ba902b7-01"),
          OF_TRACE "a binary of 55 bytes"},
-        {"retry", BYTES("\x61\1"), UNKNOWN_OPTION("retry")},
+        {"retries", BYTES("\x61\1"), UNKNOWN_OPTION("retries")},
         {"", BYTES("\x61\1"), UNKNOWN_OPTION("")},
     };
     for (int form = 0; form < 3; form++) {

@@ -2,7 +2,7 @@
 #ifndef RB_RELAY_REQUEST_H
 #define RB_RELAY_REQUEST_H
 
-#include "ringbridge/term.h"
+#include "relay/service/options.h"
 
 /* Who is to be answered, and by which way (dist-protocol, "What BEAM calls put on the wire"). */
 struct rb_from {
@@ -23,26 +23,25 @@ enum rb_message_kind {
 int rb_message_kind(struct rb_cursor *c, struct rb_from *from);
 
 enum rb_request_kind {
-    RB_REQUEST_SUBMIT, /* the cursor stands at the payload */
+    RB_REQUEST_SUBMIT, /* the cursor stands at the payload; submit->verb says which */
     RB_REQUEST_STATS,
     RB_REQUEST_STATUS,
     RB_REQUEST_CANCEL,
-    RB_REQUEST_JOBS, /* submit->role: of this role only; `all`: of every one */
-    RB_REQUEST_BAD,  /* why[] says what is wrong with it */
+    RB_REQUEST_JOBS,       /* submit->role: of this role only; `all`: of every one */
+    RB_REQUEST_BAD,        /* why[] says what is wrong with it */
 };
-#define RB_WHY_BYTES 256
+enum rb_verb {
+    RB_VERB_CALL,  /* submit: the answer is the call's */
+};
+const char *rb_verb_name(enum rb_verb verb);
+
 struct rb_submit {
+    enum rb_verb verb;
     unsigned arity; /* 3: no options; 4 */
     struct rb_slice role;
-    /* options */
-    uint16_t opcode;
-    uint8_t priority; /* 0 critical .. 3 low */
-    int has_timeout;
-    uint64_t timeout_ms; /* UINT64_MAX: infinity */
-    int detail;
-    uint8_t trace_id[16], span_id[8], trace_flags;
+    struct rb_options options;
 };
-/* Parses {submit, Role, | Payload ...} up to the payload, or one of the short requests (`job` is then their argument).
+/* Parses {submit.., Role, | Payload ...} up to the payload, or one of the short requests (`job` is then their argument).
  * -EAGAIN when more bytes are needed. */
 int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job,
                     char why[RB_WHY_BYTES]);

@@ -122,18 +122,19 @@ static int bind_caller(struct rb_conn *c, struct rb_job *j, struct rb_conn *answ
     return 0;
 }
 
-static void accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s) {
+static void accept(struct rb_relay *r, struct rb_job *j, const struct rb_options *o) {
     const struct rb_role_config *config = &j->role->config;
-    uint64_t timeout_ms = s->has_timeout ? s->timeout_ms : config->timeout_default_ms;
+    uint64_t timeout_ms = o->has_timeout ? o->timeout_ms : config->timeout_default_ms;
     if (timeout_ms > config->timeout_max_ms) timeout_ms = config->timeout_max_ms;
-    j->detail = (uint8_t)s->detail;
-    j->request.opcode = s->opcode;
-    j->request.priority = s->priority;
+    j->detail = o->detail;
+    if (o->tenant.size) j->tenant = rb_tenant_hold(&r->tenants, o->tenant);
+    j->request.opcode = o->opcode;
+    j->request.priority = o->priority;
     j->request.flags =
         (uint16_t)((j->pool_count ? 0 : RB_FLAG_INLINE) | (j->is_term ? RB_FLAG_TERM : 0));
-    memcpy(j->request.trace_id, s->trace_id, sizeof s->trace_id);
-    memcpy(j->request.span_id, s->span_id, sizeof s->span_id);
-    j->request.trace_flags = s->trace_flags;
+    memcpy(j->request.trace_id, o->trace_id, sizeof o->trace_id);
+    memcpy(j->request.span_id, o->span_id, sizeof o->span_id);
+    j->request.trace_flags = o->trace_flags;
     j->request.deadline_ns = j->arrived_ns + timeout_ms * NS_PER_MS;
     rb_job_due(r, j, j->request.deadline_ns);
     rb_job_accept(r, j);
@@ -166,7 +167,7 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
         rb_job_free(r, j);
         return rb_service_fail(c, "reply_tag_too_large");
     }
-    accept(r, j, s);
+    accept(r, j, &s->options);
     return 0;
 }
 
@@ -195,7 +196,8 @@ enum rb_large rb_submit_begin_large(struct rb_conn *c, const struct rb_from *fro
 int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tail, int tail_cut) {
     struct rb_relay *r = c->relay;
     j->arriving = NULL;
-    struct rb_submit s = {.arity = j->arity, .priority = 2};
+    struct rb_submit s = {.arity = j->arity};
+    rb_options_default(&s.options);
     struct rb_cursor at = rb_cursor_of(tail);
     char why[RB_WHY_BYTES] = "submit: the options are longer than 64 KiB";
     int rc = tail_cut ? -EINVAL : rb_submit_options(&at, &s, why);
@@ -205,7 +207,7 @@ int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tai
     enum rb_reason reason = closed_for(r, j->role, &retry_ms);
     if (rc == 0 && reason == RB_REASON_OK &&
         j->role->queued < j->role->config.admission.depth_max) {
-        accept(r, j, &s);
+        accept(r, j, &s.options);
         return 0;
     }
     if (rc == 0) {
