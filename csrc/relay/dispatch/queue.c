@@ -18,12 +18,12 @@ static struct rb_share *share_of_turn(struct rb_rank *n) {
 }
 
 static void set_config(struct rb_queue *q, const struct rb_order_config *config) {
-    q->aging_ns = config->aging_ms ? config->aging_ms * NS_PER_MS : UINT64_MAX;
-    q->patience_ns = config->patience_ms ? config->patience_ms * NS_PER_MS : UINT64_MAX;
+    q->aging_ns = config->aging_ms ? config->aging_ms * NS_PER_MS : RB_QUEUE_NEVER;
+    q->patience_ns = config->patience_ms ? config->patience_ms * NS_PER_MS : RB_QUEUE_NEVER;
 }
 
 void rb_queue_init(struct rb_queue *q, const struct rb_order_config *config) {
-    *q = (struct rb_queue){0};
+    *q = (struct rb_queue){.moves_ns = RB_QUEUE_NEVER};
     set_config(q, config);
 }
 
@@ -44,8 +44,12 @@ static void count_weight(struct rb_band *band, struct rb_share *share, uint32_t 
     share->weight = weight;
 }
 
-static void stand(struct rb_queue *q, struct rb_band *band, struct rb_job *j) {
+static void stand(struct rb_queue *q, struct rb_job *j) {
+    struct rb_band *band = &q->bands[j->queued.band];
     struct rb_share *share = share_for(band, j);
+    q->occupied |= 1u << j->queued.band;
+    if (j->queued.age.key + q->aging_ns < q->moves_ns)
+        q->moves_ns = j->queued.age.key + q->aging_ns;
     if (share->count++ == 0) {
         if (share->turn.key < band->clock) share->turn.key = band->clock;
         share->turn.tie = ++q->waits;
@@ -58,13 +62,15 @@ static void stand(struct rb_queue *q, struct rb_band *band, struct rb_job *j) {
     rb_line_add(&band->ages, &j->queued.age);
 }
 
-static void leave(struct rb_band *band, struct rb_job *j) {
+static void leave(struct rb_queue *q, struct rb_job *j) {
+    struct rb_band *band = &q->bands[j->queued.band];
     struct rb_share *share = j->queued.share;
     rb_line_remove(&band->ages, &j->queued.age);
     rb_line_remove(&share->line, &j->queued.urgency);
     if (--share->count == 0) {
         rb_heap_remove(&band->turns, &share->turn);
         band->weights -= share->weight;
+        if (!band->turns.root) q->occupied &= ~(1u << j->queued.band);
         if (share->owner) rb_share_idle(&j->tenant->table->shares, share);
     }
     j->queued.share = NULL;
@@ -85,47 +91,51 @@ static void charge(struct rb_band *band, struct rb_share *share, const struct rb
 
 void rb_queue_push(struct rb_queue *q, struct rb_job *j, uint64_t now) {
     struct rb_queued *at = &j->queued;
-    uint64_t patient = q->patience_ns == UINT64_MAX ? UINT64_MAX : j->accepted_ns + q->patience_ns;
-    uint64_t due = j->due_ns ? j->due_ns : UINT64_MAX;
-    at->urgency.key = due < patient ? due : patient;
+    at->urgency.key = j->accepted_ns + q->patience_ns;
+    if (j->due_ns && j->due_ns < at->urgency.key) at->urgency.key = j->due_ns;
     at->urgency.tie = at->age.tie = j->id;
     at->band = j->request.priority;
     at->age.key = j->accepted_ns;
-    while (at->band > 0 && now - at->age.key >= q->aging_ns) {
+    while (at->band > 0 && at->age.key + q->aging_ns <= now) {
         at->band--; /* it has waited elsewhere */
         at->age.key += q->aging_ns;
     }
     q->count++;
-    stand(q, &q->bands[at->band], j);
+    stand(q, j);
 }
 
-/* Those that have been in their band for long enough go one up. What was due is counted from when it was due, however late we look. */
+/* Those that have been in their band for long enough go one up, counted from when that was due, however late we look. */
 static void move_up(struct rb_queue *q, unsigned from, uint64_t now) {
-    struct rb_band *band = &q->bands[from];
     struct rb_rank *n;
     for (int moves = 0; moves < MOVES_A_BAND; moves++) {
-        if (!(n = rb_line_first(&band->ages)) || now - n->key < q->aging_ns) return;
+        if (!(n = rb_line_first(&q->bands[from].ages)) || n->key + q->aging_ns > now) return;
         struct rb_job *j = job_of_age(n);
-        leave(band, j);
+        leave(q, j);
         j->queued.band--;
         n->key += q->aging_ns;
-        stand(q, band - 1, j);
+        stand(q, j);
+    }
+}
+
+static void age(struct rb_queue *q, uint64_t now) {
+    for (unsigned from = RB_BANDS; --from > 0;) move_up(q, from, now);
+    q->moves_ns = RB_QUEUE_NEVER;
+    for (unsigned from = RB_BANDS; --from > 0;) {
+        struct rb_rank *n = rb_line_first(&q->bands[from].ages);
+        if (n && n->key + q->aging_ns < q->moves_ns) q->moves_ns = n->key + q->aging_ns;
     }
 }
 
 struct rb_job *rb_queue_first(struct rb_queue *q, uint64_t now) {
     if (q->count == 0) return NULL;
-    for (unsigned from = RB_BANDS; --from > 0;) {
-        if (q->bands[from].turns.root) move_up(q, from, now);
-    }
-    struct rb_band *band = q->bands;
-    while (!band->turns.root) band++;
+    if (q->moves_ns <= now) age(q, now);
+    struct rb_band *band = &q->bands[__builtin_ctz(q->occupied)];
     return job_of_urgency(rb_line_first(&share_of_turn(band->turns.root)->line));
 }
 
 void rb_queue_remove(struct rb_queue *q, struct rb_job *j) {
     q->count--;
-    leave(&q->bands[j->queued.band], j);
+    leave(q, j);
 }
 
 void rb_queue_take(struct rb_queue *q, struct rb_job *j) {

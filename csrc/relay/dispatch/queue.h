@@ -10,11 +10,11 @@
  * A job that comes back unstarted (rb_job_requeue) keeps band, acceptance and deadline: it returns
  * to about where it was by the same rules.
  *
- * No starvation: a waiting job is in the highest band after at most 3 * aging_ms, and its urgency
- * is at most accepted + patience_ms. All that may still pass it there arrived before that moment
- * (a later one has a later urgency), or belongs to tenants whose turns are counted (share.h). So it
- * waits at most max(3 * aging_ms, patience_ms) and then W/w times the jobs of its own tenant that
- * waited then; the role's depth bounds those.
+ * No starvation (tests/test_relay_fairness.c): a waiting job is in the highest band after at most
+ * 3 * aging_ms, and its urgency is at most accepted + patience_ms. From then on no newcomer of its
+ * tenant passes it, and other tenants do so only in their turns, which are counted (share.h). So
+ * after max(3 * aging_ms, patience_ms) it waits for no more jobs than its role's queue may hold;
+ * beside other tenants, for no more turns of its own than its tenant has jobs before it.
  *
  * Cost: each operation O(log of the jobs that came out of order, and of the tenants), and O(1) for
  * jobs of one timeout without tenants. */
@@ -27,6 +27,7 @@
 struct rb_job;
 
 enum { RB_BANDS = 4 };
+#define RB_QUEUE_NEVER (1ull << 62) /* later than any clock shows; may be added to a time */
 
 /* In each job: where it stands. */
 struct rb_queued {
@@ -46,9 +47,11 @@ struct rb_band {
 };
 
 struct rb_queue {
-    uint64_t aging_ns, patience_ns; /* UINT64_MAX: none */
-    uint32_t count;                 /* jobs */
+    uint64_t aging_ns, patience_ns; /* RB_QUEUE_NEVER: none */
+    uint64_t moves_ns;              /* nobody moves up before */
     uint64_t waits;                 /* shares that began to wait: the tie of `turn` */
+    uint32_t count;                 /* jobs */
+    uint32_t occupied;              /* bit b: band b holds some */
     struct rb_band bands[RB_BANDS];
 };
 

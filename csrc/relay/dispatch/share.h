@@ -7,8 +7,10 @@
  * by 1/(sum of the weights that wait): else an endless row of new names, each starting at a clock
  * that stands still, would keep a waiting tenant waiting.
  *
- * Bound: once a tenant of weight w is the only one with its tag or a smaller one, newcomers pass it
- * at most W/w times, W the sum of the weights that wait at once.
+ * Bound: a tenant of weight w has its next turn after at most 2 W/w + n turns of others, W the sum
+ * of the weights and n the number of tenants that wait at once: its tag is at most 1/w past the
+ * clock, so after W/w turns whoever begins to wait stands behind it; and those who waited before
+ * have their turns up to its tag, together W/w and one more each.
  *
  * Rows for tenants come from one table (bounded); each band holds the one of jobs without a tenant.
  * A row that is idle keeps its tag until the row is needed elsewhere: a tenant with one job at a

@@ -1,4 +1,4 @@
-/* tenant.c: names to tenants by hash; who is neither configured nor held is free. */
+/* tenant.c: names to tenants by hash; who is neither configured nor held may have to go. */
 #include "relay/dispatch/tenant.h"
 
 #include <errno.h>
@@ -17,16 +17,11 @@ int rb_tenants_init(struct rb_tenants *t, uint32_t tenants_max) {
 }
 
 void rb_tenants_fini(struct rb_tenants *t) {
-    struct rb_tenant *next;
     for (uint32_t i = 0; t->buckets && i < BUCKETS; i++) {
-        for (struct rb_tenant *tenant = t->buckets[i]; tenant; tenant = next) {
+        for (struct rb_tenant *tenant = t->buckets[i], *next; tenant; tenant = next) {
             next = tenant->next;
             free(tenant);
         }
-    }
-    for (struct rb_tenant *tenant = t->free; tenant; tenant = next) {
-        next = tenant->next;
-        free(tenant);
     }
     free(t->buckets);
     rb_shares_fini(&t->shares);
@@ -42,59 +37,76 @@ static struct rb_tenant **find(struct rb_tenants *t, struct rb_slice name) {
     return at;
 }
 
-static struct rb_tenant *add(struct rb_tenants *t, struct rb_tenant **at, struct rb_slice name) {
-    if (t->count == t->tenants_max) return NULL;
-    struct rb_tenant *tenant = t->free;
-    if (tenant)
-        t->free = tenant->next;
-    else
-        tenant = malloc(sizeof *tenant);
+static struct rb_slice name_of(const struct rb_tenant *tenant) {
+    return (struct rb_slice){(const uint8_t *)tenant->name, tenant->name_size};
+}
+
+static int is_idle(const struct rb_tenant *tenant) { return !tenant->held && !tenant->configured; }
+
+static void join_idle(struct rb_tenants *t, struct rb_tenant *tenant) {
+    tenant->older = t->youngest_idle;
+    tenant->younger = NULL;
+    *(t->youngest_idle ? &t->youngest_idle->younger : &t->oldest_idle) = tenant;
+    t->youngest_idle = tenant;
+}
+
+static void leave_idle(struct rb_tenants *t, struct rb_tenant *tenant) {
+    *(tenant->older ? &tenant->older->younger : &t->oldest_idle) = tenant->younger;
+    *(tenant->younger ? &tenant->younger->older : &t->youngest_idle) = tenant->older;
+    tenant->older = tenant->younger = NULL;
+}
+
+/* A place in the table: a new one, or that of the tenant that has been idle for longest. */
+static struct rb_tenant *room(struct rb_tenants *t) {
+    if (t->count < t->tenants_max) {
+        struct rb_tenant *tenant = malloc(sizeof *tenant);
+        t->count += tenant != NULL;
+        return tenant;
+    }
+    struct rb_tenant *tenant = t->oldest_idle;
     if (!tenant) return NULL;
-    t->count++;
+    leave_idle(t, tenant);
+    *find(t, name_of(tenant)) = tenant->next;
+    return tenant;
+}
+
+/* The tenant of this name, out of the idle ones: the caller makes it held or configured. NULL: no place for it. */
+static struct rb_tenant *get(struct rb_tenants *t, struct rb_slice name) {
+    struct rb_tenant *tenant = *find(t, name);
+    if (tenant) {
+        if (is_idle(tenant)) leave_idle(t, tenant);
+        return tenant;
+    }
+    tenant = room(t);
+    if (!tenant) return NULL;
     *tenant = (struct rb_tenant){.number = ++t->numbers,
                                  .table = t,
                                  .weight = t->default_weight,
                                  .name_size = (uint8_t)name.size};
     memcpy(tenant->name, name.at, name.size);
-    return *at = tenant;
-}
-
-/* Found at `at`: out of the table if nobody needs it. */
-static void drop_unneeded(struct rb_tenants *t, struct rb_tenant **at) {
-    struct rb_tenant *tenant = *at;
-    if (tenant->held || tenant->configured) return;
-    *at = tenant->next;
-    tenant->next = t->free;
-    t->free = tenant;
-    t->count--;
-}
-
-static struct rb_slice name_of(const struct rb_tenant *tenant) {
-    return (struct rb_slice){(const uint8_t *)tenant->name, tenant->name_size};
+    return *find(t, name) = tenant;
 }
 
 struct rb_tenant *rb_tenant_hold(struct rb_tenants *t, struct rb_slice name) {
     if (name.size == 0 || name.size > RB_TENANT_NAME_MAX) return NULL;
-    struct rb_tenant **at = find(t, name);
-    struct rb_tenant *tenant = *at ? *at : add(t, at, name);
+    struct rb_tenant *tenant = get(t, name);
     if (tenant) tenant->held++;
     return tenant;
 }
 
 void rb_tenant_release(struct rb_tenant *tenant) {
-    if (--tenant->held == 0 && !tenant->configured)
-        drop_unneeded(tenant->table, find(tenant->table, name_of(tenant)));
+    tenant->held--;
+    if (is_idle(tenant)) join_idle(tenant->table, tenant);
 }
 
 int rb_tenants_configure(struct rb_tenants *t, struct rb_slice name, uint32_t weight) {
     if (name.size == 0 || name.size > RB_TENANT_NAME_MAX || weight > RB_WEIGHT_MAX) return -EINVAL;
-    struct rb_tenant **at = find(t, name);
-    if (!*at && weight == 0) return 0;
-    if (!*at && t->count == t->tenants_max) return -ENOSPC;
-    if (!*at && !add(t, at, name)) return -ENOMEM;
-    (*at)->configured = weight != 0;
-    (*at)->weight = weight ? weight : t->default_weight;
-    drop_unneeded(t, at);
+    if (weight == 0 && !*find(t, name)) return 0;
+    struct rb_tenant *tenant = get(t, name);
+    if (!tenant) return t->count < t->tenants_max ? -ENOMEM : -ENOSPC;
+    tenant->configured = weight != 0;
+    tenant->weight = weight ? weight : t->default_weight;
+    if (is_idle(tenant)) join_idle(t, tenant);
     return 0;
 }
 

@@ -1,8 +1,8 @@
 /* tenant.h: the tenants that jobs name (`tenant:` of the options), each with its weight.
  *
- * One table for the node. A name that nobody configured gets the default weight and lives as long
- * as something holds it, so that made-up names take no room for good; the table is bounded, and
- * when it is full of names in use a new one is treated as none. */
+ * One table for the node, bounded. A name that nobody configured gets the default weight and is
+ * remembered, with what it has had, until a new name needs its place: then the one that has been
+ * idle for longest goes. When all are configured or held, a new name is treated as none. */
 #ifndef RB_RELAY_TENANT_H
 #define RB_RELAY_TENANT_H
 
@@ -19,27 +19,27 @@ struct rb_tenant {
     uint8_t configured; /* has a table [tenants.NAME] of its own */
     uint8_t name_size;
     char name[RB_TENANT_NAME_MAX];
-    struct rb_tenant *next; /* in its bucket, or free */
+    struct rb_tenant *next;            /* in its bucket */
+    struct rb_tenant *younger, *older; /* among the idle: neither configured nor held */
 };
 
 struct rb_tenants {
     struct rb_tenant **buckets;
-    struct rb_tenant *free;
-    uint32_t count;          /* in the table */
-    uint32_t tenants_max;    /* of them */
+    struct rb_tenant *oldest_idle, *youngest_idle;
+    uint32_t count, tenants_max;
     uint32_t default_weight; /* of a name that nobody configured */
-    uint64_t numbers;
+    uint64_t numbers;        /* given out */
     struct rb_shares shares;
 };
 
 int rb_tenants_init(struct rb_tenants *t, uint32_t tenants_max); /* 0, or -ENOMEM */
 void rb_tenants_fini(struct rb_tenants *t);
-/* The tenant of this name, held once more: rb_tenant_release() when done. NULL: the table is full of
- * names in use, no memory, or the name is empty or longer than RB_TENANT_NAME_MAX. */
+/* The tenant of this name, held once more: rb_tenant_release() when done. NULL: no place for a new
+ * name, no memory, or the name is empty or longer than RB_TENANT_NAME_MAX. */
 struct rb_tenant *rb_tenant_hold(struct rb_tenants *t, struct rb_slice name);
 void rb_tenant_release(struct rb_tenant *tenant);
-/* Gives a name its weight, at once and for what waits too; weight 0: back to the default, and
- * forgotten when nothing holds it. 0, -EINVAL, -ENOSPC (full), -ENOMEM. */
+/* Gives a name its weight, from its next turn on; weight 0: it is configured no more and has the
+ * default again. 0, -EINVAL, -ENOSPC (all are in use), -ENOMEM. */
 int rb_tenants_configure(struct rb_tenants *t, struct rb_slice name, uint32_t weight);
 /* Of all names that nobody configured. */
 void rb_tenants_default(struct rb_tenants *t, uint32_t weight);
