@@ -1,0 +1,356 @@
+"""What the dispatcher does, without how: the specification of csrc/relay/dispatch and service.
+
+A round hears notes, then signals, deaths and greetings, ends what is overdue, gives queued jobs to
+workers, takes completions, and gives jobs out again; connections that were lost end with it. The
+model says what must be said to whom, and which job is next. Where a rule leaves a choice (which of
+several workers that are equally free), it is told what the relay chose, and says whether that was
+one of those that the rules allow.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+MS = 1_000_000
+BANDS = ("critical", "high", "normal", "low")
+
+
+class RoleState(IntEnum):
+    RUNNING = 0
+    DRAINING = 1
+    GIVEN_UP = 2
+
+
+class Where(Enum):
+    QUEUED = "queued"
+    PLACED = "placed"  # in a worker's ring; its caller waits
+    ABANDONED = "abandoned"  # in a worker's ring; nobody waits
+    GONE = "gone"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A process of a node that waits for the answer to one call."""
+
+    node: str
+    process: int
+    ref: int
+    monitors: bool  # it holds a monitor on the service; otherwise the relay watches it
+
+
+@dataclass(eq=False, repr=False)
+class Job:
+    number: int  # of all that were accepted, from 1
+    caller: Caller
+    role: "Role"
+    band: int
+    payload: bytes
+    opcode: int
+    arrived: int
+    deadline: int
+    where: Where = Where.QUEUED
+    worker: "Worker | None" = None
+    position: int = 0  # in its worker's ring
+    placed_at: int = 0
+
+    def __repr__(self) -> str:
+        return f"<job {self.number} {self.where.value} {self.payload[:8]!r}>"
+
+    @property
+    def waits(self) -> bool:
+        """Somebody still waits for the answer."""
+        return self.where in (Where.QUEUED, Where.PLACED)
+
+
+@dataclass(eq=False, repr=False)
+class Role:
+    name: str
+    depth_max: int
+    payload_bytes_max: int
+    timeout_default_ms: int
+    timeout_max_ms: int
+    credit_us: int
+    state: RoleState = RoleState.RUNNING
+    queue: list[Job] = field(default_factory=list)
+    workers: list["Worker"] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<role {self.name} {self.state.name} {self.queue}>"
+
+    def enqueue(self, job: Job) -> None:
+        job.where, job.worker = Where.QUEUED, None
+        self.queue.append(job)
+
+    def requeue(self, job: Job) -> None:
+        """A job whose worker died before it began goes to the front of its band."""
+        job.where, job.worker = Where.QUEUED, None
+        self.queue.insert(0, job)
+
+    def next_job(self) -> Job:
+        """The first of the most urgent band."""
+        return min(self.queue, key=lambda job: job.band)
+
+
+@dataclass(eq=False, repr=False)
+class Worker:
+    number: int
+    role: Role
+    slots: int
+    state: str = "greeting"  # ready, draining, fenced
+    ring: list[Job | None] = field(default_factory=list)  # every request so far; None: completed
+    started: int = 0  # requests whose handler was entered
+    released: int = 0  # slots given back
+    service_ns: int = 0
+    credit: int = 1
+    completions: list["Completion"] = field(default_factory=list)  # published, not taken
+
+    def __repr__(self) -> str:
+        return f"<worker {self.number} {self.state} {self.ring}>"
+
+    @property
+    def in_flight(self) -> int:
+        return sum(job is not None for job in self.ring)
+
+    @property
+    def has_room(self) -> bool:
+        """Credit, and a slot that it has released and whose last job has been completed."""
+        if self.state != "ready" or self.in_flight >= self.credit:
+            return False
+        if len(self.ring) - self.released >= self.slots:
+            return False
+        last = len(self.ring) - self.slots
+        return last < 0 or self.ring[last] is None
+
+    def measure(self, away_ns: int, run_ns: int) -> None:
+        """Credit is time: as many jobs as it is expected to do in the role's credit_us."""
+        run_ns = min(run_ns, away_ns)
+        average = self.service_ns
+        self.service_ns = average + run_ns // 8 - average // 8 + 1 if average else run_ns + 1
+        self.credit = min(max(self.role.credit_us * 1000 // self.service_ns, 1), self.slots)
+
+
+@dataclass(frozen=True)
+class Completion:
+    job: Job | None  # None: of no job of this worker's
+    status: int
+    payload: bytes
+    run_ns: int
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer, or the begin or end of a watch on a caller."""
+
+    node: str
+    ref: int
+    what: tuple[object, ...]
+
+
+OK, FAILED, CANCELLED = range(3)
+
+
+class Dispatcher:
+    def __init__(self) -> None:
+        self.now = 0
+        self.roles: dict[str, Role] = {}
+        self.jobs: dict[tuple[str, int], Job] = {}  # by node and reference of the call
+        self.accepted = 0
+        self.answered: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.held = False
+        self.lost: set[str] = set()  # nodes whose connection ends with this round
+        self.said: list[Said] = []
+
+    # ---- what is said
+
+    def _tell(self, caller: Caller, *what: object) -> None:
+        if caller.node not in self.lost:
+            self.said.append(Said(caller.node, caller.ref, what))
+
+    def _refuse(self, caller: Caller, reason: str, *more: object) -> None:
+        self.refused[reason] += 1
+        self._tell(caller, "error", reason, *more)
+
+    def _answered(self, job: Job, reason: str) -> None:
+        """The one answer of an accepted job: its caller is forgotten from here on."""
+        assert job.waits
+        self.answered[reason] += 1
+        if not job.caller.monitors:
+            self._tell(job.caller, "unwatch")
+        del self.jobs[job.caller.node, job.caller.ref]
+        if job.where is Where.QUEUED:
+            job.role.queue.remove(job)
+            job.where = Where.GONE
+        else:
+            job.where = Where.ABANDONED
+
+    def _answer(self, job: Job, reason: str, *more: object) -> None:
+        if reason == "ok":
+            self._tell(job.caller, "ok", *more)
+        else:
+            self._tell(job.caller, "error", reason, *more)
+        self._answered(job, reason)
+
+    # ---- notes
+
+    def set_role_state(self, role: Role, state: RoleState) -> None:
+        role.state = state
+        self._give_up(role)
+
+    def _give_up(self, role: Role) -> None:
+        while role.state is RoleState.GIVEN_UP and role.queue:
+            self._answer(role.queue[0], "no_worker")
+
+    def drain(self, worker: Worker) -> None:
+        """It finishes what it has and gets nothing more."""
+        if worker.state == "ready":
+            worker.state = "draining"
+
+    # ---- signals
+
+    def submit(
+        self,
+        caller: Caller,
+        role_name: str,
+        payload: bytes,
+        *,
+        band: int,
+        timeout_ms: int | None,
+        opcode: int,
+    ) -> None:
+        role = self.roles.get(role_name)
+        if role is None:
+            self._refuse(caller, "bad_request")
+        elif role.state is RoleState.DRAINING:
+            self._refuse(caller, "draining")
+        elif role.state is RoleState.GIVEN_UP:
+            self._refuse(caller, "no_worker")
+        elif len(payload) > role.payload_bytes_max:
+            self._refuse(caller, "too_large", role.payload_bytes_max)
+        elif len(role.queue) >= role.depth_max:
+            self._refuse(caller, "overloaded")
+        else:
+            self.accepted += 1
+            timeout = role.timeout_default_ms if timeout_ms is None else timeout_ms
+            deadline = self.now + min(timeout, role.timeout_max_ms) * MS
+            job = Job(self.accepted, caller, role, band, payload, opcode, self.now, deadline)
+            self.jobs[caller.node, caller.ref] = job
+            role.enqueue(job)
+            if not caller.monitors:
+                self._tell(caller, "watch")
+
+    def caller_gone(self, node: str, ref: int) -> None:
+        """DEMONITOR_P or DOWN: nothing is said for the job any more."""
+        if job := self.jobs.get((node, ref)):
+            self._answered(job, "cancelled")
+
+    def caller_died(self, node: str, ref: int) -> None:
+        """DOWN of a caller that is watched: its watch is used up."""
+        if job := self.jobs.get((node, ref)):
+            before = len(self.said)
+            self._answered(job, "cancelled")
+            del self.said[before:]
+
+    def cancel(self, asker: Caller, number: int) -> None:
+        """By the job's id: its caller is told, and whoever asked gets ok."""
+        job = next((job for job in self.jobs.values() if job.number == number), None)
+        if job is None:
+            self._tell(asker, "error", "unknown_job")
+        else:
+            self._answer(job, "cancelled")
+            self._tell(asker, "ok")
+
+    def listing(self, asker: Caller) -> None:
+        jobs = {(j.number, j.where.value, j.worker and j.worker.number) for j in self.jobs.values()}
+        self._tell(asker, "jobs", frozenset(jobs))
+
+    def node_down(self, node: str) -> None:
+        """Nothing reaches it any more; its jobs end with the round."""
+        self.lost.add(node)
+        self.said = [said for said in self.said if said.node != node]
+
+    # ---- workers
+
+    def greeted(self, worker: Worker) -> None:
+        worker.state = "ready"
+
+    def _take_completions(self, worker: Worker) -> None:
+        while worker.completions and worker.state != "fenced":
+            completion = worker.completions.pop(0)
+            job = completion.job
+            if job is None or job.worker is not worker or job.where is Where.GONE:
+                self._broke(worker, "completion_of_no_job_here")
+                return
+            if job.where is Where.PLACED:
+                if completion.status == OK:
+                    self._answer(job, "ok", completion.payload)
+                elif completion.status == FAILED:
+                    self._answer(job, "job_failed", 7, completion.payload)
+                else:  # its worker saw the deadline first, or gave up by itself
+                    late = self.now >= job.deadline
+                    self._answer(job, "deadline_exceeded" if late else "cancelled")
+            worker.measure(self.now - job.placed_at, completion.run_ns)
+            worker.ring[job.position] = None
+            job.where = Where.GONE
+
+    def _broke(self, worker: Worker, rule: str) -> None:
+        worker.state = "fenced"
+        self._leave(worker, "worker_broke", rule)
+
+    def died(self, worker: Worker, status: int | None, signal: int | None) -> None:
+        """What it published before its end counts."""
+        self._take_completions(worker)
+        worker.state = "fenced"
+        self._leave(worker, "worker_crashed", worker.number, status, signal)
+        worker.role.workers.remove(worker)
+
+    def _leave(self, worker: Worker, reason: str, *more: object) -> None:
+        """Jobs that were started are lost with their worker; the others are queued again."""
+        for position in reversed(range(len(worker.ring))):
+            job, worker.ring[position] = worker.ring[position], None
+            if job is None:
+                continue
+            if job.where is Where.ABANDONED:
+                job.where = Where.GONE
+            elif position >= worker.started:
+                job.role.requeue(job)
+            else:
+                self._answer(job, reason, *more)
+                job.where = Where.GONE
+
+    # ---- the steps of a round that nobody asks for
+
+    def end_overdue(self) -> None:
+        for job in list(self.jobs.values()):
+            if job.deadline <= self.now:
+                self._answer(job, "deadline_exceeded")
+
+    def place(self, seen: dict[bytes, int]) -> None:
+        """Give jobs to workers while there is credit. `seen`: whose ring has which payload."""
+        for role in self.roles.values():
+            self._give_up(role)
+            while not self.held and role.queue:
+                free = [worker for worker in role.workers if worker.has_room]
+                if not free:
+                    break
+                job = role.next_job()
+                fewest = min(worker.in_flight for worker in free)
+                allowed = {worker.number for worker in free if worker.in_flight == fewest}
+                chosen = seen.get(job.payload)
+                assert chosen in allowed, f"{job} is at {chosen}, allowed: {allowed}"
+                worker = next(worker for worker in free if worker.number == chosen)
+                role.queue.remove(job)
+                job.where, job.worker, job.placed_at = Where.PLACED, worker, self.now
+                job.position = len(worker.ring)
+                worker.ring.append(job)
+
+    def take_completions(self) -> None:
+        for role in self.roles.values():
+            for worker in list(role.workers):
+                self._take_completions(worker)
+
+    def end_lost(self) -> None:
+        for node in self.lost:
+            for job in [job for job in self.jobs.values() if job.caller.node == node]:
+                self._answered(job, "cancelled")
+        self.lost.clear()
