@@ -11,6 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
+from bridge.fabric.limits import RoleLimits
+
 MS = 1_000_000
 BANDS = ("critical", "high", "normal", "low")
 
@@ -64,31 +66,31 @@ class Job:
 
 @dataclass(eq=False, repr=False)
 class Role:
-    name: str
-    depth_max: int
-    payload_bytes_max: int
-    timeout_default_ms: int
-    timeout_max_ms: int
-    credit_us: int
+    limits: RoleLimits
     state: RoleState = RoleState.RUNNING
     queue: list[Job] = field(default_factory=list)
     workers: list["Worker"] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        return f"<role {self.name} {self.state.name} {self.queue}>"
+        return f"<role {self.limits.name} {self.state.name} {self.queue}>"
 
     def enqueue(self, job: Job) -> None:
+        """One that was accepted, or that comes back unstarted: its place is by the same rules."""
         job.where, job.worker = Where.QUEUED, None
         self.queue.append(job)
 
-    def requeue(self, job: Job) -> None:
-        """A job whose worker died before it began goes to the front of its band."""
-        job.where, job.worker = Where.QUEUED, None
-        self.queue.insert(0, job)
+    def next_job(self, now: int) -> Job:
+        return min(self.queue, key=lambda job: self.turn(job, now))
 
-    def next_job(self) -> Job:
-        """The first of the most urgent band."""
-        return min(self.queue, key=lambda job: job.band)
+    def turn(self, job: Job, now: int) -> tuple[int, int, int]:
+        """By band, where waiting moves a job up; then the earliest deadline, for which nobody is
+        passed for longer than the role's patience; then as they came.
+        """
+        order = self.limits.order
+        aged = (now - job.arrived) // (order.aging_ms * MS) if order.aging_ms else 0
+        band = max(job.band - aged, 0)
+        patient = job.arrived + order.patience_ms * MS if order.patience_ms else job.deadline
+        return band, min(job.deadline, patient), job.number
 
 
 @dataclass(eq=False, repr=False)
@@ -126,7 +128,9 @@ class Worker:
         run_ns = min(run_ns, away_ns)
         average = self.service_ns
         self.service_ns = average + run_ns // 8 - average // 8 + 1 if average else run_ns + 1
-        self.credit = min(max(self.role.credit_us * 1000 // self.service_ns, 1), self.slots)
+        self.credit = min(
+            max(self.role.limits.choice.credit_us * 1000 // self.service_ns, 1), self.slots
+        )
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,10 @@ class Dispatcher:
         while role.state is RoleState.GIVEN_UP and role.queue:
             self._answer(role.queue[0], "no_worker")
 
+    def configure(self, role: Role, limits: RoleLimits) -> None:
+        """Other numbers, for what waits too."""
+        role.limits = limits
+
     def drain(self, worker: Worker) -> None:
         """It finishes what it has and gets nothing more."""
         if worker.state == "ready":
@@ -225,14 +233,14 @@ class Dispatcher:
             self._refuse(caller, "draining")
         elif role.state is RoleState.GIVEN_UP:
             self._refuse(caller, "no_worker")
-        elif len(payload) > role.payload_bytes_max:
-            self._refuse(caller, "too_large", role.payload_bytes_max)
-        elif len(role.queue) >= role.depth_max:
+        elif len(payload) > role.limits.payload_bytes_max:
+            self._refuse(caller, "too_large", role.limits.payload_bytes_max)
+        elif len(role.queue) >= role.limits.admission.depth_max:
             self._refuse(caller, "overloaded")
         else:
             self.accepted += 1
-            timeout = role.timeout_default_ms if timeout_ms is None else timeout_ms
-            deadline = self.now + min(timeout, role.timeout_max_ms) * MS
+            timeout = role.limits.timeout_default_ms if timeout_ms is None else timeout_ms
+            deadline = self.now + min(timeout, role.limits.timeout_max_ms) * MS
             job = Job(self.accepted, caller, role, band, payload, opcode, self.now, deadline)
             self.jobs[caller.node, caller.ref] = job
             role.enqueue(job)
@@ -313,7 +321,7 @@ class Dispatcher:
             if job.where is Where.ABANDONED:
                 job.where = Where.GONE
             elif position >= worker.started:
-                job.role.requeue(job)
+                job.role.enqueue(job)
             else:
                 self._answer(job, reason, *more)
                 job.where = Where.GONE
@@ -333,7 +341,7 @@ class Dispatcher:
                 free = [worker for worker in role.workers if worker.has_room]
                 if not free:
                     break
-                job = role.next_job()
+                job = role.next_job(self.now)
                 fewest = min(worker.in_flight for worker in free)
                 allowed = {worker.number for worker in free if worker.in_flight == fewest}
                 chosen = seen.get(job.payload)

@@ -10,6 +10,8 @@ from typing import Any
 
 from bridge.etf import Atom, ImproperList, Pid, Reference, Term, decode_bare, encode_bare
 from bridge.fabric._core import ffi, lib
+from bridge.fabric.limits import RoleLimits
+from bridge.fabric.structs import filled
 
 NODE = "bridge@host"
 FRAGMENTS, SEND_SENDER, EXIT_PAYLOAD = 0x800000, 0x80000, 0x400000
@@ -17,17 +19,6 @@ MONITOR, DEMONITOR, DOWN, ALIAS_SEND = 19, 20, 28, 33
 REG_SEND = 6
 SERVICE = Atom("job_dispatcher")
 MS = 1_000_000
-
-ROLE = {
-    "payload_bytes_max": 4096,
-    "pool_bytes": 1 << 20,
-    "depth_max": 1000,
-    "credit_us": 200,
-    "timeout_default_ms": 60_000,
-    "timeout_max_ms": 3_600_000,
-    "cancel_term_ms": 1000,
-    "cancel_kill_ms": 1000,
-}
 
 
 def check(code: int) -> int:
@@ -197,15 +188,15 @@ class StillRelay:
         self._peers.append(Peer(self, name, len(self._peers) + 1))
         return self._peers[-1]
 
-    def add_role(self, name: str, **numbers: int) -> int:
-        config = ffi.new("struct rb_role_config *")
-        kept = ffi.new("char[]", name.encode())
-        config.name = kept
-        for key, value in {**ROLE, **numbers}.items():
-            setattr(config, key, value)
-        check(lib.rb_relay_add_role(self.handle, self._roles, config))
+    def add_role(self, limits: RoleLimits) -> int:
+        config = filled("struct rb_role_config", limits)
+        check(lib.rb_relay_add_role(self.handle, self._roles, config.pointer))
         self._roles += 1
         return self._roles - 1
+
+    def configure_role(self, role: int, limits: RoleLimits) -> None:
+        config = filled("struct rb_role_config", limits)
+        check(lib.rb_relay_configure_role(self.handle, role, config.pointer))
 
     def hire(self, role: int, *, slots: int = 4) -> Worker:
         self._workers.append(Worker(self, role, len(self._workers) + 1, slots))

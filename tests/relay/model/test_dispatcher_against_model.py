@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import pytest
 from dispatcher_model import (
     BANDS,
     CANCELLED,
@@ -28,10 +29,11 @@ from dispatcher_model import (
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from still_relay import ALIAS_SEND, DEMONITOR, MONITOR, ROLE, Peer, Received, StillRelay
+from still_relay import ALIAS_SEND, DEMONITOR, MONITOR, Peer, Received, StillRelay
 from still_relay import Worker as PlayedWorker
 
 from bridge.etf import Atom, Reference, Term
+from bridge.fabric.limits import AdmissionLimits, ChoiceLimits, OrderLimits, RoleLimits
 
 REASONS = (
     "ok",
@@ -48,9 +50,27 @@ REASONS = (
 )
 WORKER_READY, WORKER_BROKE, WORKER_ENDED, CONNECTION_LOST = 4, 6, 7, 2
 NODES = ("ada@host", "bob@host")
-DEPTH = 5
 Numbered = TypeVar("Numbered", Job, Worker)
 SLOTS = 4
+
+
+def limits(name: str) -> st.SearchStrategy[RoleLimits]:
+    """What a role may be told; its name and its pool are fixed."""
+    return st.builds(
+        RoleLimits,
+        name=st.just(name),
+        payload_bytes_max=st.just(4096),
+        pool_bytes=st.just(1 << 20),
+        timeout_default_ms=st.sampled_from([60_000, 100]),
+        timeout_max_ms=st.sampled_from([3_600_000, 40]),
+        order=st.builds(
+            OrderLimits,
+            aging_ms=st.sampled_from([0, 1, 20, 5000]),
+            patience_ms=st.sampled_from([0, 1, 30, 10_000]),
+        ),
+        choice=st.builds(ChoiceLimits, credit_us=st.sampled_from([200, 50, 10_000])),
+        admission=st.builds(AdmissionLimits, depth_max=st.sampled_from([5, 1000])),
+    )
 
 
 def plain(reply: Term) -> tuple[object, ...]:
@@ -108,13 +128,11 @@ class RelayAgainstModel(RuleBasedStateMachine):
         self.source = ""  # signals of one node, or the end or greeting of workers
         self.expect_events: Counter[tuple[int, int]] = Counter()
 
-    @initialize(depth=st.sampled_from([DEPTH, 1000]))
-    def begin(self, depth: int) -> None:
-        for index, name in enumerate(("red", "blue")):
-            self.relay.add_role(name, depth_max=depth)
-            known = {k: v for k, v in ROLE.items() if k in Role.__dataclass_fields__}
-            self.model.roles[name] = Role(name, **{**known, "depth_max": depth})
-            assert index == len(self.model.roles) - 1
+    @initialize(red=limits("red"), blue=limits("blue"))
+    def begin(self, red: RoleLimits, blue: RoleLimits) -> None:
+        for index, role in enumerate((red, blue)):
+            assert self.relay.add_role(role) == index
+            self.model.roles[role.name] = Role(role)
         for node in NODES:
             self.connect(node)
         self.hire("red")
@@ -136,7 +154,7 @@ class RelayAgainstModel(RuleBasedStateMachine):
 
     def greet(self, number: int) -> None:
         self.hear("workers", lambda: self.model.greeted(self.workers[number]))
-        self.played[number].greet(self.workers[number].role.name)
+        self.played[number].greet(self.workers[number].role.limits.name)
         self.expect_events[WORKER_READY, number] += 1
 
     def hear(self, source: str, move: Callable[[], None]) -> None:
@@ -381,6 +399,12 @@ class RelayAgainstModel(RuleBasedStateMachine):
         self.note(lambda: self.model.set_role_state(self.model.roles[role], state))
         self.relay.set_role_state(index, state)
 
+    @rule(given=limits("red") | limits("blue"))
+    def role_is_configured(self, given: RoleLimits) -> None:
+        index = list(self.model.roles).index(given.name)
+        self.note(lambda: self.model.configure(self.model.roles[given.name], given))
+        self.relay.configure_role(index, given)
+
     @rule(on=st.booleans())
     def dispatcher_is_held(self, on: bool) -> None:
         def held() -> None:
@@ -480,7 +504,8 @@ class RelayAgainstModel(RuleBasedStateMachine):
         self.relay.close()
 
 
-TestRelayAgainstModel = RelayAgainstModel.TestCase
+# A failing example is made as short as it can be, which takes a while.
+TestRelayAgainstModel = pytest.mark.timeout(240)(RelayAgainstModel.TestCase)
 TestRelayAgainstModel.settings = settings(
     max_examples=150, stateful_step_count=50, report_multiple_bugs=False
 )
