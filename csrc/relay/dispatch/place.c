@@ -108,6 +108,7 @@ static void place_role(struct rb_relay *r, struct rb_role *role) {
         rb_role_give_up(r, role, RB_REASON_NO_WORKER, 0);
     else if (rb_health_is_shut(r, role, &retry_ms))
         rb_role_give_up(r, role, RB_REASON_CIRCUIT_OPEN, retry_ms);
+    if (r->owned[RB_SERVICE_JOBS].held) return; /* it stays dirty */
     if (role->late) look_at_the_late(role);
     while ((j = rb_queue_first(&role->queue, r->now))) {
         struct rb_worker *w = choose(r, role);
@@ -130,7 +131,6 @@ static void place_role(struct rb_relay *r, struct rb_role *role) {
 }
 
 void rb_roles_place(struct rb_relay *r) {
-    if (r->owned[RB_SERVICE_JOBS].held) return;
     for (uint32_t i = 0; i < r->roles_count; i++) {
         struct rb_role *role = r->roles[i];
         if (role && role->dirty) place_role(r, role);

@@ -333,8 +333,8 @@ class Dispatcher:
             if job.deadline <= self.now:
                 self._answer(job, "deadline_exceeded")
 
-    def place(self, seen: dict[bytes, int]) -> None:
-        """Give jobs to workers while there is credit. `seen`: whose ring has which payload."""
+    def place(self, seen: dict[bytes, list[int]]) -> None:
+        """Give jobs to workers while there is credit. `seen`: in whose ring each payload came."""
         for role in self.roles.values():
             self._give_up(role)
             while not self.held and role.queue:
@@ -344,9 +344,10 @@ class Dispatcher:
                 job = role.next_job(self.now)
                 fewest = min(worker.in_flight for worker in free)
                 allowed = {worker.number for worker in free if worker.in_flight == fewest}
-                chosen = seen.get(job.payload)
-                assert chosen in allowed, f"{job} is at {chosen}, allowed: {allowed}"
-                worker = next(worker for worker in free if worker.number == chosen)
+                chosen = allowed.intersection(seen.get(job.payload, []))
+                assert chosen, f"{job} came to {seen.get(job.payload)}, allowed: {allowed}"
+                worker = next(worker for worker in free if worker.number in chosen)
+                seen[job.payload].remove(worker.number)
                 role.queue.remove(job)
                 job.where, job.worker, job.placed_at = Where.PLACED, worker, self.now
                 job.position = len(worker.ring)

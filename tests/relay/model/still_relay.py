@@ -176,7 +176,11 @@ class StillRelay:
         self._peers: list[Peer] = []
         self._workers: list[Worker] = []
         self._roles = 0
-        check(lib.rb_relay_install_service(self.handle, 1, 0, b"job_dispatcher\0"))
+        check(
+            lib.rb_relay_install_service(
+                self.handle, lib.RB_SERVICE_JOBS, 1, 0, b"job_dispatcher\0"
+            )
+        )
 
     def round(self, now: int) -> bool:
         return bool(lib.rb_lab_round(self.handle, now))
@@ -203,7 +207,7 @@ class StillRelay:
         return self._workers[-1]
 
     def hold(self, on: bool) -> None:
-        check(lib.rb_relay_hold(self.handle, on))
+        check(lib.rb_relay_hold(self.handle, lib.RB_SERVICE_JOBS, on))
 
     def set_role_state(self, role: int, state: int) -> None:
         check(lib.rb_relay_set_role_state(self.handle, role, state))

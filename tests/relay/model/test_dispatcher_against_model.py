@@ -34,20 +34,8 @@ from still_relay import Worker as PlayedWorker
 
 from bridge.etf import Atom, Reference, Term
 from bridge.fabric.limits import AdmissionLimits, ChoiceLimits, OrderLimits, RoleLimits
+from bridge.fabric.structs import reasons
 
-REASONS = (
-    "ok",
-    "overloaded",
-    "deadline_exceeded",
-    "cancelled",
-    "no_worker",
-    "draining",
-    "too_large",
-    "worker_crashed",
-    "worker_broke",
-    "job_failed",
-    "bad_request",
-)
 WORKER_READY, WORKER_BROKE, WORKER_ENDED, CONNECTION_LOST = 4, 6, 7, 2
 NODES = ("ada@host", "bob@host")
 Numbered = TypeVar("Numbered", Job, Worker)
@@ -355,6 +343,8 @@ class RelayAgainstModel(RuleBasedStateMachine):
     @rule(data=st.data(), signal=st.sampled_from([0, 9, 11]))
     def worker_dies(self, data: st.DataObject, signal: int) -> None:
         number = data.draw(st.sampled_from(sorted(self.workers)))
+        if self.source != "workers":
+            self.go(0)
         worker = self.workers.pop(number)
         how = (None, signal) if signal else (3, None)
         self.hear("workers", lambda: self.model.died(worker, *how))
@@ -436,12 +426,15 @@ class RelayAgainstModel(RuleBasedStateMachine):
         self.model.end_lost()
         self.compare()
 
-    def look_at_rings(self) -> dict[bytes, int]:
-        """Which worker has which payload; and the ids of jobs, by which it completes them."""
-        seen = {}
+    def look_at_rings(self) -> dict[bytes, list[int]]:
+        """To which workers each payload came in this round, in the order of their numbers; and the
+        ids of jobs, by which they complete them.
+        """
+        seen: dict[bytes, list[int]] = {}
         for number, played in self.played.items():
-            for request in played.requests():
-                seen[request.payload] = number
+            worker = self.workers[number]
+            for request in played.requests()[len(worker.ring) - worker.released :]:
+                seen.setdefault(request.payload, []).append(number)
                 self.ids[request.job >> 20] = request.job
         return seen
 
@@ -453,8 +446,8 @@ class RelayAgainstModel(RuleBasedStateMachine):
         stats = self.relay.stats()
         assert stats["accepted"] == self.model.accepted
         assert stats["in_flight"] == len(self.model.jobs)
-        assert stats["answered"] == [self.model.answered[reason] for reason in REASONS]
-        assert stats["refused"] == [self.model.refused[reason] for reason in REASONS]
+        assert stats["answered"] == [self.model.answered[reason] for reason in reasons()]
+        assert stats["refused"] == [self.model.refused[reason] for reason in reasons()]
         self.expect_events -= Counter(self.relay.events())
         assert not self.expect_events
         self.relay.audit()
