@@ -163,6 +163,14 @@ static uint64_t kernel_seed(void) {
     return seed;
 }
 
+/* From the seed, so that a run that is made again gives the same handles out, and apart from what chance decides by. */
+static void make_seal(struct rb_relay *r) {
+    struct rb_random g = {r->random.state ^ RB_HANDLE_MARK};
+    uint64_t a = rb_random_next(&g), b = rb_random_next(&g);
+    const uint32_t key[4] = {(uint32_t)a, (uint32_t)(a >> 32), (uint32_t)b, (uint32_t)(b >> 32)};
+    rb_seal_init(&r->seal, key);
+}
+
 int rb_relay_make(struct rb_relay **relay, const struct rb_relay_config *config) {
     size_t node_size = strlen(config->node);
     if (node_size == 0 || node_size > 255) return -EINVAL;
@@ -174,6 +182,7 @@ int rb_relay_make(struct rb_relay **relay, const struct rb_relay_config *config)
     r->node_text = (struct rb_slice){(const uint8_t *)r->node, node_size};
     r->waiting_up_end = &r->waiting_up;
     r->random.state = config->seed ? config->seed : kernel_seed();
+    make_seal(r);
     int rc = rb_tenants_init(&r->tenants, RB_TENANTS_MAX);
     if (rc < 0) goto no_tenants;
     rc = rb_duct_open(&r->up, 1 << 16, UINT64_MAX);

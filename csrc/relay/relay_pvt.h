@@ -14,6 +14,7 @@
 #include "relay/note.h"
 #include "relay/random.h"
 #include "relay/service/answer.h"
+#include "relay/service/handle.h"
 #include "relay/service/monitor.h"
 #include "relay/service/owned.h"
 #include "relay/service/request.h"
@@ -26,7 +27,6 @@ enum {
     WORKERS_MAX = 4096,
 };
 #define NS_PER_MS 1000000ull
-#define RB_WATCH_MARK 0x52420000u /* in the last word of the references that the relay makes */
 
 /* What epoll hands back: the kind in the low bits of an aligned pointer would be clever; a small record is clear. */
 enum rb_source_kind {
@@ -55,6 +55,7 @@ struct rb_relay {
     int still;               /* no thread: time stands still within a round (lab.c) */
     uint64_t now;            /* CLOCK_MONOTONIC at the begin of the round */
     struct rb_random random; /* all chance comes from here, so that a run can be made again */
+    struct rb_seal seal;     /* of the handles that it gives out */
     uint64_t sampled_ns;     /* when a timed job of this round was answered; 0: none */
 
     struct rb_conn

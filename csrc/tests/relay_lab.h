@@ -121,11 +121,15 @@ static inline void lab_call_head(struct lab_bytes *b, uint32_t caller, uint32_t 
     lab_put_atom(b, "alias");
     lab_put_ref(b, ref);
 }
-static inline void lab_submit_head(struct lab_bytes *b, int arity, const char *role) {
+static inline void lab_verb_head(struct lab_bytes *b, int arity, const char *verb,
+                                 const char *role) {
     uint8_t tuple[2] = {RB_TAG_SMALL_TUPLE, (uint8_t)arity};
     lab_put(b, tuple, 2);
-    lab_put_atom(b, "submit");
+    lab_put_atom(b, verb);
     lab_put_atom(b, role);
+}
+static inline void lab_submit_head(struct lab_bytes *b, int arity, const char *role) {
+    lab_verb_head(b, arity, "submit", role);
 }
 /* A whole call as a BEAM makes it: monitor, then {submit, echo, Payload}. */
 static inline void lab_submit(int fd, uint32_t caller, const void *payload, size_t size) {

@@ -68,8 +68,8 @@ static void requests_of_every_shape(void) {
     expect_more_before(jobs, jobs.size);
 }
 
-#define KNOWN                                                                              \
-    "known: {:submit, role, payload}, {:submit, role, payload, opts}, {:cancel, job_id}, " \
+#define KNOWN                                                                                \
+    "known: {:submit | :submit_async, role, payload}, {.., opts}, {:cancel, ref | job_id}, " \
     "{:status, job_id}, {:jobs, role | :all}, :stats"
 
 static void bad_requests_say_what_is_wrong(void) {
@@ -94,7 +94,8 @@ static void bad_requests_say_what_is_wrong(void) {
          16, "status takes a job id (a positive integer), got :some"},
         {BYTES("\x68\2\x77\6"
                "cancel\x62\xff\xff\xff\xff"),
-         15, "cancel takes a job id (a positive integer), got -1"},
+         15,
+         "cancel takes a job id (a positive integer) or the reference of a submit_async, got -1"},
         {BYTES("\x68\2\x77\6status\x6e\t\0\0\0\0\0\0\0\0\0\1"), 22,
          "status takes a job id (a positive integer), got a bignum"},
         {BYTES("\x68\3\x77\6status\x61\1\x61\1"), 10,

@@ -40,7 +40,7 @@ struct rb_job *rb_job_new(struct rb_relay *r) {
     r->free_jobs = j->next;
     j->id = ++r->job_sequence << JOB_INDEX_BITS | (j->id & INDEX_MASK);
     j->state = RB_JOB_ARRIVING;
-    j->detail = j->is_term = j->signals = 0;
+    j->detail = j->is_term = j->signals = j->kind = j->finish = 0;
     j->sampled = r->job_sequence % SAMPLE_EVERY == 0;
     j->role = NULL;
     j->worker = NULL;
@@ -138,7 +138,9 @@ struct rb_caller rb_job_caller(const struct rb_job *j) {
     return (struct rb_caller){.conn = j->conn,
                               .pid = {j->caller, j->pid_size},
                               .tag = {tag, j->tag_size},
-                              .alias = {tag + j->alias_at, j->alias_size}};
+                              .alias = {tag + j->alias_at, j->alias_size},
+                              .kind = j->kind,
+                              .job = j->id};
 }
 
 /* --- The heap of what is due, soonest first ------------------------------------------------------------------------------ */
@@ -304,6 +306,13 @@ void rb_job_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) 
     if (placed) stop_running(r, j);
 }
 
+void rb_job_orphaned(struct rb_relay *r, struct rb_job *j) {
+    if (j->finish && j->state != RB_JOB_ARRIVING)
+        forget_caller(j); /* it runs on, and its answer goes nowhere */
+    else
+        rb_job_cancel(r, j, RB_REASON_CANCELLED);
+}
+
 void rb_jobs_due(struct rb_relay *r) {
     while (r->heap_count && r->heap[0]->due_ns <= r->now) {
         struct rb_job *j = r->heap[0];
@@ -313,7 +322,7 @@ void rb_jobs_due(struct rb_relay *r) {
             stop_running(r, j);
         } else {
             struct rb_caller caller = rb_job_caller(j);
-            if (caller.conn) rb_answer_reason(&caller, RB_REASON_DEADLINE_EXCEEDED);
+            rb_answer_reason(&caller, RB_REASON_DEADLINE_EXCEEDED);
             rb_job_cancel(r, j, RB_REASON_DEADLINE_EXCEEDED);
         }
     }

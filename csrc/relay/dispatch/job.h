@@ -30,6 +30,9 @@ struct rb_job {
     uint8_t detail;
     uint8_t is_term;
     uint8_t arity;   /* of the submit tuple, while the payload arrives */
+    uint8_t verb;    /* of it: enum rb_verb, the same */
+    uint8_t kind;    /* enum rb_caller_kind: how its caller is told */
+    uint8_t finish;  /* its caller's end does not end it */
     uint8_t sampled; /* its hops are timed */
     uint8_t
         signals; /* stages of stopping it that were taken: 1 cancel word, 2 SIGTERM, 3 SIGKILL */
@@ -77,7 +80,8 @@ void rb_job_answered(struct rb_relay *r, struct rb_job *j,
 void rb_job_cancel(struct rb_relay *r, struct rb_job *j,
                    enum rb_reason reason); /* nobody waits, or the deadline passed */
 void rb_job_arrives(struct rb_relay *r, struct rb_job *j, struct rb_conn *from,
-                    uint64_t bytes);                 /* its payload will, by and by */
+                    uint64_t bytes);                        /* its payload will, by and by */
+void rb_job_orphaned(struct rb_relay *r, struct rb_job *j); /* its caller has gone */
 void rb_jobs_due(struct rb_relay *r);                /* deadlines and stages that have come */
 uint64_t rb_jobs_next_due(const struct rb_relay *r); /* 0: none */
 

@@ -132,7 +132,7 @@ void rb_conn_fail(struct rb_conn *c, const char *reason) {
 void rb_conn_close(struct rb_conn *c, const char *reason) {
     struct rb_relay *r = c->relay;
     c->failed = reason; /* answers to it go nowhere from here */
-    while (c->jobs) rb_job_cancel(r, c->jobs, RB_REASON_CANCELLED);
+    while (c->jobs) rb_job_orphaned(r, c->jobs);
     rb_intake_close(&c->intake);
     rb_monitors_free(c);
     if (c->dirty) {

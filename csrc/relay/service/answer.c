@@ -179,6 +179,16 @@ void rb_answer_ok(const struct rb_caller *to) {
     rb_reply_end(&reply);
 }
 
+void rb_answer_handle(const struct rb_caller *to, const struct rb_job *job) {
+    struct rb_reply reply;
+    struct rb_pen *p = &reply.pen;
+    if (!rb_reply_begin(&reply, to, 320)) return;
+    rb_pen_tuple(p, 2);
+    rb_pen_atom(p, "ok");
+    rb_reply_handle(p, to->conn->relay, job->id);
+    rb_reply_end(&reply);
+}
+
 void rb_answer_unknown_job(const struct rb_caller *to) {
     struct rb_reply reply;
     struct rb_pen *p = &reply.pen;

@@ -23,7 +23,8 @@ void rb_answer_failed(const struct rb_caller *to, uint16_t code, const uint8_t *
                       size_t size);
 void rb_answer_crashed(const struct rb_caller *to, const struct rb_worker *w, uint64_t job,
                        int status, int signal, int oom);
-void rb_answer_ok(const struct rb_caller *to); /* the bare atom ok */
+void rb_answer_ok(const struct rb_caller *to);                               /* the bare atom ok */
+void rb_answer_handle(const struct rb_caller *to, const struct rb_job *job); /* {ok, Ref} */
 void rb_answer_unknown_job(const struct rb_caller *to);
 void rb_answer_stats(const struct rb_caller *to, const struct rb_relay *r);
 void rb_answer_status(const struct rb_caller *to, const struct rb_job *job, uint64_t now);

@@ -49,22 +49,23 @@ static struct rb_slice own_pid(const struct rb_relay *r, enum rb_service service
 
 /* --- Replies ------------------------------------------------------------------------------------------------------------- */
 
-/* Control term and `{Tag, ` of an answer to a call. */
-static int call_begin(struct rb_reply *s, const struct rb_caller *to, size_t room) {
+/* The control term, to the alias of a call or to the pid. */
+static int message_to(struct rb_reply *s, const struct rb_caller *to, size_t room) {
     if (!to->conn) return 0;
     struct rb_slice own = own_pid(to->conn->relay, RB_SERVICE_JOBS);
     if (!signal_begin(s, to->conn, to->pid,
                       room + own.size + to->pid.size + to->tag.size + to->alias.size + 64))
         return 0;
     struct rb_pen *p = &s->pen;
-    s->whole = to->alias.size && !aliases_take_fragments(to->conn);
-    if (to->alias.size && (to->conn->flags & RB_DFLAG_ALTACT_SIG)) {
+    const int alias = to->alias.size && to->kind == RB_CALLER_CALL;
+    s->whole = alias && !aliases_take_fragments(to->conn);
+    if (alias && (to->conn->flags & RB_DFLAG_ALTACT_SIG)) {
         rb_pen_tuple(p, 4);
         rb_pen_unsigned(p, RB_OP_ALTACT_SIG_SEND);
         rb_pen_unsigned(p, RB_ALTACT_ALIAS);
         rb_pen_slice(p, own);
         rb_pen_slice(p, to->alias);
-    } else if (to->alias.size) {
+    } else if (alias) {
         rb_pen_tuple(p, 3);
         rb_pen_unsigned(p, RB_OP_ALIAS_SEND);
         rb_pen_slice(p, own);
@@ -81,16 +82,29 @@ static int call_begin(struct rb_reply *s, const struct rb_caller *to, size_t roo
         rb_pen_slice(p, to->pid);
     }
     message_begin(s);
-    rb_pen_tuple(p, 2);
-    rb_pen_slice(p, to->tag);
     return 1;
 }
 
 int rb_reply_begin(struct rb_reply *reply, const struct rb_caller *to, size_t room) {
+    if (!message_to(reply, to, room)) return 0;
     switch (to->kind) {
-    case RB_CALLER_CALL: break;
+    case RB_CALLER_CALL:
+        rb_pen_tuple(&reply->pen, 2);
+        rb_pen_slice(&reply->pen, to->tag);
+        break;
+    case RB_CALLER_ASYNC:
+        rb_pen_tuple(&reply->pen, 3);
+        rb_pen_atom(&reply->pen, "ringbridge");
+        rb_reply_handle(&reply->pen, to->conn->relay, to->job);
+        break;
     }
-    return call_begin(reply, to, room);
+    return 1;
+}
+
+void rb_reply_handle(struct rb_pen *p, const struct rb_relay *r, uint64_t job) {
+    uint32_t words[3];
+    rb_reference_words(RB_HANDLE_MARK, rb_seal(&r->seal, job), words);
+    rb_pen_reference(p, r->node_text, r->config.creation, words);
 }
 
 void rb_reply_end_with(struct rb_reply *reply, struct rb_slice body, struct rb_slice tail) {
@@ -150,9 +164,8 @@ void rb_send_watch(struct rb_conn *c, int on, struct rb_slice pid, uint64_t watc
     rb_pen_unsigned(p, on ? RB_OP_MONITOR_P : RB_OP_DEMONITOR_P);
     rb_pen_slice(p, own);
     rb_pen_slice(p, pid);
-    /* Word 0 below 2^18, as a BEAM makes them. The top of the last word sets the relay's apart from those that Python makes. */
-    const uint32_t words[3] = {(uint32_t)(watch & 0x3ffff), (uint32_t)(watch >> 18),
-                               RB_WATCH_MARK | (uint32_t)(watch >> 50)};
+    uint32_t words[3];
+    rb_reference_words(RB_WATCH_MARK, watch, words);
     rb_pen_reference(p, c->relay->node_text, c->relay->config.creation, words);
     signal_end_with(&s, none, none);
 }

@@ -19,6 +19,7 @@ struct rb_relay;
 
 enum rb_caller_kind {
     RB_CALLER_CALL, /* a process in gen:call: {Tag, Answer}, to the alias that the tag names, else to the pid */
+    RB_CALLER_ASYNC, /* a process that has its handle: {ringbridge, Ref, Answer}, to the pid */
 };
 
 /* Who is answered, whether for a job or for a refused request. */
@@ -26,6 +27,7 @@ struct rb_caller {
     struct rb_conn *conn; /* NULL: nobody any more */
     struct rb_slice pid, tag, alias;
     enum rb_caller_kind kind;
+    uint64_t job; /* RB_CALLER_ASYNC: whose handle it holds */
 };
 
 struct rb_reply { /* being written, on the relay's stage: one at a time */
@@ -41,6 +43,9 @@ int rb_reply_begin(struct rb_reply *reply, const struct rb_caller *to, size_t ro
 void rb_reply_end(struct rb_reply *reply);
 /* What is written leaves, and behind it `body` and `tail`, which lie elsewhere and are lent. */
 void rb_reply_end_with(struct rb_reply *reply, struct rb_slice body, struct rb_slice tail);
+
+/* The reference by which the process that submitted a job asynchronously knows it. */
+void rb_reply_handle(struct rb_pen *p, const struct rb_relay *r, uint64_t job);
 
 /* --- Signals of the relay's own that answer no call --- */
 

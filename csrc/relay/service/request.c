@@ -5,11 +5,11 @@
 
 #include "relay/service/picture.h"
 
-#define KNOWN                                                                              \
-    "known: {:submit, role, payload}, {:submit, role, payload, opts}, {:cancel, job_id}, " \
+#define KNOWN                                                                                \
+    "known: {:submit | :submit_async, role, payload}, {.., opts}, {:cancel, ref | job_id}, " \
     "{:status, job_id}, {:jobs, role | :all}, :stats"
 
-static const char *const verbs[] = {"submit"};
+static const char *const verbs[] = {"submit", "submit_async"};
 const char *rb_verb_name(enum rb_verb verb) { return verbs[verb]; }
 
 /* [alias|R], an improper list. Past it; `reference` stays empty where the term is another one. */
@@ -146,9 +146,15 @@ int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job
         if (rc == 0) return status ? RB_REQUEST_STATUS : RB_REQUEST_CANCEL;
         if ((rc = rb_term_skip(&argument, &whole)) == -EAGAIN) return -EAGAIN;
         if (rc < 0) goto unknown;
+        if (cancel && whole.at[0] == RB_TAG_NEWER_REFERENCE) {
+            submit->ref = whole;
+            return RB_REQUEST_CANCEL_REF;
+        }
         rb_picture(whole, seen);
-        snprintf(why, RB_WHY_BYTES, "%s takes a job id (a positive integer), got %s",
-                 status ? "status" : "cancel", seen);
+        snprintf(why, RB_WHY_BYTES, "%s takes %s, got %s", status ? "status" : "cancel",
+                 status ? "a job id (a positive integer)"
+                        : "a job id (a positive integer) or the reference of a submit_async",
+                 seen);
         return RB_REQUEST_BAD;
     }
     snprintf(why, RB_WHY_BYTES, "unknown request {:%.*s, ...} of %lld elements; " KNOWN,

@@ -27,11 +27,13 @@ enum rb_request_kind {
     RB_REQUEST_STATS,
     RB_REQUEST_STATUS,
     RB_REQUEST_CANCEL,
+    RB_REQUEST_CANCEL_REF, /* submit->ref */
     RB_REQUEST_JOBS,       /* submit->role: of this role only; `all`: of every one */
     RB_REQUEST_BAD,        /* why[] says what is wrong with it */
 };
 enum rb_verb {
     RB_VERB_CALL,  /* submit: the answer is the call's */
+    RB_VERB_ASYNC, /* submit_async: the call's answer is {ok, Ref}, the job's follows as a message */
 };
 const char *rb_verb_name(enum rb_verb verb);
 
@@ -39,6 +41,7 @@ struct rb_submit {
     enum rb_verb verb;
     unsigned arity; /* 3: no options; 4 */
     struct rb_slice role;
+    struct rb_slice ref;
     struct rb_options options;
 };
 /* Parses {submit.., Role, | Payload ...} up to the payload, or one of the short requests (`job` is then their argument).

@@ -42,6 +42,16 @@ static struct rb_caller caller_of(struct rb_conn *c, const struct rb_from *from)
         .conn = answer, .pid = from->pid, .tag = from->tag, .alias = from->alias};
 }
 
+/* 0: no such handle was given out. A job that is not asynchronous has none, whoever guesses well. */
+static uint64_t job_of_handle(struct rb_relay *r, struct rb_slice reference) {
+    uint64_t sealed;
+    if (!rb_reference_is_of(reference, r->node_text, r->config.creation) ||
+        rb_reference_number(reference, RB_HANDLE_MARK, &sealed) < 0)
+        return 0;
+    const struct rb_job *j = rb_job_find(r, rb_unseal(&r->seal, sealed));
+    return j && j->kind == RB_CALLER_ASYNC ? j->id : 0;
+}
+
 static int on_call(struct rb_conn *c, const struct rb_from *from, struct rb_cursor *at) {
     struct rb_relay *r = c->relay;
     struct rb_caller to = caller_of(c, from);
@@ -56,6 +66,7 @@ static int on_call(struct rb_conn *c, const struct rb_from *from, struct rb_curs
     case RB_REQUEST_BAD: rb_submit_refuse(&to, why); return 0;
     case RB_REQUEST_STATUS:
     case RB_REQUEST_CANCEL: break;
+    case RB_REQUEST_CANCEL_REF: id = job_of_handle(r, s.ref); break;
     default: return rb_service_fail(c, "bad_payload");
     }
     struct rb_job *j = rb_job_find(r, id);
@@ -115,21 +126,18 @@ static int on_demonitor(struct rb_conn *c, const struct rb_signal *s) {
     if (!m) return 0; /* routine: DOWN and DEMONITOR may cross */
     struct rb_job *j = m->job;
     rb_monitor_remove(c, m);
-    if (j) rb_job_cancel(c->relay, j, RB_REASON_CANCELLED);
+    if (j) rb_job_orphaned(c->relay, j);
     return 0;
 }
 
-/* DOWN of a caller that we watch: its reference holds the number of our watch (answer.c, put_reference). Only its own node can tell. */
+/* DOWN of a caller that we watch: the reference is of our making. Only its own node can tell. */
 static int on_down(struct rb_conn *c, const struct rb_signal *s) {
-    if (s->ref.size < 16) return 0;
-    const uint8_t *words = s->ref.at + s->ref.size - 12;
-    uint32_t mark = rb_be32(words + 8) ^ RB_WATCH_MARK;
-    if (mark >> 16) return 0;
-    uint64_t id = (uint64_t)mark << 50 | (uint64_t)rb_be32(words + 4) << 18 | rb_be32(words);
+    uint64_t id;
+    if (rb_reference_number(s->ref, RB_WATCH_MARK, &id) < 0) return 0;
     struct rb_job *j = rb_job_find(c->relay, id);
     if (j && j->watch == id && j->conn == c) {
         j->watch = 0; /* it is used up: no DEMONITOR */
-        rb_job_cancel(c->relay, j, RB_REASON_CANCELLED);
+        rb_job_orphaned(c->relay, j);
     }
     return 0;
 }

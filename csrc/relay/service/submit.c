@@ -122,11 +122,28 @@ static int bind_caller(struct rb_conn *c, struct rb_job *j, struct rb_conn *answ
     return 0;
 }
 
-static void accept(struct rb_relay *r, struct rb_job *j, const struct rb_options *o) {
+/* The call has its answer, and the job another kind of caller: a process that we watch from before it can know of the job. */
+static void become_async(struct rb_job *j) {
+    struct rb_caller call = rb_job_caller(j);
+    if (j->monitor) {
+        j->monitor->job = NULL;
+        j->monitor = NULL;
+    }
+    if (!j->watch) {
+        j->watch = j->id;
+        rb_send_watch(j->conn, 1, call.pid, j->watch);
+    }
+    rb_answer_handle(&call, j);
+    j->kind = RB_CALLER_ASYNC;
+}
+
+static void accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s) {
+    const struct rb_options *o = &s->options;
     const struct rb_role_config *config = &j->role->config;
     uint64_t timeout_ms = o->has_timeout ? o->timeout_ms : config->timeout_default_ms;
     if (timeout_ms > config->timeout_max_ms) timeout_ms = config->timeout_max_ms;
     j->detail = o->detail;
+    j->finish = o->finish;
     if (o->tenant.size) j->tenant = rb_tenant_hold(&r->tenants, o->tenant);
     j->request.opcode = o->opcode;
     j->request.priority = o->priority;
@@ -137,6 +154,7 @@ static void accept(struct rb_relay *r, struct rb_job *j, const struct rb_options
     j->request.trace_flags = o->trace_flags;
     j->request.deadline_ns = j->arrived_ns + timeout_ms * NS_PER_MS;
     rb_job_due(r, j, j->request.deadline_ns);
+    if (s->verb == RB_VERB_ASYNC) become_async(j);
     rb_job_accept(r, j);
 }
 
@@ -167,7 +185,7 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
         rb_job_free(r, j);
         return rb_service_fail(c, "reply_tag_too_large");
     }
-    accept(r, j, &s->options);
+    accept(r, j, s);
     return 0;
 }
 
@@ -188,6 +206,7 @@ enum rb_large rb_submit_begin_large(struct rb_conn *c, const struct rb_from *fro
         return RB_LARGE_KEEP; /* fails when it is whole, by the same rule */
     }
     j->arity = (uint8_t)s->arity;
+    j->verb = (uint8_t)s->verb;
     rb_job_arrives(c->relay, j, c, size);
     *d = (struct rb_diversion){.dest = payload_room(j), .dest_bytes = size, .token = j};
     return RB_LARGE_DIVERT;
@@ -196,10 +215,11 @@ enum rb_large rb_submit_begin_large(struct rb_conn *c, const struct rb_from *fro
 int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tail, int tail_cut) {
     struct rb_relay *r = c->relay;
     j->arriving = NULL;
-    struct rb_submit s = {.arity = j->arity};
+    struct rb_submit s = {.arity = j->arity, .verb = j->verb};
     rb_options_default(&s.options);
     struct rb_cursor at = rb_cursor_of(tail);
-    char why[RB_WHY_BYTES] = "submit: the options are longer than 64 KiB";
+    char why[RB_WHY_BYTES];
+    snprintf(why, sizeof why, "%s: the options are longer than 64 KiB", rb_verb_name(s.verb));
     int rc = tail_cut ? -EINVAL : rb_submit_options(&at, &s, why);
     struct rb_caller to = rb_job_caller(j);
     /* Its role may have closed, or its queue have filled, while the payload came. */
@@ -207,7 +227,7 @@ int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tai
     enum rb_reason reason = closed_for(r, j->role, &retry_ms);
     if (rc == 0 && reason == RB_REASON_OK &&
         j->role->queued < j->role->config.admission.depth_max) {
-        accept(r, j, &s.options);
+        accept(r, j, &s);
         return 0;
     }
     if (rc == 0) {
