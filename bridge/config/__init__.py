@@ -10,9 +10,11 @@ role        [roles.<name>] and its sub-tables
 whole       the file as one record
 rules       what no type can say; role_rules: of a role
 reading     from the file to the record
+comparing   between two such records, and what of it a running bridge cannot take
 words       msgspec's errors in our words
 """
 
+from bridge.config.comparing import Change, changes, refused, with_value
 from bridge.config.errors import ConfigError
 from bridge.config.reading import build, load, parse, sections
 from bridge.config.role import Restart, RoleConfig
@@ -20,6 +22,7 @@ from bridge.config.sections import LimitSettings, LinkSettings, NodeConfig, TlsS
 from bridge.config.whole import Config
 
 __all__ = [
+    "Change",
     "Config",
     "ConfigError",
     "LimitSettings",
@@ -29,7 +32,10 @@ __all__ = [
     "RoleConfig",
     "TlsSettings",
     "build",
+    "changes",
     "load",
     "parse",
+    "refused",
     "sections",
+    "with_value",
 ]
