@@ -40,6 +40,7 @@ class RoleConfig(Section, frozen=True):
     cancel_kill_ms: Annotated[int, Meta(ge=1, le=600_000)] = 1_000
 
     start_ms: Milliseconds = 10_000
+    probation_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 1_000
     grace_ms: Annotated[int, Meta(ge=1, le=600_000)] = 2_000
     restart: Restart = "permanent"
     max_restarts: Annotated[int, Meta(ge=0, le=10_000)] = 10

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
+
+import msgspec
 
 from bridge.config import RoleConfig
 from bridge.fabric.relay import LinkConfig, LinkFds
@@ -26,6 +28,17 @@ class RolePlan:
     argv: tuple[str, ...]
     cwd: str
     config: RoleConfig
+
+    def starts_as(self, other: RolePlan) -> bool:
+        """Do workers of both start in the same way?"""
+        return self == self.started_as(other)
+
+    def started_as(self, other: RolePlan) -> RolePlan:
+        """This role with workers that start like those of `other`: program, folder, variables."""
+        config = msgspec.structs.replace(
+            self.config, command=other.config.command, env=other.config.env, cwd=other.config.cwd
+        )
+        return replace(self, argv=other.argv, cwd=other.cwd, config=config)
 
 
 class Links(Protocol):
@@ -63,7 +76,8 @@ class StartGuard(Protocol):
 class HandshakeDriver:
     """Starts workers. Holds no worker: each `start` stands for itself.
 
-    `hide`: files that no worker may read, beside the usual places of the cookie.
+    `hide`: files that no worker may read, beside the usual places of the cookie. `link` may change:
+    it is for links that are made from then on.
     """
 
     def __init__(
@@ -77,7 +91,7 @@ class HandshakeDriver:
         close: Callable[[int], None] = os.close,
     ) -> None:
         self._relay = relay
-        self._link = link
+        self.link = link
         self._base_env = base_env
         self._start_guard = start_guard
         self._hide = tuple(hide)
@@ -89,7 +103,7 @@ class HandshakeDriver:
         Raises OSError (no memory, no process, no such program) with nothing left behind. The same
         holds when it is cancelled.
         """
-        fds = self._relay.create_link(plan.id, worker_id, self._link)
+        fds = self._relay.create_link(plan.id, worker_id, self.link)
         try:
             obituary, obituary_end = os.pipe2(os.O_CLOEXEC)
         except OSError:

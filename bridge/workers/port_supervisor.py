@@ -1,12 +1,13 @@
 """PortSupervisor: one task per worker of every role, and what the relay is told about each role.
 
-It holds the workers; each worker's own story (start, greeting, restart) is in worker.py.
+It holds the workers; each worker's own story (start, greeting, restart) is in worker.py. Roles come
+and go, and so do workers of a role, while it runs.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Protocol
 
@@ -22,10 +23,11 @@ class Roles(Links, Protocol):
     """The relay, as far as roles and their workers go."""
 
     def set_role_state(self, role: int, state: RoleState) -> None: ...
+    def remove_role(self, role: int) -> None: ...
 
 
 class PortSupervisor:
-    """The workers of all roles. `run` lives as long as they do."""
+    """The workers of all roles. `run` lives until `stop`, and until the last of them has ended."""
 
     def __init__(
         self,
@@ -37,38 +39,35 @@ class PortSupervisor:
         random: Random | None = None,
         register: Callable[[Worker], Registration | None] = lambda worker: None,
     ) -> None:
-        self.plans = tuple(plans)
+        self.driver = driver
+        self.plans: list[RolePlan] = []
+        self.workers: list[Worker] = []
         self._relay = relay
+        self._drain_s = drain_s
+        self._random = random or Random()
+        self._register = register
         self._by_id: dict[int, Worker] = {}
         self._ids = itertools.count(1)
-        self._told: dict[int, RoleState] = {plan.id: RoleState.RUNNING for plan in plans}
+        self._told: dict[int, RoleState] = {}
+        self._closed: set[int] = set()  # roles that somebody drains
+        self._removed: set[int] = set()  # roles that go with their last worker
         self._stopping = False
+        self._nursery: trio.Nursery | None = None
+        self._news = trio.Event()
         self._log = structlog.get_logger("ringbridge.workers")
-        self.workers = tuple(
-            Worker(
-                plan,
-                index,
-                driver=driver,
-                relay=relay,
-                next_id=self._take_id,
-                changed=self._worker_changed,
-                drain_s=drain_s,
-                random=random or Random(),
-                register=register,
-            )
-            for plan in plans
-            for index in range(plan.config.workers)
-        )
+        for plan in plans:
+            self.add_role(plan)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Start every worker and keep them; returns once `stop` was called and all have ended.
 
         Cancelled, it ends all workers without a drain.
         """
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as self._nursery:
             for worker in self.workers:
-                nursery.start_soon(worker.live, name=f"{worker.plan.name} {worker.index}")
+                self._start(worker)
             task_status.started()
+            await self.until(lambda: self._stopping)
 
     def handle(self, event: WorkerEvent) -> None:
         """Take one of the relay's events about a worker. Never blocks."""
@@ -78,18 +77,37 @@ class PortSupervisor:
             return
         worker.handle(event)
 
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until `condition` holds; it is looked at whenever a worker enters another state."""
+        while not condition():
+            await self._news.wait()
+
+    # ---- who there is
+
     def find(self, worker_id: int) -> Worker | None:
         """The worker whose present (or last) life has this id."""
         return self._by_id.get(worker_id)
 
+    def plan(self, role: int) -> RolePlan:
+        return next(plan for plan in self.plans if plan.id == role)
+
+    def role(self, name: str) -> RolePlan | None:
+        """The role of that name; one that goes is not found."""
+        plans = (plan for plan in self.plans if plan.id not in self._removed)
+        return next((plan for plan in plans if plan.name == name), None)
+
     def of_role(self, role: int) -> list[Worker]:
         return [worker for worker in self.workers if worker.plan.id == role]
 
+    def lasting(self, role: int) -> list[Worker]:
+        """The workers of a role, without those that end for good."""
+        return [worker for worker in self.of_role(role) if not worker.leaves]
+
     def role_state(self, role: int) -> RoleState:
         """RUNNING while any worker runs or will run again, so that jobs may wait for it."""
-        if self._stopping:
+        if self._stopping or role in self._closed or role in self._removed:
             return RoleState.DRAINING
-        workers = self.of_role(role)
+        workers = self.lasting(role)
         states = {worker.state for worker in workers}
         if states & {State.STARTING, State.READY, State.RESTARTING}:
             return RoleState.RUNNING
@@ -99,13 +117,134 @@ class PortSupervisor:
             return RoleState.DRAINING
         return RoleState.GIVEN_UP
 
+    def is_closed(self, role: int) -> bool:
+        """Somebody drains it."""
+        return role in self._closed
+
+    # ---- changes
+
+    def add_role(self, plan: RolePlan) -> None:
+        """Start the workers of a role that the relay has been given under `plan.id`."""
+        self.plans.append(plan)
+        self._told[plan.id] = RoleState.RUNNING
+        for _ in range(plan.config.workers):
+            self.add_worker(plan)
+
+    def remove_role(self, role: int) -> None:
+        """Admit nothing more for it, let its workers finish what they have and end; the relay
+        forgets it after the last one.
+        """
+        self._removed.add(role)
+        self._tell_role(role)
+        for worker in self.of_role(role):
+            worker.want(Wanted.STOP)
+        self._forget_role_without_workers(role)
+
+    def change_role(self, plan: RolePlan) -> None:
+        """Give a role other settings, and as many workers as they say.
+
+        Its workers keep the program, the environment and the folder that they were started with,
+        also when they start again: `Upgrade` changes those.
+        """
+        plan = plan.started_as(self.plan(plan.id))
+        self._put_plan(plan)
+        workers = self.lasting(plan.id)
+        for worker in workers:
+            worker.change(plan)
+        for worker in workers[plan.config.workers :]:
+            worker.want(Wanted.STOP)
+        for _ in range(plan.config.workers - len(workers)):
+            self.add_worker(plan)
+
+    def add_worker(self, plan: RolePlan, index: int | None = None) -> Worker:
+        """One more worker of a role, at the place `index` or the lowest that is free."""
+        if index is None:
+            taken = {worker.index for worker in self.lasting(plan.id)}
+            index = next(i for i in itertools.count() if i not in taken)
+        worker = Worker(
+            plan,
+            index,
+            driver=self.driver,
+            relay=self._relay,
+            next_id=self._take_id,
+            changed=self._worker_changed,
+            drain_s=self._drain_s,
+            random=self._random,
+            register=self._register,
+        )
+        self.workers.append(worker)
+        order = [known.id for known in self.plans]
+        self.workers.sort(key=lambda w: (order.index(w.plan.id), w.index, w.id))
+        if self._nursery is not None:
+            self._start(worker)
+        return worker
+
+    def adopt(self, plan: RolePlan) -> None:
+        """From now on workers of the role start as `plan` says; all that last do so already."""
+        self._put_plan(plan)
+        self.change_role(plan)
+
+    def begin(self, story: Callable[[], Awaitable[None]]) -> None:
+        """Run a task that changes workers, for as long as there are any."""
+        assert self._nursery is not None
+        self._nursery.start_soon(story)
+
+    def close_role(self, role: int, closed: bool) -> None:
+        """Admit nothing more for a role, or admit again; its workers stay, and finish its queue."""
+        (self._closed.add if closed else self._closed.discard)(role)
+        self._tell_role(role)
+
+    def set_drain(self, drain_s: float) -> None:
+        """How long workers may take to finish what they have, from now on."""
+        self._drain_s = drain_s
+        for worker in self.workers:
+            worker.set_drain(drain_s)
+
     def stop(self) -> None:
         """Admit nothing more, let every worker finish what it has, end it. `run` returns then."""
         self._stopping = True
         for plan in self.plans:
             self._tell_role(plan.id)
         for worker in self.workers:
+            worker.set_drain(self._drain_s)
             worker.want(Wanted.STOP)
+        self._tell()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping
+
+    # ---- small change
+
+    def _put_plan(self, plan: RolePlan) -> None:
+        self.plans[self.plans.index(self.plan(plan.id))] = plan
+
+    def _start(self, worker: Worker) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self._keep, worker, name=f"{worker.plan.name} {worker.index}")
+
+    async def _keep(self, worker: Worker) -> None:
+        await worker.live()
+        if not self._stopping:  # then all are kept to the end, to be looked at
+            self.workers.remove(worker)
+            self._by_id = {id_: other for id_, other in self._by_id.items() if other is not worker}
+            self._worker_changed(worker)
+            self._forget_role_without_workers(worker.plan.id)
+
+    def _forget_role_without_workers(self, role: int) -> None:
+        if role not in self._removed or self.of_role(role):
+            return
+        plan = self.plan(role)
+        try:
+            self._relay.remove_role(role)
+        except OSError as error:  # the relay has not told of an end: its memory stays
+            self._log.error("role not forgotten", role=plan.name, why=str(error))
+        self.plans.remove(plan)
+        self._removed.discard(role)
+        self._closed.discard(role)
+        del self._told[role]
+        self._log.info("role removed", role=plan.name)
+        self._tell()
 
     def _take_id(self, worker: Worker) -> int:
         self._by_id = {id_: other for id_, other in self._by_id.items() if other is not worker}
@@ -115,6 +254,11 @@ class PortSupervisor:
 
     def _worker_changed(self, worker: Worker) -> None:
         self._tell_role(worker.plan.id)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
 
     def _tell_role(self, role: int) -> None:
         state = self.role_state(role)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import structlog
 import trio
@@ -45,7 +45,7 @@ class State(Enum):
     DRAINED = "drained"  # ended because it was asked to
     GIVEN_UP = "given_up"  # ended too often
     FINISHED = "finished"  # ended, and its restart type says: for good
-    STOPPED = "stopped"  # the bridge stops
+    STOPPED = "stopped"  # ended for good: the bridge stops, or its place in the role is gone
 
 
 class Wanted(Enum):
@@ -95,7 +95,6 @@ class Worker:
         random: Random,
         register: Callable[[Worker], Registration | None] = lambda worker: None,
     ) -> None:
-        config = plan.config
         self.plan = plan
         self.index = index
         self.id = next_id(self)
@@ -104,7 +103,9 @@ class Worker:
         self.kit: str | None = None
         self.kit_version: str | None = None
         self.restarts = 0
+        self.failures = 0  # lives that ended unasked
         self.last_error: str | None = None
+        self.first_error: str | None = None
         self.registration: Registration | None = None
         self._register = register
         self._driver = driver
@@ -113,13 +114,8 @@ class Worker:
         self._changed = changed
         self._drain_s = drain_s
         self._random = random
-        self._policy = RestartPolicy(
-            restart=config.restart,
-            max_restarts=config.max_restarts,
-            window_s=config.window_s,
-            backoff_min_s=config.backoff_min_ms / 1000,
-            backoff_max_s=config.backoff_max_ms / 1000,
-        )
+        self._draining = trio.CancelScope()
+        self._policy = RestartPolicy(**_intensity(plan))
         self._wanted = Wanted.RUN
         self._life = _Life()
         self._news = trio.Event()
@@ -127,12 +123,28 @@ class Worker:
 
     # ---- what is told and asked
 
+    def change(self, plan: RolePlan) -> None:
+        """Live by other settings of the role, but start the same program in the same way."""
+        self.plan = plan.started_as(self.plan)
+        for name, value in _intensity(plan).items():
+            setattr(self._policy, name, value)
+
+    def set_drain(self, drain_s: float) -> None:
+        """How long it may take to finish what it has; for a drain under way, from now on."""
+        self._drain_s = drain_s
+        self._draining.deadline = trio.current_time() + drain_s
+
     def want(self, wanted: Wanted) -> None:
         """Ask for a drain, a restart or the stop. A worker told to stop hears nothing else."""
         if self._wanted is not Wanted.STOP:
             self._wanted = wanted
             self._tell()
             self._changed(self)  # a role whose worker comes back lets jobs wait for it, at once
+
+    @property
+    def leaves(self) -> bool:
+        """It ends for good: stopped, or told to."""
+        return self._wanted is Wanted.STOP
 
     @property
     def comes_back(self) -> bool:
@@ -228,9 +240,10 @@ class Worker:
         """Let the worker finish what it has; past the drain time it is ended all the same."""
         self._enter(State.DRAINING)
         self._relay.drain_worker(self.id)
-        with trio.move_on_after(self._drain_s) as draining:
+        self._draining = trio.CancelScope(deadline=trio.current_time() + self._drain_s)
+        with self._draining:
             await self._until(lambda: self._life.over)
-        if draining.cancelled_caught:
+        if self._draining.cancelled_caught:
             self._log.warning("worker did not drain in time and is ended", drain_s=self._drain_s)
 
     async def _bury(self, guard: Guard) -> None:
@@ -288,6 +301,7 @@ class Worker:
 
     async def _rest(self, normal: bool) -> None:
         """After an end nobody asked for: the backoff, or until somebody asks for the worker."""
+        self.failures += not normal or self.plan.config.restart == "permanent"
         decision = self._policy.decide(
             now_s=trio.current_time(), normal=normal, random=self._random.random()
         )
@@ -311,6 +325,7 @@ class Worker:
     def _fail(self, why: str) -> None:
         if self._life.failure is None:
             self._life.failure = self.last_error = why
+            self.first_error = self.first_error or why
             self._log.warning("worker failed", why=why)
 
     def _enter(self, state: State) -> None:
@@ -328,6 +343,18 @@ class Worker:
     def _log_output(self, stream: str, lines: list[str]) -> None:
         for line in lines:
             self._log.info("worker output", stream=stream, line=line)
+
+
+def _intensity(plan: RolePlan) -> dict[str, Any]:
+    """The role's settings in the words of RestartPolicy."""
+    config = plan.config
+    return {
+        "restart": config.restart,
+        "max_restarts": config.max_restarts,
+        "window_s": config.window_s,
+        "backoff_min_s": config.backoff_min_ms / 1000,
+        "backoff_max_s": config.backoff_max_ms / 1000,
+    }
 
 
 def describe_end(end: WorkerEnded) -> str:

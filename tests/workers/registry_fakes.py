@@ -60,6 +60,9 @@ class FakeRelay:
     def set_role_state(self, role: int, state: RoleState) -> None:
         self.calls.append(("set_role_state", role, state))
 
+    def remove_role(self, role: int) -> None:
+        self.calls.append(("remove_role", role))
+
     def close(self) -> None:
         for fd in self.given:
             os.close(fd)
