@@ -15,7 +15,7 @@ words       msgspec's errors in our words
 """
 
 from bridge.config.comparing import Change, changes, refused, with_value
-from bridge.config.errors import ConfigError
+from bridge.config.errors import ConfigError, ConfigErrors
 from bridge.config.reading import build, load, parse, sections
 from bridge.config.role import Restart, RoleConfig
 from bridge.config.sections import LimitSettings, LinkSettings, NodeConfig, TlsSettings
@@ -25,6 +25,7 @@ __all__ = [
     "Change",
     "Config",
     "ConfigError",
+    "ConfigErrors",
     "LimitSettings",
     "LinkSettings",
     "NodeConfig",

@@ -52,6 +52,10 @@ class Places:
 
     def __init__(self, places: Mapping[str, str | int], otherwise: Resolver | None = None) -> None:
         self._otherwise = otherwise
+        self.replace(places)
+
+    def replace(self, places: Mapping[str, str | int]) -> None:
+        """Go by another table from now on. Raises ValueError as the constructor does."""
         self._exact: dict[str, int | Place] = {}
         self._globs = []
         for name, text in places.items():

@@ -176,10 +176,22 @@ class Tls:
         except TlsError as error:
             log.error("certificates not reloaded, the old ones stay in force", rule=str(error))
             return False
+        self._tell_reloaded()
+        return True
+
+    def _tell_reloaded(self) -> None:
         own = self.context.certificate()
         log.info("certificates reloaded", subject=own.subject if own else None)
         self._warn_of_expiry()
-        return True
+
+    def prepare(self, config: TlsConfig) -> Context:
+        """Read the files of other settings, without using them yet. Raises TlsError."""
+        return Context(config)
+
+    def use(self, config: TlsConfig, context: Context) -> None:
+        """From the next connection on go by `config`, whose files `prepare` has read."""
+        self.config, self.context, self._seen = config, context, _stamps(config)
+        self._tell_reloaded()
 
     def _begin(self, sock: socket.socket, host: Any, timeout_s: float) -> TlsLine:
         if _stamps(self.config) != self._seen:

@@ -1,16 +1,13 @@
-"""The bridge's certificates: opened at the start, read again on SIGHUP, examined by the doctor."""
+"""The bridge's certificates: opened at the start, examined by the doctor."""
 
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-import trio
 
 from bridge.config import Config, ConfigError
 from bridge.dist.names import split_node_name
@@ -35,23 +32,18 @@ def opened(config: Config) -> Iterator[Tls | None]:
     try:
         tls = Tls(settings)
     except TlsError as error:
-        key, _, rule = str(error).partition(": ")
-        mend = "docs/tls.md says how to make certificates; `ringbridge doctor` looks at them"
-        raise ConfigError(file=config.file, key=f"tls.{key}", rule=rule, mend=mend) from error
+        raise unusable(config, error) from error
     try:
         yield tls
     finally:
         tls.close()
 
 
-async def reload_on_sighup(
-    tls: Tls, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Read the certificates again whenever SIGHUP comes, for ever."""
-    with trio.open_signal_receiver(signal.SIGHUP) as signals:
-        task_status.started()
-        async for _ in signals:
-            tls.reload()
+def unusable(config: Config, error: TlsError) -> ConfigError:
+    """The same said as of a setting."""
+    key, _, rule = str(error).partition(": ")
+    mend = "docs/tls.md says how to make certificates; `ringbridge doctor` looks at them"
+    return ConfigError(file=config.file, key=f"tls.{key}", rule=rule, mend=mend)
 
 
 def examine(settings: TlsConfig, name: str) -> Iterator[Finding]:

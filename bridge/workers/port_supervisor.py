@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Protocol
 
 import structlog
 import trio
 
-from bridge.fabric.relay import RoleState
+from bridge.fabric.relay import RoleState, RoleStats
 from bridge.workers.handshake_driver import HandshakeDriver, Links, RolePlan
 from bridge.workers.worker import Registration, State, Wanted, Worker, WorkerEvent
+
+QUEUE_LOOK_S = 0.02  # between two looks at the queue of a role that goes
 
 
 class Roles(Links, Protocol):
@@ -24,6 +27,7 @@ class Roles(Links, Protocol):
 
     def set_role_state(self, role: int, state: RoleState) -> None: ...
     def remove_role(self, role: int) -> None: ...
+    def role_stats(self, role: int) -> RoleStats: ...
 
 
 class PortSupervisor:
@@ -96,6 +100,10 @@ class PortSupervisor:
         plans = (plan for plan in self.plans if plan.id not in self._removed)
         return next((plan for plan in plans if plan.name == name), None)
 
+    def is_leaving(self, name: str) -> bool:
+        """Was the role of that name removed, with workers that have not ended?"""
+        return any(plan.name == name and plan.id in self._removed for plan in self.plans)
+
     def of_role(self, role: int) -> list[Worker]:
         return [worker for worker in self.workers if worker.plan.id == role]
 
@@ -131,14 +139,12 @@ class PortSupervisor:
             self.add_worker(plan)
 
     def remove_role(self, role: int) -> None:
-        """Admit nothing more for it, let its workers finish what they have and end; the relay
-        forgets it after the last one.
+        """Admit nothing more for it, let its workers finish what waits and what they have, and end
+        them; the relay forgets it after the last one. Both are bounded by the drain time.
         """
         self._removed.add(role)
         self._tell_role(role)
-        for worker in self.of_role(role):
-            worker.want(Wanted.STOP)
-        self._forget_role_without_workers(role)
+        self.begin(partial(self._end_role, role))
 
     def change_role(self, plan: RolePlan) -> None:
         """Give a role other settings, and as many workers as they say.
@@ -230,6 +236,14 @@ class PortSupervisor:
             self._by_id = {id_: other for id_, other in self._by_id.items() if other is not worker}
             self._worker_changed(worker)
             self._forget_role_without_workers(worker.plan.id)
+
+    async def _end_role(self, role: int) -> None:
+        with trio.move_on_after(self._drain_s):
+            while self._relay.role_stats(role).queued and not self._stopping:  # noqa: ASYNC110
+                await trio.sleep(QUEUE_LOOK_S)  # the relay tells nobody of it
+        for worker in self.of_role(role):
+            worker.want(Wanted.STOP)
+        self._forget_role_without_workers(role)
 
     def _forget_role_without_workers(self, role: int) -> None:
         if role not in self._removed or self.of_role(role):

@@ -1,38 +1,75 @@
-"""WorkerRegistry: answers what workers there are, and drains or restarts one of them.
+"""WorkerRegistry: answers what workers there are, and takes what changes or stops them.
 
 Requests (GenServer.call to Ringbridge.WorkerRegistry or worker_registry):
 
-    :list             {:ok, [worker]}        a map per worker, see `describe`
-    {:lookup, role}   {:ok, map}             the role and its workers; role: atom or binary
-    {:drain, id}      :ok                    finishes what it has, then stays ended
-    {:restart, id}    :ok                    the same, then starts again; also one that was given up
-    :stats            {:ok, map}             how many workers are in which state, restarts, roles
+    :list                        {:ok, [worker]}   a map per worker, see `describe`
+    {:lookup, role}              {:ok, map}        the role and its workers; role: atom or binary
+    :stats                       {:ok, map}        how many workers are in which state, restarts
+    {:drain, id}                 :ok               finishes what it has, then stays ended
+    {:restart, id}               :ok               the same, then starts again; also if given up
+    {:drain_role, role}          :ok               no new jobs; what waits and runs is finished
+    {:resume_role, role}         :ok               it takes jobs again
+    :drain_node, :resume_node    :ok               the same of all roles
+    :reload                      {:ok, [change]}   the file is read again, and the certificates
+    {:configure, key, value}     {:ok, [change]}   one key, "roles.echo.depth_max"; nil: its default
+    {:upgrade, role}             {:ok, map}        its workers are replaced, one after the other;
+    {:upgrade, role, command}                      {:lookup, role} shows how far that is
+    {:breaker, role | id, how}   :ok               how: :open, :close or :auto
 
-:drain and :restart are for nodes that [node] admin_nodes names, see `operation`.
-Anything else is {:error, {:bad_request, why}}; it changes nothing.
+All but the first three are for nodes that [node] admin_nodes names, see `operation`.
+Anything else is {:error, {:bad_request, why}}, and so is what is refused; it changes nothing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from bridge.config import ConfigError
 from bridge.etf import Atom, brief
 from bridge.ops.answers import OK, Answering, BadRequest, Term, atom_keys
 from bridge.workers.port_supervisor import PortSupervisor
 from bridge.workers.worker import State, Wanted, Worker
 
 NAMES = ("Elixir.Ringbridge.WorkerRegistry", "worker_registry")
-REQUESTS = ":list, {:lookup, role}, {:drain, id}, {:restart, id} and :stats"
+LOOKS = ":list, {:lookup, role} and :stats"
+# Name, number of elements (0: the atom alone), and how it is spelt.
+OPERATIONS = {
+    ("drain", 2): "{:drain, id}",
+    ("restart", 2): "{:restart, id}",
+    ("drain_role", 2): "{:drain_role, role}",
+    ("resume_role", 2): "{:resume_role, role}",
+    ("drain_node", 0): ":drain_node",
+    ("resume_node", 0): ":resume_node",
+    ("reload", 0): ":reload",
+    ("configure", 3): "{:configure, key, value}",
+    ("upgrade", 2): "{:upgrade, role}",
+    ("upgrade", 3): "{:upgrade, role, command}",
+    ("breaker", 3): "{:breaker, role_or_id, how}",
+}
 
 
 def operation(request: Term) -> str | None:
     """The words for a request that changes or stops things, or None."""
     match request:
-        case (Atom("drain" | "restart" as name), _):
-            return f"{{:{name}, id}}"
+        case Atom(name):
+            return OPERATIONS.get((name, 0))
+        case (Atom(name), *_):
+            return OPERATIONS.get((name, len(request)))
     return None
+
+
+class Operator(Protocol):
+    """Who carries out what changes things: bridge/operating.py. Raises ConfigError."""
+
+    def reload(self) -> list[Term]: ...
+    def configure(self, key: str, value: Any) -> list[Term]: ...
+    def upgrade(self, role: str, command: Sequence[str] | None) -> Term: ...
+    def describe_upgrade(self, role: str) -> Term: ...
+    def close_role(self, role: str, closed: bool) -> None: ...
+    def close_node(self, closed: bool) -> None: ...
+    def force_breaker(self, target: str | int, how: str) -> None: ...
 
 
 class WorkerFigures(Protocol):
@@ -50,10 +87,15 @@ class WorkerRegistry(Answering):
     module = "Ringbridge.WorkerRegistry"
 
     def __init__(
-        self, supervisor: PortSupervisor, *, figures: Callable[[int], WorkerFigures | None]
+        self,
+        supervisor: PortSupervisor,
+        *,
+        figures: Callable[[int], WorkerFigures | None],
+        operator: Operator,
     ) -> None:
         self._supervisor = supervisor
         self._figures = figures
+        self._operator = operator
 
     def answer(self, request: Term) -> Term:
         match request:
@@ -69,7 +111,37 @@ class WorkerRegistry(Answering):
             case (Atom("restart"), worker_id):
                 self._worker(worker_id).want(Wanted.RESTART)
                 return OK
-        raise BadRequest(f"the WorkerRegistry knows {REQUESTS}, not {brief(request)}")
+        try:
+            return self._operate(request)
+        except ConfigError as error:
+            raise BadRequest(error.words) from error
+
+    def _operate(self, request: Term) -> Term:
+        """What changes or stops things."""
+        operator = self._operator
+        match request:
+            case (Atom("drain_role"), role):
+                operator.close_role(_role_name(role), True)
+            case (Atom("resume_role"), role):
+                operator.close_role(_role_name(role), False)
+            case Atom("drain_node"):
+                operator.close_node(True)
+            case Atom("resume_node"):
+                operator.close_node(False)
+            case (Atom("breaker"), target, Atom("open" | "close" | "auto" as how)):
+                operator.force_breaker(target if type(target) is int else _role_name(target), how)
+            case Atom("reload"):
+                return (OK, operator.reload())
+            case (Atom("configure"), key, value):
+                return (OK, operator.configure(_text(key, "a key"), _setting(value)))
+            case (Atom("upgrade"), role):
+                return (OK, operator.upgrade(_role_name(role), None))
+            case (Atom("upgrade"), role, command):
+                return (OK, operator.upgrade(_role_name(role), _command(command)))
+            case _:
+                known = ", ".join(OPERATIONS.values())
+                raise BadRequest(f"the WorkerRegistry knows {LOOKS}; {known}; not {brief(request)}")
+        return OK
 
     def describe_all(self) -> list[dict[Term, Term]]:
         """Every worker, in the order of the configuration."""
@@ -77,20 +149,19 @@ class WorkerRegistry(Answering):
 
     def lookup(self, role: Term) -> dict[Term, Term]:
         """The role `role` (atom or binary) and its workers. Raises BadRequest."""
-        match role:
-            case Atom(name):
-                pass
-            case bytes():
-                name = role.decode("utf-8", "replace")
-            case _:
-                raise BadRequest(f"a role is an atom or a binary, not {brief(role)}")
+        name = _role_name(role)
         plans = {plan.name: plan for plan in self._supervisor.plans}
         if (plan := plans.get(name)) is None:
             raise BadRequest(f"there is no role {name[:80]}; the roles are {', '.join(plans)}")
         state = self._supervisor.role_state(plan.id)
         workers = [self.describe(worker) for worker in self._supervisor.of_role(plan.id)]
         return atom_keys(
-            {"role": Atom(name), "state": Atom(state.name.lower()), "workers": workers}
+            {
+                "role": Atom(name),
+                "state": Atom(state.name.lower()),
+                "workers": workers,
+                "upgrade": self._operator.describe_upgrade(name),
+            }
         )
 
     def statistics(self) -> Mapping[str, Any]:
@@ -129,3 +200,38 @@ class WorkerRegistry(Answering):
         if (worker := self._supervisor.find(worker_id)) is None:
             raise BadRequest(f"no worker has the id {worker_id}; :list shows the ids of now")
         return worker
+
+
+def _role_name(role: Term) -> str:
+    return _text(role, "a role")
+
+
+def _text(term: Term, what: str) -> str:
+    match term:
+        case Atom(name):
+            return str(name)
+        case bytes():
+            return term.decode("utf-8", "replace")
+    raise BadRequest(f"{what} is an atom or a binary, not {brief(term)}")
+
+
+def _command(command: Term) -> list[str]:
+    if isinstance(command, list) and all(isinstance(part, bytes) for part in command):
+        return [part.decode("utf-8", "surrogateescape") for part in command]
+    raise BadRequest(f"a command is a list of binaries, not {brief(command)}")
+
+
+def _setting(value: Term) -> Any:
+    """A term as TOML would have it: binaries and atoms as texts; None for nil, the default."""
+    match value:
+        case bytes():
+            return value.decode("utf-8", "replace")
+        case Atom(name):
+            return name
+        case None | bool() | int() | float():
+            return value
+        case list():
+            return [_setting(item) for item in value]
+        case Mapping():
+            return {_text(key, "a key"): _setting(item) for key, item in value.items()}
+    raise BadRequest(f"no setting is like {brief(value)}")

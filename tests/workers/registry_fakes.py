@@ -11,6 +11,7 @@ from bridge.fabric.relay import (
     LinkConfig,
     LinkFds,
     RoleState,
+    RoleStats,
     WorkerEnded,
     WorkerReady,
 )
@@ -35,6 +36,7 @@ class FakeRelay:
     links: set[int] = field(default_factory=set)
     given: list[int] = field(default_factory=list)
     finish_when_drained: bool = True
+    queued: int = 0
     tell: Callable[[WorkerEvent], None] = lambda event: None
 
     def create_link(self, role: int, worker_id: int, config: LinkConfig) -> LinkFds:
@@ -59,6 +61,10 @@ class FakeRelay:
 
     def set_role_state(self, role: int, state: RoleState) -> None:
         self.calls.append(("set_role_state", role, state))
+
+    def role_stats(self, role: int) -> RoleStats:
+        zeros = dict.fromkeys(RoleStats.__dataclass_fields__, 0)
+        return RoleStats(**{**zeros, "queued": self.queued})
 
     def remove_role(self, role: int) -> None:
         self.calls.append(("remove_role", role))

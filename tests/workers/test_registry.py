@@ -1,21 +1,60 @@
 """WorkerRegistry: what it answers to requests of callers, good and bad."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from registry_fakes import Scene
 
+from bridge.config import ConfigError
 from bridge.etf import Atom, Term
-from bridge.workers.registry import WorkerRegistry
+from bridge.workers.registry import OPERATIONS, WorkerRegistry, operation
 from bridge.workers.worker import State, Wanted
 
 A = Atom
 OK = A("ok")
 
 
+class FakeOperator:
+    """Notes what it is asked; refuses what has the name `refuse`."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def describe_upgrade(self, role: str) -> Term:
+        return None
+
+    def _note(self, *asked: Any) -> Any:
+        if "refuse" in asked:
+            raise ConfigError(file="/x.toml", key="k", value=0, rule="it is too little", mend="Add")
+        self.asked.append(asked)
+        return ["done"]
+
+    def reload(self) -> list[Term]:
+        return self._note("reload")  # type: ignore[no-any-return]
+
+    def configure(self, key: str, value: Any) -> list[Term]:
+        return self._note("configure", key, value)  # type: ignore[no-any-return]
+
+    def upgrade(self, role: str, command: Sequence[str] | None) -> Term:
+        return self._note("upgrade", role, command)
+
+    def close_role(self, role: str, closed: bool) -> None:
+        self._note("close_role", role, closed)
+
+    def close_node(self, closed: bool) -> None:
+        self._note("close_node", closed)
+
+    def force_breaker(self, target: str | int, how: str) -> None:
+        self._note("breaker", target, how)
+
+
 def registry(scene: Scene) -> WorkerRegistry:
     figures = SimpleNamespace(in_flight=2, done=40)
-    return WorkerRegistry(scene.supervisor, figures=lambda worker_id: figures)
+    return WorkerRegistry(
+        scene.supervisor, figures=lambda worker_id: figures, operator=FakeOperator()
+    )
 
 
 def scene_of_two() -> Scene:
@@ -62,7 +101,12 @@ def test_list_gives_a_map_for_each_worker() -> None:
 def test_lookup_finds_a_role_by_atom_and_by_binary(role: Term) -> None:
     assert registry(scene_of_two()).answer((A("lookup"), role)) == (
         OK,
-        {A("role"): A("echo"), A("state"): A("running"), A("workers"): [ECHO]},
+        {
+            A("role"): A("echo"),
+            A("state"): A("running"),
+            A("workers"): [ECHO],
+            A("upgrade"): None,
+        },
     )
 
 
@@ -91,6 +135,13 @@ def test_drain_and_restart_ask_the_worker(verb: str, wanted: Wanted) -> None:
     [
         (A("lst"), b"the WorkerRegistry knows :list, {:lookup, role}"),
         ((A("lookup"),), b"the WorkerRegistry knows"),
+        ((A("configure"), A("k")), b"the WorkerRegistry knows"),
+        ((A("configure"), b"refuse", 0), b"k = 0: it is too little. Add"),
+        ((A("configure"), 7, 0), b"a key is an atom or a binary, not 7"),
+        ((A("configure"), b"k", (1, 2)), b"no setting is like"),
+        ((A("upgrade"), A("echo"), b"prog"), b"a command is a list of binaries, not"),
+        ((A("breaker"), A("echo"), A("ajar")), b"the WorkerRegistry knows"),
+        ((A("breaker"), (1,), A("open")), b"a role is an atom or a binary"),
         ((A("lookup"), A("ech")), b"there is no role ech; the roles are echo, sleep"),
         ((A("lookup"), 7), b"a role is an atom or a binary, not 7"),
         ((A("drain"), 9), b"no worker has the id 9"),
@@ -107,3 +158,37 @@ def test_anything_else_is_a_bad_request_that_names_the_rule(request_: Term, why:
     error, (reason, text) = answer
     assert (error, reason) == (A("error"), A("bad_request"))
     assert text.startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("request_", "asked", "answer"),
+    [
+        (A("reload"), ("reload",), (OK, ["done"])),
+        (A("drain_node"), ("close_node", True), OK),
+        (A("resume_node"), ("close_node", False), OK),
+        ((A("drain_role"), A("echo")), ("close_role", "echo", True), OK),
+        ((A("resume_role"), b"echo"), ("close_role", "echo", False), OK),
+        ((A("breaker"), A("echo"), A("open")), ("breaker", "echo", "open"), OK),
+        ((A("breaker"), 7, A("auto")), ("breaker", 7, "auto"), OK),
+        ((A("upgrade"), A("echo")), ("upgrade", "echo", None), (OK, ["done"])),
+        ((A("upgrade"), b"echo", [b"x"]), ("upgrade", "echo", ["x"]), (OK, ["done"])),
+        ((A("configure"), b"k", [b"a", A("b"), 1.5]), ("configure", "k", ["a", "b", 1.5]), None),
+        ((A("configure"), b"k", {A("a"): True}), ("configure", "k", {"a": True}), None),
+        ((A("configure"), b"k", None), ("configure", "k", None), None),
+    ],
+)
+def test_what_changes_things_is_asked_of_the_operator_and_is_for_admins(
+    request_: Term, asked: tuple[Any, ...], answer: Term
+) -> None:
+    subject = registry(scene_of_two())
+    assert subject.answer(request_) == (answer or (OK, ["done"]))
+    assert subject._operator.asked == [asked]  # type: ignore[attr-defined]
+    assert operation(request_) is not None
+
+
+def test_every_operation_is_known_by_its_name_and_size() -> None:
+    for (name, size), words in OPERATIONS.items():
+        request_ = (A(name), *range(size - 1)) if size else A(name)
+        assert operation(request_) == words
+    for looks in (A("list"), A("stats"), (A("lookup"), A("echo")), (A("drain"),), 7, ()):
+        assert operation(looks) is None
