@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 from bridge.config import Config
-from bridge.fabric.limits import RelayLimits, RoleLimits
+from bridge.fabric.limits import RelayLimits, RoleLimits, TenantLimits
 
 _Record = TypeVar("_Record")
 _MISSING = object()
@@ -31,6 +31,10 @@ def relay_limits(config: Config) -> RelayLimits:
 
 def role_limits(config: Config, role: str) -> RoleLimits:
     return _from_settings(RoleLimits, config.roles[role], name=role)
+
+
+def tenant_limits(config: Config) -> dict[str, TenantLimits]:
+    return {name: _from_settings(TenantLimits, given) for name, given in config.tenants.items()}
 
 
 def _from_settings(type_: type[_Record], *sections: Any, **given: Any) -> _Record:

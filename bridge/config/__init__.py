@@ -18,7 +18,13 @@ from bridge.config.comparing import Change, changes, refused, with_value
 from bridge.config.errors import ConfigError, ConfigErrors
 from bridge.config.reading import build, load, parse, sections
 from bridge.config.role import Restart, RoleConfig
-from bridge.config.sections import LimitSettings, LinkSettings, NodeConfig, TlsSettings
+from bridge.config.sections import (
+    LimitSettings,
+    LinkSettings,
+    NodeConfig,
+    TenantSettings,
+    TlsSettings,
+)
 from bridge.config.whole import Config
 
 __all__ = [
@@ -31,6 +37,7 @@ __all__ = [
     "NodeConfig",
     "Restart",
     "RoleConfig",
+    "TenantSettings",
     "TlsSettings",
     "build",
     "changes",

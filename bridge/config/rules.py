@@ -13,6 +13,8 @@ from bridge.dist.names import node_name_problem, pattern_problem
 
 ROLES_MAX = 64  # of the relay, as WORKERS_MAX
 WORKERS_MAX = 4_096
+TENANTS_MAX = 1_024  # well below the relay's 4,096, which a reload may reach for a moment
+TENANT_NAME_MAX_BYTES = 64
 RESULT_BLOCKS_MAX = 1 << 20  # of a link: the ring that gives them back has a slot for each
 
 
@@ -33,6 +35,13 @@ def broken_rules(config: Config) -> Iterator[Broken]:
         yield "roles", None, rule, "Lower some workers, or run a second bridge"
     for name, role in config.roles.items():
         yield from broken_role_rules(name, role)
+    if len(config.tenants) > TENANTS_MAX:
+        rule = f"a bridge has at most {TENANTS_MAX} tenants with settings of their own"
+        yield "tenants", None, rule, "Leave those out that need none"
+    for name in config.tenants:
+        if not 1 <= len(name.encode()) <= TENANT_NAME_MAX_BYTES or not name.isprintable():
+            rule = f"a tenant's name has 1 to {TENANT_NAME_MAX_BYTES} bytes, all printable"
+            yield f"tenants.{name}", name, rule, "Choose a shorter, plain name"
 
 
 def _broken_node_rules(node: NodeConfig) -> Iterator[Broken]:

@@ -48,6 +48,12 @@ class LimitSettings(Section, frozen=True):
     arrival_ms: Milliseconds = 30_000
 
 
+class TenantSettings(Section, frozen=True):
+    """[tenants.<name>]: what jobs of that `tenant` are given beside those of others."""
+
+    weight: Annotated[int, Meta(ge=1, le=1_000)] = 10
+
+
 class LinkSettings(Section, frozen=True):
     """[link]: the shared memory between the bridge and each worker."""
 

@@ -6,10 +6,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from msgspec import field
+
 from bridge.config.errors import ConfigError
 from bridge.config.role import RoleConfig
 from bridge.config.section import Section
-from bridge.config.sections import LimitSettings, LinkSettings, NodeConfig, TlsSettings
+from bridge.config.sections import (
+    LimitSettings,
+    LinkSettings,
+    NodeConfig,
+    TenantSettings,
+    TlsSettings,
+)
 from bridge.dist.tls import TlsConfig
 
 
@@ -21,6 +29,7 @@ class Config(Section, frozen=True):
     limits: LimitSettings
     link: LinkSettings
     roles: dict[str, RoleConfig]
+    tenants: dict[str, TenantSettings] = field(default_factory=dict)
     tls: TlsSettings | None = None
 
     def role_cwd(self, name: str) -> Path:

@@ -71,6 +71,13 @@ class RoleLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantLimits:
+    """What one tenant is given, in every role."""
+
+    weight: int = 10
+
+
+@dataclass(frozen=True, slots=True)
 class LinkConfig:
     """One worker's link: `slots` and the number of result blocks are powers of two."""
 

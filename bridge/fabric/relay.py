@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import trio
@@ -43,6 +43,7 @@ from bridge.fabric.limits import (
     RoleLimits,
     RoleState,
     Service,
+    TenantLimits,
 )
 from bridge.fabric.tls import TlsLine
 
@@ -112,6 +113,7 @@ class Relay:
         self._signal_bytes = ffi.buffer(self._room)
         self._connections = 0
         self._roles: set[int] = set()  # numbers that are taken
+        self._tenants: set[str] = set()  # that have limits of their own
 
     @property
     def _relay(self) -> Any:
@@ -263,6 +265,20 @@ class Relay:
         config = structs.filled("struct rb_role_config", limits)
         code = lib.rb_relay_configure_role(self._relay, role, config.pointer)
         _check(code, f"role {limits.name}")
+
+    def set_tenants(self, tenants: Mapping[str, TenantLimits]) -> None:
+        """Give these tenants what their limits say, from the relay's next round on, and those of
+        before that are not among them what every other name has.
+
+        Raises OSError: EINVAL for a name or a weight that no tenant may have.
+        """
+        for name in self._tenants - tenants.keys():
+            _check(lib.rb_relay_configure_tenant(self._relay, name.encode(), ffi.NULL), name)
+        self._tenants = set(tenants)
+        for name, limits in tenants.items():
+            given = structs.filled("struct rb_tenant_config", limits)
+            code = lib.rb_relay_configure_tenant(self._relay, name.encode(), given.pointer)
+            _check(code, f"tenant {name}")
 
     def remove_role(self, role: int) -> None:
         """Let no caller find the role from the next round on; jobs that wait are answered

@@ -207,6 +207,7 @@ enum down_kind {
     DOWN_ROLE_CONFIG,
     DOWN_ROLE_REMOVED,
     DOWN_ROLE_STATE,
+    DOWN_TENANT,
     DOWN_BREAKER,
     DOWN_WORKER,
     DOWN_DRAIN,
@@ -362,6 +363,16 @@ int rb_relay_configure(struct rb_relay *r, const struct rb_relay_config *config)
     return hand_down(r, down_note(DOWN_CONFIG, config, sizeof *config, NULL, 0));
 }
 
+int rb_relay_configure_tenant(struct rb_relay *r, const char *name,
+                              const struct rb_tenant_config *config) {
+    size_t size = strlen(name);
+    if (size == 0 || size > RB_TENANT_NAME_MAX) return -EINVAL;
+    if (config && (config->weight == 0 || config->weight > RB_WEIGHT_MAX)) return -EINVAL;
+    struct down_note *n =
+        down_note(DOWN_TENANT, config, config ? sizeof *config : 0, (const uint8_t *)name, size);
+    return hand_down(r, n);
+}
+
 int rb_relay_set_role_state(struct rb_relay *r, uint32_t role, uint32_t state) {
     if (role >= ROLES_MAX || state > RB_ROLE_GIVEN_UP) return -EINVAL;
     struct down_note *n = down_note(DOWN_ROLE_STATE, NULL, 0, NULL, 0);
@@ -398,6 +409,15 @@ int rb_note_stop(struct rb_relay *r) {
 }
 
 /* --- Carried out --------------------------------------------------------------------------------------------------------- */
+
+/* Its settings, unless it has none any more, then its name. Without memory it goes on with what it had. */
+static void configure_tenant(struct rb_relay *r, const uint8_t *data, uint64_t size,
+                             uint64_t name_size) {
+    struct rb_tenant_config config;
+    if (size) memcpy(&config, data, sizeof config);
+    rb_tenants_configure(&r->tenants, (struct rb_slice){data + size, name_size},
+                         size ? &config : NULL);
+}
 
 /* Not the name, nor what the other thread reads (spin_us), nor what was laid out by it. */
 static void configure(struct rb_relay *r, const uint8_t *data) {
@@ -482,6 +502,7 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
     case DOWN_ROLE_REMOVED:
         if (r->roles[n->connection]) rb_role_leave(r, r->roles[n->connection]);
         break;
+    case DOWN_TENANT: configure_tenant(r, n->data, n->a, n->b); break;
     case DOWN_ROLE_STATE: set_role_state(r, n->connection, (uint32_t)n->flags); break;
     case DOWN_BREAKER: {
         uint32_t how;

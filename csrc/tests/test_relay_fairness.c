@@ -39,7 +39,8 @@ static struct rb_tenant *tenant(struct host *h, unsigned number) {
 static void weigh(struct host *h, unsigned number, uint32_t weight) {
     uint8_t name[4];
     rb_put_be32(name, number);
-    CHECK_EQUAL(rb_tenants_configure(&h->tenants, (struct rb_slice){name, 4}, weight), 0);
+    struct rb_tenant_config given = {.weight = weight};
+    CHECK_EQUAL(rb_tenants_configure(&h->tenants, (struct rb_slice){name, 4}, &given), 0);
 }
 
 /* due: ms from now, 0: never. NULL: the queue is full, as a role's depth says. */
@@ -168,6 +169,7 @@ static void an_endless_stream_of_new_names_does_not_keep_a_tenant_waiting(void) 
 enum { HEAVY = 50, WEIGHT = 20 };
 
 static void weigh_the_heavy(struct host *h) {
+    weigh(h, 1, 1);
     for (unsigned i = 0; i < HEAVY; i++) weigh(h, 10 + i, WEIGHT);
 }
 static void heavy_ones(struct host *h) { ask(h, 0, 0, 10 + (unsigned)(h->ids % HEAVY)); }
@@ -238,7 +240,7 @@ static void a_changed_weight_counts_from_the_next_turn(void) {
     for (int i = 0; i < DEPTH / 2; i++) ask(h, 2, 0, 1), ask(h, 2, 0, 2);
     for (int i = 0; i < 100; i++) had[serve_whose(h) - 1]++;
     CHECK_EQUAL(had[0], 50);
-    weigh(h, 2, 3); /* while both wait */
+    weigh(h, 2, 3 * RB_WEIGHT_DEFAULT); /* while both wait */
     for (int i = 0; i < 100; i++) had[serve_whose(h) - 1]++;
     CHECK_EQUAL(had[0], 75);
     host_close(h);

@@ -151,9 +151,10 @@ static void one_step(struct bench *b, struct rb_queue *queues, struct reference 
         if (pick(b, 20) == 0) {
             unsigned t = 1 + pick(b, REFERENCE_TENANTS - 1);
             struct rb_slice name = {(const uint8_t *)b->tenant[t]->name, 1};
-            uint32_t weight = 1 + pick(b, 9);
-            CHECK_EQUAL(rb_tenants_configure(&b->tenants, name, weight), 0);
-            models[0].weight[t] = models[1].weight[t] = weight;
+            struct rb_tenant_config given = {.weight = 1 + pick(b, 40)};
+            int none = given.weight > 36;
+            CHECK_EQUAL(rb_tenants_configure(&b->tenants, name, none ? NULL : &given), 0);
+            models[0].weight[t] = models[1].weight[t] = none ? RB_WEIGHT_DEFAULT : given.weight;
         }
         break;
     case 15:
@@ -181,7 +182,8 @@ static void it_does_what_the_naive_reference_does(void) {
             struct rb_order_config config;
             set_order(b, &models[i], &config);
             rb_queue_init(&queues[i], &config);
-            for (unsigned t = 0; t < REFERENCE_TENANTS; t++) models[i].weight[t] = 1;
+            for (unsigned t = 0; t < REFERENCE_TENANTS; t++)
+                models[i].weight[t] = RB_WEIGHT_DEFAULT;
         }
         for (int step = 0; step < 4000 && !check_breaches; step++) one_step(b, queues, models);
         if (check_breaches) printf("seed %llu\n", (unsigned long long)seed);
@@ -313,44 +315,66 @@ static struct rb_tenant *hold(struct rb_tenants *t, const char *name) {
     return rb_tenant_hold(t, (struct rb_slice){(const uint8_t *)name, strlen(name)});
 }
 
+static int give(struct rb_tenants *t, const char *name, uint32_t weight) {
+    struct rb_tenant_config config = {.weight = weight};
+    return rb_tenants_configure(t, (struct rb_slice){(const uint8_t *)name, strlen(name)}, &config);
+}
+static int take_from(struct rb_tenants *t, const char *name) {
+    return rb_tenants_configure(t, (struct rb_slice){(const uint8_t *)name, strlen(name)}, NULL);
+}
+
 static void a_new_name_takes_the_place_of_the_one_that_has_been_idle_for_longest(void) {
     struct rb_tenants t;
-    struct rb_slice gold = {(const uint8_t *)"gold", 4};
-    char longer[RB_TENANT_NAME_MAX + 2] = {0};
-    CHECK_EQUAL(rb_tenants_init(&t, 3), 0);
-    memset(longer, 'x', RB_TENANT_NAME_MAX + 1);
-    CHECK(hold(&t, longer) == NULL);
-    CHECK_EQUAL(rb_tenants_configure(&t, gold, 5), 0);
-    CHECK_EQUAL(rb_tenants_configure(&t, gold, RB_WEIGHT_MAX + 1), -EINVAL);
-    struct rb_tenant *a = hold(&t, "gold"), *tin = hold(&t, "tin"), *lead = hold(&t, "lead");
+    CHECK_EQUAL(rb_tenants_init(&t, 2), 0);
+    struct rb_tenant *tin = hold(&t, "tin"), *lead = hold(&t, "lead");
     uint64_t numbers[2] = {tin->number, lead->number};
-    CHECK(a->weight == 5 && lead->weight == 1 && t.count == 3);
     CHECK(hold(&t, "tin") == tin);
-    CHECK(hold(&t, "zinc") == NULL && hold(&t, "") == NULL); /* all are in use */
+    CHECK(hold(&t, "zinc") == NULL); /* all are in use */
     rb_tenant_release(tin);
     CHECK(hold(&t, "zinc") == NULL); /* held twice */
     rb_tenant_release(tin);
     rb_tenant_release(lead);
-    rb_tenant_release(a);
     CHECK_EQUAL(hold(&t, "lead")->number, numbers[1]); /* remembered */
     CHECK(hold(&t, "zinc")->number > numbers[1]);      /* in the place of tin */
-    CHECK(hold(&t, "tin") == NULL);                    /* gold is configured, the others held */
-    CHECK_EQUAL(rb_tenants_configure(&t, gold, 0), 0);
-    CHECK(hold(&t, "tin")->number > numbers[1] && t.count == 3);
+    CHECK(hold(&t, "tin") == NULL);
+    CHECK_EQUAL(t.count, 2);
     rb_tenants_fini(&t);
 }
 
-static void the_default_weight_is_that_of_all_names_that_nobody_configured(void) {
+static void a_configured_name_takes_nobodys_place_and_keeps_its_own(void) {
     struct rb_tenants t;
-    struct rb_slice gold = {(const uint8_t *)"gold", 4};
-    CHECK_EQUAL(rb_tenants_init(&t, 3), 0);
-    CHECK_EQUAL(rb_tenants_configure(&t, gold, 5), 0);
-    struct rb_tenant *a = hold(&t, "gold"), *tin = hold(&t, "tin");
-    rb_tenants_default(&t, 3);
-    CHECK(a->weight == 5 && tin->weight == 3 && hold(&t, "lead")->weight == 3);
-    CHECK_EQUAL(rb_tenants_configure(&t, gold, 0), 0);
-    CHECK_EQUAL(a->weight, 3);
+    char longer[RB_TENANT_NAME_MAX + 2] = {0};
+    memset(longer, 'x', RB_TENANT_NAME_MAX + 1);
+    CHECK_EQUAL(rb_tenants_init(&t, 2), 0);
+    CHECK(hold(&t, longer) == NULL && hold(&t, "") == NULL);
+    CHECK(give(&t, longer, 1) == -EINVAL && give(&t, "", 1) == -EINVAL);
+    CHECK(give(&t, "gold", 0) == -EINVAL && give(&t, "gold", RB_WEIGHT_MAX + 1) == -EINVAL);
+    struct rb_tenant *tin = hold(&t, "tin"), *lead = hold(&t, "lead");
+    CHECK(give(&t, "gold", 5) == 0 && give(&t, "gold", 7) == 0 && give(&t, "tin", 2) == 0);
+    CHECK_EQUAL(give(&t, "lead", 2), -ENOSPC);
+    CHECK(hold(&t, "gold")->weight == 7 && tin->weight == 2 && lead->weight == RB_WEIGHT_DEFAULT);
+    CHECK(hold(&t, "zinc") != NULL && hold(&t, "iron") == NULL); /* tin is no made-up name now */
+    CHECK(take_from(&t, "tin") == 0 && take_from(&t, "copper") == 0);
+    CHECK_EQUAL(tin->weight, RB_WEIGHT_DEFAULT);
+    CHECK(hold(&t, "iron") == NULL); /* tin is held, and one too many */
+    rb_tenant_release(tin);
+    CHECK(hold(&t, "iron") != NULL);
     rb_tenants_fini(&t);
+}
+
+static void a_clock_that_has_come_far_starts_again_when_the_band_is_empty(void) {
+    WITH_QUEUE(b, q, 0, 0);
+    struct rb_band *band = &q.bands[2];
+    push(b, &q, 2, 0, 1);
+    push(b, &q, 2, 0, 0);
+    band->clock = RB_SHARE_CLOCK_FAR; /* as after ten to the twelve jobs */
+    take(b, &q);
+    CHECK(band->clock > RB_SHARE_CLOCK_FAR);
+    take(b, &q);
+    CHECK_EQUAL(band->clock, 0);
+    for (int i = 0; i < 4; i++) push(b, &q, 2, 0, 1), push(b, &q, 2, 0, 0);
+    for (int i = 0; i < 8; i++) CHECK_EQUAL(tenant_of(b, take(b, &q)), 1 - i % 2);
+    bench_close(b);
 }
 
 int main(void) {
@@ -363,6 +387,7 @@ int main(void) {
     RUN(two_jobs_compare_by_band_urgency_and_id);
     RUN(without_a_row_left_a_tenants_jobs_wait_with_those_that_name_none);
     RUN(a_new_name_takes_the_place_of_the_one_that_has_been_idle_for_longest);
-    RUN(the_default_weight_is_that_of_all_names_that_nobody_configured);
+    RUN(a_configured_name_takes_nobodys_place_and_keeps_its_own);
+    RUN(a_clock_that_has_come_far_starts_again_when_the_band_is_empty);
     return check_end();
 }

@@ -130,6 +130,29 @@ BROKEN = [
         "not be above outgoing_bytes_max",
         "raise outgoing_bytes_max",
     ),
+    (
+        ROLE + "[roles.echo.order]\naging_ms = -1",
+        "roles.echo.order.aging_ms",
+        -1,
+        "at least 0",
+        "",
+    ),
+    (ROLE + "[tenants.gold]\nweight = 1001", "tenants.gold.weight", 1001, "at most 1000", ""),
+    (ROLE + "[tenants.gold]\nwieght = 1", "tenants.gold.wieght", 1, "no such key", "weight?"),
+    (
+        ROLE + f"[tenants.{'x' * 65}]",
+        f"tenants.{'x' * 65}",
+        "x" * 65,
+        "1 to 64 bytes",
+        "shorter",
+    ),
+    (
+        ROLE + "".join(f"[tenants.t{n}]\n" for n in range(1025)),
+        "tenants",
+        None,
+        "at most 1024 tenants",
+        "that need none",
+    ),
     ("[node\n", "(syntax)", None, "not TOML", "that line"),
 ]
 

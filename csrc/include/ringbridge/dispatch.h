@@ -93,6 +93,12 @@ struct rb_breaker_config {
     uint32_t failures[4], failures_count; /* enum rb_breaker_failure: which ends count as one */
 };
 
+/* What a tenant is given (`tenant:` of a request's options), in every role (relay/dispatch/tenant.h). */
+enum { RB_WEIGHT_DEFAULT = 10, RB_WEIGHT_MAX = 1000 };
+struct rb_tenant_config {
+    uint32_t weight; /* its turns beside those of others; one without settings has the default */
+};
+
 struct rb_role_config {
     const char *name;    /* fixed: callers and workers know the role by it */
     uint64_t pool_bytes; /* fixed: every worker has mapped the pool, and its memory is sealed */

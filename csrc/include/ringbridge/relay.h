@@ -164,6 +164,10 @@ int rb_relay_remove_role(struct rb_relay *relay, uint32_t role);
 /* Holds the breaker of a worker, or with worker 0 of the role as a whole, open or closed, or lets it go: enum rb_breaker_force. -ENOENT:
  * no such role. A worker that the relay does not know, or that is of another role, changes nothing. */
 int rb_relay_force_breaker(struct rb_relay *relay, uint32_t role, uint64_t worker, uint32_t how);
+/* What the tenant of this name is given, in every role; NULL: nothing of its own any more. -EINVAL for a name or a weight that no
+ * tenant may have. */
+int rb_relay_configure_tenant(struct rb_relay *relay, const char *name,
+                              const struct rb_tenant_config *config);
 int rb_relay_set_role_state(struct rb_relay *relay, uint32_t role, uint32_t state);
 int rb_relay_create_link(struct rb_relay *relay, uint32_t role, uint64_t worker, uint32_t slots,
                          uint64_t result_bytes, uint32_t result_block_bytes, uint64_t features,

@@ -29,14 +29,16 @@ void rb_queue_init(struct rb_queue *q, const struct rb_order_config *config) {
 
 /* --- Shares: turns within a band ------------------------------------------------------------------------------------------ */
 
-static uint32_t weight_of(const struct rb_job *j) { return j->tenant ? j->tenant->weight : 1; }
-
 static struct rb_share *share_for(struct rb_band *band, const struct rb_job *j) {
     if (!j->tenant) return &band->own;
     struct rb_shares *rows = &j->tenant->table->shares;
     if (!band->number) band->number = ++rows->bands;
     struct rb_share *row = rb_share_of(rows, band->number, j->tenant->number);
     return row ? row : &band->own;
+}
+
+static uint32_t weight_of(const struct rb_share *share, const struct rb_job *j) {
+    return share->owner ? j->tenant->weight : RB_WEIGHT_DEFAULT;
 }
 
 static void count_weight(struct rb_band *band, struct rb_share *share, uint32_t weight) {
@@ -55,11 +57,19 @@ static void stand(struct rb_queue *q, struct rb_job *j) {
         share->turn.tie = ++q->waits;
         rb_heap_add(&band->turns, &share->turn);
         share->weight = 0;
-        count_weight(band, share, share->owner ? weight_of(j) : 1);
+        count_weight(band, share, weight_of(share, j));
     }
     j->queued.share = share;
     rb_line_add(&share->line, &j->queued.urgency);
     rb_line_add(&band->ages, &j->queued.age);
+}
+
+/* Nobody waits in it. A clock that has come far starts again, and with it all tags: the rows of its old number are never found again. */
+static void empty(struct rb_queue *q, unsigned band) {
+    struct rb_band *b = &q->bands[band];
+    q->occupied &= ~(1u << band);
+    if (b->clock < RB_SHARE_CLOCK_FAR) return;
+    b->clock = b->own.turn.key = b->number = 0;
 }
 
 static void leave(struct rb_queue *q, struct rb_job *j) {
@@ -70,7 +80,7 @@ static void leave(struct rb_queue *q, struct rb_job *j) {
     if (--share->count == 0) {
         rb_heap_remove(&band->turns, &share->turn);
         band->weights -= share->weight;
-        if (!band->turns.root) q->occupied &= ~(1u << j->queued.band);
+        if (!band->turns.root) empty(q, j->queued.band);
         if (share->owner) rb_share_idle(&j->tenant->table->shares, share);
     }
     j->queued.share = NULL;
@@ -80,7 +90,7 @@ static void leave(struct rb_queue *q, struct rb_job *j) {
 static void charge(struct rb_band *band, struct rb_share *share, const struct rb_job *j) {
     if (band->clock < share->turn.key) band->clock = share->turn.key;
     if (band->turns.count == 1) return; /* nobody else asks: nothing is owed to anyone */
-    if (share->owner) count_weight(band, share, weight_of(j)); /* it may have been changed */
+    count_weight(band, share, weight_of(share, j)); /* it may have been changed */
     uint64_t step = RB_SHARE_UNIT / band->weights;
     band->clock += step ? step : 1;
     share->turn.key += RB_SHARE_UNIT / share->weight;

@@ -20,7 +20,10 @@
 
 #include "relay/dispatch/line.h"
 
-#define RB_SHARE_UNIT (1ull << 20) /* tag of one job at weight 1: room for 2^44 of them */
+/* Tag of one job at weight 1: all weights up to 16 and many above divide it, so that their turns come out even. */
+#define RB_SHARE_UNIT 720720ull
+/* A band that is empty then begins anew; it has 2^44 jobs' time to be so. */
+#define RB_SHARE_CLOCK_FAR (1ull << 60)
 
 struct rb_share {
     struct rb_rank turn; /* key: the tag; tie: when it last began to wait */

@@ -8,7 +8,7 @@
 enum { BUCKETS = 1024, ROWS_EACH = 4 }; /* rows: each tenant in each of the four bands */
 
 int rb_tenants_init(struct rb_tenants *t, uint32_t tenants_max) {
-    *t = (struct rb_tenants){.tenants_max = tenants_max, .default_weight = 1};
+    *t = (struct rb_tenants){.tenants_max = tenants_max};
     t->buckets = calloc(BUCKETS, sizeof *t->buckets);
     if (!t->buckets) return -ENOMEM;
     int rc = rb_shares_init(&t->shares, ROWS_EACH * tenants_max);
@@ -57,8 +57,8 @@ static void leave_idle(struct rb_tenants *t, struct rb_tenant *tenant) {
 }
 
 /* A place in the table: a new one, or that of the tenant that has been idle for longest. */
-static struct rb_tenant *room(struct rb_tenants *t) {
-    if (t->count < t->tenants_max) {
+static struct rb_tenant *room(struct rb_tenants *t, int configured) {
+    if (configured || t->count - t->configured < t->tenants_max) {
         struct rb_tenant *tenant = malloc(sizeof *tenant);
         t->count += tenant != NULL;
         return tenant;
@@ -71,17 +71,17 @@ static struct rb_tenant *room(struct rb_tenants *t) {
 }
 
 /* The tenant of this name, out of the idle ones: the caller makes it held or configured. NULL: no place for it. */
-static struct rb_tenant *get(struct rb_tenants *t, struct rb_slice name) {
+static struct rb_tenant *get(struct rb_tenants *t, struct rb_slice name, int configured) {
     struct rb_tenant *tenant = *find(t, name);
     if (tenant) {
         if (is_idle(tenant)) leave_idle(t, tenant);
         return tenant;
     }
-    tenant = room(t);
+    tenant = room(t, configured);
     if (!tenant) return NULL;
     *tenant = (struct rb_tenant){.number = ++t->numbers,
                                  .table = t,
-                                 .weight = t->default_weight,
+                                 .weight = RB_WEIGHT_DEFAULT,
                                  .name_size = (uint8_t)name.size};
     memcpy(tenant->name, name.at, name.size);
     return *find(t, name) = tenant;
@@ -89,7 +89,7 @@ static struct rb_tenant *get(struct rb_tenants *t, struct rb_slice name) {
 
 struct rb_tenant *rb_tenant_hold(struct rb_tenants *t, struct rb_slice name) {
     if (name.size == 0 || name.size > RB_TENANT_NAME_MAX) return NULL;
-    struct rb_tenant *tenant = get(t, name);
+    struct rb_tenant *tenant = get(t, name, 0);
     if (tenant) tenant->held++;
     return tenant;
 }
@@ -99,22 +99,22 @@ void rb_tenant_release(struct rb_tenant *tenant) {
     if (is_idle(tenant)) join_idle(tenant->table, tenant);
 }
 
-int rb_tenants_configure(struct rb_tenants *t, struct rb_slice name, uint32_t weight) {
-    if (name.size == 0 || name.size > RB_TENANT_NAME_MAX || weight > RB_WEIGHT_MAX) return -EINVAL;
-    if (weight == 0 && !*find(t, name)) return 0;
-    struct rb_tenant *tenant = get(t, name);
-    if (!tenant) return t->count < t->tenants_max ? -ENOMEM : -ENOSPC;
-    tenant->configured = weight != 0;
-    tenant->weight = weight ? weight : t->default_weight;
-    if (is_idle(tenant)) join_idle(t, tenant);
-    return 0;
+static int is_fine(struct rb_slice name, const struct rb_tenant_config *config) {
+    return name.size > 0 && name.size <= RB_TENANT_NAME_MAX &&
+           (!config || (config->weight > 0 && config->weight <= RB_WEIGHT_MAX));
 }
 
-void rb_tenants_default(struct rb_tenants *t, uint32_t weight) {
-    t->default_weight = weight;
-    for (uint32_t i = 0; i < BUCKETS; i++) {
-        for (struct rb_tenant *tenant = t->buckets[i]; tenant; tenant = tenant->next) {
-            if (!tenant->configured) tenant->weight = weight;
-        }
-    }
+int rb_tenants_configure(struct rb_tenants *t, struct rb_slice name,
+                         const struct rb_tenant_config *config) {
+    if (!is_fine(name, config)) return -EINVAL;
+    struct rb_tenant *known = *find(t, name);
+    if (!config && (!known || !known->configured)) return 0;
+    if (config && (!known || !known->configured) && t->configured == t->tenants_max) return -ENOSPC;
+    struct rb_tenant *tenant = get(t, name, 1);
+    if (!tenant) return -ENOMEM;
+    t->configured += (config != NULL) - (uint32_t)tenant->configured;
+    tenant->configured = config != NULL;
+    tenant->weight = config ? config->weight : RB_WEIGHT_DEFAULT;
+    if (is_idle(tenant)) join_idle(t, tenant);
+    return 0;
 }
