@@ -51,7 +51,7 @@ static void count_jobs(struct audit *a, const struct rb_relay *r, struct tally t
         t->blocks += j->pool_count;
         t->jobs++;
         hold(a, j->state != RB_JOB_PLACED || j->worker, "a placed job is at no worker");
-        hold(a, (j->state == RB_JOB_QUEUED) == (j->queued.share != NULL),
+        hold(a, (j->state == RB_JOB_QUEUED && !rb_job_is_behind(j)) == (j->queued.share != NULL),
              "a job stands in a queue that does not wait, or the other way round");
     }
 }

@@ -12,16 +12,14 @@ enum { POOL_BLOCK_BYTES = 1024 };
 
 int rb_relay_add_role(struct rb_relay *r, uint32_t id, const struct rb_role_config *config) {
     if (id >= ROLES_MAX || r->face_roles[id]) return -EINVAL;
+    if (config->choice.policy > RB_CHOICE_STICKY) return -EINVAL;
     if (strlen(config->name) >= sizeof r->face_roles[id]->name) return -ENAMETOOLONG;
     struct rb_role *role = calloc(1, sizeof *role);
     if (!role) return -ENOMEM;
     role->id = id;
     memcpy(role->name, config->name, strlen(config->name));
-    role->config = *config;
-    role->config.name = role->name;
+    rb_role_init(role, config);
     rb_health_open_role(role);
-    rb_queue_init(&role->queue, &config->order);
-    rb_choice_init(&role->choice, RB_CHOOSE_SHORTEST);
     int rc = rb_pool_create(&role->pool, config->pool_bytes, POOL_BLOCK_BYTES);
     if (rc == 0 && (rc = rb_note_role(r, role)) < 0) rb_pool_close(&role->pool);
     if (rc < 0) {
@@ -35,6 +33,7 @@ int rb_relay_add_role(struct rb_relay *r, uint32_t id, const struct rb_role_conf
 int rb_relay_configure_role(struct rb_relay *r, uint32_t id, const struct rb_role_config *config) {
     if (id >= ROLES_MAX || !r->face_roles[id]) return -ENOENT;
     const struct rb_role *role = r->face_roles[id];
+    if (config->choice.policy > RB_CHOICE_STICKY) return -EINVAL;
     /* Neither changes in a role's life, so that this thread may look: `role->config` is the relay's. */
     if (strcmp(config->name, role->name) != 0 || config->pool_bytes != role->pool.bytes)
         return -EINVAL;
@@ -78,6 +77,8 @@ int rb_relay_create_link(struct rb_relay *r, uint32_t role_id, uint64_t id, uint
     w->role = r->face_roles[role_id];
     w->credit = 1;
     rb_choice_member_init(&w->choosing);
+    w->ramp = w->trust = RB_CHOICE_WHOLE;
+    rb_affine_init(&w->affine);
     w->pidfd = w->obituary_fd = w->stdout_fd = w->stderr_fd = -1;
     w->atoms.left = 256;
     w->placed = calloc(slots ? slots : 1, sizeof *w->placed);

@@ -211,12 +211,13 @@ enum down_kind {
     DOWN_BREAKER,
     DOWN_WORKER,
     DOWN_DRAIN,
+    DOWN_WEIGH,
     DOWN_STOP
 };
 
 struct down_note {
     struct rb_note head;
-    uint32_t connection; /* or role */
+    uint32_t connection; /* or role, or weight */
     int fd;
     struct rb_flow *flow;
     uint64_t flags; /* or state, or worker id */
@@ -404,6 +405,15 @@ int rb_relay_drain_worker(struct rb_relay *r, uint64_t worker) {
     return hand_down(r, n);
 }
 
+int rb_relay_weigh_worker(struct rb_relay *r, uint64_t worker, uint32_t weight) {
+    if (weight < 1 || weight > RB_CHOICE_WEIGHT_MAX) return -EINVAL;
+    struct down_note *n = down_note(DOWN_WEIGH, NULL, 0, NULL, 0);
+    if (!n) return -ENOMEM;
+    n->flags = worker;
+    n->connection = weight;
+    return hand_down(r, n);
+}
+
 int rb_note_stop(struct rb_relay *r) {
     return hand_down(r, down_note(DOWN_STOP, NULL, 0, NULL, 0));
 }
@@ -520,6 +530,11 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
     case DOWN_DRAIN: {
         struct rb_worker *w = rb_worker_find(r, n->flags);
         if (w) rb_worker_drain(w);
+        break;
+    }
+    case DOWN_WEIGH: {
+        struct rb_worker *w = rb_worker_find(r, n->flags);
+        if (w) rb_role_weigh(w, n->connection);
         break;
     }
     case DOWN_STOP: r->stopping = 1; break;

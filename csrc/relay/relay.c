@@ -58,13 +58,13 @@ static void dispatch(struct rb_relay *r, const struct epoll_event *e) {
     }
 }
 
-/* Drains every worker with jobs in flight; those without any leave the list. Returns the completions. */
+/* Drains every worker with jobs in flight; those without any, or fenced, leave the list. Returns the completions. */
 static int poll_workers(struct rb_relay *r) {
     int count = 0;
     for (struct rb_worker **p = &r->polled_workers; *p;) {
         struct rb_worker *w = *p;
         count += rb_worker_poll(w);
-        if (w->in_flight == 0) {
+        if (w->in_flight == 0 || w->state == RB_WORKER_FENCED) {
             w->polled = 0;
             *p = w->next_polled;
         } else {
@@ -147,9 +147,14 @@ static void shut(struct rb_relay *r) {
     for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
         if (r->conns[i]) rb_conn_close(r->conns[i], "node_closed");
     }
+    /* What waits for a worker goes back to its role's queue at once, and not from one worker to the next. */
+    for (uint32_t i = 0; i < WORKERS_MAX; i++) {
+        if (r->workers[i]) rb_affinity_weigh(r->workers[i], 0);
+    }
     for (uint32_t i = 0; i < WORKERS_MAX; i++) {
         struct rb_worker *w = r->workers[i];
         if (!w) continue;
+        if (w->state == RB_WORKER_READY) rb_role_remove_ready(w->role, w);
         for (uint32_t k = 0; k < w->link.config.slots; k++) {
             if (w->placed[k]) rb_job_free(r, w->placed[k]);
         }

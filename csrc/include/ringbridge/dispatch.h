@@ -17,9 +17,21 @@ struct rb_order_config {
         patience_ms; /* nobody is passed by earlier deadlines for longer; 0: by deadline alone */
 };
 
-/* Which worker gets a job, and how far ahead of it. */
+/* Which worker gets a job, and how far ahead of it (relay/dispatch/choose.h, affinity.h). */
+enum rb_choice_policy {
+    RB_CHOICE_SHORTEST_QUEUE,
+    RB_CHOICE_ROUND_ROBIN,
+    RB_CHOICE_WEIGHTED,
+    RB_CHOICE_TWO_CHOICES,
+    RB_CHOICE_CONSISTENT_HASH, /* of the payload, where a job names no key */
+    RB_CHOICE_STICKY           /* by the caller, where a job names no key */
+};
 struct rb_choice_config {
+    uint32_t policy;    /* enum rb_choice_policy */
     uint32_t credit_us; /* a worker is given jobs for about so long of its measured service time */
+    uint32_t ramp_ms;   /* a worker that has just greeted gets its whole share after so long */
+    uint32_t ordered;   /* 1: jobs of one key run one after the other, as they came */
+    uint32_t steal;     /* 1: a worker with nothing to do takes of the jobs that wait for another */
 };
 
 /* How many jobs may begin in a time (csrc/relay/dispatch/limiter.h). */
@@ -105,6 +117,8 @@ struct rb_role_config {
     uint64_t payload_bytes_max;
     uint64_t timeout_default_ms, timeout_max_ms;
     uint32_t cancel_term_ms, cancel_kill_ms;
+    uint32_t
+        idempotent; /* 1: a job that its worker did not survive may be run again (`retry: n`) */
     struct rb_order_config order;
     struct rb_choice_config choice;
     struct rb_admission_config admission;

@@ -88,6 +88,8 @@ struct rb_relay_stats {
 struct rb_role_stats {
     uint64_t queued, placed, workers_ready, accepted, answered;
     uint64_t breaker, breaker_openings; /* its own: enum rb_breaker_state; since it was closed */
+    uint64_t stolen;  /* jobs with a key that another worker took than the one they waited for */
+    uint64_t retried; /* runs that began again after a worker's death */
 };
 struct rb_worker_stats {
     uint64_t in_flight, done, lost, service_ns, credit, heartbeats, heartbeat_ns, wakes;
@@ -176,6 +178,8 @@ int rb_relay_add_worker(struct rb_relay *relay, uint64_t worker, int pidfd, int 
                         int stdout_fd, int stderr_fd);
 int rb_relay_drop_link(struct rb_relay *relay, uint64_t worker);
 int rb_relay_drain_worker(struct rb_relay *relay, uint64_t worker);
+/* Its weight beside the other workers of its role, 1 .. 100 (1 without this), from the relay's next round on. -EINVAL. */
+int rb_relay_weigh_worker(struct rb_relay *relay, uint64_t worker, uint32_t weight);
 
 void rb_relay_read_stats(struct rb_relay *relay, struct rb_relay_stats *stats);
 void rb_relay_read_hops(struct rb_relay *relay, struct rb_relay_hops *hops);

@@ -23,7 +23,7 @@ static void share_of_worker(struct rb_worker *w) {
     if (share == w->health.share) return;
     if (share > w->health.share && w->role->queued) w->role->dirty = 1;
     w->health.share = share;
-    rb_place_share(w, share, RB_BREAKER_WHOLE);
+    rb_role_trust(w, share * RB_CHOICE_WHOLE / RB_BREAKER_WHOLE);
 }
 
 /* Can any worker be given a job? Of those that are ready, or, where none is, of those that died and will be started again. */

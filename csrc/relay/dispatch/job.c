@@ -41,6 +41,8 @@ struct rb_job *rb_job_new(struct rb_relay *r) {
     j->id = ++r->job_sequence << JOB_INDEX_BITS | (j->id & INDEX_MASK);
     j->state = RB_JOB_ARRIVING;
     j->detail = j->is_term = j->signals = j->kind = j->finish = 0;
+    j->keyed = j->retry = 0;
+    j->home = NULL;
     j->sampled = r->job_sequence % SAMPLE_EVERY == 0;
     j->role = NULL;
     j->worker = NULL;
@@ -55,6 +57,10 @@ struct rb_job *rb_job_new(struct rb_relay *r) {
     memset(&j->request, 0, sizeof j->request);
     j->request.job = j->id;
     return j;
+}
+
+uint8_t *rb_job_payload(const struct rb_job *j) {
+    return j->pool_count ? j->role->pool.base + j->request.payload_at : (uint8_t *)j->request.body;
 }
 
 static void forget_caller(struct rb_job *j) {
@@ -85,6 +91,7 @@ void rb_job_free(struct rb_relay *r, struct rb_job *j) {
     rb_job_due(r, j, 0);
     if (j->pool_count) rb_region_give(&j->role->pool.region, j->pool_first, j->pool_count);
     j->pool_count = 0;
+    if (j->laned.lane) rb_role_over(r, j->role, j);
     if (j->tenant) rb_tenant_release(j->tenant);
     j->tenant = NULL;
     if (j->role) j->role->jobs--;

@@ -2,6 +2,7 @@
 #ifndef RB_RELAY_JOB_H
 #define RB_RELAY_JOB_H
 
+#include "relay/dispatch/lane.h"
 #include "relay/dispatch/queue.h"
 #include "relay/service/answer.h"
 #include "relay/service/request.h"
@@ -16,6 +17,8 @@ struct rb_worker;
 
 enum { JOB_INDEX_BITS = 20 };
 
+enum rb_keyed { RB_KEYED_NOT, RB_KEYED, RB_KEYED_BY_POLICY };
+
 enum rb_job_state {
     RB_JOB_FREE,
     RB_JOB_ARRIVING, /* its payload is still coming in: not accepted yet */
@@ -29,6 +32,8 @@ struct rb_job {
     uint8_t state;
     uint8_t detail;
     uint8_t is_term;
+    uint8_t keyed;   /* enum rb_keyed */
+    uint8_t retry;   /* how often it may yet begin again after its worker's death */
     uint8_t arity;   /* of the submit tuple, while the payload arrives */
     uint8_t verb;    /* of it: enum rb_verb, the same */
     uint8_t kind;    /* enum rb_caller_kind: how its caller is told */
@@ -46,7 +51,10 @@ struct rb_job {
     struct rb_worker *worker;
     uint64_t position;        /* in the worker's request ring */
     struct rb_job *next;      /* free list */
-    struct rb_queued queued;  /* where it waits in the role's queue */
+    struct rb_queued queued;  /* where it waits in a queue */
+    uint64_t key;             /* hash of the key that it named, or that its policy gave it */
+    struct rb_worker *home;   /* in whose own queue it waits; NULL: in the role's */
+    struct rb_laned laned;    /* among the jobs of its key, in an ordered role */
     struct rb_tenant *tenant; /* held; NULL: it named none */
     struct rb_conn *arriving; /* from which its payload comes, while it does */
     uint64_t arriving_left;   /* bytes of it that were missing when it was last looked at */
@@ -63,6 +71,11 @@ struct rb_job {
     uint8_t caller_inline[160];
 };
 
+/* Behind another one of its key: it is queued, but stands in no queue. */
+static inline int rb_job_is_behind(const struct rb_job *j) {
+    return j->laned.lane && !rb_lane_is_first(&j->laned);
+}
+uint8_t *rb_job_payload(const struct rb_job *j); /* in the pool, or in its envelope */
 struct rb_job *rb_job_new(struct rb_relay *r);
 void rb_job_join(struct rb_job *j, struct rb_role *role); /* what it is a job of, to its end */
 void rb_job_free(struct rb_relay *r, struct rb_job *j);

@@ -9,22 +9,22 @@
 #include "relay/relay_pvt.h"
 #include "ringbridge/envelope.h"
 
-void rb_place_look(struct rb_worker *w) {
-    struct rb_choice *choice = &w->role->choice;
-    if (w->state == RB_WORKER_READY && w->in_flight < rb_health_credit(&w->health, w->credit))
-        rb_choice_open(choice, &w->choosing, w->in_flight);
-    else
-        rb_choice_shut(choice, &w->choosing);
+static void shut(struct rb_worker *w) {
+    rb_choice_shut(&w->role->choice, &w->choosing);
+    if (w->role->affinity) rb_affinity_look(w);
 }
 
-void rb_place_share(struct rb_worker *w, uint32_t share, uint32_t whole) {
-    uint32_t part = share * RB_CHOICE_WHOLE / whole;
-    rb_choice_weigh(&w->role->choice, &w->choosing, w->choosing.weight, part ? part : 1);
-    rb_place_look(w);
+void rb_place_look(struct rb_worker *w) {
+    if (w->state != RB_WORKER_READY || w->in_flight >= rb_health_credit(&w->health, w->credit)) {
+        shut(w);
+        return;
+    }
+    rb_choice_open(&w->role->choice, &w->choosing, w->in_flight);
+    if (w->role->affinity) rb_affinity_look(w);
 }
 
 void rb_place_forget(struct rb_worker *w) {
-    rb_choice_shut(&w->role->choice, &w->choosing);
+    shut(w);
     struct rb_worker **p = &w->role->late;
     while (w->late && *p != w) p = &(*p)->next_late;
     if (w->late) *p = w->next_late;
@@ -39,7 +39,7 @@ static int has_slot(struct rb_worker *w) {
     /* Or after it: nobody says when (a ring's room has no gate). */
     int late = !taken && ring->claimed - ring->head == ring->slots && rb_ring_free(ring) == 0;
     if (!taken && !late) return 1;
-    rb_choice_shut(&w->role->choice, &w->choosing);
+    shut(w);
     if (late && !w->late) {
         w->late = 1;
         w->next_late = w->role->late;
@@ -68,10 +68,6 @@ static struct rb_worker *choose(struct rb_relay *r, struct rb_role *role) {
     }
 }
 
-static const uint8_t *payload_of(const struct rb_job *j) {
-    return j->pool_count ? j->role->pool.base + j->request.payload_at : j->request.body;
-}
-
 /* 0, or less when the worker broke a rule and was fenced. */
 static int place(struct rb_relay *r, struct rb_worker *w, struct rb_job *j) {
     int64_t slot = rb_ring_claim(&w->link.request_ring);
@@ -80,7 +76,7 @@ static int place(struct rb_relay *r, struct rb_worker *w, struct rb_job *j) {
         return (int)slot;
     }
     rb_role_take(j->role, j);
-    j->request.crc = rb_request_crc(&j->request, payload_of(j), w->link.config.features);
+    j->request.crc = rb_request_crc(&j->request, rb_job_payload(j), w->link.config.features);
     memcpy(&w->link.requests[slot], &j->request, sizeof j->request);
     j->state = RB_JOB_PLACED;
     j->worker = w;
@@ -100,34 +96,67 @@ static int place(struct rb_relay *r, struct rb_worker *w, struct rb_job *j) {
     return 0;
 }
 
-static void place_role(struct rb_relay *r, struct rb_role *role) {
+/* Workers whose rings are to be published, once each. */
+struct filled {
+    struct rb_worker *first;
+};
+
+static void put(struct rb_relay *r, struct filled *filled, struct rb_worker *w, struct rb_job *j) {
+    if (place(r, w, j) < 0) return; /* it broke a rule, and is among the ready ones no more */
+    if (w->filled) return;
+    w->filled = 1;
+    w->next_filled = filled->first;
+    filled->first = w;
+}
+
+static void publish(struct filled *filled) {
+    for (struct rb_worker *w = filled->first; w; w = w->next_filled) {
+        w->filled = 0;
+        /* One store publishes the batch; the worker is woken by a system call only if it sleeps. */
+        if (w->state == RB_WORKER_READY && rb_ring_publish(&w->link.request_ring) > 0)
+            rb_gate_ring(&w->link.waker);
+    }
+}
+
+/* The role's queue, as far as any worker has room. */
+static void place_queue(struct rb_relay *r, struct rb_role *role, struct filled *filled) {
     struct rb_job *j;
-    struct rb_worker *filled = NULL;
+    while ((j = rb_queue_first(&role->queue, r->now))) {
+        if (j->keyed && rb_role_home(r, role, j)) continue;
+        struct rb_worker *w = choose(r, role);
+        if (!w) return;
+        /* Its room is first for whoever is first, of those that may go anywhere and those that wait for it alone. */
+        struct rb_job *own = w->affine.own.count ? rb_queue_first(&w->affine.own, r->now) : NULL;
+        put(r, filled, w, own && rb_queue_before(own, j) ? own : j);
+    }
+}
+
+/* The workers' own queues; then who has nothing at all takes of the longest. */
+static void place_own(struct rb_relay *r, struct rb_role *role, struct filled *filled) {
+    struct rb_worker *w;
+    do {
+        while ((w = rb_affinity_ready(role))) {
+            if (has_slot(w)) put(r, filled, w, rb_queue_first(&w->affine.own, r->now));
+        }
+        while ((w = rb_affinity_idle(role)) && !has_slot(w)) {
+        }
+    } while (w && role->config.choice.steal && rb_affinity_steal(r, role, w) > 0);
+}
+
+static void place_role(struct rb_relay *r, struct rb_role *role) {
+    struct filled filled = {NULL};
     uint64_t retry_ms;
     if (role->state == RB_ROLE_GIVEN_UP) /* what came back to it, or arrived for long */
         rb_role_give_up(r, role, RB_REASON_NO_WORKER, 0);
     else if (rb_health_is_shut(r, role, &retry_ms))
         rb_role_give_up(r, role, RB_REASON_CIRCUIT_OPEN, retry_ms);
     if (r->owned[RB_SERVICE_JOBS].held) return; /* it stays dirty */
+    if (role->ramping) rb_role_ramp(r, role);
     if (role->late) look_at_the_late(role);
-    while ((j = rb_queue_first(&role->queue, r->now))) {
-        struct rb_worker *w = choose(r, role);
-        if (!w) break;
-        if (place(r, w, j) < 0)
-            continue; /* it broke a rule, and is not among those to choose from any more */
-        if (!w->filled) {
-            w->filled = 1;
-            w->next_filled = filled;
-            filled = w;
-        }
-    }
+    place_queue(r, role, &filled);
+    if (role->affinity) place_own(r, role, &filled);
     role->dirty = role->late && role->queued > 0; /* looked at again in a moment */
-    for (struct rb_worker *w = filled; w; w = w->next_filled) {
-        w->filled = 0;
-        /* One store publishes the batch; the worker is woken by a system call only if it sleeps. */
-        if (w->state == RB_WORKER_READY && rb_ring_publish(&w->link.request_ring) > 0)
-            rb_gate_ring(&w->link.waker);
-    }
+    publish(&filled);
 }
 
 void rb_roles_place(struct rb_relay *r) {

@@ -2,8 +2,6 @@
 #ifndef RB_RELAY_PLACE_H
 #define RB_RELAY_PLACE_H
 
-#include <stdint.h>
-
 struct rb_relay;
 struct rb_worker;
 
@@ -11,8 +9,6 @@ struct rb_worker;
 void rb_roles_place(struct rb_relay *r);
 /* The worker may have got room or lost it: its jobs in flight, its credit or its state have changed. */
 void rb_place_look(struct rb_worker *w);
-/* It is to be given `share` of `whole` of what it would get; none, or one at a time, is its credit's matter (health.h). */
-void rb_place_share(struct rb_worker *w, uint32_t share, uint32_t whole);
 /* It is not among the ready ones any more. */
 void rb_place_forget(struct rb_worker *w);
 

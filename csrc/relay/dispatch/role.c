@@ -4,6 +4,8 @@
 
 #include "relay/relay_pvt.h"
 
+enum { RAMP_STEPS = 64 };
+
 struct rb_role *rb_role_named(struct rb_relay *r, struct rb_slice name) {
     for (uint32_t i = 0; i < r->roles_count; i++) {
         if (r->roles[i] && !r->roles[i]->leaving && rb_slice_is(name, r->roles[i]->name))
@@ -12,13 +14,43 @@ struct rb_role *rb_role_named(struct rb_relay *r, struct rb_slice name) {
     return NULL;
 }
 
+static const enum rb_choice_kind kinds[] = {
+    [RB_CHOICE_SHORTEST_QUEUE] = RB_CHOOSE_SHORTEST,
+    [RB_CHOICE_ROUND_ROBIN] = RB_CHOOSE_IN_TURN,
+    [RB_CHOICE_WEIGHTED] = RB_CHOOSE_BY_WEIGHT,
+    [RB_CHOICE_TWO_CHOICES] = RB_CHOOSE_OF_TWO,
+    /* What is left without a home goes the usual way. */
+    [RB_CHOICE_CONSISTENT_HASH] = RB_CHOOSE_SHORTEST,
+    [RB_CHOICE_STICKY] = RB_CHOOSE_SHORTEST,
+};
+
+static void choose_by_policy(struct rb_role *role) {
+    enum rb_choice_kind kind = kinds[role->config.choice.policy];
+    if (role->choice.kind == kind) return;
+    for (uint32_t i = 0; i < role->ready; i++)
+        rb_choice_shut(&role->choice, &role->workers[i]->choosing);
+    role->choice.kind = kind;
+    for (uint32_t i = 0; i < role->ready; i++) rb_place_look(role->workers[i]);
+}
+
+void rb_role_init(struct rb_role *role, const struct rb_role_config *config) {
+    role->config = *config;
+    role->config.name = role->name;
+    rb_queue_init(&role->queue, &config->order);
+    rb_choice_init(&role->choice, kinds[config->choice.policy]);
+}
+
 void rb_role_configure(struct rb_relay *r, struct rb_role *role,
                        const struct rb_role_config *config) {
-    if (memcmp(&role->config.order, &config->order, sizeof config->order) != 0)
+    if (memcmp(&role->config.order, &config->order, sizeof config->order) != 0) {
         rb_queue_configure(&role->queue, &config->order, r->now);
+        for (uint32_t i = 0; i < role->ready; i++)
+            rb_queue_configure(&role->workers[i]->affine.own, &config->order, r->now);
+    }
     role->config = *config;
     role->config.name = role->name;
     role->dirty = 1; /* what waits may be let through now */
+    choose_by_policy(role);
     rb_health_configured(r, role);
 }
 
@@ -48,26 +80,76 @@ static void count_queued(struct rb_role *role, int32_t change) {
     GAUGE(role->stats.queued, role->queued);
 }
 
-void rb_role_push(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
-    rb_queue_push(&role->queue, j, r->now);
+/* Into the queue where it belongs. It is the first of its lane, if it has one. */
+static void stand(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
     role->dirty = 1;
+    struct rb_queue *q = j->keyed ? rb_affinity_home(role, j) : &role->queue;
+    rb_queue_push(q, j, r->now);
+    if (j->home) rb_affinity_look(j->home);
+}
+
+void rb_role_push(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
     count_queued(role, 1);
+    if (!j->keyed && role->config.choice.policy >= RB_CHOICE_CONSISTENT_HASH)
+        rb_affinity_key(role, j);
+    /* One that comes back is in its lane still, and the first of it. */
+    if (role->config.choice.ordered && j->keyed && !j->laned.lane &&
+        !rb_lane_join(&role->lanes, &j->laned, j->key))
+        return;
+    stand(r, role, j);
+}
+
+void rb_role_over(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
+    struct rb_laned *next = rb_lane_leave(&role->lanes, &j->laned);
+    if (next)
+        stand(r, role, (struct rb_job *)(void *)((char *)next - offsetof(struct rb_job, laned)));
+}
+
+int rb_role_home(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
+    if (!j->keyed || role->ready == 0) return 0;
+    struct rb_queue *q = rb_affinity_home(role, j);
+    if (!j->home) return 0;
+    rb_queue_remove(&role->queue, j);
+    rb_queue_push(q, j, r->now);
+    rb_affinity_look(j->home);
+    return 1;
+}
+
+/* The queue in which it stood. NULL: it waits behind another of its key, and its place in the lane goes with it. */
+static struct rb_queue *leave(struct rb_role *role, const struct rb_job *j) {
+    count_queued(role, -1);
+    if (rb_job_is_behind(j)) return NULL;
+    return j->home ? &j->home->affine.own : &role->queue;
+}
+
+static void left(struct rb_job *j) {
+    struct rb_worker *home = j->home;
+    j->home = NULL;
+    if (home) rb_affinity_look(home);
 }
 
 void rb_role_unlink(struct rb_role *role, struct rb_job *j) {
-    rb_queue_remove(&role->queue, j);
-    count_queued(role, -1);
+    struct rb_queue *q = leave(role, j);
+    if (q) rb_queue_remove(q, j);
+    left(j);
 }
 
 void rb_role_take(struct rb_role *role, struct rb_job *j) {
-    rb_queue_take(&role->queue, j);
-    count_queued(role, -1);
+    rb_queue_take(leave(role, j), j);
+    left(j);
+}
+
+/* Of those that stand in a queue; who is behind one comes forward when that is over. */
+static struct rb_job *any_queued(const struct rb_role *role) {
+    struct rb_job *j = rb_queue_oldest(&role->queue);
+    struct rb_worker *w = j ? NULL : rb_affinity_longest(role);
+    return w ? rb_queue_oldest(&w->affine.own) : j;
 }
 
 void rb_role_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reason reason,
                      uint64_t retry_ms) {
     struct rb_job *j;
-    while ((j = rb_queue_oldest(&role->queue))) {
+    while ((j = any_queued(role))) {
         struct rb_caller caller = rb_job_caller(j);
         if (reason == RB_REASON_CIRCUIT_OPEN)
             rb_answer_retry_after(&caller, reason, retry_ms);
@@ -89,31 +171,90 @@ static int make_room(struct rb_role *role) {
     return rb_choice_reserve(&role->choice, capacity);
 }
 
+/* What waited for it waits for those to whom its keys belong now. */
+static void leave_keys(struct rb_worker *w) {
+    struct rb_job *j;
+    rb_affinity_weigh(w, 0);
+    while ((j = rb_queue_oldest(&w->affine.own))) {
+        rb_queue_remove(&w->affine.own, j);
+        stand(w->relay, w->role, j);
+    }
+    rb_affinity_look(w);
+}
+
+/* Its share follows from its ramp and its breaker; whose breaker is open has no keys. */
+static void reckon(struct rb_worker *w) {
+    uint32_t share = w->ramp * w->trust / RB_CHOICE_WHOLE;
+    rb_choice_weigh(&w->role->choice, &w->choosing, w->choosing.weight, share);
+    if (!w->listed) return;
+    if (w->health.share > 0)
+        rb_affinity_weigh(w, w->choosing.weight);
+    else
+        leave_keys(w);
+    rb_place_look(w);
+}
+
+void rb_role_weigh(struct rb_worker *w, uint32_t weight) {
+    rb_choice_weigh(&w->role->choice, &w->choosing, weight, w->choosing.share);
+    reckon(w);
+}
+
+void rb_role_trust(struct rb_worker *w, uint32_t share) {
+    w->trust = share;
+    reckon(w);
+}
+
+/* Whoever just came has nothing in its caches, and may not live long: its share grows from a sixteenth to the whole. */
+static void ramp_up(struct rb_role *role, struct rb_worker *w, uint64_t now) {
+    uint64_t ramp_ns = role->config.choice.ramp_ms * NS_PER_MS, past = now - w->ramp_from_ns;
+    uint64_t share = past >= ramp_ns ? RB_CHOICE_WHOLE : past * RB_CHOICE_WHOLE / ramp_ns;
+    role->ramping -= w->ramp < RB_CHOICE_WHOLE;
+    w->ramp = share < RB_CHOICE_WHOLE / 16 ? RB_CHOICE_WHOLE / 16 : (uint32_t)share;
+    role->ramping += w->ramp < RB_CHOICE_WHOLE;
+    reckon(w);
+}
+
+void rb_role_ramp(struct rb_relay *r, struct rb_role *role) {
+    if (r->now - role->ramped_ns < role->config.choice.ramp_ms * NS_PER_MS / RAMP_STEPS) return;
+    role->ramped_ns = r->now;
+    for (uint32_t i = 0; role->ramping && i < role->ready; i++) {
+        if (role->workers[i]->ramp < RB_CHOICE_WHOLE) ramp_up(role, role->workers[i], r->now);
+    }
+}
+
 void rb_role_add_ready(struct rb_role *role, struct rb_worker *w) {
     if (make_room(role) < 0) {
         rb_worker_broke(w, "no_memory");
         return;
     }
     w->ready_at = role->ready;
+    w->listed = 1;
     role->workers[role->ready++] = w;
     role->dirty = 1;
     GAUGE(role->stats.workers_ready, role->ready);
-    rb_place_look(w);
+    rb_queue_init(&w->affine.own, &role->config.order);
+    w->ramp_from_ns = w->relay->now;
+    w->ramp = RB_CHOICE_WHOLE;
+    ramp_up(role, w, w->ramp_from_ns);
 }
 
 void rb_role_remove_ready(struct rb_role *role, struct rb_worker *w) {
     struct rb_worker *last = role->workers[--role->ready];
     role->workers[w->ready_at] = last;
     last->ready_at = w->ready_at;
+    w->listed = 0;
     GAUGE(role->stats.workers_ready, role->ready);
+    role->ramping -= w->ramp < RB_CHOICE_WHOLE;
+    w->ramp = RB_CHOICE_WHOLE;
     rb_place_forget(w);
+    leave_keys(w);
 }
 
 /* --- The end ------------------------------------------------------------------------------------------------------------- */
 
 void rb_role_clear(struct rb_relay *r, struct rb_role *role) {
     struct rb_job *j;
-    while ((j = rb_queue_oldest(&role->queue))) {
+    while ((j = any_queued(role))) {
         rb_role_unlink(role, j);
         rb_job_free(r, j);
     }
@@ -121,6 +262,8 @@ void rb_role_clear(struct rb_relay *r, struct rb_role *role) {
 
 void rb_role_free(struct rb_role *role) {
     rb_choice_fini(&role->choice);
+    rb_lanes_fini(&role->lanes);
+    free(role->affinity);
     rb_pool_close(&role->pool);
     free(role->workers);
     free(role);

@@ -19,19 +19,24 @@ struct rb_role {
     struct rb_role_config config;
     struct rb_pool pool;
     uint32_t state;
-    uint32_t jobs; /* that have this role, from admission until they are freed */
-    int leaving;   /* removed: found by no caller, gone with its last job */
-    struct rb_queue queue;
+    uint32_t jobs;              /* that have this role, from admission until they are freed */
+    int leaving;                /* removed: found by no caller, gone with its last job */
+    struct rb_queue queue;      /* of jobs that any worker may take */
     uint32_t queued;            /* jobs that wait, wherever */
     struct rb_worker **workers; /* ready ones */
     uint32_t ready, capacity;
-    struct rb_choice choice; /* of these, those with room */
-    struct rb_worker *late;  /* of these, those that hold slots of jobs that they have answered */
-    int dirty;               /* has something to place */
+    struct rb_choice choice;      /* of these, those with room */
+    uint32_t ramping;             /* of these, with less than a whole share */
+    uint64_t ramped_ns;           /* when shares were last looked at */
+    struct rb_affinity *affinity; /* NULL before the first job with a key */
+    struct rb_lanes lanes;        /* of an ordered role */
+    struct rb_worker *late; /* of these, those that hold slots of jobs that they have answered */
+    int dirty;              /* has something to place */
     struct rb_role_health health;
     struct rb_role_stats stats; /* read by the other thread, word by word */
 };
 
+void rb_role_init(struct rb_role *role, const struct rb_role_config *config);
 /* From here on the role works by `config`, whose name and pool size are its own. */
 void rb_role_configure(struct rb_relay *r, struct rb_role *role,
                        const struct rb_role_config *config);
@@ -41,6 +46,14 @@ void rb_role_free(struct rb_role *role); /* on the other thread, or when there i
 void rb_role_push(struct rb_relay *r, struct rb_role *role, struct rb_job *j);
 void rb_role_unlink(struct rb_role *role, struct rb_job *j); /* it waits no more */
 void rb_role_take(struct rb_role *role, struct rb_job *j);   /* the same: it goes to a worker */
+/* A job of an ordered role is over: the next one of its key comes forward. */
+void rb_role_over(struct rb_relay *r, struct rb_role *role, struct rb_job *j);
+/* A job that waits in the role's queue and has a home by now: it goes there. 1 if so. */
+int rb_role_home(struct rb_relay *r, struct rb_role *role, struct rb_job *j);
+void rb_role_weigh(struct rb_worker *w, uint32_t weight);
+/* It is to be given `share` of RB_CHOICE_WHOLE of what it would get; its breaker has changed (health.h). */
+void rb_role_trust(struct rb_worker *w, uint32_t share);
+void rb_role_ramp(struct rb_relay *r, struct rb_role *role); /* shares grow with time */
 void rb_role_add_ready(struct rb_role *role, struct rb_worker *w);
 void rb_role_remove_ready(struct rb_role *role, struct rb_worker *w);
 void rb_role_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reason reason,

@@ -136,7 +136,7 @@ static int answer_term(struct rb_worker *w, const struct rb_caller *to, const st
     if (size) memcpy(r->scratch, bytes, size);
     struct rb_slice answer = {r->scratch, size}, request = {NULL, 0};
     if (j->is_term) {
-        request.at = j->pool_count ? j->role->pool.base + j->request.payload_at : j->request.body;
+        request.at = rb_job_payload(j);
         request.size = j->request.payload_bytes;
     }
     /* No bytes at all are no term, however much they are like a request that was none. */
@@ -276,9 +276,23 @@ void rb_worker_tend(struct rb_worker *w) {
 
 /* --- The end ------------------------------------------------------------------------------------------------------------- */
 
-/* Jobs past the started position are lost with their worker; the others go back to the front of the queue, in order. */
-static void leave_jobs(struct rb_worker *w, enum rb_reason reason, int status, int signal,
-                       int oom) {
+/* Its worker did not survive it, and it may not begin again. */
+static void lose(struct rb_worker *w, struct rb_job *j, const struct rb_obituary *o) {
+    struct rb_caller to = rb_job_caller(j);
+    if (w->broke)
+        rb_answer_text(&to, RB_REASON_WORKER_BROKE, w->broke);
+    else
+        rb_answer_crashed(&to, w, j->id, o->status, (int)o->signal,
+                          (o->flags & RB_OBITUARY_OOM) != 0);
+    COUNT(w->stats.lost, 1);
+    rb_health_ended(w, j->placed_ns, w->broke ? RB_REASON_WORKER_BROKE : RB_REASON_WORKER_CRASHED);
+    rb_job_answered(w->relay, j, w->broke ? RB_REASON_WORKER_BROKE : RB_REASON_WORKER_CRASHED);
+}
+
+/* Jobs past the started position are lost with their worker, but for those that may be run again; the others go back to the queue.
+ * `o` NULL: it was fenced, and may run on until the kill arrives. Then only what is certainly lost is told: a job that went to another
+ * worker now could have been begun here in the same moment, and run twice. */
+static void leave_jobs(struct rb_worker *w, const struct rb_obituary *o) {
     struct rb_relay *r = w->relay;
     uint32_t mask = w->link.config.slots - 1;
     uint64_t tail = w->link.request_ring.claimed;
@@ -288,21 +302,26 @@ static void leave_jobs(struct rb_worker *w, enum rb_reason reason, int status, i
     for (uint64_t p = tail; p-- > oldest;) {
         struct rb_job *j = w->placed[p & mask];
         if (!j || j->position != p) continue;
-        w->placed[p & mask] = NULL;
-        if (p >= started || j->state == RB_JOB_ABANDONED) {
-            rb_job_requeue(r, j);
+        int lost = p < started && j->state == RB_JOB_PLACED;
+        int again = lost && j->retry > 0 && j->role->config.idempotent;
+        if (!o) {
+            if (lost && !again) lose(w, j, NULL);
             continue;
         }
-        struct rb_caller to = rb_job_caller(j);
-        if (reason == RB_REASON_WORKER_BROKE)
-            rb_answer_text(&to, reason, w->broke);
-        else
-            rb_answer_crashed(&to, w, j->id, status, signal, oom);
-        COUNT(w->stats.lost, 1);
-        rb_health_ended(w, j->placed_ns, reason);
-        j->worker = NULL;
-        rb_job_answered(r, j, reason);
+        w->placed[p & mask] = NULL;
+        if (lost && !again) {
+            j->worker = NULL; /* so that answering it frees it */
+            lose(w, j, o);
+            continue;
+        }
+        if (again) {
+            rb_health_ended(w, j->placed_ns, RB_REASON_WORKER_CRASHED);
+            j->retry--;
+            COUNT(j->role->stats.retried, 1);
+        }
+        rb_job_requeue(r, j);
     }
+    if (!o) return;
     w->in_flight = 0;
     GAUGE(w->stats.in_flight, 0);
 }
@@ -318,7 +337,7 @@ void rb_worker_broke(struct rb_worker *w, const char *rule) {
     w->broke = rule;
     rb_worker_signal(w, SIGKILL);
     rb_up_event(w->relay, RB_EVENT_WORKER_BROKE, 0, w->id, 0, 0, 0, rule, strlen(rule));
-    leave_jobs(w, RB_REASON_WORKER_BROKE, -1, 0, 0);
+    leave_jobs(w, NULL);
 }
 
 /* Out of epoll by hand: a descriptor that someone else holds open too (the bridge forks shepherds) would go on reporting. */
@@ -380,8 +399,7 @@ void rb_worker_obituary(struct rb_worker *w) {
     int drained = w->state == RB_WORKER_DRAINING, served = w->state == RB_WORKER_READY;
     uint64_t lost = w->stats.lost;
     fence(w);
-    leave_jobs(w, RB_REASON_WORKER_CRASHED, o.status, (int)o.signal,
-               (o.flags & RB_OBITUARY_OOM) != 0);
+    leave_jobs(w, &o);
     if (served && w->stats.lost == lost && (o.signal || o.status)) /* idle, but a crash */
         rb_health_ended(w, r->now, RB_REASON_WORKER_CRASHED);
     rb_health_worker_gone(w, !drained);

@@ -4,6 +4,7 @@
 #ifndef RB_RELAY_WORKER_H
 #define RB_RELAY_WORKER_H
 
+#include "relay/dispatch/affinity.h"
 #include "relay/dispatch/choose.h"
 #include "relay/dispatch/health.h"
 #include "ringbridge/link.h"
@@ -37,7 +38,11 @@ struct rb_worker {
     uint64_t service_ns; /* moving average */
     uint32_t ready_at;   /* in its role's table of ready ones */
     struct rb_choice_member choosing;
-    int late; /* on its role's list of those that hold slots too long */
+    struct rb_affine affine;
+    int listed; /* among its role's ready ones */
+    uint64_t ramp_from_ns;
+    uint32_t ramp, trust; /* shares of RB_CHOICE_WHOLE: by its age, by its breaker */
+    int late;             /* on its role's list of those that hold slots too long */
     struct rb_worker *next_late;
     int pidfd, obituary_fd, stdout_fd, stderr_fd;
     int handed_over; /* by the other thread, which alone reads it */

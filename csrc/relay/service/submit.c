@@ -100,10 +100,6 @@ static struct rb_job *admit(struct rb_relay *r, const struct rb_caller *to,
     return j;
 }
 
-static uint8_t *payload_room(struct rb_job *j) {
-    return j->pool_count ? j->role->pool.base + j->request.payload_at : j->request.body;
-}
-
 /* Binds a job to its caller's monitor: the one that the tag names; else the one that was this process's previous signal to us (25's
  * multi_call); else we watch the caller ourselves (a GenServer may forward a call). */
 static int bind_caller(struct rb_conn *c, struct rb_job *j, struct rb_conn *answer_conn,
@@ -180,7 +176,7 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
     struct rb_job *j = admit(r, to, s->role, payload.size);
     if (!j) return 0;
     j->is_term = (uint8_t)is_term;
-    memcpy(payload_room(j), payload.at, payload.size);
+    memcpy(rb_job_payload(j), payload.at, payload.size);
     if (bind_caller(c, j, to->conn, from) < 0) {
         rb_job_free(r, j);
         return rb_service_fail(c, "reply_tag_too_large");
@@ -208,7 +204,7 @@ enum rb_large rb_submit_begin_large(struct rb_conn *c, const struct rb_from *fro
     j->arity = (uint8_t)s->arity;
     j->verb = (uint8_t)s->verb;
     rb_job_arrives(c->relay, j, c, size);
-    *d = (struct rb_diversion){.dest = payload_room(j), .dest_bytes = size, .token = j};
+    *d = (struct rb_diversion){.dest = rb_job_payload(j), .dest_bytes = size, .token = j};
     return RB_LARGE_DIVERT;
 }
 

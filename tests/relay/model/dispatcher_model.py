@@ -99,6 +99,7 @@ class Worker:
     role: Role
     slots: int
     state: str = "greeting"  # ready, draining, fenced
+    broke: str = ""  # the rule for which it was fenced
     ring: list[Job | None] = field(default_factory=list)  # every request so far; None: completed
     started: int = 0  # requests whose handler was entered
     released: int = 0  # slots given back
@@ -302,14 +303,21 @@ class Dispatcher:
             job.where = Where.GONE
 
     def _broke(self, worker: Worker, rule: str) -> None:
+        """What it had begun is lost. The rest stays until its end: it may yet begin that."""
         worker.state = "fenced"
-        self._leave(worker, "worker_broke", rule)
+        worker.broke = rule
+        for job in reversed(worker.ring[: worker.started]):
+            if job is not None and job.where is Where.PLACED:
+                self._answer(job, "worker_broke", rule)
 
     def died(self, worker: Worker, status: int | None, signal: int | None) -> None:
         """What it published before its end counts."""
         self._take_completions(worker)
         worker.state = "fenced"
-        self._leave(worker, "worker_crashed", worker.number, status, signal)
+        if worker.broke:
+            self._leave(worker, "worker_broke", worker.broke)
+        else:
+            self._leave(worker, "worker_crashed", worker.number, status, signal)
         worker.role.workers.remove(worker)
 
     def _leave(self, worker: Worker, reason: str, *more: object) -> None:
