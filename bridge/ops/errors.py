@@ -7,3 +7,7 @@ class NotBuilt(Exception):
 
 class NoStatus(Exception):
     """The bridge could not be asked; the message says why and what to try."""
+
+
+class Refused(Exception):
+    """The bridge did not do what was asked; the message says why and what to try."""

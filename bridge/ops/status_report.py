@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import trio
@@ -11,70 +10,26 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from bridge.dist.cookie import Cookie
-from bridge.dist.names import split_node_name
-from bridge.etf import Atom, Term
-from bridge.node import EpmdError, NoConnection, ProcessDown, TlsConfig, open_node
+from bridge.etf import Atom
+from bridge.ops.asking import Address, reach
 from bridge.ops.diagnostics import NAMES
-from bridge.ops.errors import NoStatus
-
-ANSWER_WITHIN_S = 5.0
 
 Report = dict[str, Any]
 
 
-async def ask(
-    bridge_name: str,
-    cookie: Cookie,
-    interval_s: float,
-    peers: Mapping[str, str | int] | None = None,
-    tls: TlsConfig | None = None,
-) -> Report:
-    """The status of the bridge `bridge_name`, with rates over `interval_s`; `peers` says where it
-    listens if epmd does not. Raises NoStatus, TlsError.
-    """
-    try:
-        _, host = split_node_name(bridge_name)
-    except ValueError as error:
-        raise NoStatus(f"{error}; write it like bridge@127.0.0.1") from error
-    own_name = f"ringbridge_status_{os.getpid()}@{host}"
-    async with open_node(own_name, cookie=cookie, listen=False, peers=peers, tls=tls) as node:
-        try:
-            before = await node.call(
-                (NAMES[0], bridge_name), Atom("status"), timeout=ANSWER_WITHIN_S
-            )
-            started = trio.current_time()
-            await trio.sleep(interval_s)
-            after = await node.call(
-                (NAMES[0], bridge_name), Atom("status"), timeout=ANSWER_WITHIN_S
-            )
-        except NoConnection as error:
-            raise NoStatus(_why_none_answers(bridge_name, error)) from error
-        except ProcessDown as error:
-            raise NoStatus(f"{bridge_name} is a node, but no bridge that runs: {error}") from error
-        except trio.TooSlowError as error:
-            raise NoStatus(f"{bridge_name} did not answer within {ANSWER_WITHIN_S:g} s") from error
-    elapsed_s = trio.current_time() - started
-    report: Report = _plain(_result(after))
-    earlier: Report = _plain(_result(before))
+async def ask(address: Address, interval_s: float) -> Report:
+    """The status of a bridge, with rates over `interval_s`. Raises NoStatus, TlsError."""
+    async with reach(address) as bridge:
+        earlier: Report = await bridge.get(NAMES[0], Atom("status"))
+        started = trio.current_time()
+        await trio.sleep(interval_s)
+        report: Report = await bridge.get(NAMES[0], Atom("status"))
+        elapsed_s = trio.current_time() - started
     was = {role["name"]: role["answered"] for role in earlier["roles"]}
     for role in report["roles"]:
         answered = role["answered"] - was.get(role["name"], 0)
         role["answers_per_s"] = round(answered / elapsed_s, 1)
     return report
-
-
-def _why_none_answers(bridge_name: str, error: NoConnection) -> str:
-    start = "Start it with `ringbridge serve`, or name the one that runs with --name"
-    if isinstance(error.__cause__, EpmdError):
-        return (
-            f"no bridge answers as {bridge_name}: there is no epmd on its host, so no node can be "
-            f"found there. {start}"
-        )
-    return (
-        f"no bridge answers as {bridge_name}: {error.why}. {start}; `ringbridge doctor` lists the "
-        "names that epmd knows. A bridge that runs has the same cookie, and its allow list names us"
-    )
 
 
 def _running(report: Report, role: str) -> int:
@@ -134,31 +89,6 @@ def _table(title: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, no_wrap=True)
     return table
-
-
-def _result(answer: Term) -> Mapping[Term, Term]:
-    match answer:
-        case (Atom("ok"), Mapping() as status):
-            return status
-        case _:
-            raise NoStatus(f"the answer is not a status: {answer!r}")
-
-
-def _plain(term: Any) -> Any:
-    """A term as JSON knows it: atoms and binaries as texts."""
-    match term:
-        case Atom(name):
-            return name
-        case bytes():
-            return term.decode("utf-8", "replace")
-        case Mapping():
-            return {str(_plain(key)): _plain(value) for key, value in term.items()}
-        case list() | tuple():
-            return [_plain(item) for item in term]
-        case bool() | int() | float() | None:
-            return term
-        case _:  # a pid
-            return repr(term)
 
 
 def _coloured(state: str) -> str:

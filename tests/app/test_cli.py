@@ -37,7 +37,10 @@ def ringbridge(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.Comp
 
 def test_help_names_the_commands_and_each_command_its_options() -> None:
     text = ringbridge("--help").stdout
-    for command in ("serve", "status", "doctor", "version"):
+    for command in (
+        *("serve", "status", "doctor", "version", "reload", "configure", "drain", "resume"),
+        *("restart", "upgrade", "breaker"),
+    ):
         assert command in text
     text = ringbridge("serve", "--help").stdout
     for option in ("--config", "--name", "--cookie-file", "--log-format", "--ready-fd"):

@@ -1,18 +1,12 @@
-"""The `ringbridge` command: serve, status, doctor, version. It parses, calls and prints.
-
-The cookie is never an argument: arguments are visible to every user of the machine (ps).
-"""
+"""`ringbridge serve` and `ringbridge doctor`: what runs the bridge on this machine, or would."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import trio
@@ -20,60 +14,23 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-import bridge
 from bridge import config as settings
+from bridge.cli.options import (
+    DEFAULT_CONFIG,
+    DEFAULT_NAME,
+    ConfigOption,
+    CookieFileOption,
+    NameOption,
+    native_parts,
+)
 from bridge.config import ConfigError
-from bridge.dist.errors import CookieError, EpmdError
-from bridge.dist.names import node_name_problem
-from bridge.dist.tls import TlsError
 from bridge.ops import doctor as examination
 from bridge.ops import logs
-from bridge.ops.errors import NoStatus, NotBuilt
 from bridge.ops.logs import LogFormat, LogLevel
 from bridge.ops.new_cookie import find_or_create_cookie
 
 if TYPE_CHECKING:
     from bridge.app import Ready
-
-DEFAULT_CONFIG = Path("ringbridge.toml")
-DEFAULT_NAME = "bridge@127.0.0.1"
-
-app = typer.Typer(
-    name="ringbridge",
-    help="A hidden Erlang node that hands work to native worker processes.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", help="The settings (docs/configuration.md).")
-]
-
-
-def _node_name(name: str | None) -> str | None:
-    if name is not None and (problem := node_name_problem(name)):
-        raise typer.BadParameter(f"{problem}; write it like {DEFAULT_NAME}")
-    return name
-
-
-NameOption = Annotated[
-    str | None,
-    typer.Option(
-        "--name",
-        "-n",
-        callback=_node_name,
-        help="The bridge's node name; else \\[node] name of the settings.",
-    ),
-]
-CookieFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--cookie-file",
-        help="File with the cluster's cookie, mode 0400. Else RINGBRIDGE_COOKIE, \\[node] "
-        "cookie_file, ~/.erlang.cookie.",
-    ),
-]
 
 
 def _open_descriptor(fd: int | None) -> int | None:
@@ -86,7 +43,6 @@ def _open_descriptor(fd: int | None) -> int | None:
     return fd
 
 
-@app.command()
 def serve(
     config: ConfigOption = DEFAULT_CONFIG,
     name: NameOption = None,
@@ -111,7 +67,7 @@ def serve(
     """
     logs.set_up(log_format, log_level)
     loaded = settings.load(config)
-    with _native_parts():
+    with native_parts():
         from bridge import app as application
     cookie = find_or_create_cookie(
         cookie_file=cookie_file,
@@ -144,57 +100,11 @@ def _tell(ready_fd: int | None) -> Callable[[Ready], None]:
     return tell
 
 
-@app.command()
-def status(
-    name: NameOption = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-    cookie_file: CookieFileOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The whole answer as JSON.")] = False,
-    interval_s: Annotated[
-        float,
-        typer.Option("--interval", min=0.05, max=60, help="Seconds over which rates are taken."),
-    ] = 0.5,
-) -> None:
-    """Ask a running bridge for its roles, workers and rates, as one more hidden node."""
-    logs.set_up(LogFormat.AUTO, LogLevel.WARNING)
-    loaded = settings.load(config) if name is None or config.exists() else None
-    with _native_parts():
-        from bridge.ops import status_report
-    cookie = find_or_create_cookie(
-        cookie_file=cookie_file,
-        configured_file=loaded.cookie_path() if loaded else None,
-        environ=os.environ,
-        create=False,
-    )
-    target = name or (loaded.node.name if loaded else DEFAULT_NAME)
-    peers = dict(loaded.node.peers) if loaded else {}
-    if loaded and loaded.node.port:
-        peers.setdefault(loaded.node.name, f"{_dialled(loaded.node.listen)}:{loaded.node.port}")
-    tls = loaded.tls_config() if loaded else None
-    report = trio.run(status_report.ask, target, cookie, interval_s, peers, tls)
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-    else:
-        status_report.show(report, Console())
-
-
-def _dialled(listen: str) -> str:
-    """The address by which this host reaches what listens on `listen`."""
-    match listen:
-        case "0.0.0.0":
-            return "127.0.0.1"
-        case "::":
-            return "[::1]"
-        case _:
-            return f"[{listen}]" if ":" in listen else listen
-
-
 def _print_whole(console: Console, line: str) -> None:
     """A line that the terminal breaks, not we: paths in it can be copied."""
     console.print(line, soft_wrap=True, highlight=False)
 
 
-@app.command()
 def doctor(
     config: ConfigOption = DEFAULT_CONFIG,
     name: NameOption = None,
@@ -237,40 +147,3 @@ def doctor(
         )
         raise typer.Exit(1)
     console.print("The bridge can run here.")
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(f"ringbridge {bridge.__version__}")
-
-
-@contextmanager
-def _native_parts() -> Iterator[None]:
-    """Around the imports that need them; the other commands work before they are built."""
-    try:
-        yield
-    except ImportError as error:
-        raise NotBuilt(f"{error}: build the native parts by `make native`") from error
-
-
-# What the user can mend: told in one line, without a traceback.
-MENDABLE = (ConfigError, CookieError, EpmdError, TlsError, NotBuilt, NoStatus)
-
-
-def main() -> None:
-    """The console script."""
-    try:
-        app()
-    except* MENDABLE as group:
-        for error in _leaves(group):
-            typer.secho(f"ringbridge: {error}", fg=typer.colors.RED, err=True)
-        sys.exit(1)
-
-
-def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
