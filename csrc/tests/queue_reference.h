@@ -8,7 +8,7 @@
 #include "relay/dispatch/queue.h"
 #include "relay/dispatch/tenant.h"
 
-enum { REFERENCE_JOBS = 512, REFERENCE_TENANTS = 8, REFERENCE_MOVES = 16 };
+enum { REFERENCE_JOBS = 512, REFERENCE_TENANTS = 8, REFERENCE_MOVES = 4 };
 
 struct reference_job {
     struct rb_job *job;

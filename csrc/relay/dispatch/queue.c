@@ -4,7 +4,7 @@
 #include "relay/dispatch/job.h"
 #include "relay/dispatch/tenant.h"
 
-enum { MOVES_A_BAND = 16 }; /* jobs that move up from one band in one look: the rest at the next */
+enum { MOVES_A_BAND = 4 }; /* jobs that move up from one band in one look: the rest at the next */
 #define NS_PER_MS 1000000ull
 
 static struct rb_job *job_of_urgency(struct rb_rank *n) {
