@@ -248,12 +248,14 @@ void rb_relay_unmake(struct rb_relay *r) {
     }
     for (uint32_t i = 0; i < r->chunk_count; i++) {
         for (uint32_t k = 0; k < 1024; k++) {
+            if (r->chunks[i][k].extra) rb_extra_release(r, r->chunks[i][k].extra);
             if (r->chunks[i][k].caller != r->chunks[i][k].caller_inline)
                 free(r->chunks[i][k].caller);
         }
         free(r->chunks[i]);
     }
     free(r->chunks);
+    rb_extras_fini(r);
     rb_tenants_fini(&r->tenants);
     free(r->heap);
     free(r->scratch);

@@ -14,6 +14,7 @@
 #include "relay/note.h"
 #include "relay/random.h"
 #include "relay/service/answer.h"
+#include "relay/service/extra.h"
 #include "relay/service/handle.h"
 #include "relay/service/monitor.h"
 #include "relay/service/owned.h"
@@ -73,6 +74,8 @@ struct rb_relay {
     uint32_t chunk_count;
     struct rb_job *free_jobs;
     uint64_t job_sequence;
+    struct rb_extra *free_extras;
+    uint32_t extra_count; /* ever made */
     struct rb_job **heap; /* by due_ns */
     uint32_t heap_count, heap_capacity;
     struct rb_tenants tenants;

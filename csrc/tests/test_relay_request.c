@@ -68,9 +68,10 @@ static void requests_of_every_shape(void) {
     expect_more_before(jobs, jobs.size);
 }
 
-#define KNOWN                                                                                \
-    "known: {:submit | :submit_async, role, payload}, {.., opts}, {:cancel, ref | job_id}, " \
-    "{:status, job_id}, {:jobs, role | :all}, :stats"
+#define KNOWN                                                                                   \
+    "known: {:submit | :submit_async, role, payload}, {.., opts}, {:submit_many, role, "        \
+    "payloads}, {.., opts}, {:cancel, ref | job_id}, {:status, job_id}, {:jobs, role | :all}, " \
+    ":stats"
 
 static void bad_requests_say_what_is_wrong(void) {
     static const struct {

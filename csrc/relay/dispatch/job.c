@@ -40,9 +40,10 @@ struct rb_job *rb_job_new(struct rb_relay *r) {
     r->free_jobs = j->next;
     j->id = ++r->job_sequence << JOB_INDEX_BITS | (j->id & INDEX_MASK);
     j->state = RB_JOB_ARRIVING;
-    j->detail = j->is_term = j->signals = j->kind = j->finish = 0;
+    j->detail = j->is_term = j->signals = j->kind = j->finish = j->uncounted = 0;
     j->keyed = j->retry = 0;
     j->home = NULL;
+    j->extra = NULL;
     j->sampled = r->job_sequence % SAMPLE_EVERY == 0;
     j->role = NULL;
     j->worker = NULL;
@@ -87,6 +88,8 @@ void rb_job_join(struct rb_job *j, struct rb_role *role) {
 }
 
 void rb_job_free(struct rb_relay *r, struct rb_job *j) {
+    if (j->extra) rb_extra_release(r, j->extra);
+    j->extra = NULL;
     forget_caller(j);
     rb_job_due(r, j, 0);
     if (j->pool_count) rb_region_give(&j->role->pool.region, j->pool_first, j->pool_count);
@@ -147,7 +150,9 @@ struct rb_caller rb_job_caller(const struct rb_job *j) {
                               .tag = {tag, j->tag_size},
                               .alias = {tag + j->alias_at, j->alias_size},
                               .kind = j->kind,
-                              .job = j->id};
+                              .job = j->id,
+                              .index = j->index,
+                              .extra = j->extra};
 }
 
 /* --- The heap of what is due, soonest first ------------------------------------------------------------------------------ */
@@ -209,9 +214,11 @@ uint64_t rb_jobs_next_due(const struct rb_relay *r) {
 /* --- Steps --------------------------------------------------------------------------------------------------------------- */
 
 void rb_job_accept(struct rb_relay *r, struct rb_job *j) {
-    COUNT(r->stats.accepted, 1);
-    COUNT(r->stats.in_flight, 1);
-    COUNT(j->role->stats.accepted, 1);
+    if (!j->uncounted) {
+        COUNT(r->stats.accepted, 1);
+        COUNT(r->stats.in_flight, 1);
+        COUNT(j->role->stats.accepted, 1);
+    }
     j->state = RB_JOB_QUEUED;
     j->accepted_ns = r->now;
     if (j->sampled) j->queued_ns = rb_clock_ns();
@@ -229,9 +236,12 @@ void rb_job_requeue(struct rb_relay *r, struct rb_job *j) {
 }
 
 void rb_job_answered(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) {
-    COUNT(r->stats.answered[reason], 1);
-    COUNT(r->stats.in_flight, -1);
-    COUNT(j->role->stats.answered, 1);
+    if (j->extra) reason = rb_extra_answered(r, j, reason);
+    if (!j->uncounted) {
+        COUNT(r->stats.answered[reason], 1);
+        COUNT(r->stats.in_flight, -1);
+        COUNT(j->role->stats.answered, 1);
+    }
     if (j->state == RB_JOB_PLACED && j->worker) {
         forget_caller(j);
         rb_job_due(r, j, 0);
@@ -306,6 +316,10 @@ void rb_job_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) 
         forget_arriving(r, j);
         return;
     }
+    if (j->state == RB_JOB_WAITING) {
+        rb_extra_cancel(r, j, reason);
+        return;
+    }
     int placed = j->state == RB_JOB_PLACED;
     if (placed && reason == RB_REASON_DEADLINE_EXCEEDED && has_begun(j))
         rb_health_ended(j->worker, j->placed_ns, reason);
@@ -314,10 +328,12 @@ void rb_job_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) 
 }
 
 void rb_job_orphaned(struct rb_relay *r, struct rb_job *j) {
-    if (j->finish && j->state != RB_JOB_ARRIVING)
-        forget_caller(j); /* it runs on, and its answer goes nowhere */
-    else
+    if (!j->finish || j->state == RB_JOB_ARRIVING) {
         rb_job_cancel(r, j, RB_REASON_CANCELLED);
+        return;
+    }
+    if (j->extra) rb_extra_orphaned(j);
+    forget_caller(j); /* it runs on, and its answer goes nowhere */
 }
 
 void rb_jobs_due(struct rb_relay *r) {

@@ -9,6 +9,7 @@
 #include "ringbridge/layout.h"
 
 struct rb_conn;
+struct rb_extra;
 struct rb_monitor;
 struct rb_relay;
 struct rb_role;
@@ -25,6 +26,7 @@ enum rb_job_state {
     RB_JOB_QUEUED,
     RB_JOB_PLACED,    /* in a worker's ring; its caller waits */
     RB_JOB_ABANDONED, /* in a worker's ring; nobody waits */
+    RB_JOB_WAITING,   /* for no worker, but for other jobs: its extra knows them */
 };
 
 struct rb_job {
@@ -32,13 +34,16 @@ struct rb_job {
     uint8_t state;
     uint8_t detail;
     uint8_t is_term;
-    uint8_t keyed;   /* enum rb_keyed */
-    uint8_t retry;   /* how often it may yet begin again after its worker's death */
-    uint8_t arity;   /* of the submit tuple, while the payload arrives */
-    uint8_t verb;    /* of it: enum rb_verb, the same */
-    uint8_t kind;    /* enum rb_caller_kind: how its caller is told */
-    uint8_t finish;  /* its caller's end does not end it */
-    uint8_t sampled; /* its hops are timed */
+    uint8_t keyed;          /* enum rb_keyed */
+    uint8_t retry;          /* how often it may yet begin again after its worker's death */
+    uint8_t arity;          /* of the submit tuple, while the payload arrives */
+    uint8_t verb;           /* of it: enum rb_verb, the same */
+    uint8_t kind;           /* enum rb_caller_kind: how its caller is told */
+    uint8_t finish;         /* its caller's end does not end it */
+    uint8_t uncounted;      /* holds a caller, and is no request: those accepted are others */
+    uint8_t sampled;        /* its hops are timed */
+    uint32_t index;         /* of an element in its batch */
+    struct rb_extra *extra; /* what it has beyond a plain call; NULL: nothing */
     uint8_t
         signals; /* stages of stopping it that were taken: 1 cancel word, 2 SIGTERM, 3 SIGKILL */
     int32_t heap_at; /* -1: not in the deadline heap */

@@ -17,8 +17,6 @@
 enum {
     SERVICE_WEIGHT = 8,        /* the moving average takes an eighth of each new value */
     COMPLETIONS_A_ROUND = 256, /* one worker's flood must not starve the others */
-    CODE_ANSWER_TOO_LARGE =
-        65280, /* as the kits say it of an answer that does not fit into their region */
     OUTPUT_CHUNK = 4096,
     OUTPUT_CHUNKS_A_ROUND = 4,
     OUTPUT_CHUNKS_AT_END =
@@ -214,7 +212,7 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e) {
                 "an answer of %u bytes does not fit into the %llu that may wait on a socket",
                 e->payload_bytes, (unsigned long long)most);
             reason = RB_REASON_JOB_FAILED;
-            rb_answer_failed(&to, CODE_ANSWER_TOO_LARGE, (const uint8_t *)why, (size_t)n);
+            rb_answer_failed(&to, RB_CODE_ANSWER_TOO_LARGE, (const uint8_t *)why, (size_t)n);
         } else if (e->flags & RB_FLAG_TERM) {
             if (answer_term(w, &to, j, payload, e->payload_bytes, &rule) < 0) return rule;
         } else {

@@ -5,6 +5,7 @@
 #include "relay/service/reply.h"
 
 #include "relay/relay_pvt.h"
+#include "relay/service/batch.h"
 
 static const struct rb_slice none = {NULL, 0};
 
@@ -85,18 +86,26 @@ static int message_to(struct rb_reply *s, const struct rb_caller *to, size_t roo
     return 1;
 }
 
+/* Nothing stands around an answer that is kept. */
+static int kept_begin(struct rb_reply *s, const struct rb_caller *to, size_t room) {
+    struct rb_relay *r = rb_batch_relay(to->extra->batch);
+    if (!r) return 0;
+    r->stage.begin = r->stage.end = 0;
+    *s = (struct rb_reply){.keep = to};
+    s->pen.begin = s->pen.at = rb_buffer_room(&r->stage, room + 64);
+    return s->pen.begin != NULL;
+}
+
 int rb_reply_begin(struct rb_reply *reply, const struct rb_caller *to, size_t room) {
+    if (to->kind == RB_CALLER_ELEMENT) return kept_begin(reply, to, room);
     if (!message_to(reply, to, room)) return 0;
-    switch (to->kind) {
-    case RB_CALLER_CALL:
-        rb_pen_tuple(&reply->pen, 2);
-        rb_pen_slice(&reply->pen, to->tag);
-        break;
-    case RB_CALLER_ASYNC:
+    if (to->kind == RB_CALLER_ASYNC) {
         rb_pen_tuple(&reply->pen, 3);
         rb_pen_atom(&reply->pen, "ringbridge");
         rb_reply_handle(&reply->pen, to->conn->relay, to->job);
-        break;
+    } else {
+        rb_pen_tuple(&reply->pen, 2);
+        rb_pen_slice(&reply->pen, to->tag);
     }
     return 1;
 }
@@ -108,7 +117,12 @@ void rb_reply_handle(struct rb_pen *p, const struct rb_relay *r, uint64_t job) {
 }
 
 void rb_reply_end_with(struct rb_reply *reply, struct rb_slice body, struct rb_slice tail) {
-    signal_end_with(reply, body, tail);
+    if (!reply->keep) {
+        signal_end_with(reply, body, tail);
+        return;
+    }
+    const struct rb_slice pieces[3] = {rb_pen_written(&reply->pen), body, tail};
+    rb_batch_put(reply->keep->extra->batch, reply->keep->index, pieces);
 }
 
 void rb_reply_end(struct rb_reply *reply) { rb_reply_end_with(reply, none, none); }

@@ -14,12 +14,14 @@
 #include "relay/service/pen.h"
 
 struct rb_conn;
+struct rb_extra;
 struct rb_monitor;
 struct rb_relay;
 
 enum rb_caller_kind {
     RB_CALLER_CALL, /* a process in gen:call: {Tag, Answer}, to the alias that the tag names, else to the pid */
-    RB_CALLER_ASYNC, /* a process that has its handle: {ringbridge, Ref, Answer}, to the pid */
+    RB_CALLER_ELEMENT, /* an element of a batch: kept until the others are answered too (batch.h) */
+    RB_CALLER_ASYNC,   /* a process that has its handle: {ringbridge, Ref, Answer}, to the pid */
 };
 
 /* Who is answered, whether for a job or for a refused request. */
@@ -27,15 +29,18 @@ struct rb_caller {
     struct rb_conn *conn; /* NULL: nobody any more */
     struct rb_slice pid, tag, alias;
     enum rb_caller_kind kind;
-    uint64_t job; /* RB_CALLER_ASYNC: whose handle it holds */
+    uint64_t job;   /* RB_CALLER_ASYNC: whose handle it holds */
+    uint32_t index; /* RB_CALLER_ELEMENT: which, and of which batch */
+    struct rb_extra *extra;
 };
 
 struct rb_reply { /* being written, on the relay's stage: one at a time */
     struct rb_pen pen;
     struct rb_conn *conn;
-    size_t control;       /* bytes of the control message, once it is written */
-    struct rb_slice with; /* the process that the signal goes to */
-    int whole;            /* never in fragments */
+    size_t control;               /* bytes of the control message, once it is written */
+    struct rb_slice with;         /* the process that the signal goes to */
+    int whole;                    /* never in fragments */
+    const struct rb_caller *keep; /* nothing leaves: this one keeps it */
 };
 
 /* Room is taken once, generously: `room` is what the answer will need. 0: there is nobody to tell. */

@@ -5,11 +5,12 @@
 
 #include "relay/service/picture.h"
 
-#define KNOWN                                                                                \
-    "known: {:submit | :submit_async, role, payload}, {.., opts}, {:cancel, ref | job_id}, " \
-    "{:status, job_id}, {:jobs, role | :all}, :stats"
+#define KNOWN                                                                                   \
+    "known: {:submit | :submit_async, role, payload}, {.., opts}, {:submit_many, role, "        \
+    "payloads}, {.., opts}, {:cancel, ref | job_id}, {:status, job_id}, {:jobs, role | :all}, " \
+    ":stats"
 
-static const char *const verbs[] = {"submit", "submit_async"};
+static const char *const verbs[] = {"submit", "submit_async", "submit_many"};
 const char *rb_verb_name(enum rb_verb verb) { return verbs[verb]; }
 
 /* [alias|R], an improper list. Past it; `reference` stays empty where the term is another one. */
@@ -77,9 +78,10 @@ static int submit_kind(struct rb_cursor *c, struct rb_cursor *at, int64_t arity,
     const char *name = verbs[verb];
     if (arity != 3 && arity != 4) {
         snprintf(why, RB_WHY_BYTES,
-                 "%s takes {:%s, role, payload} or {:%s, role, payload, opts}; this tuple has "
+                 "%s takes {:%s, role, payload%s} or {:%s, role, payload%s, opts}; this tuple has "
                  "%lld elements",
-                 name, name, name, (long long)arity);
+                 name, name, verb == RB_VERB_MANY ? "s" : "", name, verb == RB_VERB_MANY ? "s" : "",
+                 (long long)arity);
         return RB_REQUEST_BAD;
     }
     submit->verb = verb;

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "relay/relay_pvt.h"
+#include "relay/service/batch.h"
 #include "relay/service/submit.h"
 
 int rb_service_fail(struct rb_conn *c, const char *why) {
@@ -60,7 +61,9 @@ static int on_call(struct rb_conn *c, const struct rb_from *from, struct rb_curs
     char why[RB_WHY_BYTES];
     int kind = rb_request_kind(at, &s, &id, why);
     switch (kind) {
-    case RB_REQUEST_SUBMIT: return rb_submit(c, from, &to, at, &s);
+    case RB_REQUEST_SUBMIT:
+        return s.verb == RB_VERB_MANY ? rb_batch_submit(c, from, &to, at, &s)
+                                      : rb_submit(c, from, &to, at, &s);
     case RB_REQUEST_STATS: rb_answer_stats(&to, r); return 0;
     case RB_REQUEST_JOBS: rb_answer_jobs(&to, r, s.role); return 0;
     case RB_REQUEST_BAD: rb_submit_refuse(&to, why); return 0;

@@ -4,6 +4,7 @@
  * end of that monitor before the answer is the end of the job. */
 #include "relay/service/submit.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "relay/relay_pvt.h"
@@ -57,14 +58,20 @@ static void refuse_closed(const struct rb_caller *to, enum rb_reason reason, uin
         rb_answer_reason(to, reason);
 }
 
+struct rb_role *rb_submit_role(struct rb_relay *r, const struct rb_caller *to,
+                               struct rb_slice name) {
+    struct rb_role *role = rb_role_named(r, name);
+    if (!role) refuse_unknown_role(r, to, name);
+    return role;
+}
+
+void rb_submit_overloaded(const struct rb_caller *to, const struct rb_role *role) {
+    refuse_closed(to, RB_REASON_OVERLOADED, retry_after_ms(role));
+}
+
 /* A job with room for `size` payload bytes, or NULL: then the caller has been answered. */
-static struct rb_job *admit(struct rb_relay *r, const struct rb_caller *to,
-                            struct rb_slice role_name, uint64_t size) {
-    struct rb_role *role = rb_role_named(r, role_name);
-    if (!role) {
-        refuse_unknown_role(r, to, role_name);
-        return NULL;
-    }
+struct rb_job *rb_submit_admit(struct rb_relay *r, const struct rb_caller *to, struct rb_role *role,
+                               uint64_t size) {
     uint64_t retry_ms = 0;
     enum rb_reason reason = closed_for(r, role, &retry_ms);
     if (reason != RB_REASON_OK) {
@@ -93,7 +100,7 @@ static struct rb_job *admit(struct rb_relay *r, const struct rb_caller *to,
         }
     }
     if (!j) {
-        refuse_closed(to, RB_REASON_OVERLOADED, retry_after_ms(role));
+        rb_submit_overloaded(to, role);
         return NULL;
     }
     j->request.payload_bytes = (uint32_t)size;
@@ -102,8 +109,8 @@ static struct rb_job *admit(struct rb_relay *r, const struct rb_caller *to,
 
 /* Binds a job to its caller's monitor: the one that the tag names; else the one that was this process's previous signal to us (25's
  * multi_call); else we watch the caller ourselves (a GenServer may forward a call). */
-static int bind_caller(struct rb_conn *c, struct rb_job *j, struct rb_conn *answer_conn,
-                       const struct rb_from *from) {
+int rb_submit_bind(struct rb_conn *c, struct rb_job *j, struct rb_conn *answer_conn,
+                   const struct rb_from *from) {
     if (rb_job_set_caller(j, answer_conn, from) < 0) return -1;
     c->relay->callers[0] |= 1ull << (rb_monitor_hash(from->pid) & 63);
     struct rb_monitor *m = from->monitor.size ? rb_monitor_find(c, from->monitor, from->pid) : NULL;
@@ -133,7 +140,7 @@ static void become_async(struct rb_job *j) {
     j->kind = RB_CALLER_ASYNC;
 }
 
-static void accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s) {
+void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s) {
     const struct rb_options *o = &s->options;
     const struct rb_role_config *config = &j->role->config;
     uint64_t timeout_ms = o->has_timeout ? o->timeout_ms : config->timeout_default_ms;
@@ -156,32 +163,38 @@ static void accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit 
 
 /* --- A payload in the buffer --------------------------------------------------------------------------------------------- */
 
+struct rb_payload rb_submit_payload(struct rb_slice term) {
+    struct rb_cursor at = rb_cursor_of(term);
+    uint32_t size;
+    if (rb_term_binary_head(&at, &size) < 0) return (struct rb_payload){term, 1};
+    return (struct rb_payload){{at.at, size}, 0};
+}
+
+void rb_submit_fill(struct rb_job *j, const struct rb_payload *payload) {
+    j->is_term = (uint8_t)payload->is_term;
+    memcpy(rb_job_payload(j), payload->bytes.at, payload->bytes.size);
+}
+
 int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *to,
               struct rb_cursor *at, struct rb_submit *s) {
     struct rb_relay *r = c->relay;
     char why[RB_WHY_BYTES];
-    struct rb_slice payload;
-    uint32_t size;
-    int is_term = rb_term_tag(at) != RB_TAG_BINARY;
-    if (rb_term_skip(at, &payload) < 0) return rb_service_fail(c, "bad_payload");
-    if (!is_term) {
-        struct rb_cursor binary = rb_cursor_of(payload);
-        rb_term_binary_head(&binary, &size);
-        payload = (struct rb_slice){binary.at, size};
-    }
+    struct rb_slice term;
+    if (rb_term_skip(at, &term) < 0) return rb_service_fail(c, "bad_payload");
+    struct rb_payload payload = rb_submit_payload(term);
     int rc = rb_submit_options(at, s, why);
     if (rc == -EINVAL) return rb_submit_refuse(to, why), 0;
     if (rc < 0) return rb_service_fail(c, "bad_payload");
     if (!to->conn) return 0; /* its node is gone: there is nobody to answer */
-    struct rb_job *j = admit(r, to, s->role, payload.size);
+    struct rb_role *role = rb_submit_role(r, to, s->role);
+    struct rb_job *j = role ? rb_submit_admit(r, to, role, payload.bytes.size) : NULL;
     if (!j) return 0;
-    j->is_term = (uint8_t)is_term;
-    memcpy(rb_job_payload(j), payload.at, payload.size);
-    if (bind_caller(c, j, to->conn, from) < 0) {
+    rb_submit_fill(j, &payload);
+    if (rb_submit_bind(c, j, to->conn, from) < 0) {
         rb_job_free(r, j);
         return rb_service_fail(c, "reply_tag_too_large");
     }
-    accept(r, j, s);
+    rb_submit_accept(r, j, s);
     return 0;
 }
 
@@ -191,13 +204,15 @@ enum rb_large rb_submit_begin_large(struct rb_conn *c, const struct rb_from *fro
                                     const struct rb_caller *to, struct rb_cursor *at,
                                     const struct rb_submit *s, struct rb_diversion *d) {
     uint32_t size;
+    if (s->verb == RB_VERB_MANY) return RB_LARGE_KEEP;
     /* A term's size is not known before its end: it is assembled, within the bound of all assemblies, and then refused or copied. */
     if (rb_term_tag(at) != RB_TAG_BINARY) return RB_LARGE_KEEP;
     if (rb_term_binary_head(at, &size) < 0) return RB_LARGE_MORE;
     if (!to->conn) return RB_LARGE_DROP;
-    struct rb_job *j = admit(c->relay, to, s->role, size);
+    struct rb_role *role = rb_submit_role(c->relay, to, s->role);
+    struct rb_job *j = role ? rb_submit_admit(c->relay, to, role, size) : NULL;
     if (!j) return RB_LARGE_DROP;
-    if (bind_caller(c, j, to->conn, from) < 0) {
+    if (rb_submit_bind(c, j, to->conn, from) < 0) {
         rb_job_free(c->relay, j);
         return RB_LARGE_KEEP; /* fails when it is whole, by the same rule */
     }
@@ -223,7 +238,7 @@ int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tai
     enum rb_reason reason = closed_for(r, j->role, &retry_ms);
     if (rc == 0 && reason == RB_REASON_OK &&
         j->role->queued < j->role->config.admission.depth_max) {
-        accept(r, j, &s);
+        rb_submit_accept(r, j, &s);
         return 0;
     }
     if (rc == 0) {

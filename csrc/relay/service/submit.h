@@ -8,6 +8,7 @@
 
 struct rb_conn;
 struct rb_job;
+struct rb_role;
 struct rb_relay;
 
 /* {error, {bad_request, Why}}, counted as refused. */
@@ -17,6 +18,26 @@ void rb_submit_refuse(const struct rb_caller *to, const char *why);
  * its connection is to be closed. */
 int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *to,
               struct rb_cursor *at, struct rb_submit *s);
+
+/* --- Its steps, for requests that make several jobs or none of their own --- */
+
+struct rb_payload {
+    struct rb_slice bytes; /* of a binary, or the whole term */
+    int is_term;
+};
+struct rb_payload rb_submit_payload(struct rb_slice term);
+/* The role of that name, or NULL: the caller has been told. */
+struct rb_role *rb_submit_role(struct rb_relay *r, const struct rb_caller *to,
+                               struct rb_slice name);
+/* A job with room for `size` payload bytes, or NULL: the caller has been told why not. */
+struct rb_job *rb_submit_admit(struct rb_relay *r, const struct rb_caller *to, struct rb_role *role,
+                               uint64_t size);
+void rb_submit_fill(struct rb_job *j, const struct rb_payload *payload);
+/* To its caller's life. -1: pid and tag are too large. */
+int rb_submit_bind(struct rb_conn *c, struct rb_job *j, struct rb_conn *answer_conn,
+                   const struct rb_from *from);
+void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s);
+void rb_submit_overloaded(const struct rb_caller *to, const struct rb_role *role);
 
 /* A request whose payload is not whole yet: what intake.h asks of its owner, once the signal is known to be a submit. The cursor,
  * at the payload, moves past its head; the job is the diversion's token. */

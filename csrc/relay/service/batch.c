@@ -1,0 +1,295 @@
+#include "relay/service/batch.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "relay/relay_pvt.h"
+
+/* --- The payloads -------------------------------------------------------------------------------------------------------- */
+
+/* Over a proper list in any of its encodings: in one cell or several (ei), or a string of small integers. */
+struct payloads {
+    struct rb_cursor at;
+    int64_t left; /* in this cell */
+    int tail;     /* another follows */
+    int string;   /* its elements are bytes */
+    uint8_t integer[2];
+};
+
+static struct payloads payloads_of(struct rb_slice list) {
+    return (struct payloads){.at = rb_cursor_of(list), .tail = 1};
+}
+
+/* 1 and the next element; 0 at the end; -EINVAL: it is no proper list. */
+static int next(struct payloads *p, struct rb_slice *term) {
+    while (p->left == 0) {
+        if (!p->tail) return 0;
+        p->string = rb_term_tag(&p->at) == RB_TAG_STRING;
+        if (p->string) {
+            p->left = rb_be16(p->at.at + 1);
+            p->at.at += 3;
+            p->tail = 0;
+        } else if ((p->left = rb_term_list(&p->at, &p->tail)) < 0) {
+            return -EINVAL;
+        }
+    }
+    p->left--;
+    if (!p->string) return rb_term_skip(&p->at, term) < 0 ? -EINVAL : 1;
+    p->integer[0] = RB_TAG_SMALL_INTEGER;
+    p->integer[1] = *p->at.at++;
+    *term = (struct rb_slice){p->integer, 2};
+    return 1;
+}
+
+/* How many, or -EINVAL. */
+static int64_t count_of(struct rb_slice list) {
+    struct payloads p = payloads_of(list);
+    struct rb_slice term;
+    int64_t count = 0;
+    int rc;
+    while ((rc = next(&p, &term)) > 0) count++;
+    return rc < 0 ? rc : count;
+}
+
+/* --- A batch ------------------------------------------------------------------------------------------------------------- */
+
+struct slot {
+    uint64_t job; /* 0: over, or never accepted */
+    size_t at;    /* its answer, in `answers` */
+    uint32_t size;
+    uint32_t too_large; /* there was no room for what its worker answered */
+};
+
+struct rb_batch {
+    struct rb_job *head;
+    struct rb_conn *charged; /* on whose account the answers wait; NULL: nobody waits for them */
+    uint32_t count, left;    /* elements; those that are still to be answered */
+    uint32_t next_index;     /* of the answer that would keep them in order */
+    int in_order;            /* as they lie in `answers` */
+    struct rb_buffer answers;
+    struct slot slots[];
+};
+
+struct rb_relay *rb_batch_relay(const struct rb_batch *b) {
+    return b->charged ? b->charged->relay : NULL;
+}
+
+static void forget_answers(struct rb_batch *b) {
+    if (b->charged) b->charged->gathered -= b->answers.end;
+    free(b->answers.at);
+    b->answers = (struct rb_buffer){.at = NULL};
+    b->charged = NULL;
+}
+
+void rb_batch_mute(struct rb_batch *b) { forget_answers(b); }
+
+void rb_batch_free(struct rb_batch *b) {
+    forget_answers(b);
+    free(b);
+}
+
+/* {error, {job_failed, 65280, Why}}, as a kit says it of an answer that does not fit into its region. */
+static struct rb_slice no_room(uint8_t *room, size_t most) {
+    struct rb_pen p = {room, room};
+    char why[96];
+    snprintf(why, sizeof why, "the answers of a batch may be %llu bytes together, and no more",
+             (unsigned long long)most);
+    rb_pen_tuple(&p, 2);
+    rb_pen_atom(&p, "error");
+    rb_pen_tuple(&p, 3);
+    rb_pen_atom(&p, rb_reason_name(RB_REASON_JOB_FAILED));
+    rb_pen_unsigned(&p, RB_CODE_ANSWER_TOO_LARGE);
+    rb_pen_text(&p, why);
+    return rb_pen_written(&p);
+}
+
+void rb_batch_put(struct rb_batch *b, uint32_t index, const struct rb_slice pieces[3]) {
+    struct slot *slot = &b->slots[index];
+    struct rb_conn *c = b->charged;
+    const struct rb_relay_config *config = &c->relay->config;
+    size_t size = pieces[0].size + pieces[1].size + pieces[2].size;
+    /* All batches of a connection together; what says so always fits, within the bound on elements. */
+    size_t most = config->outgoing_bytes_max - config->outgoing_bytes_max / 16;
+    uint8_t room[192];
+    struct rb_slice instead[3] = {{NULL, 0}, {NULL, 0}, {NULL, 0}};
+    if (size > sizeof room && c->gathered + size > most) {
+        slot->too_large = 1;
+        instead[0] = no_room(room, most);
+        pieces = instead;
+        size = instead[0].size;
+    }
+    uint8_t *to = rb_buffer_room(&b->answers, size);
+    if (!to) {
+        rb_conn_fail(c, "no_memory");
+        return;
+    }
+    slot->at = b->answers.end;
+    slot->size = (uint32_t)size;
+    for (int i = 0; i < 3; i++) {
+        if (pieces[i].size) memcpy(to, pieces[i].at, pieces[i].size);
+        to += pieces[i].size;
+    }
+    b->answers.end += size;
+    c->gathered += size;
+    b->in_order &= index == b->next_index;
+    b->next_index = index + 1;
+}
+
+/* {ok, [Answer]} in order. */
+static void answer(struct rb_batch *b) {
+    struct rb_caller to = rb_job_caller(b->head);
+    struct rb_reply reply;
+    struct rb_pen *p = &reply.pen;
+    uint8_t nil = RB_TAG_NIL;
+    if (!rb_reply_begin(&reply, &to, 32 + (b->in_order ? 0 : b->answers.end))) return;
+    rb_pen_tuple(p, 2);
+    rb_pen_atom(p, "ok");
+    if (b->count) rb_pen_list(p, b->count);
+    if (b->in_order) {
+        rb_reply_end_with(&reply, (struct rb_slice){b->answers.at, b->answers.end},
+                          (struct rb_slice){&nil, 1});
+        return;
+    }
+    for (uint32_t i = 0; i < b->count; i++)
+        rb_pen_bytes(p, b->answers.at + b->slots[i].at, b->slots[i].size);
+    rb_pen_nil(p);
+    rb_reply_end(&reply);
+}
+
+/* None was accepted: the first one's refusal is the answer of the whole. */
+static void answer_refused(struct rb_batch *b) {
+    struct rb_caller to = rb_job_caller(b->head);
+    struct rb_reply reply;
+    if (!rb_reply_begin(&reply, &to, b->slots[0].size)) return;
+    rb_pen_bytes(&reply.pen, b->answers.at + b->slots[0].at, b->slots[0].size);
+    rb_reply_end(&reply);
+}
+
+/* The head, and with its last element the batch, is over. */
+static void finish(struct rb_relay *r, struct rb_batch *b) {
+    struct rb_job *head = b->head;
+    b->head = NULL;
+    forget_answers(b);
+    rb_job_free(r, head);
+}
+
+enum rb_reason rb_batch_answered(struct rb_relay *r, struct rb_job *element,
+                                 enum rb_reason reason) {
+    struct rb_batch *b = element->extra->batch;
+    struct slot *slot = &b->slots[element->index];
+    if (b->charged && !slot->size) { /* it ended without a word */
+        struct rb_caller to = rb_job_caller(element);
+        rb_answer_reason(&to, reason);
+    }
+    if (slot->too_large) reason = RB_REASON_JOB_FAILED;
+    slot->job = 0;
+    if (--b->left == 0 && b->head) {
+        if (b->charged) answer(b);
+        finish(r, b);
+    }
+    return reason;
+}
+
+void rb_batch_cancel(struct rb_relay *r, struct rb_job *head, enum rb_reason reason) {
+    struct rb_batch *b = head->extra->batch;
+    b->head = NULL;
+    forget_answers(b);
+    for (uint32_t i = 0; i < b->count && b->left; i++) {
+        struct rb_job *j = b->slots[i].job ? rb_job_find(r, b->slots[i].job) : NULL;
+        if (j) rb_job_cancel(r, j, reason);
+    }
+    rb_job_free(r, head);
+}
+
+/* --- From the request ---------------------------------------------------------------------------------------------------- */
+
+static int refusal(int64_t count, const struct rb_submit *s, char why[RB_WHY_BYTES]) {
+    if (count < 0)
+        snprintf(why, RB_WHY_BYTES, "submit_many: payloads must be a proper list");
+    else if (count > RB_MANY_MAX)
+        snprintf(why, RB_WHY_BYTES, "submit_many: at most %d payloads, got %lld", RB_MANY_MAX,
+                 (long long)count);
+    else if (s->options.dedupe.kind)
+        snprintf(why, RB_WHY_BYTES,
+                 "submit_many: dedupe names one job; its payloads are to be submitted one by one");
+    else
+        return 0;
+    return -EINVAL;
+}
+
+/* A head with its batch; NULL: there is no room for it. */
+static struct rb_job *begin(struct rb_relay *r, struct rb_conn *charged, int64_t count,
+                            const struct rb_submit *s) {
+    struct rb_extra *e = rb_extra_new(r);
+    struct rb_job *head = e ? rb_job_new(r) : NULL;
+    if (!head) {
+        if (e) rb_extra_release(r, e);
+        return NULL;
+    }
+    rb_extra_give(head, e);
+    rb_extra_release(r, e); /* the head holds it */
+    e->batch = calloc(1, sizeof *e->batch + (size_t)count * sizeof *e->batch->slots);
+    if (!e->batch) {
+        rb_job_free(r, head);
+        return NULL;
+    }
+    e->batch->head = head;
+    e->batch->charged = charged;
+    e->batch->count = (uint32_t)count;
+    e->batch->in_order = 1;
+    head->state = RB_JOB_WAITING;
+    head->finish = s->options.finish;
+    head->uncounted = 1;
+    return head;
+}
+
+static void submit_element(struct rb_relay *r, struct rb_batch *b, struct rb_extra *e,
+                           uint32_t index, struct rb_role *role, struct rb_slice term,
+                           const struct rb_submit *s) {
+    struct rb_caller element = {
+        .conn = b->charged, .kind = RB_CALLER_ELEMENT, .extra = e, .index = index};
+    struct rb_payload payload = rb_submit_payload(term);
+    struct rb_job *j = rb_submit_admit(r, &element, role, payload.bytes.size);
+    if (!j) return;
+    rb_submit_fill(j, &payload);
+    rb_extra_give(j, e);
+    j->kind = RB_CALLER_ELEMENT;
+    j->index = index;
+    b->slots[index].job = j->id;
+    b->left++;
+    rb_submit_accept(r, j, s);
+}
+
+int rb_batch_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *to,
+                    struct rb_cursor *at, struct rb_submit *s) {
+    struct rb_relay *r = c->relay;
+    char why[RB_WHY_BYTES];
+    struct rb_slice list, term;
+    if (rb_term_skip(at, &list) < 0) return rb_service_fail(c, "bad_payload");
+    int rc = rb_submit_options(at, s, why);
+    int64_t count = count_of(list);
+    if (rc == 0) rc = refusal(count, s, why);
+    if (rc == -EINVAL) return rb_submit_refuse(to, why), 0;
+    if (rc < 0) return rb_service_fail(c, "bad_payload");
+    if (!to->conn) return 0;
+    struct rb_role *role = rb_submit_role(r, to, s->role);
+    if (!role) return 0;
+    struct rb_job *head = begin(r, to->conn, count, s);
+    if (!head) return rb_submit_overloaded(to, role), 0;
+    if (rb_submit_bind(c, head, to->conn, from) < 0) {
+        rb_job_free(r, head);
+        return rb_service_fail(c, "reply_tag_too_large");
+    }
+    struct rb_extra *e = head->extra;
+    struct rb_batch *b = e->batch;
+    struct payloads p = payloads_of(list);
+    for (uint32_t i = 0; next(&p, &term) > 0; i++) submit_element(r, b, e, i, role, term, s);
+    if (b->left) return 0;
+    if (b->count)
+        answer_refused(b);
+    else
+        answer(b);
+    finish(r, b);
+    return 0;
+}

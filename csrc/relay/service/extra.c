@@ -1,0 +1,54 @@
+#include "relay/service/extra.h"
+
+#include <stdlib.h>
+
+#include "relay/relay_pvt.h"
+#include "relay/service/batch.h"
+
+struct rb_extra *rb_extra_new(struct rb_relay *r) {
+    struct rb_extra *e = r->free_extras;
+    if (e) {
+        r->free_extras = e->next;
+    } else {
+        if (r->extra_count == RB_EXTRAS_MAX || !(e = malloc(sizeof *e))) return NULL;
+        r->extra_count++;
+    }
+    e->next = NULL;
+    e->held = 1;
+    e->batch = NULL;
+    e->meta_size = 0;
+    return e;
+}
+
+void rb_extra_release(struct rb_relay *r, struct rb_extra *e) {
+    if (--e->held) return;
+    if (e->batch) rb_batch_free(e->batch);
+    e->batch = NULL;
+    e->next = r->free_extras;
+    r->free_extras = e;
+}
+
+void rb_extra_give(struct rb_job *j, struct rb_extra *e) {
+    e->held++;
+    j->extra = e;
+}
+
+void rb_extras_fini(struct rb_relay *r) {
+    while (r->free_extras) {
+        struct rb_extra *e = r->free_extras;
+        r->free_extras = e->next;
+        free(e);
+    }
+}
+
+enum rb_reason rb_extra_answered(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) {
+    return j->kind == RB_CALLER_ELEMENT ? rb_batch_answered(r, j, reason) : reason;
+}
+
+void rb_extra_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) {
+    rb_batch_cancel(r, j, reason);
+}
+
+void rb_extra_orphaned(struct rb_job *j) {
+    if (j->state == RB_JOB_WAITING) rb_batch_mute(j->extra->batch);
+}
