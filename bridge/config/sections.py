@@ -24,6 +24,7 @@ class NodeConfig(Section, frozen=True):
     admin_nodes: tuple[str, ...] = ()
     atom_cache: bool = False
     net_ticktime_s: Annotated[int, Meta(ge=4, le=3_600)] = 60
+    arrange_cpus: bool = True
     drain_ms: Milliseconds = 10_000
 
 

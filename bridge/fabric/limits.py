@@ -30,6 +30,7 @@ class RelayLimits:
     monitors_max: int = 100_000  # held on the relay's service by one connection
     busy_sleep_us: int = 100
     spin_us: int = 50
+    arrange_cpus: bool = True  # where there are two (csrc/relay/cpus.h)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "relay/cpus.h"
 #include "relay/dispatch/job.h"
 #include "relay/dispatch/place.h"
 #include "relay/dispatch/role.h"
@@ -93,6 +94,7 @@ struct rb_relay {
 
     uint64_t spin_ns; /* how long to look before parking, adapted */
     uint64_t ticked_ns, tended_ns;
+    struct rb_cpus cpus;                   /* of its thread's alone (wait.c) */
     struct rb_flow flows[CONNECTIONS_MAX]; /* the other thread's rows */
     uint64_t put_up,
         heard; /* bytes of signals, of all connections: put by the relay, taken by the other thread */

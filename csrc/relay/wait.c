@@ -131,7 +131,9 @@ static void *run(void *argument) {
     int ready = 0;
     prctl(PR_SET_NAME, "rb-relay");
     prctl(PR_SET_TIMERSLACK, 1); /* else a sleep of 50 us takes 100 */
+    rb_cpus_open(r);
     for (;;) {
+        rb_cpus_look(r);
         int worked = rb_relay_round(r, rb_clock_ns(), events, ready);
         if (r->stopping) break;
         ready = wait(r, events, worked);

@@ -31,7 +31,8 @@ struct rb_relay_config {
     uint32_t arrival_ms;         /* a payload that has not come further for so long is given up */
     uint32_t busy_sleep_us;      /* pause between rounds under load */
     uint32_t spin_us; /* how long the relay looks before it sleeps, with few jobs outstanding */
-    uint64_t seed;    /* of all that is left to chance; 0: one from the kernel */
+    uint32_t arrange_cpus; /* where there are two: cpus.h */
+    uint64_t seed;         /* of all that is left to chance; 0: one from the kernel */
 };
 
 enum rb_service {                     /* processes of the node that the relay answers for */

@@ -57,6 +57,7 @@ struct rb_worker {
     uint32_t obituary_size;
     char stderr_tail[STDERR_TAIL];
     uint32_t stderr_size;
+    uint64_t done_before;         /* stats.done at the last look (cpus.c) */
     struct rb_worker_stats stats; /* read by the other thread, word by word */
 };
 

@@ -1,0 +1,107 @@
+#define _GNU_SOURCE
+#include "relay/cpus.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "relay/relay_pvt.h"
+
+enum rb_cpus_way rb_cpus_wanted(enum rb_cpus_way now, const struct rb_cpus_sight *seen) {
+    if (seen->working == 0) return now; /* a pause is no reason */
+    /* One that holds a job and has ended none runs a long one. */
+    if (seen->working > 1 || seen->ended == 0 || seen->pauses) return RB_CPUS_FREE;
+    if (seen->service_ns >= RB_CPUS_SHORT_NS) return RB_CPUS_FREE;
+    return seen->bytes / seen->ended < RB_CPUS_LARGE ? RB_CPUS_APART : RB_CPUS_TOGETHER;
+}
+
+/* The process behind a pidfd by our numbers; 0 or less: it is gone. (proc(5), fdinfo) */
+static int process_of(int pidfd) {
+    char path[64], line[128];
+    int pid = 0;
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", pidfd);
+    FILE *info = fopen(path, "re");
+    while (info && pid == 0 && fgets(line, sizeof line, info)) {
+        if (strncmp(line, "Pid:", 4) == 0) pid = (int)strtol(line + 4, NULL, 10);
+    }
+    if (info) fclose(info);
+    return pid;
+}
+
+static int move(int pid, const int cpu[2], int to) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    for (int i = 0; i < 2; i++) {
+        if (to < 0 || to == cpu[i]) CPU_SET(cpu[i], &set);
+    }
+    return sched_setaffinity(pid, sizeof set, &set) < 0 ? -errno : 0;
+}
+
+int rb_cpus_move(int pidfd, const int cpu[2], int to) {
+    int pid = process_of(pidfd);
+    return pid > 0 ? move(pid, cpu, to) : -ESRCH;
+}
+
+void rb_cpus_open(struct rb_relay *r) {
+    struct rb_cpus *c = &r->cpus;
+    cpu_set_t may;
+    if (!r->config.arrange_cpus || sched_getaffinity(0, sizeof may, &may) < 0) return;
+    int count = 0;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &may)) continue;
+        if (count < 2) c->cpu[count] = cpu;
+        count++;
+    }
+    c->open = count == 2;
+}
+
+static void arrange(struct rb_relay *r, struct rb_worker *w, enum rb_cpus_way way) {
+    struct rb_cpus *c = &r->cpus;
+    int rc = way == RB_CPUS_FREE    ? rb_cpus_move(w->pidfd, c->cpu, -1)
+             : way == RB_CPUS_APART ? rb_cpus_move(w->pidfd, c->cpu, c->cpu[1])
+                                    : rb_cpus_move(w->pidfd, c->cpu, c->cpu[0]);
+    if (rc < 0) { /* another user's process: then the relay stays free too */
+        c->refused = w->id;
+        way = RB_CPUS_FREE;
+    }
+    move(0, c->cpu, way == RB_CPUS_FREE ? -1 : c->cpu[0]);
+    c->way = way;
+    c->worker = way == RB_CPUS_FREE ? 0 : w->id;
+}
+
+void rb_cpus_look(struct rb_relay *r) {
+    struct rb_cpus *c = &r->cpus;
+    struct rb_cpus_sight seen = {0};
+    struct rb_worker *one = NULL;
+    if (!c->open || r->now - c->looked_ns < RB_CPUS_LOOK_NS) return;
+    c->looked_ns = r->now;
+    for (uint32_t i = 0; i < WORKERS_MAX; i++) {
+        struct rb_worker *w = r->workers[i];
+        if (!w) continue;
+        uint64_t ended = w->stats.done - w->done_before;
+        w->done_before = w->stats.done;
+        if (ended == 0 && w->in_flight == 0) continue;
+        seen.working++;
+        seen.ended = ended;
+        seen.service_ns = w->service_ns;
+        one = w;
+    }
+    seen.pauses = r->stats.sleeps - c->pauses;
+    c->pauses = r->stats.sleeps;
+    seen.bytes = r->stats.bytes_in + r->stats.bytes_out - c->bytes;
+    c->bytes = r->stats.bytes_in + r->stats.bytes_out;
+
+    enum rb_cpus_way way = rb_cpus_wanted(c->way, &seen);
+    struct rb_worker *with = c->worker ? rb_worker_find(r, c->worker) : NULL;
+    if (with && with != one && one) { /* another one works now */
+        arrange(r, with, RB_CPUS_FREE);
+        with = NULL;
+    } else if (c->worker && !with) { /* it has ended */
+        move(0, c->cpu, -1);
+        c->way = RB_CPUS_FREE;
+        c->worker = 0;
+    }
+    if (one && way != c->way && (way == RB_CPUS_FREE ? with != NULL : one->id != c->refused))
+        arrange(r, with ? with : one, way);
+}
