@@ -22,6 +22,22 @@ class OrderSettings(Section, frozen=True):
     patience_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 2_000
 
 
+class ChoiceSettings(Section, frozen=True):
+    """[roles.<name>.choice]: which worker gets a job. `weights`: of the workers in turn; 1 for
+    those past its end."""
+
+    policy: Literal[
+        "shortest_queue", "round_robin", "weighted", "two_choices", "consistent_hash", "sticky"
+    ] = "shortest_queue"
+    weights: tuple[Annotated[int, Meta(ge=1, le=100)], ...] = ()
+    ramp_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0
+    ordered: bool = False
+    steal: bool = True
+
+    def weight_of(self, index: int) -> int:
+        return self.weights[index] if index < len(self.weights) else 1
+
+
 class RoleConfig(Section, frozen=True):
     """[roles.<name>]: a kind of work, the command that does it, and its bounds."""
 
@@ -36,6 +52,7 @@ class RoleConfig(Section, frozen=True):
     timeout_default_ms: Milliseconds = 60_000
     timeout_max_ms: Milliseconds = 3_600_000
     credit_us: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
+    idempotent: bool = False
     cancel_term_ms: Annotated[int, Meta(ge=1, le=600_000)] = 1_000
     cancel_kill_ms: Annotated[int, Meta(ge=1, le=600_000)] = 1_000
 
@@ -49,3 +66,4 @@ class RoleConfig(Section, frozen=True):
     backoff_max_ms: Milliseconds = 10_000
 
     order: OrderSettings = field(default_factory=OrderSettings)
+    choice: ChoiceSettings = field(default_factory=ChoiceSettings)

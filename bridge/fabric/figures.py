@@ -42,6 +42,8 @@ class RoleStats:
     workers_ready: int
     accepted: int
     answered: int
+    stolen: int  # by another worker than the one that their key belongs to
+    retried: int
     breaker: BreakerState
     breaker_openings: int
 

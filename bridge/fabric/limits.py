@@ -45,7 +45,11 @@ class OrderLimits:
 class ChoiceLimits:
     """Which worker gets a job, and how far ahead of it."""
 
+    policy: str = "shortest_queue"  # enum rb_choice_policy
     credit_us: int = 200
+    ramp_ms: int = 0  # 0: a worker has its whole share at once
+    ordered: bool = False
+    steal: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class RoleLimits:
     timeout_max_ms: int = 3_600_000
     cancel_term_ms: int = 1000
     cancel_kill_ms: int = 1000
+    idempotent: bool = False  # a job that its worker did not survive may be run again
     order: OrderLimits = field(default_factory=OrderLimits)
     choice: ChoiceLimits = field(default_factory=ChoiceLimits)
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)

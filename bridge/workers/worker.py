@@ -114,6 +114,7 @@ class Worker:
         self._changed = changed
         self._drain_s = drain_s
         self._random = random
+        self._weight = 1  # as the relay knows it
         self._draining = trio.CancelScope()
         self._policy = RestartPolicy(**_intensity(plan))
         self._wanted = Wanted.RUN
@@ -126,8 +127,17 @@ class Worker:
     def change(self, plan: RolePlan) -> None:
         """Live by other settings of the role, but start the same program in the same way."""
         self.plan = plan.started_as(self.plan)
+        if self.os_pid is not None and not self._life.over:
+            self._weigh()
         for name, value in _intensity(plan).items():
             setattr(self._policy, name, value)
+
+    def _weigh(self) -> None:
+        """Tell the relay its weight beside the others of its role, where that has changed."""
+        weight = self.plan.config.choice.weight_of(self.index)
+        if weight != self._weight:
+            self._weight = weight
+            self._relay.weigh_worker(self.id, weight)
 
     def set_drain(self, drain_s: float) -> None:
         """How long it may take to finish what it has; for a drain under way, from now on."""
@@ -207,6 +217,8 @@ class Worker:
             self._fail(f"it could not be started: {error}")
             return False
         self.os_pid = guard.pid
+        self._weight = 1
+        self._weigh()
         self.registration = self._register(self)
         try:
             await self._greet()

@@ -74,6 +74,23 @@ static inline uint32_t crew_submit(struct crew *c, uint32_t caller, const void *
     lab_frame(c->lab.peer, &b);
     return ref;
 }
+/* The same with one option, of a small integer. */
+static inline uint32_t crew_submit_with(struct crew *c, uint32_t caller, const char *key,
+                                        uint8_t value) {
+    struct lab_bytes b = {.size = 0};
+    uint32_t ref = ++c->refs;
+    lab_monitor(c->lab.peer, 1, caller, ref);
+    lab_call_head(&b, caller, ref);
+    lab_submit_head(&b, 4, "echo");
+    lab_put_binary(&b, &ref, sizeof ref);
+    PUT(&b, "\x74\x00\x00\x00\x01");
+    lab_put_atom(&b, key);
+    uint8_t number[2] = {RB_TAG_SMALL_INTEGER, value};
+    lab_put(&b, number, 2);
+    lab_frame(c->lab.peer, &b);
+    crew_round(c);
+    return ref;
+}
 static inline int64_t crew_has(const struct crew *c, int i) {
     return c->workers[i] ? rb_lab_requests(c->workers[i]) : 0;
 }

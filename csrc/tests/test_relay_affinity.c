@@ -58,6 +58,26 @@ static void a_caller_stays_with_its_worker_while_others_come_and_go(void) {
     crew_close(&c);
 }
 
+static void a_key_goes_before_the_policy(void) {
+    struct crew c;
+    struct rb_role_config role = crew_role();
+    int seen = 0;
+    crew_open(&c, 4, &role);
+    for (uint8_t key = 1; key <= 20; key++) {
+        crew_submit_with(&c, key, "key", key);
+        int home = holder(&c);
+        crew_run_dry(&c, NULL);
+        for (uint32_t caller = 50; caller < 55; caller++) {
+            crew_submit_with(&c, caller, "key", key);
+            CHECK_EQUAL(holder(&c), home);
+            crew_run_dry(&c, NULL);
+        }
+        seen |= 1 << home;
+    }
+    CHECK_EQUAL(seen, 15);
+    crew_close(&c);
+}
+
 /* Two callers of different workers: *a of worker 0, *b of worker 1. */
 static void find_two(struct crew *c, uint32_t *a, uint32_t *b) {
     *a = *b = 0;
@@ -270,6 +290,7 @@ static void order_holds_through_deaths_steals_and_drains(void) {
 
 int main(void) {
     RUN(a_caller_stays_with_its_worker_while_others_come_and_go);
+    RUN(a_key_goes_before_the_policy);
     RUN(who_has_nothing_to_do_takes_half_of_the_longest_queue);
     RUN(one_that_waits_alone_is_left_to_its_worker);
     RUN(what_waits_for_a_worker_that_drains_is_passed_on);

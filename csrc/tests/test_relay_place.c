@@ -183,6 +183,48 @@ static void what_a_fenced_worker_may_yet_begin_is_given_to_nobody_before_its_end
     crew_close(&c);
 }
 
+static void a_job_that_may_be_retried_is_run_again_so_often(void) {
+    struct crew c;
+    struct rb_role_config role = crew_role();
+    role.idempotent = 1;
+    crew_open(&c, 3, &role);
+    crew_submit_with(&c, 1, "retry", 1);
+    CHECK_EQUAL(crew_begin(&c, 0), 1);
+    crew_die(&c, 0);
+    CHECK_EQUAL(crew_stats(&c).retried, 1);
+    CHECK_EQUAL(crew_has(&c, 1), 1);
+    crew_die(&c, 1); /* not begun: that costs no retry */
+    CHECK_EQUAL(crew_has(&c, 2), 1);
+    CHECK_EQUAL(crew_begin(&c, 2), 1);
+    crew_die(&c, 2);
+    CHECK_EQUAL(crew_stats(&c).retried, 1);
+    CHECK(ANSWER_HAS(c.lab.peer, "worker_crashed"));
+    crew_close(&c);
+}
+
+static void one_that_is_not_idempotent_is_told_so_before_it_runs(void) {
+    struct crew c;
+    struct rb_role_config role = crew_role();
+    crew_open(&c, 1, &role);
+    crew_submit_with(&c, 1, "retry", 2);
+    CHECK_EQUAL(crew_has(&c, 0), 0);
+    CHECK(ANSWER_HAS(c.lab.peer, "submit: retry: 2, but role echo is not idempotent"));
+    crew_submit_with(&c, 1, "retry", 0);
+    CHECK_EQUAL(crew_has(&c, 0), 1);
+    /* It was when the job came, and is not any more. */
+    c.role.idempotent = 1;
+    crew_configure(&c);
+    crew_run_dry(&c, NULL);
+    CHECK(ANSWER_HAS(c.lab.peer, "ok"));
+    crew_submit_with(&c, 1, "retry", 2);
+    crew_begin(&c, 0);
+    c.role.idempotent = 0;
+    crew_configure(&c);
+    crew_die(&c, 0);
+    CHECK(ANSWER_HAS(c.lab.peer, "worker_crashed"));
+    crew_close(&c);
+}
+
 int main(void) {
     RUN(jobs_go_to_whoever_has_fewest);
     RUN(a_full_worker_costs_the_others_nothing);
@@ -190,5 +232,7 @@ int main(void) {
     RUN(a_worker_that_comes_gets_its_share_by_and_by);
     RUN(a_worker_that_holds_slots_too_long_is_waited_for_by_nobody);
     RUN(what_a_fenced_worker_may_yet_begin_is_given_to_nobody_before_its_end);
+    RUN(a_job_that_may_be_retried_is_run_again_so_often);
+    RUN(one_that_is_not_idempotent_is_told_so_before_it_runs);
     return check_end();
 }

@@ -59,6 +59,9 @@ class FakeRelay:
         if self.finish_when_drained:
             self.tell(WorkerEnded(worker_id, 0, None, core=False, oom=False))
 
+    def weigh_worker(self, worker_id: int, weight: int) -> None:
+        self.calls.append(("weigh_worker", worker_id, weight))
+
     def set_role_state(self, role: int, state: RoleState) -> None:
         self.calls.append(("set_role_state", role, state))
 

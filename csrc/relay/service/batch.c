@@ -274,7 +274,7 @@ int rb_batch_submit(struct rb_conn *c, const struct rb_from *from, const struct 
     if (rc < 0) return rb_service_fail(c, "bad_payload");
     if (!to->conn) return 0;
     struct rb_role *role = rb_submit_role(r, to, s->role);
-    if (!role) return 0;
+    if (!role || !rb_submit_may_retry(role, to, s)) return 0;
     struct rb_job *head = begin(r, to->conn, count, s);
     if (!head) return rb_submit_overloaded(to, role), 0;
     if (rb_submit_bind(c, head, to->conn, from) < 0) {

@@ -65,6 +65,17 @@ struct rb_role *rb_submit_role(struct rb_relay *r, const struct rb_caller *to,
     return role;
 }
 
+int rb_submit_may_retry(const struct rb_role *role, const struct rb_caller *to,
+                        const struct rb_submit *s) {
+    char why[RB_WHY_BYTES];
+    if (s->options.retry == 0 || role->config.idempotent) return 1;
+    snprintf(why, sizeof why,
+             "%s: retry: %u, but role %s is not idempotent (roles.%s.idempotent = true says so)",
+             rb_verb_name(s->verb), s->options.retry, role->name, role->name);
+    rb_submit_refuse(to, why);
+    return 0;
+}
+
 void rb_submit_overloaded(const struct rb_caller *to, const struct rb_role *role) {
     refuse_closed(to, RB_REASON_OVERLOADED, retry_after_ms(role));
 }
@@ -142,6 +153,11 @@ static void become_async(struct rb_job *j) {
 
 void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s) {
     const struct rb_options *o = &s->options;
+    j->retry = (uint8_t)o->retry;
+    if (o->key.kind) {
+        j->keyed = RB_KEYED;
+        j->key = rb_key_hash(&o->key);
+    }
     const struct rb_role_config *config = &j->role->config;
     uint64_t timeout_ms = o->has_timeout ? o->timeout_ms : config->timeout_default_ms;
     if (timeout_ms > config->timeout_max_ms) timeout_ms = config->timeout_max_ms;
@@ -187,7 +203,8 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
     if (rc < 0) return rb_service_fail(c, "bad_payload");
     if (!to->conn) return 0; /* its node is gone: there is nobody to answer */
     struct rb_role *role = rb_submit_role(r, to, s->role);
-    struct rb_job *j = role ? rb_submit_admit(r, to, role, payload.bytes.size) : NULL;
+    if (!role || !rb_submit_may_retry(role, to, s)) return 0;
+    struct rb_job *j = rb_submit_admit(r, to, role, payload.bytes.size);
     if (!j) return 0;
     rb_submit_fill(j, &payload);
     if (rb_submit_bind(c, j, to->conn, from) < 0) {
@@ -233,6 +250,10 @@ int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tai
     snprintf(why, sizeof why, "%s: the options are longer than 64 KiB", rb_verb_name(s.verb));
     int rc = tail_cut ? -EINVAL : rb_submit_options(&at, &s, why);
     struct rb_caller to = rb_job_caller(j);
+    if (rc == 0 && !rb_submit_may_retry(j->role, &to, &s)) {
+        rb_job_free(r, j);
+        return 0;
+    }
     /* Its role may have closed, or its queue have filled, while the payload came. */
     uint64_t retry_ms = 0;
     enum rb_reason reason = closed_for(r, j->role, &retry_ms);

@@ -37,6 +37,9 @@ void rb_submit_fill(struct rb_job *j, const struct rb_payload *payload);
 int rb_submit_bind(struct rb_conn *c, struct rb_job *j, struct rb_conn *answer_conn,
                    const struct rb_from *from);
 void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s);
+/* A job may run twice only where that does no harm. 1, or 0: the caller has been told. */
+int rb_submit_may_retry(const struct rb_role *role, const struct rb_caller *to,
+                        const struct rb_submit *s);
 void rb_submit_overloaded(const struct rb_caller *to, const struct rb_role *role);
 
 /* A request whose payload is not whole yet: what intake.h asks of its owner, once the signal is known to be a submit. The cursor,
