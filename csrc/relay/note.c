@@ -10,6 +10,7 @@
 
 #include "relay/net/tls.h"
 #include "relay/note.h"
+#include "relay/note_pvt.h"
 #include "relay/relay_pvt.h"
 
 /* Of what all connections may have waiting upward, each has so much in any case. */
@@ -69,6 +70,11 @@ void rb_up_event(struct rb_relay *r, uint32_t kind, uint32_t connection, uint64_
     n->b = b;
     n->c = c;
     if (size) memcpy(n->data, data, size);
+    if (r->tape) {
+        struct rb_taped_event e = {
+            .kind = kind, .connection = connection, .worker = worker, .a = a, .b = b, .c = c};
+        rb_tape_event(r, &e, (struct rb_part){data, size}, (struct rb_part){NULL, 0});
+    }
     if (!r->waiting_up && rb_duct_put(&r->up, &n->head) == 0) {
         rb_duct_ring(&r->up);
     } else if (kind == RB_EVENT_WORKER_OUTPUT) {
@@ -97,13 +103,20 @@ static int has_room(struct rb_conn *c, uint64_t size) {
 int rb_up_signal(struct rb_conn *c, struct rb_slice control, struct rb_slice message) {
     struct rb_relay *r = c->relay;
     uint64_t size = sizeof(struct up_note) + control.size + message.size;
-    if (!has_room(c, size)) return -EAGAIN;
+    int room = has_room(c, size);
+    if (r->tape) room = rb_tape_has_room(c, room);
+    if (!room) return -EAGAIN;
     struct up_note *n = up_note(RB_EVENT_SIGNAL, control.size + message.size);
     if (!n) return -ENOMEM;
     n->connection = c->id;
     n->a = (int64_t)control.size;
     memcpy(n->data, control.at, control.size);
     if (message.size) memcpy(n->data + control.size, message.at, message.size);
+    if (r->tape) {
+        struct rb_taped_event e = {.kind = RB_EVENT_SIGNAL, .connection = c->id};
+        rb_tape_event(r, &e, (struct rb_part){control.at, control.size},
+                      (struct rb_part){message.at, message.size});
+    }
     c->put_up += size;
     r->put_up += size;
     /* The duct's places are everybody's: many small signals of one connection cost no other its own. */
@@ -194,38 +207,6 @@ int rb_relay_take(struct rb_relay *r, struct rb_event *event) {
 
 /* --- Downward ------------------------------------------------------------------------------------------------------------ */
 
-enum down_kind {
-    DOWN_CONFIG,
-    DOWN_ADOPT,
-    DOWN_SEND,
-    DOWN_ROOM,
-    DOWN_DROP,
-    DOWN_SERVICE,
-    DOWN_SERVICE_DOWN,
-    DOWN_HOLD,
-    DOWN_ROLE,
-    DOWN_ROLE_CONFIG,
-    DOWN_ROLE_REMOVED,
-    DOWN_ROLE_STATE,
-    DOWN_TENANT,
-    DOWN_BREAKER,
-    DOWN_WORKER,
-    DOWN_DRAIN,
-    DOWN_WEIGH,
-    DOWN_STOP
-};
-
-struct down_note {
-    struct rb_note head;
-    uint32_t connection; /* or role, or weight */
-    int fd;
-    struct rb_flow *flow;
-    uint64_t flags; /* or state, or worker id */
-    void *object;
-    uint64_t a, b; /* sizes of the two parts of data */
-    uint8_t data[];
-};
-
 static struct down_note *down_note(enum down_kind kind, const void *a, size_t a_size, const void *b,
                                    size_t b_size) {
     struct down_note *n = malloc(sizeof *n + a_size + b_size);
@@ -244,6 +225,7 @@ static struct down_note *down_note(enum down_kind kind, const void *a, size_t a_
 static int hand_down(struct rb_relay *r, struct down_note *n) {
     enum { TRY_US = 50, TRIES = 20000 };
     if (!n) return -ENOMEM;
+    if (n->head.kind != DOWN_RECORD) r->told = 1;
     int rc = rb_duct_put(&r->down, &n->head);
     for (int i = 0; rc == -EAGAIN && i < TRIES; i++) {
         usleep(TRY_US);
@@ -414,6 +396,12 @@ int rb_relay_weigh_worker(struct rb_relay *r, uint64_t worker, uint32_t weight) 
     return hand_down(r, n);
 }
 
+int rb_note_record(struct rb_relay *r, struct rb_tape *tape) {
+    struct down_note *n = down_note(DOWN_RECORD, NULL, 0, NULL, 0);
+    if (n) n->object = tape;
+    return hand_down(r, n);
+}
+
 int rb_note_stop(struct rb_relay *r) {
     return hand_down(r, down_note(DOWN_STOP, NULL, 0, NULL, 0));
 }
@@ -537,6 +525,12 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
         if (w) rb_role_weigh(w, n->connection);
         break;
     }
+    case DOWN_RECORD:
+        if (n->object)
+            rb_tape_begin(r, n->object);
+        else if (r->tape)
+            rb_tape_stop(r->tape);
+        break;
     case DOWN_STOP: r->stopping = 1; break;
     }
     free(note);
@@ -545,7 +539,7 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
 int rb_down_take(struct rb_relay *r) {
     struct rb_note *note;
     int count = 0;
-    while (!r->stopping && (note = rb_duct_take(&r->down))) {
+    while (!r->stopping && (note = r->tape ? rb_tape_note(r) : rb_duct_take(&r->down))) {
         carry_out(r, (struct down_note *)note);
         count++;
     }

@@ -11,6 +11,7 @@ struct rb_conn;
 struct rb_note;
 struct rb_relay;
 struct rb_role;
+struct rb_tape;
 struct rb_role_config;
 struct rb_worker;
 
@@ -29,6 +30,7 @@ int rb_note_role_removed(struct rb_relay *r, uint32_t id);
 int rb_note_worker(struct rb_relay *r, struct rb_worker *w);
 struct rb_note *
 rb_note_next(const struct rb_note *note); /* of a list of notes that wait for room upward */
+int rb_note_record(struct rb_relay *r, struct rb_tape *tape); /* NULL: no more */
 int rb_note_stop(struct rb_relay *r);
 void rb_face_forget(struct rb_relay *r,
                     uint64_t worker); /* its end was heard of: its memory goes */

@@ -119,6 +119,9 @@ static void tend(struct rb_relay *r) {
 int rb_relay_round(struct rb_relay *r, uint64_t now, const struct epoll_event *ready, int count) {
     int worked = count > 0;
     r->now = now;
+    if (r->tape && rb_tape_is_over(r->tape))
+        rb_tape_leave(r); /* nobody holds anything of it here */
+    if (r->tape) rb_tape_round(r, ready, count);
     COUNT(r->stats.rounds, 1);
     worked |= rb_down_take(r) > 0;
     for (int i = 0; i < count; i++) dispatch(r, &ready[i]);
@@ -280,10 +283,12 @@ void rb_relay_stop(struct rb_relay *r) {
         rb_relay_round(r, r->now, NULL, 0);
     else
         pthread_join(r->thread, NULL);
+    if (r->tape) rb_tape_leave(r);
     r->stopped = 1;
 }
 
 void rb_relay_close(struct rb_relay *r) {
     rb_relay_stop(r);
+    rb_tape_close(r);
     rb_relay_unmake(r);
 }

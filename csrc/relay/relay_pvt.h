@@ -21,6 +21,7 @@
 #include "relay/service/owned.h"
 #include "relay/service/request.h"
 #include "relay/service/service.h"
+#include "relay/tape/tape.h"
 #include "ringbridge/relay.h"
 
 enum {
@@ -56,6 +57,7 @@ struct rb_relay {
     int stopped;             /* the other thread's: the rounds are over */
     int still;               /* no thread: time stands still within a round (lab.c) */
     uint64_t now;            /* CLOCK_MONOTONIC at the begin of the round */
+    struct rb_tape *tape;    /* being recorded, or replayed; NULL: neither (tape/) */
     struct rb_random random; /* all chance comes from here, so that a run can be made again */
     struct rb_seal seal;     /* of the handles that it gives out */
     uint64_t sampled_ns;     /* when a timed job of this round was answered; 0: none */
@@ -84,6 +86,8 @@ struct rb_relay {
     /* The other thread's own tables (face.c). */
     struct rb_role *face_roles[ROLES_MAX];
     struct rb_worker *face_workers[WORKERS_MAX];
+    int told;                   /* a note was handed down */
+    struct rb_tape *face_tape;  /* the recording, until its file is whole */
     struct rb_note *event_note; /* lent out by the last take */
     uint64_t linger_ns;         /* how long to look before sleeping, adapted */
     uint64_t lingered_ns;       /* when it last looked in vain; 0: not since it slept */
@@ -128,7 +132,8 @@ void rb_relay_unmake(struct rb_relay *r);
 uint64_t rb_clock_ns(void); /* the kernel's, for what decides nothing: figures, and how to wait */
 
 /* For the few decisions within a round for which its begin is too old. */
-static inline uint64_t rb_relay_clock(const struct rb_relay *r) {
+static inline uint64_t rb_relay_clock(struct rb_relay *r) {
+    if (__builtin_expect(r->tape != NULL, 0)) return rb_tape_clock(r);
     return r->still ? r->now : rb_clock_ns();
 }
 

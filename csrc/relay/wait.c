@@ -36,8 +36,9 @@ uint64_t rb_clock_ns(void) {
 static int completions_wait(const struct rb_relay *r) {
     for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled) {
         /* W0: the same load as R1 of the ring, without taking anything yet. seq_cst as the gate's second look (G5). */
-        if (rb_load_seq_cst(w->link.completion_ring.shared_tail) != w->link.completion_ring.head)
-            return 1;
+        const uint64_t *tail = w->link.completion_ring.shared_tail;
+        if (w->shadow) tail = rb_shadow_real_tail(w);
+        if (rb_load_seq_cst(tail) != w->link.completion_ring.head) return 1;
     }
     return 0;
 }

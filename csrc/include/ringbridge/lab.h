@@ -16,6 +16,17 @@ int rb_lab_round(struct rb_relay *relay, uint64_t now);
 /* When something happens by time alone, ns: a deadline, a stage of stopping a job, a breaker; 0: nothing will. */
 uint64_t rb_lab_due(const struct rb_relay *relay);
 
+/* Runs a record of rb_relay_record() again, without sockets, threads and workers, until its end or the first difference of what the
+ * relay does now. 0 with `result`; or a negative errno, -EPROTO with words: the file is no record of this version. */
+struct rb_replay {
+    uint64_t items, rounds, bytes;
+    uint32_t end;     /* how the record ended: enum rb_record_end */
+    uint32_t differs; /* 1: words say where and in what */
+    char words[512];
+    struct rb_relay_stats stats; /* as they were at its end */
+};
+int rb_replay(const char *path, struct rb_replay *result);
+
 /* A worker, played: its own mapping of the link, and the write end of its obituary. */
 struct rb_lab_worker;
 struct rb_lab_request {

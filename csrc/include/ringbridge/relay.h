@@ -182,6 +182,29 @@ int rb_relay_drain_worker(struct rb_relay *relay, uint64_t worker);
 /* Its weight beside the other workers of its role, 1 .. 100 (1 without this), from the relay's next round on. -EINVAL. */
 int rb_relay_weigh_worker(struct rb_relay *relay, uint64_t worker, uint32_t weight);
 
+/* Writes down all that comes to the relay and all that leaves it, so that it can be run again (rb_replay, lab.h; docs/replay.md): into
+ * `path`, which must not exist and is nobody else's to read, at most file_bytes_max bytes, through buffer_bytes (a power of two) of
+ * memory: when the disk is too slow for these the recording ends, not the relay. To be called before anything else: -EBUSY after. */
+int rb_relay_record(struct rb_relay *relay, const char *path, uint64_t file_bytes_max,
+                    uint64_t buffer_bytes);
+int rb_relay_record_stop(
+    struct rb_relay *relay); /* the rest of the file is on its way; -ENOENT: there is none */
+enum rb_record_end {
+    RB_RECORD_STOPPED,
+    RB_RECORD_FILE_FULL,
+    RB_RECORD_DISK_SLOW,
+    RB_RECORD_WRITE_FAILED,
+    RB_RECORD_NO_MEMORY
+};
+struct rb_record_figures {
+    uint64_t bytes;
+    uint32_t over, done; /* nothing is added; the file is whole and closed */
+    uint32_t end;        /* once it is over: enum rb_record_end */
+    uint32_t failed;     /* errno of writing it */
+};
+int rb_relay_record_figures(struct rb_relay *relay,
+                            struct rb_record_figures *figures); /* -ENOENT */
+
 void rb_relay_read_stats(struct rb_relay *relay, struct rb_relay_stats *stats);
 void rb_relay_read_hops(struct rb_relay *relay, struct rb_relay_hops *hops);
 int rb_relay_read_role(struct rb_relay *relay, uint32_t role,

@@ -254,6 +254,7 @@ void rb_job_answered(struct rb_relay *r, struct rb_job *j, enum rb_reason reason
 
 /* Has its worker entered the handler, as it says itself? */
 static int has_begun(const struct rb_job *j) {
+    if (j->worker->shadow) rb_tape_look(j->worker);
     return rb_load_acquire(&j->worker->link.theirs->started) > j->position;
 }
 

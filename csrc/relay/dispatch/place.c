@@ -37,6 +37,7 @@ static int has_slot(struct rb_worker *w) {
     /* A kit may release a slot before its job is complete; the slot then waits for the completion, which looks again. */
     int taken = w->placed[ring->claimed & (ring->slots - 1)] != NULL;
     /* Or after it: nobody says when (a ring's room has no gate). */
+    if (w->shadow) rb_tape_look(w);
     int late = !taken && ring->claimed - ring->head == ring->slots && rb_ring_free(ring) == 0;
     if (!taken && !late) return 1;
     shut(w);
@@ -78,6 +79,7 @@ static int place(struct rb_relay *r, struct rb_worker *w, struct rb_job *j) {
     rb_role_take(j->role, j);
     j->request.crc = rb_request_crc(&j->request, rb_job_payload(j), w->link.config.features);
     memcpy(&w->link.requests[slot], &j->request, sizeof j->request);
+    if (w->shadow) rb_tape_out(r, RB_ITEM_REQUEST, w->id, 0, &j->request, sizeof j->request);
     j->state = RB_JOB_PLACED;
     j->worker = w;
     j->position = w->link.request_ring.claimed - 1;

@@ -66,6 +66,7 @@ void rb_worker_watch(struct rb_worker *w) {
     poll_fd(w, w->stdout_fd, RB_SOURCE_STDOUT);
     poll_fd(w, w->stderr_fd, RB_SOURCE_STDERR);
     w->link.waker.pidfd = w->pidfd;
+    if (w->relay->tape) rb_tape_watch(w);
     set_state(w, RB_WORKER_GREETING);
     /* Until it has greeted nobody polls its rings, so its gate stays announced: the greeting rings, or was there before. */
     rb_gate_announce(&w->link.waiter, RB_PARK_EVENTFD);
@@ -73,6 +74,7 @@ void rb_worker_watch(struct rb_worker *w) {
 }
 
 void rb_worker_signal(struct rb_worker *w, int signal) {
+    if (w->shadow) rb_tape_out(w->relay, RB_ITEM_SIGNAL, w->id, signal, NULL, 0);
     if (w->pidfd >= 0) syscall(SYS_pidfd_send_signal, w->pidfd, signal, NULL, 0);
 }
 
@@ -82,6 +84,7 @@ void rb_worker_greeted(struct rb_worker *w) {
     struct rb_worker_header hello;
     char why[512];
     if (w->state != RB_WORKER_GREETING) return;
+    if (w->shadow) rb_tape_look(w);
     int rc = rb_link_hello(&w->link, &hello, why, sizeof why);
     if (rc == 0) return;
     if (rc < 0) {
@@ -238,6 +241,7 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e) {
 
 int rb_worker_poll(struct rb_worker *w) {
     if (w->state == RB_WORKER_FENCED) return 0;
+    if (w->shadow) rb_tape_look(w);
     int64_t count = rb_ring_available(&w->link.completion_ring);
     if (count < 0) {
         rb_worker_broke(w, "completion_tail_out_of_range");
@@ -295,6 +299,7 @@ static void leave_jobs(struct rb_worker *w, const struct rb_obituary *o) {
     uint32_t mask = w->link.config.slots - 1;
     uint64_t tail = w->link.request_ring.claimed;
     /* S0: pairs with the kit's release store before it enters a handler. A lie can only cost the liar's own jobs. */
+    if (w->shadow) rb_tape_look(w);
     uint64_t started = rb_load_acquire(&w->link.theirs->started);
     uint64_t oldest = tail > w->link.config.slots ? tail - w->link.config.slots : 0;
     for (uint64_t p = tail; p-- > oldest;) {
@@ -346,15 +351,20 @@ static void close_watched(struct rb_worker *w, int *fd) {
     *fd = -1;
 }
 
+/* A negative errno where read() has -1. */
+ssize_t rb_worker_read(int fd, void *at, size_t size) {
+    ssize_t n = read(fd, at, size);
+    return n < 0 ? -errno : n;
+}
+
 static void take_output(struct rb_worker *w, int which, int chunks) {
     int *fd = which == 1 ? &w->stdout_fd : &w->stderr_fd;
     char chunk[OUTPUT_CHUNK];
     for (int i = 0; i < chunks && *fd >= 0; i++) {
-        ssize_t n = read(*fd, chunk, sizeof chunk);
-        if (n < 0) {
-            if (errno == EAGAIN || errno == EINTR) return;
-            n = 0;
-        }
+        ssize_t n = w->shadow ? rb_tape_output(w, which, *fd, chunk, sizeof chunk)
+                              : rb_worker_read(*fd, chunk, sizeof chunk);
+        if (n == -EAGAIN || n == -EINTR) return;
+        if (n < 0) n = 0;
         if (n == 0) {
             close_watched(w, fd);
             return;
@@ -379,9 +389,11 @@ void rb_worker_output(struct rb_worker *w, int which) {
 
 void rb_worker_obituary(struct rb_worker *w) {
     struct rb_relay *r = w->relay;
+    uint8_t *at = w->obituary + w->obituary_size;
+    size_t room = sizeof w->obituary - w->obituary_size;
     ssize_t n =
-        read(w->obituary_fd, w->obituary + w->obituary_size, sizeof w->obituary - w->obituary_size);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+        w->shadow ? rb_tape_obituary(w, at, room) : rb_worker_read(w->obituary_fd, at, room);
+    if (n == -EAGAIN || n == -EINTR) return;
     if (n > 0) w->obituary_size += (uint32_t)n;
     if (n > 0 && w->obituary_size < sizeof w->obituary) return;
 
@@ -439,6 +451,7 @@ void rb_worker_free(struct rb_worker *w) {
     w->pidfd = -1;
     /* Shared descriptors stay in epoll while anyone holds them open; the worker's copy of the eventfd would. */
     epoll_ctl(r->epoll, EPOLL_CTL_DEL, w->link.fds.wake_relay, NULL);
+    rb_shadow_close(w);
     rb_link_close(&w->link);
     free(w->placed);
     w->placed = NULL;

@@ -7,6 +7,8 @@
 #include "relay/dispatch/affinity.h"
 #include "relay/dispatch/choose.h"
 #include "relay/dispatch/health.h"
+#include <sys/types.h>
+
 #include "ringbridge/link.h"
 #include "ringbridge/obituary.h"
 #include "ringbridge/relay.h"
@@ -15,6 +17,7 @@
 struct rb_job;
 struct rb_relay;
 struct rb_role;
+struct rb_shadow;
 
 enum { STDERR_TAIL = 2048 };
 
@@ -32,7 +35,8 @@ struct rb_worker {
     uint32_t state;
     struct rb_role *role;
     struct rb_link link;
-    struct rb_job **placed; /* by slot of the request ring */
+    struct rb_shadow *shadow; /* of its memory, while there is a tape (tape/) */
+    struct rb_job **placed;   /* by slot of the request ring */
     uint32_t in_flight;
     uint32_t credit;
     uint64_t service_ns; /* moving average */
@@ -72,6 +76,7 @@ void rb_worker_broke(struct rb_worker *w, const char *rule);
 void rb_worker_obituary(struct rb_worker *w);
 void rb_worker_output(struct rb_worker *w, int which);
 void rb_worker_drain(struct rb_worker *w);
+ssize_t rb_worker_read(int fd, void *at, size_t size);
 void rb_worker_free(struct rb_worker *w);
 void rb_worker_signal(struct rb_worker *w, int signal);
 void rb_worker_tend(struct rb_worker *w); /* now and then: figures from its telemetry */

@@ -88,7 +88,7 @@ int rb_conn_open(struct rb_relay *r, uint32_t id, struct rb_flow *flow, int fd, 
     c->relay = r;
     c->id = id;
     c->flow = flow;
-    c->wire = (struct rb_wire){.fd = fd, .tls = tls};
+    c->wire = (struct rb_wire){.fd = fd, .connection = id, .tape = r->tape, .tls = tls};
     strncpy(c->peer, peer, sizeof c->peer - 1);
     c->flags = flags;
     c->sent_ns = c->received_ns = r->now;
@@ -197,7 +197,7 @@ void rb_conns_read(struct rb_relay *r) {
 }
 
 void rb_conn_read(struct rb_conn *c) {
-    const struct rb_relay *r = c->relay;
+    struct rb_relay *r = c->relay;
     uint64_t from = rb_relay_clock(r);
     for (uint64_t bytes = 0; bytes < TURN_BYTES && !c->failed;) {
         struct rb_room room[2];

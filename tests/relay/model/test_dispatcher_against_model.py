@@ -241,7 +241,7 @@ class RelayAgainstModel(RuleBasedStateMachine):
     @rule(data=st.data())
     def watched_caller_dies(self, data: st.DataObject) -> None:
         caller = self.pick(data, self.waiting(False)).caller
-        if watch := self.watches.pop((caller.node, caller.ref), None):
+        if watch := self.watches.get((caller.node, caller.ref)):
             self.hear(caller.node, lambda: self.model.caller_died(caller.node, caller.ref))
             self.peers[caller.node].down(caller.process, watch)
 
