@@ -16,6 +16,7 @@ import trio
 
 import bridge
 from bridge.dispatch.job_dispatcher import JobDispatcher
+from bridge.dispatch.streams import Streams
 from bridge.dist.finding import Places
 from bridge.etf import Atom
 from bridge.fabric.relay import (
@@ -117,6 +118,8 @@ class Bridge:
             inspect=self._inspect_dispatcher,
         )
         self.dispatcher.start()
+        self.streams = Streams(self._node.router, self._relay, figures=self._stream_figures)
+        self.streams.start()
         services: list[tuple[tuple[str, ...], Callable[[], Answering]]] = [
             (registry.NAMES, self._make_registry),
             (link_manager.NAMES, LinkManager),
@@ -135,6 +138,7 @@ class Bridge:
     async def end_services(self) -> None:
         """Every process of the node ends; whoever watches one hears shutdown."""
         self.dispatcher.stop()
+        self.streams.stop()
         self._node.stop_all(Atom("shutdown"))
         await trio.sleep(FLUSH_S)
 
@@ -189,6 +193,10 @@ class Bridge:
 
     def _dispatch_figures(self) -> Any:
         return to_term(asdict(self._relay.stats()))
+
+    def _stream_figures(self) -> Any:
+        stats = self._relay.stats()
+        return to_term({"streams": stats.streams, "events": stats.events})
 
     def _inspect_dispatcher(self) -> Details:
         queued = sum(self._relay.role_stats(plan.id).queued for plan in self.supervisor.plans)

@@ -14,6 +14,8 @@ class RelayStats:
     in_flight: int
     answered: dict[str, int]
     refused: dict[str, int]
+    streams: int  # open subscriptions
+    events: int  # parts that left to consumers
     connections: int
     rounds: int
     sleeps: int

@@ -65,23 +65,26 @@ static void audit_role(struct audit *a, const struct rb_role *role, const struct
 }
 
 static void audit_worker(struct audit *a, const struct rb_worker *w) {
-    uint64_t held = 0;
+    uint64_t held = 0, streams = 0;
     char name[32];
     snprintf(name, sizeof name, "worker %llu", (unsigned long long)w->id);
     for (uint32_t i = 0; i < w->link.config.slots; i++) {
         const struct rb_job *j = w->placed[i];
         if (!j) continue;
         held++;
+        streams += (j->request.flags & RB_FLAG_PARTS) != 0;
         hold(a,
              j->worker == w && (j->state == RB_JOB_PLACED || j->state == RB_JOB_ABANDONED) &&
                  (j->position & (w->link.config.slots - 1)) == i,
              "%s: slot %u holds a job that is not there", name, i);
     }
     HOLD_EQUAL(a, (uint64_t)w->in_flight, held, name);
+    HOLD_EQUAL(a, (uint64_t)w->streams, streams, name);
 }
 
-static void audit_conn(struct audit *a, const struct rb_conn *c) {
-    uint64_t monitors = 0;
+/* Returns the streams of its consumers. */
+static uint64_t audit_conn(struct audit *a, const struct rb_conn *c) {
+    uint64_t monitors = 0, streams = 0;
     for (const struct rb_job *j = c->jobs; j; j = j->next_of_conn)
         hold(a, j->conn == c && j->state != RB_JOB_FREE && j->state != RB_JOB_ABANDONED,
              "connection %u: its list has a job of nobody's", c->id);
@@ -93,6 +96,14 @@ static void audit_conn(struct audit *a, const struct rb_conn *c) {
         }
     }
     HOLD_EQUAL(a, (uint64_t)c->monitor_count, monitors, c->peer);
+    for (uint32_t i = 0; i < SUBSCRIPTION_BUCKETS; i++) {
+        for (const struct rb_subscription *s = c->streams.at[i]; s; s = s->next) {
+            streams++;
+            hold(a, s->job->subscription == s && s->job->conn == c,
+                 "connection %u: a subscription names a job that does not name it", c->id);
+        }
+    }
+    return streams;
 }
 
 static void audit_heap(struct audit *a, const struct rb_relay *r) {
@@ -106,7 +117,7 @@ static void audit_heap(struct audit *a, const struct rb_relay *r) {
 int rb_relay_audit(const struct rb_relay *r, char *why, uint64_t why_bytes) {
     struct audit a = {.why = why, .size = why_bytes};
     struct tally tally[ROLES_MAX] = {{0}};
-    uint64_t answered = 0, open = 0;
+    uint64_t answered = 0, open = 0, streams = 0;
     for (int i = 0; i < RB_REASONS; i++) answered += r->stats.answered[i];
     HOLD_EQUAL(&a, r->stats.accepted, answered + r->stats.in_flight, "the relay");
     count_jobs(&a, r, tally);
@@ -119,8 +130,9 @@ int rb_relay_audit(const struct rb_relay *r, char *why, uint64_t why_bytes) {
         if (r->workers[i]) audit_worker(&a, r->workers[i]);
     }
     for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
-        if (r->conns[i]) audit_conn(&a, r->conns[i]);
+        if (r->conns[i]) streams += audit_conn(&a, r->conns[i]);
     }
+    HOLD_EQUAL(&a, r->stats.streams, streams, "the relay");
     audit_heap(&a, r);
     return a.broken ? -EPROTO : 0;
 }

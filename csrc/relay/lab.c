@@ -117,7 +117,9 @@ int rb_lab_request(struct rb_lab_worker *w, uint64_t i, struct rb_lab_request *r
         .flags = e->flags,
         .priority = e->priority,
         .payload_bytes = e->payload_bytes,
-        .cancelled = rb_load_acquire(&w->link.cancels[slot]) == e->job, /* C0, worker.c */
+        .cancelled = rb_load_acquire(&w->link.cancels[slot]) == e->job,   /* C0, worker.c */
+        .demand = rb_demand_left(rb_load_seq_cst(&w->link.demands[slot]), /* D0, stream.c */
+                                 w->link.request_ring.head + i, 0),
         .payload = e->flags & RB_FLAG_INLINE ? e->body : w->link.pool + e->payload_at};
     return 0;
 }

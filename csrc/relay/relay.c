@@ -90,8 +90,8 @@ static void flush(struct rb_relay *r) {
 
 /* Room that one large signal made is not kept for ever. */
 static void shrink(struct rb_relay *r) {
-    struct rb_buffer *buffers[] = {&r->stage, &r->packed};
-    for (int i = 0; i < 2; i++) {
+    struct rb_buffer *buffers[] = {&r->stage, &r->packed, &r->gathered.events};
+    for (int i = 0; i < 3; i++) {
         if (buffers[i]->capacity <= SCRATCH_KEEP) continue;
         free(buffers[i]->at);
         *buffers[i] = (struct rb_buffer){.at = NULL};
@@ -264,6 +264,7 @@ void rb_relay_unmake(struct rb_relay *r) {
     free(r->scratch);
     free(r->stage.at);
     free(r->packed.at);
+    free(r->gathered.events.at);
     free(r->event_note);
     while (r->waiting_up) {
         struct rb_note *n = r->waiting_up;

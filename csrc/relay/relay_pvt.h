@@ -105,6 +105,7 @@ struct rb_relay {
     int scratch_used;               /* since it was last looked at */
     struct rb_buffer stage, packed; /* a signal that the relay writes, and what is packed of one */
     struct rb_packing packing;
+    struct rb_gathered gathered;
     uint8_t *scratch; /* private copy of a term answer */
     size_t scratch_capacity;
     struct rb_relay_stats stats; /* read by the other thread, word by word */

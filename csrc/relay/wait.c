@@ -35,6 +35,7 @@ uint64_t rb_clock_ns(void) {
 
 static int completions_wait(const struct rb_relay *r) {
     for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled) {
+        if (w->held) continue; /* the socket will tell (stream.c) */
         /* W0: the same load as R1 of the ring, without taking anything yet. seq_cst as the gate's second look (G5). */
         const uint64_t *tail = w->link.completion_ring.shared_tail;
         if (w->shadow) tail = rb_shadow_real_tail(w);

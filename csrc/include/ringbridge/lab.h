@@ -33,6 +33,7 @@ struct rb_lab_request {
     uint64_t job, deadline_ns, position;
     uint32_t opcode, flags, priority, payload_bytes;
     uint32_t cancelled; /* its cancel word names it */
+    uint32_t demand;    /* parts that its demand word allows, from the job's beginning on */
     const uint8_t *payload;
 };
 /* Makes the link and hands the worker over; it has not greeted. 0, or a negative errno. */

@@ -84,6 +84,7 @@ struct rb_relay_stats {
     uint64_t accepted, in_flight;
     uint64_t answered[RB_REASONS]; /* of accepted jobs: accepted = sum(answered) + in_flight */
     uint64_t refused[RB_REASONS];  /* never accepted */
+    uint64_t streams, events;      /* open subscriptions; parts that left to consumers */
     uint64_t connections, rounds, sleeps, parks, bytes_in, bytes_out;
 };
 struct rb_role_stats {

@@ -52,6 +52,8 @@ struct rb_job *rb_job_new(struct rb_relay *r) {
     j->conn = NULL;
     j->arriving = NULL;
     j->monitor = NULL;
+    j->subscription = NULL;
+    j->parts_granted = j->parts_sent = 0;
     j->watch = 0;
     j->pool_count = 0;
     j->arrived_ns = r->now;
@@ -71,7 +73,9 @@ static void forget_caller(struct rb_job *j) {
     }
     if (j->conn) {
         if (j->watch && !j->conn->failed)
-            rb_send_watch(j->conn, 0, (struct rb_slice){j->caller, j->pid_size}, j->watch);
+            rb_send_watch(j->conn, j->subscription ? RB_SERVICE_STREAMS : RB_SERVICE_JOBS, 0,
+                          (struct rb_slice){j->caller, j->pid_size}, j->watch);
+        if (j->subscription) rb_stream_forget(j);
         if (j->next_of_conn) j->next_of_conn->prev_of_conn = j->prev_of_conn;
         if (j->prev_of_conn)
             j->prev_of_conn->next_of_conn = j->next_of_conn;

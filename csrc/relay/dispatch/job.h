@@ -13,6 +13,7 @@ struct rb_extra;
 struct rb_monitor;
 struct rb_relay;
 struct rb_role;
+struct rb_subscription;
 struct rb_tenant;
 struct rb_worker;
 
@@ -54,9 +55,11 @@ struct rb_job {
     uint64_t run_ns;               /* as its worker says */
     struct rb_role *role;
     struct rb_worker *worker;
-    uint64_t position;        /* in the worker's request ring */
-    struct rb_job *next;      /* free list */
-    struct rb_queued queued;  /* where it waits in a queue */
+    uint64_t position;                    /* in the worker's request ring */
+    struct rb_subscription *subscription; /* NULL: no stream, or nobody hears of it any more */
+    uint64_t parts_granted, parts_sent;   /* by the relay to its worker; by that one */
+    struct rb_job *next;                  /* free list */
+    struct rb_queued queued;              /* where it waits in a queue */
     uint64_t key;             /* hash of the key that it named, or that its policy gave it */
     struct rb_worker *home;   /* in whose own queue it waits; NULL: in the role's */
     struct rb_laned laned;    /* among the jobs of its key, in an ordered role */

@@ -3,7 +3,8 @@
  * A worker has room while its jobs in flight are fewer than its credit: those with room stand in the role's choice (choose.h), the
  * others nowhere, so that a job costs the same however many workers are full. Room is looked at where it changes: a job is placed, jobs
  * were completed, a worker comes or goes. One thing nobody tells: a worker may have answered a job and still hold its slot. It is
- * then late, and looked at again in a moment (wait.c, SLOT_WAIT_MS); the others do not wait for it. */
+ * then late, and looked at again in a moment (wait.c, SLOT_WAIT_MS); the others do not wait for it. A stream has its worker to itself,
+ * since its consumer says how long it takes. */
 #include "relay/dispatch/place.h"
 
 #include "relay/relay_pvt.h"
@@ -15,7 +16,8 @@ static void shut(struct rb_worker *w) {
 }
 
 void rb_place_look(struct rb_worker *w) {
-    if (w->state != RB_WORKER_READY || w->in_flight >= rb_health_credit(&w->health, w->credit)) {
+    if (w->state != RB_WORKER_READY || w->streams > 0 ||
+        w->in_flight >= rb_health_credit(&w->health, w->credit)) {
         shut(w);
         return;
     }
@@ -87,6 +89,10 @@ static int place(struct rb_relay *r, struct rb_worker *w, struct rb_job *j) {
     if (j->sampled) j->ringed_ns = rb_clock_ns();
     w->placed[slot] = j;
     w->in_flight++;
+    if (j->request.flags & RB_FLAG_PARTS) {
+        w->streams++;
+        rb_stream_placed(j);
+    }
     GAUGE(w->stats.in_flight, w->in_flight);
     COUNT(j->role->stats.placed, 1);
     if (!w->polled) {

@@ -123,7 +123,21 @@ static void measure(struct rb_worker *w, const struct rb_job *j, uint64_t run_ns
     GAUGE(w->stats.credit, credit);
 }
 
-/* A term is walked on a private copy, since the worker could change it under our eyes. Echoes of the request are known to be good. */
+/* Echoes of the request are known to be good. */
+int rb_worker_check_term(struct rb_worker *w, const struct rb_job *j, struct rb_slice copy,
+                         const char **rule) {
+    static const struct rb_term_rules rules = {.depth_max = 512, .terms_max = 10000000};
+    struct rb_slice request = {NULL, 0};
+    if (j->is_term) {
+        request.at = rb_job_payload(j);
+        request.size = j->request.payload_bytes;
+    }
+    /* No bytes at all are no term, however much they are like a request that was none. */
+    if (j->is_term && rb_slice_equal(copy, request)) return 0;
+    return rb_term_check(copy, request, &rules, &w->atoms, rule);
+}
+
+/* A term is walked on a private copy, since the worker could change it under our eyes. */
 static int answer_term(struct rb_worker *w, const struct rb_caller *to, const struct rb_job *j,
                        const uint8_t *bytes, size_t size, const char **rule) {
     struct rb_relay *r = w->relay;
@@ -135,17 +149,9 @@ static int answer_term(struct rb_worker *w, const struct rb_caller *to, const st
     }
     r->scratch_used = 1;
     if (size) memcpy(r->scratch, bytes, size);
-    struct rb_slice answer = {r->scratch, size}, request = {NULL, 0};
-    if (j->is_term) {
-        request.at = rb_job_payload(j);
-        request.size = j->request.payload_bytes;
-    }
-    /* No bytes at all are no term, however much they are like a request that was none. */
-    if (!j->is_term || !rb_slice_equal(answer, request)) {
-        static const struct rb_term_rules rules = {.depth_max = 512, .terms_max = 10000000};
-        int rc = rb_term_check(answer, request, &rules, &w->atoms, rule);
-        if (rc < 0) return rc;
-    }
+    struct rb_slice answer = {r->scratch, size};
+    int rc = rb_worker_check_term(w, j, answer, rule);
+    if (rc < 0) return rc;
     rb_answer_term(to, j->detail ? j : NULL, answer);
     return 0;
 }
@@ -181,16 +187,29 @@ static void sample(struct rb_relay *r, const struct rb_job *j, uint64_t run_ns) 
     COUNT(r->hops.worker_run_ns, run_ns);
 }
 
+/* A completion that is not the job's last. What nobody hears of any more is held to the same rules. */
+static const char *before_the_end(struct rb_worker *w, struct rb_job *j,
+                                  const struct rb_completion *e, const uint8_t *payload) {
+    if (e->status == RB_STATUS_PROGRESS) return "progress_not_asked";
+    if (!(j->request.flags & RB_FLAG_PARTS)) return "part_not_asked";
+    if (j->parts_sent == j->parts_granted) return "part_without_demand";
+    if (e->payload_bytes > RB_PART_BYTES_MAX) return "part_too_large";
+    j->parts_sent++;
+    const char *rule = j->subscription ? rb_stream_part(w, j, e, payload) : NULL;
+    return rule ? rule : give_back(w, e);
+}
+
 /* One completion, on a private copy. NULL, or the rule that it breaks. */
 static const char *complete(struct rb_worker *w, struct rb_completion *e) {
     struct rb_relay *r = w->relay;
     struct rb_job *j = rb_job_find(r, e->job);
     if (!j || j->worker != w || (j->state != RB_JOB_PLACED && j->state != RB_JOB_ABANDONED))
         return "completion_of_no_job_here";
-    if (e->status > RB_STATUS_CANCELLED) return "completion_status";
+    if (e->status > RB_STATUS_PROGRESS) return "completion_status";
     const uint8_t *payload = result_at(w, e);
     if (!payload) return "completion_payload_out_of_range";
     if (rb_completion_crc(e, payload, w->link.config.features) != e->crc) return "completion_crc";
+    if (e->status > RB_STATUS_CANCELLED) return before_the_end(w, j, e, payload);
 
     const char *rule = NULL;
     enum rb_reason reason = RB_REASON_OK;
@@ -223,7 +242,10 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e) {
         }
     }
     rule = give_back(w, e);
-    measure(w, j, e->run_ns);
+    if (j->request.flags & RB_FLAG_PARTS)
+        w->streams--; /* its time was its consumer's, and says nothing of the worker */
+    else
+        measure(w, j, e->run_ns);
     if (j->state == RB_JOB_PLACED) rb_health_ended(w, j->placed_ns, reason);
     if (j->sampled) sample(r, j, e->run_ns);
     w->placed[j->position & (w->link.config.slots - 1)] = NULL;
@@ -248,19 +270,27 @@ int rb_worker_poll(struct rb_worker *w) {
         return 0;
     }
     if (count > COMPLETIONS_A_ROUND) count = COMPLETIONS_A_ROUND;
+    w->held = 0;
     if (count == 0) return 0;
     const char *rule = NULL;
     int64_t taken = 0;
+    int parts = 0;
     while (taken < count && !rule) {
         struct rb_completion e;
         memcpy(&e, &w->link.completions[rb_ring_slot(&w->link.completion_ring, (uint64_t)taken)],
                sizeof e);
+        if (e.status == RB_STATUS_PART) {
+            if ((w->held = rb_stream_must_wait(w, &e))) break;
+            parts = 1;
+        }
         rule = complete(w, &e);
         taken++;
     }
+    if (taken == 0) return 0;
+    if (parts) rb_stream_flush(w->relay);
     rb_ring_release(&w->link.completion_ring, (uint64_t)taken);
-    /* It may be waiting for a block. For a slot it never does: no more jobs are out than its ring has slots. */
-    if (rb_ring_publish(&w->link.giveback_ring) > 0) rb_gate_ring(&w->link.waker);
+    /* It may be waiting for a block; or for a slot, where parts may fill the ring: no more jobs are out than it has slots. */
+    if (rb_ring_publish(&w->link.giveback_ring) > 0 || parts) rb_gate_ring(&w->link.waker);
     rb_place_look(w);
     w->role->dirty = w->role->queued > 0;
     if (rule) rb_worker_broke(w, rule);
@@ -305,8 +335,10 @@ static void leave_jobs(struct rb_worker *w, const struct rb_obituary *o) {
     for (uint64_t p = tail; p-- > oldest;) {
         struct rb_job *j = w->placed[p & mask];
         if (!j || j->position != p) continue;
-        int lost = p < started && j->state == RB_JOB_PLACED;
-        int again = lost && j->retry > 0 && j->role->config.idempotent;
+        /* Whose parts have left has begun, whatever the worker says; and they cannot be taken back. */
+        int lost = (p < started || j->parts_sent > 0) && j->state == RB_JOB_PLACED;
+        int again = lost && j->retry > 0 && j->role->config.idempotent &&
+                    !(j->request.flags & RB_FLAG_PARTS);
         if (!o) {
             if (lost && !again) lose(w, j, NULL);
             continue;
@@ -325,7 +357,7 @@ static void leave_jobs(struct rb_worker *w, const struct rb_obituary *o) {
         rb_job_requeue(r, j);
     }
     if (!o) return;
-    w->in_flight = 0;
+    w->in_flight = w->streams = 0;
     GAUGE(w->stats.in_flight, 0);
 }
 
@@ -400,6 +432,7 @@ void rb_worker_obituary(struct rb_worker *w) {
     struct rb_obituary o = {
         .magic = RB_OBITUARY_MAGIC, .status = -1, .signal = SIGKILL, .flags = 0};
     if (w->obituary_size == sizeof o) memcpy(&o, w->obituary, sizeof o);
+    w->last_words = 1;
     /* What it published before its end counts. Bounded by its ring: where namespaces are forbidden a liar may outlive its init. */
     for (uint32_t i = 0; i <= w->link.config.slots / COMPLETIONS_A_ROUND && rb_worker_poll(w) > 0;
          i++) {

@@ -38,6 +38,9 @@ struct rb_worker {
     struct rb_shadow *shadow; /* of its memory, while there is a tape (tape/) */
     struct rb_job **placed;   /* by slot of the request ring */
     uint32_t in_flight;
+    uint32_t streams; /* of them */
+    int held;         /* its next completion waits for room on a socket */
+    int last_words;   /* it has ended: what lies in its ring is the last of it */
     uint32_t credit;
     uint64_t service_ns; /* moving average */
     uint32_t ready_at;   /* in its role's table of ready ones */
@@ -72,6 +75,9 @@ struct rb_worker *rb_worker_find(struct rb_relay *r, uint64_t id);
 void rb_worker_watch(struct rb_worker *w);   /* joins epoll */
 void rb_worker_greeted(struct rb_worker *w); /* looks for the hello */
 int rb_worker_poll(struct rb_worker *w);     /* drains completions; how many */
+/* A term on a private copy. 0, or less with the rule that it breaks. */
+int rb_worker_check_term(struct rb_worker *w, const struct rb_job *j, struct rb_slice copy,
+                         const char **rule);
 void rb_worker_broke(struct rb_worker *w, const char *rule);
 void rb_worker_obituary(struct rb_worker *w);
 void rb_worker_output(struct rb_worker *w, int which);

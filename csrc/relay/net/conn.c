@@ -294,6 +294,7 @@ void rb_conn_flush(struct rb_conn *c) {
         c->wants_room = 0;
         rb_up_event(c->relay, RB_EVENT_CONNECTION_ROOM, c->id, 0, 0, 0, 0, NULL, 0);
     }
+    if (c->streams.held && left <= c->relay->config.outgoing_low_bytes) rb_streams_resume(c);
     if (c->out.begin == c->out.end && c->out.capacity > KEEP_OUT) {
         free(c->out.at); /* a slow reader's backlog is not kept for ever */
         c->out = (struct rb_buffer){.at = NULL};

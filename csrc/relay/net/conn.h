@@ -7,6 +7,7 @@
 #include "relay/net/intake.h"
 #include "relay/net/outgoing.h"
 #include "relay/net/wire.h"
+#include "relay/service/stream.h"
 
 struct rb_job;
 struct rb_monitor;
@@ -39,6 +40,7 @@ struct rb_conn {
     const char *failed;  /* set: to be closed at the end of the round, with this reason */
     struct rb_job *jobs; /* of callers on this node */
     struct rb_monitor *monitors[MONITOR_BUCKETS];
+    struct rb_subscriptions streams;
     uint32_t monitor_count;
     struct rb_monitor *spare; /* freed ones of the common size */
     /* The last monitor of a process, for tags that do not name it (OTP 25's multi_call); by hash of the pid. */

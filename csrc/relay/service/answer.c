@@ -47,6 +47,12 @@ static void answer_value(const struct rb_caller *to, const struct rb_job *detail
     struct rb_reply reply;
     struct rb_pen *p = &reply.pen;
     int apart = size >= APART_MIN;
+    if (to->kind == RB_CALLER_STREAM) { /* its parts were its answer: this is their end */
+        if (!rb_reply_begin(&reply, to, 16)) return;
+        rb_pen_atom(p, "normal");
+        rb_reply_end(&reply);
+        return;
+    }
     if (!rb_reply_begin(&reply, to, (apart ? 0 : size) + DETAIL_ROOM + 16)) return;
     rb_pen_tuple(p, detail ? 3 : 2);
     rb_pen_atom(p, "ok");
@@ -75,9 +81,10 @@ void rb_answer_term(const struct rb_caller *to, const struct rb_job *detail, str
 
 /* --- Errors -------------------------------------------------------------------------------------------------------------- */
 
-/* `{error, ` of an answer. */
+/* `{error, ` of an answer; of a stream's end the reason alone. */
 static int error_begin(struct rb_reply *reply, const struct rb_caller *to, size_t room) {
     if (!rb_reply_begin(reply, to, room + 64)) return 0;
+    if (to->kind == RB_CALLER_STREAM) return 1;
     rb_pen_tuple(&reply->pen, 2);
     rb_pen_atom(&reply->pen, "error");
     return 1;

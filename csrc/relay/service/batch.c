@@ -277,7 +277,7 @@ int rb_batch_submit(struct rb_conn *c, const struct rb_from *from, const struct 
     if (!role || !rb_submit_may_retry(role, to, s)) return 0;
     struct rb_job *head = begin(r, to->conn, count, s);
     if (!head) return rb_submit_overloaded(to, role), 0;
-    if (rb_submit_bind(c, head, to->conn, from) < 0) {
+    if (rb_submit_bind(c, head, to, from) < 0) {
         rb_job_free(r, head);
         return rb_service_fail(c, "reply_tag_too_large");
     }

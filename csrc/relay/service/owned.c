@@ -49,6 +49,7 @@ struct rb_owned *rb_owned_find(struct rb_relay *r, struct rb_slice target) {
 void rb_owned_down(struct rb_relay *r, enum rb_service service, struct rb_slice reason) {
     struct rb_owned *o = &r->owned[service];
     o->up = 0;
+    if (service == RB_SERVICE_STREAMS) rb_streams_end(r); /* DOWN is what their consumers hear */
     for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
         struct rb_conn *c = r->conns[i];
         for (uint32_t b = 0; c && b < MONITOR_BUCKETS; b++) {
@@ -66,5 +67,8 @@ void rb_owned_hold(struct rb_relay *r, enum rb_service service, int on) {
     r->owned[service].held = on;
     for (uint32_t i = 0; service == RB_SERVICE_JOBS && i < r->roles_count; i++) {
         if (r->roles[i]) r->roles[i]->dirty = 1;
+    }
+    for (uint32_t i = 0; service == RB_SERVICE_STREAMS && i < CONNECTIONS_MAX; i++) {
+        if (r->conns[i]) rb_streams_resume(r->conns[i]);
     }
 }

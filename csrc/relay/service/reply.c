@@ -50,6 +50,19 @@ static struct rb_slice own_pid(const struct rb_relay *r, enum rb_service service
 
 /* --- Replies ------------------------------------------------------------------------------------------------------------- */
 
+static void to_pid(struct rb_pen *p, const struct rb_conn *c, struct rb_slice own,
+                   struct rb_slice pid) {
+    rb_pen_tuple(p, 3);
+    if (c->flags & RB_DFLAG_SEND_SENDER) {
+        rb_pen_unsigned(p, RB_OP_SEND_SENDER);
+        rb_pen_slice(p, own);
+    } else {
+        rb_pen_unsigned(p, RB_OP_SEND);
+        rb_pen_atom(p, "");
+    }
+    rb_pen_slice(p, pid);
+}
+
 /* The control term, to the alias of a call or to the pid. */
 static int message_to(struct rb_reply *s, const struct rb_caller *to, size_t room) {
     if (!to->conn) return 0;
@@ -71,18 +84,35 @@ static int message_to(struct rb_reply *s, const struct rb_caller *to, size_t roo
         rb_pen_unsigned(p, RB_OP_ALIAS_SEND);
         rb_pen_slice(p, own);
         rb_pen_slice(p, to->alias);
-    } else if (to->conn->flags & RB_DFLAG_SEND_SENDER) {
-        rb_pen_tuple(p, 3);
-        rb_pen_unsigned(p, RB_OP_SEND_SENDER);
-        rb_pen_slice(p, own);
-        rb_pen_slice(p, to->pid);
     } else {
-        rb_pen_tuple(p, 3);
-        rb_pen_unsigned(p, RB_OP_SEND);
-        rb_pen_atom(p, "");
-        rb_pen_slice(p, to->pid);
+        to_pid(p, to->conn, own, to->pid);
     }
     message_begin(s);
+    return 1;
+}
+
+int rb_reply_begin_events(struct rb_reply *s, const struct rb_caller *to, size_t room) {
+    if (!to->conn) return 0;
+    struct rb_slice own = own_pid(to->conn->relay, RB_SERVICE_STREAMS);
+    if (!signal_begin(s, to->conn, to->pid, room + 2 * own.size + to->pid.size + to->tag.size + 64))
+        return 0;
+    struct rb_pen *p = &s->pen;
+    to_pid(p, to->conn, own, to->pid);
+    message_begin(s);
+    rb_pen_tuple(p, 3);
+    rb_pen_atom(p, "$gen_consumer");
+    rb_pen_tuple(p, 2);
+    rb_pen_slice(p, own);
+    rb_pen_slice(p, to->tag);
+    return 1;
+}
+
+/* The events that were there before come first. */
+static int cancel_begin(struct rb_reply *s, const struct rb_caller *to, size_t room) {
+    if (to->conn) rb_stream_flush(to->conn->relay);
+    if (!rb_reply_begin_events(s, to, room + 16)) return 0;
+    rb_pen_tuple(&s->pen, 2);
+    rb_pen_atom(&s->pen, "cancel");
     return 1;
 }
 
@@ -98,6 +128,7 @@ static int kept_begin(struct rb_reply *s, const struct rb_caller *to, size_t roo
 
 int rb_reply_begin(struct rb_reply *reply, const struct rb_caller *to, size_t room) {
     if (to->kind == RB_CALLER_ELEMENT) return kept_begin(reply, to, room);
+    if (to->kind == RB_CALLER_STREAM) return cancel_begin(reply, to, room);
     if (!message_to(reply, to, room)) return 0;
     if (to->kind == RB_CALLER_ASYNC) {
         rb_pen_tuple(&reply->pen, 3);
@@ -169,10 +200,11 @@ void rb_send_down(struct rb_conn *c, const struct rb_monitor *m, struct rb_slice
     signal_end_with(&s, none, none);
 }
 
-void rb_send_watch(struct rb_conn *c, int on, struct rb_slice pid, uint64_t watch) {
+void rb_send_watch(struct rb_conn *c, enum rb_service service, int on, struct rb_slice pid,
+                   uint64_t watch) {
     struct rb_reply s;
     struct rb_pen *p = &s.pen;
-    struct rb_slice own = own_pid(c->relay, RB_SERVICE_JOBS);
+    struct rb_slice own = own_pid(c->relay, service);
     if (!signal_begin(&s, c, pid, own.size + pid.size + c->relay->node_text.size + 64)) return;
     rb_pen_tuple(p, 4);
     rb_pen_unsigned(p, on ? RB_OP_MONITOR_P : RB_OP_DEMONITOR_P);

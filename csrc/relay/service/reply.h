@@ -12,6 +12,7 @@
 #define RB_RELAY_REPLY_H
 
 #include "relay/service/pen.h"
+#include "ringbridge/relay.h"
 
 struct rb_conn;
 struct rb_extra;
@@ -22,6 +23,7 @@ enum rb_caller_kind {
     RB_CALLER_CALL, /* a process in gen:call: {Tag, Answer}, to the alias that the tag names, else to the pid */
     RB_CALLER_ELEMENT, /* an element of a batch: kept until the others are answered too (batch.h) */
     RB_CALLER_ASYNC,   /* a process that has its handle: {ringbridge, Ref, Answer}, to the pid */
+    RB_CALLER_STREAM, /* a consumer of GenStage: {'$gen_consumer', {Streams, Tag}, {cancel, Reason}}, to the pid */
 };
 
 /* Who is answered, whether for a job or for a refused request. */
@@ -45,6 +47,8 @@ struct rb_reply { /* being written, on the relay's stage: one at a time */
 
 /* Room is taken once, generously: `room` is what the answer will need. 0: there is nobody to tell. */
 int rb_reply_begin(struct rb_reply *reply, const struct rb_caller *to, size_t room);
+/* Events of a stream instead: {'$gen_consumer', {Streams, Tag}, and a list follows. */
+int rb_reply_begin_events(struct rb_reply *reply, const struct rb_caller *to, size_t room);
 void rb_reply_end(struct rb_reply *reply);
 /* What is written leaves, and behind it `body` and `tail`, which lie elsewhere and are lent. */
 void rb_reply_end_with(struct rb_reply *reply, struct rb_slice body, struct rb_slice tail);
@@ -59,6 +63,7 @@ int rb_send_signal(struct rb_conn *c, struct rb_slice control, const struct rb_s
                    void **owner);
 void rb_send_down(struct rb_conn *c, const struct rb_monitor *m, struct rb_slice reason);
 /* Our own monitor on a process, or its end. The reference holds the number. */
-void rb_send_watch(struct rb_conn *c, int on, struct rb_slice pid, uint64_t watch);
+void rb_send_watch(struct rb_conn *c, enum rb_service service, int on, struct rb_slice pid,
+                   uint64_t watch);
 
 #endif

@@ -11,7 +11,9 @@
     ":stats"
 
 static const char *const verbs[] = {"submit", "submit_async", "submit_many"};
-const char *rb_verb_name(enum rb_verb verb) { return verbs[verb]; }
+const char *rb_verb_name(enum rb_verb verb) {
+    return verb == RB_VERB_STREAM ? "subscribe" : verbs[verb];
+}
 
 /* [alias|R], an improper list. Past it; `reference` stays empty where the term is another one. */
 static void alias_cell(struct rb_cursor *c, struct rb_slice *reference) {

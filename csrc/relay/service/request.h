@@ -35,6 +35,7 @@ enum rb_verb {
     RB_VERB_CALL,  /* submit: the answer is the call's */
     RB_VERB_ASYNC, /* submit_async: the call's answer is {ok, Ref}, the job's follows as a message */
     RB_VERB_MANY,  /* submit_many: a list of payloads, a list of answers */
+    RB_VERB_STREAM, /* no call: the `job` of a subscription (stage.h) */
 };
 const char *rb_verb_name(enum rb_verb verb);
 

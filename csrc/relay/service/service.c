@@ -4,6 +4,7 @@
 
 #include "relay/relay_pvt.h"
 #include "relay/service/batch.h"
+#include "relay/service/stage.h"
 #include "relay/service/submit.h"
 
 int rb_service_fail(struct rb_conn *c, const char *why) {
@@ -36,7 +37,7 @@ static struct rb_slice node_of(struct rb_slice pid) {
 
 /* --- Calls --------------------------------------------------------------------------------------------------------------- */
 
-static struct rb_caller caller_of(struct rb_conn *c, const struct rb_from *from) {
+struct rb_caller rb_service_caller(struct rb_conn *c, const struct rb_from *from) {
     struct rb_slice node = node_of(from->pid);
     struct rb_conn *answer = rb_slice_is(node, c->peer) ? c : rb_conn_of_node(c->relay, node);
     return (struct rb_caller){
@@ -55,7 +56,7 @@ static uint64_t job_of_handle(struct rb_relay *r, struct rb_slice reference) {
 
 static int on_call(struct rb_conn *c, const struct rb_from *from, struct rb_cursor *at) {
     struct rb_relay *r = c->relay;
-    struct rb_caller to = caller_of(c, from);
+    struct rb_caller to = rb_service_caller(c, from);
     struct rb_submit s;
     uint64_t id = 0;
     char why[RB_WHY_BYTES];
@@ -87,9 +88,21 @@ static int on_call(struct rb_conn *c, const struct rb_from *from, struct rb_curs
     return 0;
 }
 
+static int refuse_call(struct rb_conn *c, const struct rb_from *from) {
+    struct rb_caller to = rb_service_caller(c, from);
+    rb_submit_refuse(&to,
+                     "Ringbridge.Streams takes no calls: a consumer of GenStage subscribes to it, "
+                     "with job: {role, payload} among the options");
+    return 0;
+}
+
 static int pass_up(struct rb_conn *c, const struct rb_signal *s, struct rb_slice message) {
     if (rb_up_signal(c, s->control, message) == 0) return 0;
     return rb_service_fail(c, "interpreter_backlog_limit_reached");
+}
+
+static int is_streams(const struct rb_conn *c, const struct rb_owned *o) {
+    return o == &c->relay->owned[RB_SERVICE_STREAMS];
 }
 
 static int on_message(struct rb_conn *c, const struct rb_owned *o, const struct rb_signal *s,
@@ -97,9 +110,13 @@ static int on_message(struct rb_conn *c, const struct rb_owned *o, const struct 
     struct rb_cursor at = rb_cursor_of(message);
     struct rb_from from;
     switch (rb_message_kind(&at, &from)) {
-    case RB_MESSAGE_CALL: return o->up ? on_call(c, &from, &at) : 0;
-    case RB_MESSAGE_CAST:
+    case RB_MESSAGE_CALL:
+        if (!o->up) return 0;
+        return is_streams(c, o) ? refuse_call(c, &from) : on_call(c, &from, &at);
     case RB_MESSAGE_OTHER:
+        if (o->up && is_streams(c, o)) return rb_stage_message(c, message);
+        return 0;
+    case RB_MESSAGE_CAST:
         return 0; /* as a GenServer without such a clause would, but without the crash */
     case RB_MESSAGE_SYSTEM: return pass_up(c, s, message);
     default: return rb_service_fail(c, "bad_payload");
@@ -175,9 +192,10 @@ static enum rb_large on_begin_large(void *user, struct rb_slice head, struct rb_
     if (!o || !is_message(&signal)) return RB_LARGE_KEEP;
     int kind = rb_message_kind(&at, &from);
     if (kind == -EAGAIN) return RB_LARGE_MORE;
+    if (is_streams(c, o)) return RB_LARGE_KEEP; /* subscriptions come whole */
     if (kind == RB_MESSAGE_CAST || kind == RB_MESSAGE_OTHER) return RB_LARGE_DROP;
     if (kind != RB_MESSAGE_CALL || !o->up) return RB_LARGE_KEEP;
-    struct rb_caller to = caller_of(c, &from);
+    struct rb_caller to = rb_service_caller(c, &from);
     rc = rb_request_kind(&at, &s, &id, why);
     if (rc == -EAGAIN) return RB_LARGE_MORE;
     if (rc == RB_REQUEST_BAD) {

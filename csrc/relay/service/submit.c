@@ -120,9 +120,16 @@ struct rb_job *rb_submit_admit(struct rb_relay *r, const struct rb_caller *to, s
 
 /* Binds a job to its caller's monitor: the one that the tag names; else the one that was this process's previous signal to us (25's
  * multi_call); else we watch the caller ourselves (a GenServer may forward a call). */
-int rb_submit_bind(struct rb_conn *c, struct rb_job *j, struct rb_conn *answer_conn,
+int rb_submit_bind(struct rb_conn *c, struct rb_job *j, const struct rb_caller *to,
                    const struct rb_from *from) {
-    if (rb_job_set_caller(j, answer_conn, from) < 0) return -1;
+    if (rb_job_set_caller(j, to->conn, from) < 0) return -1;
+    if (to->kind == RB_CALLER_STREAM) {
+        if (rb_stream_open(j) < 0) return -1;
+        j->kind = RB_CALLER_STREAM;
+        j->watch = j->id;
+        rb_send_watch(to->conn, RB_SERVICE_STREAMS, 1, from->pid, j->watch);
+        return 0;
+    }
     c->relay->callers[0] |= 1ull << (rb_monitor_hash(from->pid) & 63);
     struct rb_monitor *m = from->monitor.size ? rb_monitor_find(c, from->monitor, from->pid) : NULL;
     if (!m) m = rb_monitor_recent(c, from->pid);
@@ -131,7 +138,7 @@ int rb_submit_bind(struct rb_conn *c, struct rb_job *j, struct rb_conn *answer_c
         j->monitor = m;
     } else {
         j->watch = j->id;
-        rb_send_watch(answer_conn, 1, from->pid, j->watch);
+        rb_send_watch(to->conn, RB_SERVICE_JOBS, 1, from->pid, j->watch);
     }
     return 0;
 }
@@ -145,7 +152,7 @@ static void become_async(struct rb_job *j) {
     }
     if (!j->watch) {
         j->watch = j->id;
-        rb_send_watch(j->conn, 1, call.pid, j->watch);
+        rb_send_watch(j->conn, RB_SERVICE_JOBS, 1, call.pid, j->watch);
     }
     rb_answer_handle(&call, j);
     j->kind = RB_CALLER_ASYNC;
@@ -159,7 +166,9 @@ void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_subm
         j->key = rb_key_hash(&o->key);
     }
     const struct rb_role_config *config = &j->role->config;
-    uint64_t timeout_ms = o->has_timeout ? o->timeout_ms : config->timeout_default_ms;
+    uint64_t timeout_ms = o->has_timeout    ? o->timeout_ms
+                          : j->subscription ? config->timeout_max_ms
+                                            : config->timeout_default_ms;
     if (timeout_ms > config->timeout_max_ms) timeout_ms = config->timeout_max_ms;
     j->detail = o->detail;
     j->finish = o->finish;
@@ -168,6 +177,7 @@ void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_subm
     j->request.priority = o->priority;
     j->request.flags =
         (uint16_t)((j->pool_count ? 0 : RB_FLAG_INLINE) | (j->is_term ? RB_FLAG_TERM : 0));
+    if (j->subscription) j->request.flags |= RB_FLAG_PARTS;
     memcpy(j->request.trace_id, o->trace_id, sizeof o->trace_id);
     memcpy(j->request.span_id, o->span_id, sizeof o->span_id);
     j->request.trace_flags = o->trace_flags;
@@ -199,6 +209,11 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
     if (rb_term_skip(at, &term) < 0) return rb_service_fail(c, "bad_payload");
     struct rb_payload payload = rb_submit_payload(term);
     int rc = rb_submit_options(at, s, why);
+    if (rc == 0 && to->kind == RB_CALLER_STREAM && (s->options.finish || s->options.dedupe.kind)) {
+        snprintf(why, sizeof why, "%s: orphan and dedupe are no options of a stream",
+                 rb_verb_name(s->verb));
+        rc = -EINVAL;
+    }
     if (rc == -EINVAL) return rb_submit_refuse(to, why), 0;
     if (rc < 0) return rb_service_fail(c, "bad_payload");
     if (!to->conn) return 0; /* its node is gone: there is nobody to answer */
@@ -207,7 +222,7 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
     struct rb_job *j = rb_submit_admit(r, to, role, payload.bytes.size);
     if (!j) return 0;
     rb_submit_fill(j, &payload);
-    if (rb_submit_bind(c, j, to->conn, from) < 0) {
+    if (rb_submit_bind(c, j, to, from) < 0) {
         rb_job_free(r, j);
         return rb_service_fail(c, "reply_tag_too_large");
     }
@@ -229,7 +244,7 @@ enum rb_large rb_submit_begin_large(struct rb_conn *c, const struct rb_from *fro
     struct rb_role *role = rb_submit_role(c->relay, to, s->role);
     struct rb_job *j = role ? rb_submit_admit(c->relay, to, role, size) : NULL;
     if (!j) return RB_LARGE_DROP;
-    if (rb_submit_bind(c, j, to->conn, from) < 0) {
+    if (rb_submit_bind(c, j, to, from) < 0) {
         rb_job_free(c->relay, j);
         return RB_LARGE_KEEP; /* fails when it is whole, by the same rule */
     }

@@ -34,7 +34,7 @@ struct rb_job *rb_submit_admit(struct rb_relay *r, const struct rb_caller *to, s
                                uint64_t size);
 void rb_submit_fill(struct rb_job *j, const struct rb_payload *payload);
 /* To its caller's life. -1: pid and tag are too large. */
-int rb_submit_bind(struct rb_conn *c, struct rb_job *j, struct rb_conn *answer_conn,
+int rb_submit_bind(struct rb_conn *c, struct rb_job *j, const struct rb_caller *to,
                    const struct rb_from *from);
 void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s);
 /* A job may run twice only where that does no harm. 1, or 0: the caller has been told. */
