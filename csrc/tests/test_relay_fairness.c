@@ -209,6 +209,29 @@ static void the_bounds_add_up_against_all_of_it_at_once(void) {
     CHECK(worst > 3 * AGING_MS); /* it is an adversary */
 }
 
+/* Beside a heavy tenant that always waits, names that come with one job and go: the clock runs ahead, and who is new waits for it. */
+static void one_heavy_and_new_names(struct host *h) {
+    ask(h, 0, 0, h->ids % 3 ? 2 : 10 + (unsigned)(h->ids % 4000));
+}
+
+static void a_clock_that_runs_ahead_makes_nobody_wait_beyond_the_bound(void) {
+    for (uint32_t weight = 1; weight <= RB_WEIGHT_MAX; weight *= 10) {
+        struct host *h = host_open(AGING_MS, PATIENCE_MS);
+        unsigned sum = RB_WEIGHT_MAX + DEPTH * RB_WEIGHT_DEFAULT + weight;
+        unsigned least = weight < RB_WEIGHT_DEFAULT ? weight : RB_WEIGHT_DEFAULT;
+        unsigned bound = 2 * sum / weight + 3 * sum / least + 1;
+        weigh(h, 1, weight);
+        weigh(h, 2, RB_WEIGHT_MAX);
+        for (int i = 0; i < 5000; i++) {
+            one_heavy_and_new_names(h);
+            serve(h);
+        }
+        for (int i = 0; i < 3; i++)
+            CHECK(served_before(h, one_heavy_and_new_names, 0, 0, 1, 2 * bound) <= bound);
+        host_close(h);
+    }
+}
+
 /* At every moment, for every two tenants that always have something waiting: their shares, by weight, are never further apart than
  * one job of each (Goyal et al., theorem 1). */
 static void shares_follow_the_weights_at_every_moment(void) {
@@ -253,6 +276,7 @@ int main(void) {
     RUN(an_endless_stream_of_new_names_does_not_keep_a_tenant_waiting);
     RUN(a_light_tenant_has_its_turn_after_those_that_heavier_ones_have_had);
     RUN(the_bounds_add_up_against_all_of_it_at_once);
+    RUN(a_clock_that_runs_ahead_makes_nobody_wait_beyond_the_bound);
     RUN(shares_follow_the_weights_at_every_moment);
     RUN(a_changed_weight_counts_from_the_next_turn);
     return check_end();

@@ -7,10 +7,13 @@
  * by 1/(sum of the weights that wait): else an endless row of new names, each starting at a clock
  * that stands still, would keep a waiting tenant waiting.
  *
- * Bound: a tenant of weight w has its next turn after at most 2 W/w + n turns of others, W the sum
- * of the weights and n the number of tenants that wait at once: its tag is at most 1/w past the
- * clock, so after W/w turns whoever begins to wait stands behind it; and those who waited before
- * have their turns up to its tag, together W/w and one more each.
+ * Bound: a tenant of weight w has its next turn after at most 2 W/w + 3 W/u turns of others and one,
+ * W the sum and u the least of the weights that wait meanwhile. Its tag is at most 1/w past the
+ * clock, so after W/w turns whoever begins to wait stands behind it. Those who waited before have
+ * their turns up to its tag: W/w up to the clock's place of now, one more each (W/u), and what they
+ * are behind the clock. That, weighed and summed, changes by no turn but the last of one that
+ * leaves, which adds one job's at most, and only while the one furthest behind is less than 1/u
+ * behind: so it stays below W/u, and W/u more for those before the clock.
  *
  * Rows for tenants come from one table (bounded); each band holds the one of jobs without a tenant.
  * A row that is idle keeps its tag until the row is needed elsewhere: a tenant with one job at a
