@@ -34,7 +34,7 @@ from bridge.fabric.relay import Relay
 from bridge.limits import relay_limits
 from bridge.node import Node
 from bridge.node.inspection import Application, Inspection, traffic_of
-from bridge.ops import certificates, descriptors, published
+from bridge.ops import certificates, descriptors, metrics_page, published
 from bridge.reloading import Current, Reloading
 from bridge.running import Bridge
 from bridge.workers.handshake_driver import RolePlan
@@ -80,6 +80,9 @@ async def serve(
         listeners = await listen(config)
         for listener in listeners:
             stack.push_async_callback(listener.aclose)
+        scraped = await metrics_page.listen(config)
+        for listener in scraped:
+            stack.push_async_callback(listener.aclose)
         port: int = listeners[0].socket.getsockname()[1]
         tls = stack.enter_context(certificates.opened(config))
         places, creation = await stack.enter_async_context(registered(config, name, port))
@@ -111,6 +114,7 @@ async def serve(
             )
             node.exports.merge(published.exports(running.status))
             carrying.start_soon(running.feed)
+            carrying.start_soon(metrics_page.serve, scraped, running.metrics())
             async with trio.open_nursery() as nursery:
                 await running.start(nursery)
                 nursery.start_soon(reload_on_sighup, hang_ups, running.reloading)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import msgspec
 import structlog
 import trio
+from prometheus_client.registry import CollectorRegistry
 
 import bridge
 from bridge.dispatch.job_dispatcher import JobDispatcher
@@ -39,7 +40,7 @@ from bridge.links.link_manager import LinkManager
 from bridge.node import Node
 from bridge.node.process.details import Details
 from bridge.operating import Operator
-from bridge.ops import diagnostics, inspection
+from bridge.ops import diagnostics, inspection, metrics
 from bridge.ops.answers import Answering, to_term
 from bridge.ops.diagnostics import Diagnostics
 from bridge.reloading import Current, Reloading
@@ -179,6 +180,11 @@ class Bridge:
             "relay": self._dispatch_figures(),
             "hops": asdict(self._relay.hops()),
         }
+
+    def metrics(self) -> CollectorRegistry:
+        """What a scrape is made of."""
+        about = {"node": self._node.name, "version": bridge.__version__}
+        return metrics.registry(metrics.BridgeCollector(self._relay, self.supervisor, about))
 
     def _make_registry(self) -> WorkerRegistry:
         return WorkerRegistry(self.supervisor, figures=self._figures, operator=self.operator)

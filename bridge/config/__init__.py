@@ -21,6 +21,7 @@ from bridge.config.role import Restart, RoleConfig
 from bridge.config.sections import (
     LimitSettings,
     LinkSettings,
+    MetricsSettings,
     NodeConfig,
     TenantSettings,
     TlsSettings,
@@ -34,6 +35,7 @@ __all__ = [
     "ConfigErrors",
     "LimitSettings",
     "LinkSettings",
+    "MetricsSettings",
     "NodeConfig",
     "Restart",
     "RoleConfig",

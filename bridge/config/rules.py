@@ -6,9 +6,9 @@ import ipaddress
 from collections.abc import Iterator
 
 from bridge.config.role_rules import Broken, broken_role_rules, power_below
-from bridge.config.sections import LimitSettings, LinkSettings, NodeConfig
+from bridge.config.sections import LimitSettings, LinkSettings, MetricsSettings, NodeConfig
 from bridge.config.whole import Config
-from bridge.dist.finding import Places
+from bridge.dist.finding import Place, Places, parse_place
 from bridge.dist.names import node_name_problem, pattern_problem
 
 ROLES_MAX = 64  # of the relay, as WORKERS_MAX
@@ -24,6 +24,7 @@ def broken_rules(config: Config) -> Iterator[Broken]:
     yield from _broken_tls_rules(config)
     yield from _broken_limits(config.limits)
     yield from _broken_link_rules(config.link)
+    yield from _broken_metrics(config.metrics)
     if not config.roles:
         mend = "Add a table [roles.<name>] with a command, like the project's own ringbridge.toml"
         yield "roles", None, "there is no role, so no job could ever run", mend
@@ -90,6 +91,19 @@ def _broken_limits(limits: LimitSettings) -> Iterator[Broken]:
         if low > high:
             rule = f"it must not be above {upper}, which is {high}"
             yield f"limits.{lower}", low, rule, f"Lower it, or raise {upper}"
+
+
+def _broken_metrics(metrics: MetricsSettings) -> Iterator[Broken]:
+    if metrics.listen is None:
+        return
+    mend = 'Write it like "127.0.0.1:9568"; who can connect can read'
+    try:
+        place = parse_place(metrics.listen)
+        if not isinstance(place, Place):
+            raise ValueError("an address and a port")
+        ipaddress.ip_address(place.host)
+    except ValueError:
+        yield "metrics.listen", metrics.listen, "it must be an IP address and a port", mend
 
 
 def _broken_link_rules(link: LinkSettings) -> Iterator[Broken]:

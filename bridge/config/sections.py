@@ -55,6 +55,12 @@ class TenantSettings(Section, frozen=True):
     weight: Annotated[int, Meta(ge=1, le=1_000)] = 10
 
 
+class MetricsSettings(Section, frozen=True):
+    """[metrics]: figures for Prometheus."""
+
+    listen: str | None = None
+
+
 class LinkSettings(Section, frozen=True):
     """[link]: the shared memory between the bridge and each worker."""
 

@@ -14,6 +14,7 @@ from bridge.config.section import Section
 from bridge.config.sections import (
     LimitSettings,
     LinkSettings,
+    MetricsSettings,
     NodeConfig,
     TenantSettings,
     TlsSettings,
@@ -30,6 +31,7 @@ class Config(Section, frozen=True):
     link: LinkSettings
     roles: dict[str, RoleConfig]
     tenants: dict[str, TenantSettings] = field(default_factory=dict)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     tls: TlsSettings | None = None
 
     def role_cwd(self, name: str) -> Path:

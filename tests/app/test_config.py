@@ -153,6 +153,8 @@ BROKEN = [
         "at most 1024 tenants",
         "that need none",
     ),
+    ('[metrics]\nlisten = "9568"\n' + ROLE, "metrics.listen", "9568", "an IP address", "9568"),
+    ('[metrics]\nlisten = "here:1"\n' + ROLE, "metrics.listen", "here:1", "an IP address", "9568"),
     ("[node\n", "(syntax)", None, "not TOML", "that line"),
 ]
 
