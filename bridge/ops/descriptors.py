@@ -1,8 +1,8 @@
 """The limit of open descriptors, raised as far as the configured workers need it.
 
-A worker costs the bridge eleven: two memfds, two eventfds, pidfd, obituary, stdout and stderr at
-the relay; socket, pidfd of the shepherd and a pidfd of the worker at the shepherd's handle. A
-worker that is being replaced has its successor's for a moment, too.
+A worker costs the bridge eleven: two memfds, a socket to wake it and an eventfd to be woken, pidfd,
+obituary, stdout and stderr at the relay; socket, pidfd of the shepherd and a pidfd of the worker at
+the shepherd's handle. A worker that is being replaced has its successor's for a moment, too.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -57,7 +58,13 @@ void rb_gate_waker_init(struct rb_gate_waker *w, const uint32_t *park, uint32_t 
                         int eventfd, int pidfd) {
     /* woken 0 is "awake in round 0", which no parking has: sequences begin with 1. */
     *w = (struct rb_gate_waker){
-        .park = park, .doorbell = doorbell, .eventfd = eventfd, .pidfd = pidfd};
+        .park = park, .doorbell = doorbell, .bell = -1, .eventfd = eventfd, .pidfd = pidfd};
+}
+
+/* A full socket is a bell that still rings; one whose other end is gone rings for nobody. */
+static void bell_ring(int fd) {
+    while (send(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == EINTR) {
+    }
 }
 
 /* The flags of an eventfd's description are shared with the other side, which could clear
@@ -84,7 +91,10 @@ int rb_gate_ring_slow(struct rb_gate_waker *w, uint32_t park) {
                 0); /* shared between processes: not PRIVATE */
         break;
     case RB_PARK_EVENTFD:
-        if (w->eventfd >= 0) eventfd_bump(w->eventfd);
+        if (w->bell >= 0)
+            bell_ring(w->bell);
+        else if (w->eventfd >= 0)
+            eventfd_bump(w->eventfd);
         break;
     case RB_PARK_SIGNAL:
         if (w->pidfd >= 0) syscall(SYS_pidfd_send_signal, w->pidfd, RB_WAKE_SIGNAL, NULL, 0);
@@ -142,7 +152,13 @@ static int sleep_futex(struct rb_gate_waiter *w, uint32_t bell, int64_t deadline
 
 static void eventfd_drain(int fd) {
     uint64_t count;
+    char rings[64];
+    ssize_t n;
     struct iovec into = {.iov_base = &count, .iov_len = sizeof count};
+    do /* what is left over wakes the next sleep for nothing, which every wait absorbs */
+        n = recv(fd, rings, sizeof rings, MSG_DONTWAIT);
+    while (n == sizeof rings || (n < 0 && errno == EINTR));
+    if (n >= 0 || errno != ENOTSOCK) return;
     /* RWF_NOWAIT and not O_NONBLOCK: the description's flags are shared with the other side
      * (eventfds know it since Linux 5.8). By number: musl has the function only since 1.2.5. */
     while (syscall(SYS_preadv2, fd, &into, 1, -1L, -1L, RWF_NOWAIT) < 0 && errno == EINTR) {
@@ -159,6 +175,8 @@ static int sleep_eventfd(struct rb_gate_waiter *w, int64_t deadline) {
     if (found == 0) return -ETIMEDOUT;
     if (found < 0) return errno == EINTR ? 0 : -ENOSYS;
     if (p.revents & (POLLNVAL | POLLERR)) return -ENOSYS;
+    if (p.revents & POLLHUP)
+        return -ENOSYS; /* a socket whose other end is gone: it would not sleep */
     eventfd_drain(w->eventfd);
     return 0;
 }

@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "link_pvt.h"
@@ -137,16 +138,27 @@ static void point(struct rb_link *link, const struct rb_link_parts *parts) {
     link->giveback_ring = (struct rb_ring_producer){.shared_tail = &link->ours->giveback_tail,
                                                     .shared_head = &link->theirs->giveback_head,
                                                     .slots = blocks};
-    rb_gate_waker_init(&link->waker, &link->theirs->park, &link->ours->doorbell,
-                       link->fds.wake_worker, -1);
+    rb_gate_waker_init(&link->waker, &link->theirs->park, &link->ours->doorbell, -1, -1);
+    link->waker.bell = link->bell; /* not an eventfd: gate.h says why */
     /* The relay waits on sockets and the clock too, so it never spins here. */
     rb_gate_waiter_init(&link->waiter, &link->ours->park, &link->theirs->doorbell,
                         link->fds.wake_relay, 0);
 }
 
+/* Blocking, so that it is the call that says whether to wait; as small as the kernel allows: one
+ * byte is as good a ring as many. */
+static int make_bell(struct rb_link *link) {
+    const int least = 1;
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) return -1;
+    link->bell = ends[0];
+    link->fds.wake_worker = ends[1];
+    return setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &least, sizeof least);
+}
+
 int rb_link_create(struct rb_link *link, const struct rb_link_config *config,
                    const struct rb_pool *pool) {
-    struct rb_link made = {.config = *config, .fds = {-1, -1, -1, -1, -1}};
+    struct rb_link made = {.config = *config, .fds = {-1, -1, -1, -1, -1}, .bell = -1};
     struct rb_link_parts parts;
     int failed;
 
@@ -160,8 +172,7 @@ int rb_link_create(struct rb_link *link, const struct rb_link_config *config,
     if (failed) return failed;
     failed = make_worker_side(&made, &parts);
     if (failed) goto fail;
-    made.fds.wake_worker = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (made.fds.wake_worker < 0) goto fail_errno;
+    if (make_bell(&made) < 0) goto fail_errno;
     made.fds.wake_relay = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (made.fds.wake_relay < 0) goto fail_errno;
     point(&made, &parts);
@@ -180,6 +191,8 @@ static void close_once(int *fd) {
     *fd = -1;
 }
 
+void rb_link_handed_over(struct rb_link *link) { close_once(&link->fds.wake_worker); }
+
 void rb_link_close(struct rb_link *link) {
     if (link->relay_side) munmap(link->relay_side, (size_t)link->relay_side_bytes);
     if (link->worker_side) munmap((void *)link->worker_side, (size_t)link->worker_side_bytes);
@@ -187,6 +200,7 @@ void rb_link_close(struct rb_link *link) {
     link->worker_side = NULL;
     close_once(&link->fds.relay_side);
     close_once(&link->fds.worker_side);
+    close_once(&link->bell);
     close_once(&link->fds.wake_worker);
     close_once(&link->fds.wake_relay);
 }

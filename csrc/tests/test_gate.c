@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <stddef.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -194,6 +195,36 @@ static void a_spoilt_eventfd_blocks_neither_side(void) {
     gate_free(&g);
 }
 
+/* Of a pair of sockets each side has its own flags: nothing that the waiter does to its end makes
+ * the waker wait, be it that it never reads, or is gone. */
+static void a_bell_that_nobody_reads_blocks_nobody(void) {
+    struct gate g = gate_new(0);
+    int ends[2], least = 1;
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+    CHECK(setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &least, sizeof least) == 0);
+    g.waker.bell = ends[0];
+    close(g.waiter.eventfd);
+    g.waiter.eventfd = ends[1];
+    CHECK(fcntl(ends[1], F_SETFL, 0) == 0);
+    for (int i = 0; i < 10000; i++) {
+        rb_gate_announce(&g.waiter, RB_PARK_EVENTFD);
+        CHECK_EQUAL(rb_gate_ring(&g.waker), 1);
+        rb_gate_retract(&g.waiter);
+    }
+    /* What had gathered wakes one sleep; the next one sleeps. */
+    CHECK_EQUAL(rb_gate_wait_by(&g.waiter, RB_PARK_EVENTFD, news, &g, ms / 10), 0);
+    char more;
+    CHECK(recv(ends[1], &more, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN);
+    publish(&g, 1);
+    CHECK_EQUAL(rb_gate_wait_by(&g.waiter, RB_PARK_EVENTFD, news, &g, ms), 1);
+    g.waiter_page->seen = 1;
+    close(ends[0]);
+    CHECK_EQUAL(rb_gate_wait_by(&g.waiter, RB_PARK_EVENTFD, news, &g, ms), -ENOSYS);
+    close(ends[1]);
+    g.eventfd = g.waker.bell = -1;
+    gate_free(&g);
+}
+
 static void the_spin_shrinks_by_long_parks_and_grows_by_hits_within_its_bounds(void) {
     struct gate g = gate_new(1000);
     for (int i = 0; i < 20; i++) rb_gate_wait(&g.waiter, news, &g, ms);
@@ -362,6 +393,7 @@ int main(void) {
     RUN(a_parking_is_rung_once_and_the_next_one_again);
     RUN(any_park_word_is_survived);
     RUN(a_spoilt_eventfd_blocks_neither_side);
+    RUN(a_bell_that_nobody_reads_blocks_nobody);
     RUN(the_spin_shrinks_by_long_parks_and_grows_by_hits_within_its_bounds);
     RUN(no_wake_is_lost_between_two_threads);
     RUN(no_wake_is_lost_between_two_processes);

@@ -87,7 +87,7 @@ static void closing_both_ends_leaves_no_descriptor_and_no_mapping(void) {
     int before = open_descriptors();
     struct ends e;
     CHECK_EQUAL(open_ends(&e), 0);
-    CHECK_EQUAL(open_descriptors(), before + 5);
+    CHECK_EQUAL(open_descriptors(), before + 6);
     CHECK(mappings_of_links() > 0);
     close_ends(&e);
     CHECK_EQUAL(open_descriptors(), before);

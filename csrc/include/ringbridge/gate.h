@@ -17,8 +17,14 @@
  * sees the position; never neither (store buffering). So what a gate waits for is stored seq_cst
  * before rb_gate_ring() and loaded seq_cst by ready(): the ring's positions are (R0, R1), a control
  * word or a hello must be too. G2 against G3: a doorbell that rang between G3 and the futex makes
- * the futex return at once. An eventfd keeps its count and a blocked signal stays pending, so these
- * two need no comparison. */
+ * the futex return at once. An eventfd keeps its count, a socket its bytes and a blocked signal
+ * stays pending, so these need no comparison.
+ *
+ * A waker that must never wait for a hostile waiter rings a socket: an eventfd is one description
+ * for both sides, and the waiter could make it blocking and fill it up between any look of the
+ * waker's and its write (a write to it can be told not to wait by that shared flag alone). Of a pair
+ * of sockets each side has its own, and send() takes MSG_DONTWAIT by the call. Not a pipe: whoever
+ * reads one into memory that does not come (userfaultfd, FUSE) holds its lock for so long. */
 #ifndef RINGBRIDGE_GATE_H
 #define RINGBRIDGE_GATE_H
 
@@ -30,7 +36,8 @@
 struct rb_gate_waker {
     const uint32_t *park; /* the waiter's word, hostile: any value only costs or saves a wake-up */
     uint32_t *doorbell;   /* ours */
-    int eventfd;          /* wakes the waiter; -1: none */
+    int bell;             /* our end of a pair of sockets that wakes the waiter; -1: none */
+    int eventfd;          /* the same where neither side need fear the other; -1: none */
     int pidfd;            /* of the waiter, for the signal way; -1: none */
     uint32_t woken;       /* park word that was woken last */
     uint64_t wakes;       /* system calls spent */
@@ -39,7 +46,7 @@ struct rb_gate_waker {
 struct rb_gate_waiter {
     uint32_t *park;           /* ours */
     const uint32_t *doorbell; /* the waker's */
-    int eventfd;              /* read side for RB_PARK_EVENTFD; -1: none */
+    int eventfd; /* for RB_PARK_EVENTFD: an eventfd, or its end of the pair; -1: none */
     uint32_t sequence;
     uint32_t spin;     /* pauses before parking: 0 .. spin_max, by what the last waits found */
     uint32_t spin_max; /* 0: park at once */

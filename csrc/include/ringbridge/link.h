@@ -73,6 +73,7 @@ void rb_pool_close(struct rb_pool *pool);
 struct rb_link {
     struct rb_link_config config;
     struct rb_link_fds fds;
+    int bell; /* the other end of fds.wake_worker, ours alone */
     uint64_t nonce;
     uint32_t seals;             /* of the relay side, as in rb_pool */
     uint8_t *relay_side;        /* mapped read-write */
@@ -94,6 +95,9 @@ struct rb_link {
     struct rb_gate_waker waker;   /* wakes the worker */
     struct rb_gate_waiter waiter; /* waits for the worker */
 };
+/* fds.wake_worker is the worker's end of a pair of sockets: lent until the worker has its copy, then
+ * to be closed. */
+void rb_link_handed_over(struct rb_link *link);
 /* Makes the memory and descriptors. `pool` is lent: its fd is named in the header's size only and
  * is not closed with the link. All descriptors are close-on-exec. 0 or negative errno; nothing is
  * left behind on failure. */

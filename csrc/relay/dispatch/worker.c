@@ -67,6 +67,7 @@ void rb_worker_watch(struct rb_worker *w) {
     poll_fd(w, w->stderr_fd, RB_SOURCE_STDERR);
     w->link.waker.pidfd = w->pidfd;
     if (w->relay->tape) rb_tape_watch(w);
+    rb_link_handed_over(&w->link); /* it was inherited, before it was handed to us */
     set_state(w, RB_WORKER_GREETING);
     /* Until it has greeted nobody polls its rings, so its gate stays announced: the greeting rings, or was there before. */
     rb_gate_announce(&w->link.waiter, RB_PARK_EVENTFD);
