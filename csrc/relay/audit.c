@@ -2,6 +2,8 @@
  *
  *      accepted = answered + in flight                  of the relay and of each role
  *      in flight = queued + placed                      jobs of the table, by state
+ *      deferred = the jobs of all backlogs; what accounts count = the jobs that name them
+ *      told overloaded = the sum over the rules
  *      a worker's jobs = the slots of its ring that hold one
  *      blocks taken of a role's pool = those of its jobs
  *      each list and heap names those that name it
@@ -37,7 +39,7 @@ __attribute__((format(printf, 3, 4))) static void hold(struct audit *a, int hold
          (unsigned long long)(y))
 
 struct tally { /* of a role's jobs */
-    uint64_t queued, placed, blocks, jobs;
+    uint64_t deferred, paced, queued, placed, blocks, jobs;
 };
 
 /* One pass over the table, whatever its size. */
@@ -46,10 +48,14 @@ static void count_jobs(struct audit *a, const struct rb_relay *r, struct tally t
         const struct rb_job *j = &r->chunks[i / JOBS_A_CHUNK][i % JOBS_A_CHUNK];
         if (j->state == RB_JOB_FREE || !j->role) continue;
         struct tally *t = &tally[j->role->id];
+        t->deferred += j->state == RB_JOB_DEFERRED;
+        t->paced += j->state == RB_JOB_DEFERRED && j->paced;
         t->queued += j->state == RB_JOB_QUEUED;
         t->placed += j->state == RB_JOB_PLACED;
         t->blocks += j->pool_count;
         t->jobs++;
+        hold(a, (j->state == RB_JOB_DEFERRED) == (j->backlog != NULL),
+             "a job stands in a backlog that is not deferred, or the other way round");
         hold(a, j->state != RB_JOB_PLACED || j->worker, "a placed job is at no worker");
         hold(a, (j->state == RB_JOB_QUEUED && !rb_job_is_behind(j)) == (j->queued.share != NULL),
              "a job stands in a queue that does not wait, or the other way round");
@@ -58,8 +64,10 @@ static void count_jobs(struct audit *a, const struct rb_relay *r, struct tally t
 
 static void audit_role(struct audit *a, const struct rb_role *role, const struct tally *t) {
     uint64_t open = role->stats.accepted - role->stats.answered;
-    HOLD_EQUAL(a, open, t->queued + t->placed, role->name);
+    HOLD_EQUAL(a, open, t->deferred + t->queued + t->placed, role->name);
     HOLD_EQUAL(a, (uint64_t)role->queued, t->queued, role->name);
+    HOLD_EQUAL(a, (uint64_t)role->admission.kept, t->deferred, role->name);
+    HOLD_EQUAL(a, (uint64_t)role->admission.deferred, t->deferred - t->paced, role->name);
     HOLD_EQUAL(a, (uint64_t)role->pool.region.taken, t->blocks, role->name);
     HOLD_EQUAL(a, (uint64_t)role->jobs, t->jobs, role->name);
 }
@@ -114,15 +122,61 @@ static void audit_heap(struct audit *a, const struct rb_relay *r) {
     }
 }
 
+/* Over all accounts: who holds them, and how many of the jobs that do wait in queues. */
+static void audit_accounts(struct audit *a, const struct rb_relay *r) {
+    uint64_t holders = 0, waiting = 0, held = 0, counted = 0, count = 0;
+    for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) holders += r->conns[i] && r->conns[i]->account;
+    for (uint64_t i = 0; i < (uint64_t)r->chunk_count * JOBS_A_CHUNK; i++) {
+        const struct rb_job *j = &r->chunks[i / JOBS_A_CHUNK][i % JOBS_A_CHUNK];
+        if (j->state == RB_JOB_FREE) continue;
+        uint64_t named = (j->node != NULL) + (j->purse != NULL);
+        holders += named;
+        if (j->state == RB_JOB_QUEUED) waiting += named;
+    }
+    for (uint32_t b = 0; b < RB_ACCOUNT_BUCKETS; b++) {
+        for (const struct rb_account *at = r->accounts.buckets[b]; at; at = at->next) {
+            uint64_t of_roles = 0;
+            for (uint32_t i = 0; i < ROLES_MAX; i++) of_roles += at->waiting_of[i];
+            HOLD_EQUAL(a, (uint64_t)at->waiting, of_roles, "an account");
+            held += at->held;
+            counted += at->waiting;
+            count++;
+        }
+    }
+    HOLD_EQUAL(a, held, holders, "the accounts");
+    HOLD_EQUAL(a, counted, waiting, "the accounts");
+    HOLD_EQUAL(a, (uint64_t)r->accounts.count, count, "the accounts");
+}
+
+static void audit_backlogs(struct audit *a, const struct rb_relay *r, uint64_t deferred) {
+    uint64_t jobs = 0, lists = 0;
+    for (const struct rb_backlog *b = r->backlogs.first; b; b = b->next, lists++) {
+        uint64_t here = 0;
+        for (const struct rb_job *j = b->first; j; j = j->later, here++)
+            hold(a, j->backlog == b, "a backlog has a job that stands elsewhere");
+        HOLD_EQUAL(a, (uint64_t)b->count, here, "a backlog");
+        hold(a, b->listed && here > 0, "an empty backlog is listed");
+        jobs += here;
+    }
+    HOLD_EQUAL(a, (uint64_t)r->backlogs.count, lists, "the backlogs");
+    HOLD_EQUAL(a, deferred, jobs, "the backlogs");
+    uint64_t overloaded = 0;
+    for (int i = 0; i < RB_RULES; i++) overloaded += r->stats.overloaded_by[i];
+    uint64_t told =
+        r->stats.refused[RB_REASON_OVERLOADED] + r->stats.answered[RB_REASON_OVERLOADED];
+    HOLD_EQUAL(a, told, overloaded, "the rules");
+}
+
 int rb_relay_audit(const struct rb_relay *r, char *why, uint64_t why_bytes) {
     struct audit a = {.why = why, .size = why_bytes};
     struct tally tally[ROLES_MAX] = {{0}};
-    uint64_t answered = 0, open = 0, streams = 0;
+    uint64_t answered = 0, open = 0, deferred = 0, streams = 0;
     for (int i = 0; i < RB_REASONS; i++) answered += r->stats.answered[i];
     HOLD_EQUAL(&a, r->stats.accepted, answered + r->stats.in_flight, "the relay");
     count_jobs(&a, r, tally);
     for (uint32_t i = 0; i < r->roles_count; i++) {
-        open += tally[i].queued + tally[i].placed;
+        open += tally[i].deferred + tally[i].queued + tally[i].placed;
+        deferred += tally[i].deferred;
         if (r->roles[i]) audit_role(&a, r->roles[i], &tally[i]);
     }
     HOLD_EQUAL(&a, r->stats.in_flight, open, "the relay");
@@ -134,5 +188,7 @@ int rb_relay_audit(const struct rb_relay *r, char *why, uint64_t why_bytes) {
     }
     HOLD_EQUAL(&a, r->stats.streams, streams, "the relay");
     audit_heap(&a, r);
+    audit_accounts(&a, r);
+    audit_backlogs(&a, r, deferred);
     return a.broken ? -EPROTO : 0;
 }

@@ -10,10 +10,15 @@
 
 enum { POOL_BLOCK_BYTES = 1024 };
 
+static int is_sound(const struct rb_role_config *config) {
+    return rb_admission_check(&config->admission) == 0 && rb_breaker_check(&config->breaker) == 0;
+}
+
 int rb_relay_add_role(struct rb_relay *r, uint32_t id, const struct rb_role_config *config) {
     if (id >= ROLES_MAX || r->face_roles[id]) return -EINVAL;
     if (config->choice.policy > RB_CHOICE_STICKY) return -EINVAL;
     if (strlen(config->name) >= sizeof r->face_roles[id]->name) return -ENAMETOOLONG;
+    if (!is_sound(config)) return -EINVAL;
     struct rb_role *role = calloc(1, sizeof *role);
     if (!role) return -ENOMEM;
     role->id = id;
@@ -37,6 +42,7 @@ int rb_relay_configure_role(struct rb_relay *r, uint32_t id, const struct rb_rol
     /* Neither changes in a role's life, so that this thread may look: `role->config` is the relay's. */
     if (strcmp(config->name, role->name) != 0 || config->pool_bytes != role->pool.bytes)
         return -EINVAL;
+    if (!is_sound(config)) return -EINVAL;
     return rb_note_role_config(r, id, config);
 }
 

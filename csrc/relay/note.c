@@ -365,6 +365,18 @@ int rb_relay_set_role_state(struct rb_relay *r, uint32_t role, uint32_t state) {
     return hand_down(r, n);
 }
 
+int rb_relay_configure_allowance(struct rb_relay *r, uint32_t kind, const char *name,
+                                 const struct rb_allowance_config *config) {
+    size_t size = strlen(name);
+    if (kind > RB_ACCOUNT_TENANT || size > 255) return -EINVAL;
+    if (config && rb_rate_check(&config->rate) < 0) return -EINVAL;
+    struct down_note *n =
+        down_note(DOWN_ALLOWANCE, name, size, config, config ? sizeof *config : 0);
+    if (!n) return -ENOMEM;
+    n->connection = kind;
+    return hand_down(r, n);
+}
+
 int rb_relay_force_breaker(struct rb_relay *r, uint32_t role, uint64_t worker, uint32_t how) {
     if (role >= ROLES_MAX || !r->face_roles[role]) return -ENOENT;
     if (how > RB_FORCE_AUTO) return -EINVAL;
@@ -502,6 +514,13 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
         break;
     case DOWN_TENANT: configure_tenant(r, n->data, n->a, n->b); break;
     case DOWN_ROLE_STATE: set_role_state(r, n->connection, (uint32_t)n->flags); break;
+    case DOWN_ALLOWANCE: {
+        struct rb_allowance_config config;
+        if (n->b) memcpy(&config, n->data + n->a, sizeof config);
+        rb_accounts_configure(&r->accounts, n->connection, (struct rb_slice){n->data, n->a},
+                              n->b ? &config : NULL, r->now);
+        break;
+    }
     case DOWN_BREAKER: {
         uint32_t how;
         memcpy(&how, n->data, sizeof how);

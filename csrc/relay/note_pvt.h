@@ -21,6 +21,7 @@ enum down_kind {
     DOWN_ROLE_STATE,
     DOWN_TENANT,
     DOWN_BREAKER,
+    DOWN_ALLOWANCE,
     DOWN_WORKER,
     DOWN_DRAIN,
     DOWN_WEIGH,

@@ -116,6 +116,13 @@ static void tend(struct rb_relay *r) {
 
 /* --- A round ------------------------------------------------------------------------------------------------------------- */
 
+/* What a queue gives to workers makes room in it for those that are deferred. */
+static void place_jobs(struct rb_relay *r) {
+    do {
+        rb_roles_place(r);
+    } while (r->backlogs.count && rb_admission_round(r) > 0);
+}
+
 int rb_relay_round(struct rb_relay *r, uint64_t now, const struct epoll_event *ready, int count) {
     int worked = count > 0;
     r->now = now;
@@ -128,9 +135,9 @@ int rb_relay_round(struct rb_relay *r, uint64_t now, const struct epoll_event *r
     rb_conns_read(r);
     rb_jobs_due(r); /* first: what has expired in the queue does not run */
     if (now >= r->health_due_ns) rb_health_tick(r);
-    rb_roles_place(r);
+    place_jobs(r);
     worked |= poll_workers(r) > 0;
-    rb_roles_place(r); /* completions have made credit free */
+    place_jobs(r); /* completions have made credit free */
     rb_conns_tick(r);
     rb_up_flush(r);
     tend(r);
@@ -259,6 +266,7 @@ void rb_relay_unmake(struct rb_relay *r) {
     }
     free(r->chunks);
     rb_extras_fini(r);
+    rb_accounts_fini(&r->accounts);
     rb_tenants_fini(&r->tenants);
     free(r->heap);
     free(r->scratch);

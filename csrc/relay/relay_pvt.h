@@ -69,7 +69,10 @@ struct rb_relay {
     uint32_t roles_count, roles_leaving;
     struct rb_worker *workers[WORKERS_MAX]; /* the same */
     struct rb_worker *polled_workers;
-    uint64_t health_due_ns; /* when a breaker changes by time alone */
+    struct rb_accounts accounts;
+    struct rb_backlogs backlogs;
+    uint64_t backlog_due_ns; /* when a rate lets the next one in, if there are any */
+    uint64_t health_due_ns;  /* when a breaker changes by time alone */
 
     struct rb_owned owned[RB_SERVICES]; /* the processes that the relay answers for */
 
@@ -116,10 +119,11 @@ struct rb_relay {
 #define COUNT(word, n) rb_store_relaxed(&(word), (word) + (uint64_t)(n))
 #define GAUGE(word, v) rb_store_relaxed(&(word), (uint64_t)(v))
 
-/* When something happens by time alone, ns: a deadline, a stage of stopping a job, a breaker. UINT64_MAX: nothing will. */
+/* When something happens by time alone, ns: a deadline, a stage of stopping a job, a breaker, a rate. UINT64_MAX: nothing will. */
 static inline uint64_t rb_next_due(const struct rb_relay *r) {
     uint64_t due = rb_jobs_next_due(r);
-    return due && due < r->health_due_ns ? due : r->health_due_ns;
+    if (!due || r->health_due_ns < due) due = r->health_due_ns;
+    return r->backlogs.count && r->backlog_due_ns < due ? r->backlog_due_ns : due;
 }
 
 struct epoll_event;

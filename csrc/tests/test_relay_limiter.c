@@ -178,6 +178,17 @@ static void a_change_keeps_what_is_used_up(void) {
     CHECK(rb_limiter_idle(&l, &before, 0));
 }
 
+static void a_zeroed_one_is_as_new_whenever_it_is_first_asked(void) {
+    for (uint32_t kind = RB_RATE_TOKEN_BUCKET; kind <= RB_RATE_SLIDING_WINDOW; kind++) {
+        struct rb_rate_config c = {kind, 2, RB_RATE_PER_MS_MAX, 2};
+        struct rb_limiter l = {0};
+        CHECK_EQUAL(rb_limiter_wait_ns(&l, &c, 7), 0);
+        CHECK(rb_limiter_idle(&l, &c, 7));
+        rb_limiter_take(&l, &c, 7);
+        CHECK_EQUAL(rb_limiter_wait_ns(&l, &c, 7) == 0, kind != RB_RATE_LEAKY_BUCKET);
+    }
+}
+
 static void a_number_out_of_range_is_refused(void) {
     struct rb_rate_config good = {RB_RATE_TOKEN_BUCKET, 1, 1, 1}, bad;
     CHECK_EQUAL(rb_rate_check(&good), 0);
@@ -201,6 +212,7 @@ int main(void) {
     RUN(the_greatest_numbers_do_not_overflow);
     RUN(a_clock_that_goes_back_gives_nothing_away);
     RUN(a_change_keeps_what_is_used_up);
+    RUN(a_zeroed_one_is_as_new_whenever_it_is_first_asked);
     RUN(a_number_out_of_range_is_refused);
     return check_end();
 }

@@ -71,6 +71,7 @@ struct rb_admission_config {
 };
 
 /* What one calling node, or one tenant, may ask of all roles together. */
+enum rb_account_kind { RB_ACCOUNT_NODE, RB_ACCOUNT_TENANT };
 struct rb_allowance_config {
     uint32_t depth_max; /* jobs of it that wait; 0: no such bound */
     struct rb_rate_config rate;

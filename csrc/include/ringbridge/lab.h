@@ -13,7 +13,7 @@
 int rb_lab_open(struct rb_relay **relay, const struct rb_relay_config *config, uint64_t now);
 /* One round at `now`, which never runs backwards, with what is ready. 1 if there was anything to do, 0 if not. */
 int rb_lab_round(struct rb_relay *relay, uint64_t now);
-/* When something happens by time alone, ns: a deadline, a stage of stopping a job, a breaker; 0: nothing will. */
+/* When something happens by time alone, ns: a deadline, a stage of stopping a job, a breaker, a rate; 0: nothing will. */
 uint64_t rb_lab_due(const struct rb_relay *relay);
 
 /* Runs a record of rb_relay_record() again, without sockets, threads and workers, until its end or the first difference of what the

@@ -80,18 +80,37 @@ enum rb_reason {
     RB_REASON_BAD_REQUEST,
     RB_REASONS
 };
+/* By which rule a job was told {overloaded, ...} (csrc/relay/dispatch/admission.h). */
+enum rb_rule {
+    RB_RULE_ROLE_DEPTH,
+    RB_RULE_NODE_DEPTH,
+    RB_RULE_TENANT_DEPTH,
+    RB_RULE_ADAPTIVE,
+    RB_RULE_ROLE_RATE,
+    RB_RULE_NODE_RATE,
+    RB_RULE_TENANT_RATE,
+    RB_RULE_POOL,     /* no room for its payload */
+    RB_RULE_JOBS,     /* nor in the table of jobs */
+    RB_RULE_DROPPED,  /* accepted, and given up for a later one */
+    RB_RULE_DEFERRED, /* accepted, and kept outside the queue for as long as its role allows */
+    RB_RULES
+};
 struct rb_relay_stats {
     uint64_t accepted, in_flight;
-    uint64_t answered[RB_REASONS]; /* of accepted jobs: accepted = sum(answered) + in_flight */
-    uint64_t refused[RB_REASONS];  /* never accepted */
-    uint64_t streams, events;      /* open subscriptions; parts that left to consumers */
+    uint64_t answered[RB_REASONS];    /* of accepted jobs: accepted = sum(answered) + in_flight */
+    uint64_t refused[RB_REASONS];     /* never accepted */
+    uint64_t overloaded_by[RB_RULES]; /* their sum: refused and answered with overloaded */
+    uint64_t streams, events;         /* open subscriptions; parts that left to consumers */
     uint64_t connections, rounds, sleeps, parks, bytes_in, bytes_out;
 };
 struct rb_role_stats {
     uint64_t queued, placed, workers_ready, accepted, answered;
     uint64_t breaker, breaker_openings; /* its own: enum rb_breaker_state; since it was closed */
-    uint64_t stolen;  /* jobs with a key that another worker took than the one they waited for */
-    uint64_t retried; /* runs that began again after a worker's death */
+    uint64_t stolen;   /* jobs with a key that another worker took than the one they waited for */
+    uint64_t retried;  /* runs that began again after a worker's death */
+    uint64_t deferred; /* accepted, and not in its queue yet */
+    uint64_t adaptive_limit; /* of jobs in flight; 0: none */
+    uint64_t overloaded_by[RB_RULES];
 };
 struct rb_worker_stats {
     uint64_t in_flight, done, lost, service_ns, credit, heartbeats, heartbeat_ns, wakes;
@@ -158,7 +177,7 @@ int rb_relay_service_down(struct rb_relay *relay, uint32_t service, const uint8_
 int rb_relay_add_role(struct rb_relay *relay, uint32_t role, const struct rb_role_config *config);
 /* The role works by `config` from the relay's next round on; jobs that it has keep the timeouts they were taken in with, and more may wait
  * than a lowered depth_max until they have run. -ENOENT: no such role. -EINVAL: another name or another size of the pool, which
- * a role keeps for life (dispatch.h says why). */
+ * a role keeps for life (dispatch.h says why), or a number of admission or breaker out of its range. */
 int rb_relay_configure_role(struct rb_relay *relay, uint32_t role,
                             const struct rb_role_config *config);
 /* Callers do not find the role from the relay's next round on: it is unknown to them. Jobs that wait are answered :no_worker.
@@ -172,6 +191,10 @@ int rb_relay_force_breaker(struct rb_relay *relay, uint32_t role, uint64_t worke
  * tenant may have. */
 int rb_relay_configure_tenant(struct rb_relay *relay, const char *name,
                               const struct rb_tenant_config *config);
+/* Gives a calling node or a tenant its own bounds, or with `config` NULL takes them away; an empty name: all that have none of their own.
+ * -EINVAL: a number out of range, a name of more than 255 bytes. */
+int rb_relay_configure_allowance(struct rb_relay *relay, uint32_t kind, const char *name,
+                                 const struct rb_allowance_config *config);
 int rb_relay_set_role_state(struct rb_relay *relay, uint32_t role, uint32_t state);
 int rb_relay_create_link(struct rb_relay *relay, uint32_t role, uint64_t worker, uint32_t slots,
                          uint64_t result_bytes, uint32_t result_block_bytes, uint64_t features,

@@ -43,7 +43,8 @@ static void judge_workers(struct rb_relay *r, struct rb_role *role) {
     h->workers_shut = count > 0 && shut == count;
     h->retry_ms = soonest_ms;
     h->judged_ns = r->now;
-    if (h->workers_shut && role->queued) role->dirty = 1; /* those that wait are told */
+    if (h->workers_shut && (role->queued || role->admission.kept))
+        role->dirty = 1; /* those that wait are told */
 }
 
 /* One of its breakers is not closed, or was not a moment ago: looked at until all are. */
@@ -58,7 +59,7 @@ static void role_changed(struct rb_relay *r, struct rb_role *role) {
     own->share = rb_breaker_share(&own->breaker, config_of(role), r->now);
     GAUGE(role->stats.breaker, own->breaker.state);
     GAUGE(role->stats.breaker_openings, own->breaker.openings);
-    if (role->queued) role->dirty = 1;
+    if (role->queued || role->admission.kept) role->dirty = 1;
     tell(r, role, 0, own->breaker.state);
     watch(r, role);
 }

@@ -49,6 +49,8 @@ struct rb_job *rb_job_new(struct rb_relay *r) {
     j->worker = NULL;
     j->next = NULL;
     j->tenant = NULL;
+    j->node = j->purse = NULL;
+    j->backlog = NULL;
     j->conn = NULL;
     j->arriving = NULL;
     j->monitor = NULL;
@@ -101,6 +103,9 @@ void rb_job_free(struct rb_relay *r, struct rb_job *j) {
     if (j->laned.lane) rb_role_over(r, j->role, j);
     if (j->tenant) rb_tenant_release(j->tenant);
     j->tenant = NULL;
+    if (j->node) rb_account_release(&r->accounts, j->node);
+    if (j->purse) rb_account_release(&r->accounts, j->purse);
+    j->node = j->purse = NULL;
     if (j->role) j->role->jobs--;
     j->role = NULL;
     j->state = RB_JOB_FREE;
@@ -118,7 +123,7 @@ struct rb_job *rb_job_find(struct rb_relay *r, uint64_t id) {
 struct rb_job *rb_job_next(struct rb_relay *r, uint64_t *index) {
     for (; *index < (uint64_t)r->chunk_count * CHUNK; ++*index) {
         struct rb_job *j = &r->chunks[*index / CHUNK][*index % CHUNK];
-        if (j->state == RB_JOB_QUEUED || j->state == RB_JOB_PLACED) return ++*index, j;
+        if (rb_job_is_open(j)) return ++*index, j;
     }
     return NULL;
 }
@@ -223,8 +228,13 @@ void rb_job_accept(struct rb_relay *r, struct rb_job *j) {
         COUNT(r->stats.in_flight, 1);
         COUNT(j->role->stats.accepted, 1);
     }
-    j->state = RB_JOB_QUEUED;
+    j->state = RB_JOB_DEFERRED;
     j->accepted_ns = r->now;
+}
+
+void rb_job_queue(struct rb_relay *r, struct rb_job *j) {
+    j->state = RB_JOB_QUEUED;
+    j->entered_ns = r->now;
     if (j->sampled) j->queued_ns = rb_clock_ns();
     rb_role_push(r, j->role, j);
 }
@@ -253,6 +263,7 @@ void rb_job_answered(struct rb_relay *r, struct rb_job *j, enum rb_reason reason
         return;
     }
     if (j->state == RB_JOB_QUEUED) rb_role_unlink(j->role, j);
+    if (j->state == RB_JOB_DEFERRED) rb_admission_forget(r, j);
     rb_job_free(r, j);
 }
 
@@ -348,6 +359,8 @@ void rb_jobs_due(struct rb_relay *r) {
             look_at_arriving(r, j);
         } else if (j->state == RB_JOB_ABANDONED) {
             stop_running(r, j);
+        } else if (j->state == RB_JOB_DEFERRED && r->now < j->request.deadline_ns) {
+            rb_admission_expire(r, j);
         } else {
             struct rb_caller caller = rb_job_caller(j);
             rb_answer_reason(&caller, RB_REASON_DEADLINE_EXCEEDED);

@@ -8,6 +8,8 @@
 #include "relay/service/request.h"
 #include "ringbridge/layout.h"
 
+struct rb_account;
+struct rb_backlog;
 struct rb_conn;
 struct rb_extra;
 struct rb_monitor;
@@ -24,6 +26,7 @@ enum rb_keyed { RB_KEYED_NOT, RB_KEYED, RB_KEYED_BY_POLICY };
 enum rb_job_state {
     RB_JOB_FREE,
     RB_JOB_ARRIVING, /* its payload is still coming in: not accepted yet */
+    RB_JOB_DEFERRED, /* accepted, and not in a queue yet (admission.h) */
     RB_JOB_QUEUED,
     RB_JOB_PLACED,    /* in a worker's ring; its caller waits */
     RB_JOB_ABANDONED, /* in a worker's ring; nobody waits */
@@ -42,6 +45,7 @@ struct rb_job {
     uint8_t kind;           /* enum rb_caller_kind: how its caller is told */
     uint8_t finish;         /* its caller's end does not end it */
     uint8_t uncounted;      /* holds a caller, and is no request: those accepted are others */
+    uint8_t paced;          /* deferred by a leaky bucket, not by a policy */
     uint8_t sampled;        /* its hops are timed */
     uint32_t index;         /* of an element in its batch */
     struct rb_extra *extra; /* what it has beyond a plain call; NULL: nothing */
@@ -60,13 +64,17 @@ struct rb_job {
     uint64_t parts_granted, parts_sent;   /* by the relay to its worker; by that one */
     struct rb_job *next;                  /* free list */
     struct rb_queued queued;              /* where it waits in a queue */
-    uint64_t key;             /* hash of the key that it named, or that its policy gave it */
-    struct rb_worker *home;   /* in whose own queue it waits; NULL: in the role's */
-    struct rb_laned laned;    /* among the jobs of its key, in an ordered role */
-    struct rb_tenant *tenant; /* held; NULL: it named none */
-    struct rb_conn *arriving; /* from which its payload comes, while it does */
-    uint64_t arriving_left;   /* bytes of it that were missing when it was last looked at */
-    struct rb_conn *conn;     /* where the answer goes; NULL: nowhere any more */
+    uint64_t key;                    /* hash of the key that it named, or that its policy gave it */
+    struct rb_worker *home;          /* in whose own queue it waits; NULL: in the role's */
+    struct rb_laned laned;           /* among the jobs of its key, in an ordered role */
+    struct rb_tenant *tenant;        /* held; NULL: it named none */
+    struct rb_account *node, *purse; /* its calling node's and its tenant's; NULL: not counted */
+    struct rb_backlog *backlog;      /* in which it is, while deferred; */
+    struct rb_job *earlier, *later;  /* and its neighbours there */
+    uint64_t entered_ns;             /* when it was let into its queue */
+    struct rb_conn *arriving;        /* from which its payload comes, while it does */
+    uint64_t arriving_left;          /* bytes of it that were missing when it was last looked at */
+    struct rb_conn *conn;            /* where the answer goes; NULL: nowhere any more */
     struct rb_job *next_of_conn, *prev_of_conn;
     struct rb_monitor *monitor;      /* the caller's own, or NULL */
     uint64_t watch;                  /* ours on the caller; 0: none */
@@ -84,6 +92,11 @@ static inline int rb_job_is_behind(const struct rb_job *j) {
     return j->laned.lane && !rb_lane_is_first(&j->laned);
 }
 uint8_t *rb_job_payload(const struct rb_job *j); /* in the pool, or in its envelope */
+/* Accepted, and not answered yet. */
+static inline int rb_job_is_open(const struct rb_job *j) {
+    return j->state == RB_JOB_DEFERRED || j->state == RB_JOB_QUEUED || j->state == RB_JOB_PLACED;
+}
+
 struct rb_job *rb_job_new(struct rb_relay *r);
 void rb_job_join(struct rb_job *j, struct rb_role *role); /* what it is a job of, to its end */
 void rb_job_free(struct rb_relay *r, struct rb_job *j);
@@ -93,7 +106,8 @@ struct rb_job *rb_job_next(struct rb_relay *r,
 int rb_job_set_caller(struct rb_job *j, struct rb_conn *c, const struct rb_from *from);
 struct rb_caller rb_job_caller(const struct rb_job *j);
 void rb_job_due(struct rb_relay *r, struct rb_job *j, uint64_t due_ns); /* 0: never */
-void rb_job_accept(struct rb_relay *r, struct rb_job *j);               /* counted, queued */
+void rb_job_accept(struct rb_relay *r, struct rb_job *j); /* counted; deferred until */
+void rb_job_queue(struct rb_relay *r, struct rb_job *j);  /* it goes to its role's queue */
 void rb_job_requeue(struct rb_relay *r,
                     struct rb_job *j); /* back to about where it was, unstarted */
 void rb_job_answered(struct rb_relay *r, struct rb_job *j,

@@ -25,6 +25,7 @@ static uint64_t full(const struct rb_rate_config *config) {
 }
 
 static void refill(struct rb_limiter *l, const struct rb_rate_config *config, uint64_t now) {
+    if (!l->begun) rb_limiter_reset(l, config, now);
     if (now <= l->at_ns) return;
     uint64_t missing = full(config) - l->level, passed = now - l->at_ns;
     /* Divided before it is multiplied: a long silence must not overflow. */
@@ -39,6 +40,7 @@ static uint64_t slice_ns(const struct rb_rate_config *config) {
 }
 
 static void slide(struct rb_limiter *l, const struct rb_rate_config *config, uint64_t now) {
+    if (!l->begun) rb_limiter_reset(l, config, now);
     if (now < l->at_ns) return;
     uint64_t passed = (now - l->at_ns) / slice_ns(config);
     l->at_ns += passed * slice_ns(config);
@@ -66,7 +68,7 @@ static uint64_t window_wait_ns(const struct rb_limiter *l, const struct rb_rate_
 /* --- All three ----------------------------------------------------------------------------------------------------------- */
 
 void rb_limiter_reset(struct rb_limiter *l, const struct rb_rate_config *config, uint64_t now) {
-    *l = (struct rb_limiter){.at_ns = now};
+    *l = (struct rb_limiter){.begun = 1, .at_ns = now};
     if (config->kind != RB_RATE_NONE && config->kind != RB_RATE_SLIDING_WINDOW)
         l->level = full(config);
 }

@@ -17,7 +17,8 @@
 
 enum { RB_WINDOW_SLICES = 16 };
 
-struct rb_limiter {
+struct rb_limiter { /* all zero: begins with the first question, as reset */
+    int begun;
     uint64_t at_ns; /* bucket: when `level` was true; window: the begin of the newest slice */
     uint64_t level; /* bucket: jobs x per_ns */
     uint32_t

@@ -47,11 +47,13 @@ void rb_role_configure(struct rb_relay *r, struct rb_role *role,
         for (uint32_t i = 0; i < role->ready; i++)
             rb_queue_configure(&role->workers[i]->affine.own, &config->order, r->now);
     }
+    struct rb_admission_config before = role->config.admission;
     role->config = *config;
     role->config.name = role->name;
     role->dirty = 1; /* what waits may be let through now */
     choose_by_policy(role);
     rb_health_configured(r, role);
+    rb_admission_configured(r, role, &before);
 }
 
 void rb_role_leave(struct rb_relay *r, struct rb_role *role) {
@@ -75,7 +77,8 @@ void rb_roles_leave(struct rb_relay *r) {
 
 /* --- What waits ---------------------------------------------------------------------------------------------------------- */
 
-static void count_queued(struct rb_role *role, int32_t change) {
+static void count_queued(struct rb_role *role, const struct rb_job *j, int32_t change) {
+    if (j->node || j->purse) rb_admission_count(j, change);
     role->queued += (uint32_t)change;
     GAUGE(role->stats.queued, role->queued);
 }
@@ -89,7 +92,7 @@ static void stand(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
 }
 
 void rb_role_push(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
-    count_queued(role, 1);
+    count_queued(role, j, 1);
     if (!j->keyed && role->config.choice.policy >= RB_CHOICE_CONSISTENT_HASH)
         rb_affinity_key(role, j);
     /* One that comes back is in its lane still, and the first of it. */
@@ -117,7 +120,7 @@ int rb_role_home(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
 
 /* The queue in which it stood. NULL: it waits behind another of its key, and its place in the lane goes with it. */
 static struct rb_queue *leave(struct rb_role *role, const struct rb_job *j) {
-    count_queued(role, -1);
+    count_queued(role, j, -1);
     if (rb_job_is_behind(j)) return NULL;
     return j->home ? &j->home->affine.own : &role->queue;
 }
@@ -140,23 +143,26 @@ void rb_role_take(struct rb_role *role, struct rb_job *j) {
 }
 
 /* Of those that stand in a queue; who is behind one comes forward when that is over. */
-static struct rb_job *any_queued(const struct rb_role *role) {
+struct rb_job *rb_role_oldest(const struct rb_role *role) {
     struct rb_job *j = rb_queue_oldest(&role->queue);
     struct rb_worker *w = j ? NULL : rb_affinity_longest(role);
     return w ? rb_queue_oldest(&w->affine.own) : j;
 }
 
+void rb_role_tell(struct rb_relay *r, struct rb_job *j, enum rb_reason reason, uint64_t retry_ms) {
+    struct rb_caller caller = rb_job_caller(j);
+    if (reason == RB_REASON_CIRCUIT_OPEN)
+        rb_answer_retry_after(&caller, reason, retry_ms);
+    else
+        rb_answer_reason(&caller, reason);
+    rb_job_answered(r, j, reason);
+}
+
 void rb_role_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reason reason,
                      uint64_t retry_ms) {
     struct rb_job *j;
-    while ((j = any_queued(role))) {
-        struct rb_caller caller = rb_job_caller(j);
-        if (reason == RB_REASON_CIRCUIT_OPEN)
-            rb_answer_retry_after(&caller, reason, retry_ms);
-        else
-            rb_answer_reason(&caller, reason);
-        rb_job_answered(r, j, reason);
-    }
+    if (role->admission.kept) rb_admission_give_up(r, role, reason, retry_ms);
+    while ((j = rb_role_oldest(role))) rb_role_tell(r, j, reason, retry_ms);
 }
 
 /* --- Who is ready -------------------------------------------------------------------------------------------------------- */
@@ -254,7 +260,7 @@ void rb_role_remove_ready(struct rb_role *role, struct rb_worker *w) {
 
 void rb_role_clear(struct rb_relay *r, struct rb_role *role) {
     struct rb_job *j;
-    while ((j = any_queued(role))) {
+    while ((j = rb_role_oldest(role))) {
         rb_role_unlink(role, j);
         rb_job_free(r, j);
     }

@@ -2,6 +2,7 @@
 #ifndef RB_RELAY_ROLE_H
 #define RB_RELAY_ROLE_H
 
+#include "relay/dispatch/admission.h"
 #include "relay/dispatch/choose.h"
 #include "relay/dispatch/health.h"
 #include "relay/dispatch/queue.h"
@@ -33,6 +34,7 @@ struct rb_role {
     struct rb_worker *late; /* of these, those that hold slots of jobs that they have answered */
     int dirty;              /* has something to place */
     struct rb_role_health health;
+    struct rb_role_admission admission;
     struct rb_role_stats stats; /* read by the other thread, word by word */
 };
 
@@ -57,7 +59,11 @@ void rb_role_ramp(struct rb_relay *r, struct rb_role *role); /* shares grow with
 void rb_role_add_ready(struct rb_role *role, struct rb_worker *w);
 void rb_role_remove_ready(struct rb_role *role, struct rb_worker *w);
 void rb_role_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reason reason,
-                     uint64_t retry_ms);                      /* answers all that is queued */
+                     uint64_t retry_ms); /* answers all that is queued */
+/* Of those that stand in a queue, the one to give up; who is behind one comes forward when that is over. NULL: none. */
+struct rb_job *rb_role_oldest(const struct rb_role *role);
+/* Answers one that waits. */
+void rb_role_tell(struct rb_relay *r, struct rb_job *j, enum rb_reason reason, uint64_t retry_ms);
 void rb_role_clear(struct rb_relay *r, struct rb_role *role); /* frees what waits, unanswered */
 struct rb_role *rb_role_named(struct rb_relay *r, struct rb_slice name);
 

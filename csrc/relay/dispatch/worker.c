@@ -247,7 +247,11 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e) {
         w->streams--; /* its time was its consumer's, and says nothing of the worker */
     else
         measure(w, j, e->run_ns);
-    if (j->state == RB_JOB_PLACED) rb_health_ended(w, j->placed_ns, reason);
+    if (j->state == RB_JOB_PLACED) {
+        rb_health_ended(w, j->placed_ns, reason);
+        if (w->role->config.admission.adaptive.limit_max && !(j->request.flags & RB_FLAG_PARTS))
+            rb_admission_ended(r, j);
+    }
     if (j->sampled) sample(r, j, e->run_ns);
     w->placed[j->position & (w->link.config.slots - 1)] = NULL;
     w->in_flight--;

@@ -135,6 +135,7 @@ void rb_conn_close(struct rb_conn *c, const char *reason) {
     while (c->jobs) rb_job_orphaned(r, c->jobs);
     rb_intake_close(&c->intake);
     rb_monitors_free(c);
+    if (c->account) rb_account_release(&c->relay->accounts, c->account);
     if (c->dirty) {
         for (struct rb_conn **p = &r->dirty_conns; *p; p = &(*p)->next_dirty) {
             if (*p == c) {

@@ -237,7 +237,7 @@ void rb_answer_stats(const struct rb_caller *to, const struct rb_relay *r) {
 /* What one job looks like from outside. */
 enum { JOB_ROOM = 256 };
 static void put_job(struct rb_pen *p, const struct rb_job *j, uint64_t now) {
-    static const char *const states[] = {"free",   "arriving",  "queued",
+    static const char *const states[] = {"free",   "arriving",  "deferred", "queued",
                                          "placed", "abandoned", "waiting"};
     rb_pen_map(p, 5);
     rb_pen_atom(p, "job");

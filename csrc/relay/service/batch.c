@@ -250,7 +250,8 @@ static void submit_element(struct rb_relay *r, struct rb_batch *b, struct rb_ext
     struct rb_caller element = {
         .conn = b->charged, .kind = RB_CALLER_ELEMENT, .extra = e, .index = index};
     struct rb_payload payload = rb_submit_payload(term);
-    struct rb_job *j = rb_submit_admit(r, &element, role, payload.bytes.size);
+    struct rb_verdict v;
+    struct rb_job *j = rb_submit_admit(r, &element, role, payload.bytes.size, &s->options, &v);
     if (!j) return;
     rb_submit_fill(j, &payload);
     rb_extra_give(j, e);
@@ -258,7 +259,7 @@ static void submit_element(struct rb_relay *r, struct rb_batch *b, struct rb_ext
     j->index = index;
     b->slots[index].job = j->id;
     b->left++;
-    rb_submit_accept(r, j, s);
+    rb_submit_accept(r, j, s, &v);
 }
 
 int rb_batch_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *to,
@@ -276,7 +277,7 @@ int rb_batch_submit(struct rb_conn *c, const struct rb_from *from, const struct 
     struct rb_role *role = rb_submit_role(r, to, s->role);
     if (!role || !rb_submit_may_retry(role, to, s)) return 0;
     struct rb_job *head = begin(r, to->conn, count, s);
-    if (!head) return rb_submit_overloaded(to, role), 0;
+    if (!head) return rb_admission_refuse_room(r, role, to, RB_RULE_JOBS), 0;
     if (rb_submit_bind(c, head, to, from) < 0) {
         rb_job_free(r, head);
         return rb_service_fail(c, "reply_tag_too_large");

@@ -74,7 +74,7 @@ static int on_call(struct rb_conn *c, const struct rb_from *from, struct rb_curs
     default: return rb_service_fail(c, "bad_payload");
     }
     struct rb_job *j = rb_job_find(r, id);
-    if (!j || (j->state != RB_JOB_QUEUED && j->state != RB_JOB_PLACED)) {
+    if (!j || !rb_job_is_open(j)) {
         rb_answer_unknown_job(&to);
     } else if (kind == RB_REQUEST_STATUS) {
         rb_answer_status(&to, j, r->now);

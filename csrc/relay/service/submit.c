@@ -35,27 +35,23 @@ static void refuse_unknown_role(struct rb_relay *r, const struct rb_caller *to,
 
 /* --- Admission ----------------------------------------------------------------------------------------------------------- */
 
-static uint64_t retry_after_ms(const struct rb_role *role) {
-    uint64_t service_ns = role->ready ? role->workers[0]->service_ns : 0;
-    uint64_t ms = role->ready ? role->queued * service_ns / role->ready / NS_PER_MS : 1000;
-    return ms < 1 ? 1 : ms > 10000 ? 10000 : ms;
-}
-
-/* RB_REASON_OK: the role takes jobs. */
-static enum rb_reason closed_for(struct rb_relay *r, const struct rb_role *role,
-                                 uint64_t *retry_ms) {
-    return role->state == RB_ROLE_DRAINING        ? RB_REASON_DRAINING
-           : role->state == RB_ROLE_GIVEN_UP      ? RB_REASON_NO_WORKER
-           : rb_health_refuses(r, role, retry_ms) ? RB_REASON_CIRCUIT_OPEN
-                                                  : RB_REASON_OK;
-}
-
-static void refuse_closed(const struct rb_caller *to, enum rb_reason reason, uint64_t retry_ms) {
-    refuse(to, reason);
-    if (reason == RB_REASON_CIRCUIT_OPEN || reason == RB_REASON_OVERLOADED)
-        rb_answer_retry_after(to, reason, retry_ms);
-    else
-        rb_answer_reason(to, reason);
+/* Room in the table, and in the pool for `size` payload bytes; or NULL: then the caller has been answered. */
+static struct rb_job *make_job(struct rb_relay *r, const struct rb_caller *to, struct rb_role *role,
+                               uint64_t size) {
+    struct rb_job *j = rb_job_new(r);
+    if (!j) return rb_admission_refuse_room(r, role, to, RB_RULE_JOBS), NULL;
+    rb_job_join(j, role);
+    j->request.payload_bytes = (uint32_t)size;
+    if (size <= RB_INLINE_BYTES_MAX) return j;
+    int64_t first = rb_region_take(&role->pool.region, size);
+    if (first < 0) {
+        rb_job_free(r, j);
+        return rb_admission_refuse_room(r, role, to, RB_RULE_POOL), NULL;
+    }
+    j->pool_first = (uint32_t)first;
+    j->pool_count = rb_region_blocks_for(&role->pool.region, size);
+    j->request.payload_at = (uint64_t)first * role->pool.region.block_bytes;
+    return j;
 }
 
 struct rb_role *rb_submit_role(struct rb_relay *r, const struct rb_caller *to,
@@ -76,46 +72,19 @@ int rb_submit_may_retry(const struct rb_role *role, const struct rb_caller *to,
     return 0;
 }
 
-void rb_submit_overloaded(const struct rb_caller *to, const struct rb_role *role) {
-    refuse_closed(to, RB_REASON_OVERLOADED, retry_after_ms(role));
-}
-
-/* A job with room for `size` payload bytes, or NULL: then the caller has been answered. */
 struct rb_job *rb_submit_admit(struct rb_relay *r, const struct rb_caller *to, struct rb_role *role,
-                               uint64_t size) {
-    uint64_t retry_ms = 0;
-    enum rb_reason reason = closed_for(r, role, &retry_ms);
-    if (reason != RB_REASON_OK) {
-        refuse_closed(to, reason, retry_ms);
-        return NULL;
-    }
+                               uint64_t size, const struct rb_options *o, struct rb_verdict *v) {
+    rb_admission_judge(r, role, to->conn, o ? &o->tenant : NULL, o ? o->priority : UINT32_MAX, v);
+    /* Closed or broken comes before too large, as it is true of every job; full does not. */
+    if (v->outcome == RB_REFUSE && v->reason != RB_REASON_OVERLOADED)
+        return rb_admission_refuse(r, role, to, v), NULL;
     if (size > role->config.payload_bytes_max) {
         refuse(to, RB_REASON_TOO_LARGE);
         rb_answer_too_large(to, role->config.payload_bytes_max);
         return NULL;
     }
-    struct rb_job *j = role->queued < role->config.admission.depth_max ? rb_job_new(r) : NULL;
-    int64_t first = 0;
-    if (j) {
-        rb_job_join(j, role);
-        if (size > RB_INLINE_BYTES_MAX) {
-            first = rb_region_take(&role->pool.region, size);
-            if (first < 0) {
-                rb_job_free(r, j);
-                j = NULL;
-            } else {
-                j->pool_first = (uint32_t)first;
-                j->pool_count = rb_region_blocks_for(&role->pool.region, size);
-                j->request.payload_at = (uint64_t)first * role->pool.region.block_bytes;
-            }
-        }
-    }
-    if (!j) {
-        rb_submit_overloaded(to, role);
-        return NULL;
-    }
-    j->request.payload_bytes = (uint32_t)size;
-    return j;
+    if (v->outcome == RB_REFUSE) return rb_admission_refuse(r, role, to, v), NULL;
+    return make_job(r, to, role, size);
 }
 
 /* Binds a job to its caller's monitor: the one that the tag names; else the one that was this process's previous signal to us (25's
@@ -158,7 +127,8 @@ static void become_async(struct rb_job *j) {
     j->kind = RB_CALLER_ASYNC;
 }
 
-void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s) {
+void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s,
+                      const struct rb_verdict *v) {
     const struct rb_options *o = &s->options;
     j->retry = (uint8_t)o->retry;
     if (o->key.kind) {
@@ -184,7 +154,7 @@ void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_subm
     j->request.deadline_ns = j->arrived_ns + timeout_ms * NS_PER_MS;
     rb_job_due(r, j, j->request.deadline_ns);
     if (s->verb == RB_VERB_ASYNC) become_async(j);
-    rb_job_accept(r, j);
+    rb_admission_enter(r, j, &o->tenant, v);
 }
 
 /* --- A payload in the buffer --------------------------------------------------------------------------------------------- */
@@ -217,16 +187,17 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
     if (rc == -EINVAL) return rb_submit_refuse(to, why), 0;
     if (rc < 0) return rb_service_fail(c, "bad_payload");
     if (!to->conn) return 0; /* its node is gone: there is nobody to answer */
+    struct rb_verdict v;
     struct rb_role *role = rb_submit_role(r, to, s->role);
     if (!role || !rb_submit_may_retry(role, to, s)) return 0;
-    struct rb_job *j = rb_submit_admit(r, to, role, payload.bytes.size);
+    struct rb_job *j = rb_submit_admit(r, to, role, payload.bytes.size, &s->options, &v);
     if (!j) return 0;
     rb_submit_fill(j, &payload);
     if (rb_submit_bind(c, j, to, from) < 0) {
         rb_job_free(r, j);
         return rb_service_fail(c, "reply_tag_too_large");
     }
-    rb_submit_accept(r, j, s);
+    rb_submit_accept(r, j, s, &v);
     return 0;
 }
 
@@ -241,8 +212,9 @@ enum rb_large rb_submit_begin_large(struct rb_conn *c, const struct rb_from *fro
     if (rb_term_tag(at) != RB_TAG_BINARY) return RB_LARGE_KEEP;
     if (rb_term_binary_head(at, &size) < 0) return RB_LARGE_MORE;
     if (!to->conn) return RB_LARGE_DROP;
+    struct rb_verdict v;
     struct rb_role *role = rb_submit_role(c->relay, to, s->role);
-    struct rb_job *j = role ? rb_submit_admit(c->relay, to, role, size) : NULL;
+    struct rb_job *j = role ? rb_submit_admit(c->relay, to, role, size, NULL, &v) : NULL;
     if (!j) return RB_LARGE_DROP;
     if (rb_submit_bind(c, j, to, from) < 0) {
         rb_job_free(c->relay, j);
@@ -269,19 +241,11 @@ int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tai
         rb_job_free(r, j);
         return 0;
     }
-    /* Its role may have closed, or its queue have filled, while the payload came. */
-    uint64_t retry_ms = 0;
-    enum rb_reason reason = closed_for(r, j->role, &retry_ms);
-    if (rc == 0 && reason == RB_REASON_OK &&
-        j->role->queued < j->role->config.admission.depth_max) {
-        rb_submit_accept(r, j, &s);
-        return 0;
-    }
-    if (rc == 0) {
-        if (reason == RB_REASON_OK)
-            refuse_closed(&to, RB_REASON_OVERLOADED, retry_after_ms(j->role));
-        else
-            refuse_closed(&to, reason, retry_ms);
+    if (rc == 0) { /* its role may have closed, or its queue have filled, while the payload came */
+        struct rb_verdict v;
+        rb_admission_judge(r, j->role, to.conn, &s.options.tenant, s.options.priority, &v);
+        if (v.outcome != RB_REFUSE) return rb_submit_accept(r, j, &s, &v), 0;
+        rb_admission_refuse(r, j->role, &to, &v);
     } else if (rc == -EINVAL) {
         rb_submit_refuse(&to, why);
     }

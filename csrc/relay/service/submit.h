@@ -10,6 +10,7 @@ struct rb_conn;
 struct rb_job;
 struct rb_role;
 struct rb_relay;
+struct rb_verdict;
 
 /* {error, {bad_request, Why}}, counted as refused. */
 void rb_submit_refuse(const struct rb_caller *to, const char *why);
@@ -29,18 +30,19 @@ struct rb_payload rb_submit_payload(struct rb_slice term);
 /* The role of that name, or NULL: the caller has been told. */
 struct rb_role *rb_submit_role(struct rb_relay *r, const struct rb_caller *to,
                                struct rb_slice name);
-/* A job with room for `size` payload bytes, or NULL: the caller has been told why not. */
+/* A job with room for `size` payload bytes, to be accepted in this moment and as `v` then says; or NULL: the caller has been told why
+ * not. `o` NULL: its options are not known yet, and it is judged again when they are. */
 struct rb_job *rb_submit_admit(struct rb_relay *r, const struct rb_caller *to, struct rb_role *role,
-                               uint64_t size);
+                               uint64_t size, const struct rb_options *o, struct rb_verdict *v);
 void rb_submit_fill(struct rb_job *j, const struct rb_payload *payload);
 /* To its caller's life. -1: pid and tag are too large. */
 int rb_submit_bind(struct rb_conn *c, struct rb_job *j, const struct rb_caller *to,
                    const struct rb_from *from);
-void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s);
+void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s,
+                      const struct rb_verdict *v);
 /* A job may run twice only where that does no harm. 1, or 0: the caller has been told. */
 int rb_submit_may_retry(const struct rb_role *role, const struct rb_caller *to,
                         const struct rb_submit *s);
-void rb_submit_overloaded(const struct rb_caller *to, const struct rb_role *role);
 
 /* A request whose payload is not whole yet: what intake.h asks of its owner, once the signal is known to be a submit. The cursor,
  * at the payload, moves past its head; the job is the diversion's token. */
