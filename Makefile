@@ -31,8 +31,8 @@ test: ## every test: C (plain and under sanitizers), Python, Elixir; closes with
 	@$(MAKE) all || { echo '0 passed, 1 failed'; exit 1; }
 	@$(PY) scripts/run-tests
 
-bench: all ## our calls beside BEAM, ei and Port, in turn in one run; writes integration/bench/report/
-	@$(PY) -m integration.bench
+bench: all ## every row of the table of speed beside its peer (ROWS=calls,large QUICK=1); writes integration/bench/report/
+	@$(PY) -m integration.bench $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--quick)
 
 lint: setup system-lint ## formatters as checks, linters, stale generated files
 	@$(MAKE) -k lint-generated lint-python lint-c lint-elixir lint-bugs

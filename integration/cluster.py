@@ -115,6 +115,12 @@ class Cluster:
         self.wait_for_node(name, process)
         return process
 
+    def config(self, name: str, text: str) -> Path:
+        """A configuration of that name; paths in it are relative to the project's folder."""
+        path = self.directory / f"{name}.toml"
+        path.write_text(text.replace('"build/bin/', f'"{ROOT}/build/bin/'))
+        return path
+
     def wait_for_node(self, name: str, process: subprocess.Popen[str]) -> None:
         """Return when epmd knows the name. Raises ClusterError when its process ends before."""
 

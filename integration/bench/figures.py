@@ -114,13 +114,28 @@ def spread(between: Sequence[float]) -> dict[str, float] | None:
     }
 
 
+def single(
+    work: str, beside: str | None, ours: float, peer: float | None, unit: str
+) -> dict[str, Any]:
+    """A row of one measurement each; its ratio has no spread."""
+    ratio = rounded(ours / peer) if peer else None
+    return {
+        "work": work,
+        "beside": beside,
+        "ours": rounded(ours),
+        "peer": None if peer is None else rounded(peer),
+        "unit": unit,
+        "ratio": None if ratio is None else {"min": ratio, "median": ratio, "max": ratio},
+    }
+
+
 def rounded(value: float) -> float:
     """Four digits: more would be noise."""
     return float(f"{value:.4g}")
 
 
 def size_text(size: int) -> str:
-    for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if size >= unit and size % unit == 0:
             return f"{size // unit} {name}"
     return f"{size} B"

@@ -46,11 +46,28 @@ defmodule Ringbridge.Bench.PortEcho do
     {:noreply, %{state | next_id: id + 1, callers: Map.put(callers, id, from)}}
   end
 
+  # A batch is one packet, which the program sends back as it came: a Port can do nothing cheaper.
+  def handle_call({:submit_many, :echo, payloads, _opts}, from, state) do
+    %{port: port, next_id: id, callers: callers} = state
+    Port.command(port, [<<id::64>> | for(p <- payloads, do: [<<byte_size(p)::32>>, p])])
+    {:noreply, %{state | next_id: id + 1, callers: Map.put(callers, id, {:many, from})}}
+  end
+
   @impl GenServer
   def handle_info({port, {:data, <<id::64, payload::binary>>}}, %{port: port} = state) do
-    {from, callers} = Map.pop!(state.callers, id)
-    GenServer.reply(from, {:ok, payload})
-    {:noreply, %{state | callers: callers}}
+    case Map.pop!(state.callers, id) do
+      {{:many, from}, callers} ->
+        GenServer.reply(
+          from,
+          {:ok, for(<<size::32, p::binary-size(size) <- payload>>, do: {:ok, p})}
+        )
+
+        {:noreply, %{state | callers: callers}}
+
+      {from, callers} ->
+        GenServer.reply(from, {:ok, payload})
+        {:noreply, %{state | callers: callers}}
+    end
   end
 end
 
@@ -67,10 +84,15 @@ defmodule Ringbridge.Bench.Load do
       hops COUNT                          ->  result NAME=US ...          (averages, as our relay says)
       ends SIDE COUNT                     ->  result HOLD_US BREAK_US ARRIVED
       calls_out CALLERS MILLISECONDS      ->  result CALLS MEDIAN_NS      (from the python node)
+      bridge NAME NODE                    ->  ok                          (NAME is a SIDE from now on)
+
+  and those of `Ringbridge.Bench.Shapes`.
 
   Only calls that end inside the window count: it opens when all callers have been busy for a
   while and closes while all of them still are. MEDIAN_NS and P99_NS are 0 with several callers.
   """
+
+  alias Ringbridge.Bench.Shapes
 
   @timeout_ms 10_000
 
@@ -96,8 +118,15 @@ defmodule Ringbridge.Bench.Load do
   defp serve(targets) do
     case IO.read(:line) do
       line when is_binary(line) ->
-        IO.puts(answer(String.split(line), targets))
-        serve(targets)
+        case String.split(line) do
+          ["bridge", name, node] ->
+            IO.puts("ok")
+            serve(Map.put(targets, name, {Ringbridge.JobDispatcher, String.to_atom(node)}))
+
+          command ->
+            IO.puts(answer(command, targets))
+            serve(targets)
+        end
 
       _end_of_input ->
         System.halt(0)
@@ -183,6 +212,26 @@ defmodule Ringbridge.Bench.Load do
     request = {:calls_out, {Ringbridge.Bench.Echo, beam}, callers, milliseconds}
     {calls, median_ns} = call(targets["python"], request)
     "result #{calls} #{median_ns}"
+  end
+
+  defp answer(["closed", side, role, payload, callers, milliseconds], targets) do
+    [callers, milliseconds] = Enum.map([callers, milliseconds], &String.to_integer/1)
+    Shapes.closed(Map.fetch!(targets, side), role, payload, callers, milliseconds)
+  end
+
+  defp answer(["open", side, role, payload, rate, milliseconds], targets) do
+    [rate, milliseconds] = Enum.map([rate, milliseconds], &String.to_integer/1)
+    Shapes.open(Map.fetch!(targets, side), role, payload, rate, milliseconds)
+  end
+
+  defp answer(["beside", side | numbers], targets) do
+    [bytes, small, milliseconds] = Enum.map(numbers, &String.to_integer/1)
+    Shapes.beside(Map.fetch!(targets, side), bytes, small, milliseconds)
+  end
+
+  defp answer(["many", side | numbers], targets) do
+    [k, bytes, callers, milliseconds] = Enum.map(numbers, &String.to_integer/1)
+    Shapes.many(Map.fetch!(targets, side), k, bytes, callers, milliseconds)
   end
 
   # The relay counts since it started: the difference is that of these calls.

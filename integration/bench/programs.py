@@ -32,11 +32,19 @@ def elixir_version() -> str:
 
 
 def ei_echo() -> Path:
+    return _with_ei("ei_echo")
+
+
+def callers() -> Path:
+    return _with_ei("callers")
+
+
+def _with_ei(name: str) -> Path:
     # Debian's erlang-dev has headers and libraries in usr/ of the root, others in the application.
     flags = []
     for base in (Path(otp()["erl_interface"]), Path(otp()["root"]) / "usr"):
         flags += [f"-I{base / 'include'}", f"-L{base / 'lib'}"]
-    return _compile("ei_echo", *flags, "-lei", "-lpthread")
+    return _compile(name, *flags, "-lei", "-lpthread")
 
 
 def port_echo() -> Path:
@@ -49,12 +57,12 @@ def cache_line() -> Path:
 
 def load_generator() -> Path:
     """The folder of the compiled Elixir modules, one for each release: no beam fits all."""
-    source = SOURCES / "load.ex"
+    sources = sorted(SOURCES.glob("*.ex"))
     ebin = BUILD / f"ebin-{otp()['release']}-{elixir_version()}"
     newest = min((beam.stat().st_mtime for beam in ebin.glob("*.beam")), default=0.0)
-    if newest < source.stat().st_mtime:
+    if newest < max(source.stat().st_mtime for source in sources):
         ebin.mkdir(parents=True, exist_ok=True)
-        _run("elixirc", "--warnings-as-errors", "-o", str(ebin), str(source))
+        _run("elixirc", "--warnings-as-errors", "-o", str(ebin), *map(str, sources))
     return ebin
 
 
