@@ -28,6 +28,11 @@ _FIXED = [
     (r"node\.atom_cache", "what the node offers is settled when it starts", _RESTART),
     (r"tls", "the node is under TLS for life, or never", _RESTART),
     (
+        r"tls\.(cert|key)",
+        "workers that run are kept from reading the key at its old place, not at a new one",
+        "Put the new files where the old ones were, or restart the bridge",
+    ),
+    (
         r"roles\.(.*)\.pool_bytes",
         "a role keeps its pool: its memory is sealed, and every worker has mapped it",
         "Restart the bridge for it, or take the role out, reload, and put it in again",

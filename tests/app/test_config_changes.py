@@ -82,7 +82,9 @@ def test_every_refusal_is_told_not_only_the_first() -> None:
 
 def test_the_files_of_tls_may_change() -> None:
     table = '[tls]\ncert = "a"\nca = "b"\n'
-    assert refused(read(table + TEXT), read(table.replace('"a"', '"c"') + TEXT)) == []
+    assert refused(read(table + TEXT), read(table.replace('"b"', '"c"') + TEXT)) == []
+    (error,) = refused(read(table + TEXT), read(table.replace('"a"', '"c"') + TEXT))
+    assert (error.key, "kept from reading the key" in error.rule) == ("tls.cert", True)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from serve_support import BIN, SETTINGS, Serving, ask, descendants, serving, wait_until
 
+from bridge.config import ConfigError, parse
+from bridge.dist.finding import Places
+from bridge.fabric.relay import RoleLimits
+from bridge.reloading import Current, Reloading
 from bridge.testing import HOST, Beam, EpmdDaemon
 
 pytestmark = [
@@ -136,6 +143,70 @@ payload_bytes_max = 1_048_576
         await bridge.wait_workers(8)
         assert await submit(beam, bridge, "sleep", '"1"') == '{:ok, "1"}'
         assert await bridge.terminate() == 0
+
+
+async def test_a_role_cannot_come_back_while_it_still_goes(
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
+) -> None:
+    async with serving(epmd, tmp_path, alive="ctl_back") as bridge:
+        await bridge.wait_workers(3)
+        await ask(
+            beam,
+            f"""me = self()
+            spawn(fn ->
+              send(me, {{:slept, GenServer.call({bridge.target()}, {{:submit, :sleep, "1500"}})}})
+            end)""",
+        )
+        running = f"GenServer.call({bridge.target()}, :stats) |> elem(1) |> Map.get(:in_flight)"
+        while await ask(beam, running) != "1":
+            pass
+        without = SETTINGS.partition("[roles.sleep]")[0]
+        rewrite(tmp_path, without)
+        assert '"roles.sleep"' in await registry(beam, bridge, ":reload")
+        rewrite(tmp_path, SETTINGS)
+        refused = await registry(beam, bridge, ":reload")
+        assert "its workers of before still finish what they have. Try again" in refused
+        assert await submit(beam, bridge, "sleep", '"1"') == "{:error, :draining}"
+        assert await ask(beam, "receive do {:slept, answer} -> answer end") == '{:ok, "1500"}'
+        await bridge.wait_log("role removed")
+        assert '"roles.sleep"' in await registry(beam, bridge, ":reload")
+        assert await submit(beam, bridge, "sleep", '"1"') == '{:ok, "1"}'
+
+
+def test_no_memory_for_a_new_role_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "ringbridge.toml"
+    settings = '[roles.a]\ncommand = ["sh"]\n'
+    more = '[roles.b]\ncommand = ["sh"]\n[roles.c]\ncommand = ["sh"]\n'
+    current = Current(parse(settings, file))
+    told: list[tuple[object, ...]] = []
+
+    class OneMore:
+        """A relay with memory for one more role, that notes all else."""
+
+        def add_role(self, limits: RoleLimits) -> int:
+            if limits.name == "c":
+                raise OSError(errno.ENOMEM, "Cannot allocate memory")
+            told.append(("add", limits.name))
+            return 1
+
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            return lambda *arguments: told.append((name, *arguments))
+
+    reloading = Reloading(
+        current,
+        relay=OneMore(),  # type: ignore[arg-type]
+        node=None,  # type: ignore[arg-type]
+        supervisor=SimpleNamespace(  # type: ignore[arg-type]
+            is_leaving=lambda name: False, role=lambda name: None
+        ),
+        places=Places({}),
+        tls=None,
+    )
+    file.write_text(settings + more)
+    with pytest.raises(ConfigError, match=r"roles.c: it cannot be made: Cannot allocate memory"):
+        reloading.reload()
+    assert told == [("add", "b"), ("remove_role", 1)]
+    assert list(current.config.roles) == ["a"]
 
 
 def _is(pid: int, program: str) -> bool:

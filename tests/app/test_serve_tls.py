@@ -79,6 +79,16 @@ async def test_jobs_status_and_a_reload(
             await hangs_up(bridge)
             assert bridge.logs("certificates reloaded")[-1]["subject"] == "CN = app"
             assert await ask(beam, submit % '"still"') == '"still"'
+
+            # Certificates that cannot be used refuse the whole of a reload.
+            (tmp_path / "ca.pem").write_text("nonsense")
+            (tmp_path / "ringbridge.toml").write_text(SETTINGS.replace("2_000", "3_000") + TLS)
+            bridge.process.send_signal(signal.SIGHUP)
+            line = await bridge.wait_log("settings not reloaded, nothing has changed")
+            assert "tls.ca" in line["why"]
+            registry = bridge.target("Ringbridge.WorkerRegistry")
+            change = f'GenServer.call({registry}, {{:configure, "node.drain_ms", 2_000}})'
+            assert await ask(beam, change) == "{:ok, []}"
         finally:
             beam.close()
         assert await bridge.terminate() == 0
