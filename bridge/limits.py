@@ -26,6 +26,7 @@ def relay_limits(config: Config) -> RelayLimits:
         upward_bytes_max=config.limits.upward_bytes_max,
         upward_total_max=config.limits.upward_total_max,
         arrival_ms=config.limits.arrival_ms,
+        kept_bytes_max=config.limits.kept_bytes_max,
         arrange_cpus=config.node.arrange_cpus,
     )
 

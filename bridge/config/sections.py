@@ -47,6 +47,7 @@ class LimitSettings(Section, frozen=True):
     upward_bytes_max: Annotated[int, Meta(ge=MIB, le=16 * GIB)] = 64 * MIB
     upward_total_max: Annotated[int, Meta(ge=MIB, le=64 * GIB)] = 256 * MIB
     arrival_ms: Milliseconds = 30_000
+    kept_bytes_max: Annotated[int, Meta(ge=0, le=16 * GIB)] = 64 * MIB
 
 
 class TenantSettings(Section, frozen=True):

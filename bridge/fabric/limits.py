@@ -27,6 +27,7 @@ class RelayLimits:
     outgoing_high_bytes: int = MIB  # above it `wait_writable` waits
     outgoing_low_bytes: int = MIB // 2  # until so few are left
     arrival_ms: int = 30_000  # a payload that has not come further for so long is given up
+    kept_bytes_max: int = 64 * MIB  # of answers that dedupe keeps, all together
     monitors_max: int = 100_000  # held on the relay's service by one connection
     busy_sleep_us: int = 100
     spin_us: int = 50

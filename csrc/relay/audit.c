@@ -1,7 +1,7 @@
 /* audit.c: are the relay's books even? Counts over every table what the figures say, and holds both together.
  *
  *      accepted = answered + in flight                  of the relay and of each role
- *      in flight = queued + placed                      jobs of the table, by state
+ *      in flight = deferred + queued + placed + waiting jobs of the table that count, by state
  *      deferred = the jobs of all backlogs; what accounts count = the jobs that name them
  *      told overloaded = the sum over the rules
  *      a worker's jobs = the slots of its ring that hold one
@@ -39,7 +39,7 @@ __attribute__((format(printf, 3, 4))) static void hold(struct audit *a, int hold
          (unsigned long long)(y))
 
 struct tally { /* of a role's jobs */
-    uint64_t deferred, paced, queued, placed, blocks, jobs;
+    uint64_t deferred, paced, queued, placed, open, blocks, jobs;
 };
 
 /* One pass over the table, whatever its size. */
@@ -52,6 +52,7 @@ static void count_jobs(struct audit *a, const struct rb_relay *r, struct tally t
         t->paced += j->state == RB_JOB_DEFERRED && j->paced;
         t->queued += j->state == RB_JOB_QUEUED;
         t->placed += j->state == RB_JOB_PLACED;
+        t->open += !j->uncounted && rb_job_is_open(j);
         t->blocks += j->pool_count;
         t->jobs++;
         hold(a, (j->state == RB_JOB_DEFERRED) == (j->backlog != NULL),
@@ -64,7 +65,7 @@ static void count_jobs(struct audit *a, const struct rb_relay *r, struct tally t
 
 static void audit_role(struct audit *a, const struct rb_role *role, const struct tally *t) {
     uint64_t open = role->stats.accepted - role->stats.answered;
-    HOLD_EQUAL(a, open, t->deferred + t->queued + t->placed, role->name);
+    HOLD_EQUAL(a, open, t->open, role->name);
     HOLD_EQUAL(a, (uint64_t)role->queued, t->queued, role->name);
     HOLD_EQUAL(a, (uint64_t)role->admission.kept, t->deferred, role->name);
     HOLD_EQUAL(a, (uint64_t)role->admission.deferred, t->deferred - t->paced, role->name);
@@ -175,7 +176,7 @@ int rb_relay_audit(const struct rb_relay *r, char *why, uint64_t why_bytes) {
     HOLD_EQUAL(&a, r->stats.accepted, answered + r->stats.in_flight, "the relay");
     count_jobs(&a, r, tally);
     for (uint32_t i = 0; i < r->roles_count; i++) {
-        open += tally[i].deferred + tally[i].queued + tally[i].placed;
+        open += tally[i].open;
         deferred += tally[i].deferred;
         if (r->roles[i]) audit_role(&a, r->roles[i], &tally[i]);
     }

@@ -441,6 +441,7 @@ static void configure(struct rb_relay *r, const uint8_t *data) {
     own->outgoing_bytes_max = config.outgoing_bytes_max;
     own->outgoing_low_bytes = config.outgoing_low_bytes;
     own->arrival_ms = config.arrival_ms;
+    own->kept_bytes_max = config.kept_bytes_max;
 }
 
 static void set_role_state(struct rb_relay *r, uint32_t id, uint32_t state) {

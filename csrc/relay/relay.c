@@ -109,6 +109,7 @@ static void tend(struct rb_relay *r) {
     if (r->now - r->tended_ns < TEND_NS) return;
     r->tended_ns = r->now;
     shrink(r);
+    rb_shared_expire(r);
     for (uint32_t i = 0; i < WORKERS_MAX; i++) {
         if (r->workers[i]) rb_worker_tend(r->workers[i]);
     }
@@ -267,6 +268,7 @@ void rb_relay_unmake(struct rb_relay *r) {
     free(r->chunks);
     rb_extras_fini(r);
     rb_accounts_fini(&r->accounts);
+    rb_shared_fini(r);
     rb_tenants_fini(&r->tenants);
     free(r->heap);
     free(r->scratch);

@@ -21,6 +21,7 @@
 #include "relay/service/owned.h"
 #include "relay/service/request.h"
 #include "relay/service/service.h"
+#include "relay/service/shared.h"
 #include "relay/tape/tape.h"
 #include "ringbridge/relay.h"
 
@@ -80,6 +81,7 @@ struct rb_relay {
     uint32_t chunk_count;
     struct rb_job *free_jobs;
     uint64_t job_sequence;
+    struct rb_shares_by_key shared;
     struct rb_extra *free_extras;
     uint32_t extra_count; /* ever made */
     struct rb_job **heap; /* by due_ns */

@@ -240,6 +240,7 @@ static inline struct rb_relay_config lab_config(void) {
                                     .outgoing_bytes_max = 8 << 20,
                                     .outgoing_low_bytes = 256 << 10,
                                     .arrival_ms = lab_arrival_ms,
+                                    .kept_bytes_max = 64 << 10,
                                     .monitors_max = 64,
                                     .busy_sleep_us = 20,
                                     .spin_us = 20};

@@ -27,6 +27,7 @@ struct rb_relay_config {
     uint64_t upward_total_max;   /* of all; past it one that has more than its share is closed */
     uint64_t outgoing_bytes_max; /* waiting on one socket; past it the connection is closed */
     uint64_t outgoing_low_bytes; /* who waits for room on a socket is told when so few wait there */
+    uint64_t kept_bytes_max;     /* of answers that dedupe keeps */
     uint32_t monitors_max;       /* on one connection */
     uint32_t arrival_ms;         /* a payload that has not come further for so long is given up */
     uint32_t busy_sleep_us;      /* pause between rounds under load */

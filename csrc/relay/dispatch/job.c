@@ -222,12 +222,20 @@ uint64_t rb_jobs_next_due(const struct rb_relay *r) {
 
 /* --- Steps --------------------------------------------------------------------------------------------------------------- */
 
+static void count_accepted(struct rb_relay *r, struct rb_job *j) {
+    if (j->uncounted) return;
+    COUNT(r->stats.accepted, 1);
+    COUNT(r->stats.in_flight, 1);
+    COUNT(j->role->stats.accepted, 1);
+}
+
+void rb_job_wait(struct rb_relay *r, struct rb_job *j) {
+    count_accepted(r, j);
+    j->state = RB_JOB_WAITING;
+}
+
 void rb_job_accept(struct rb_relay *r, struct rb_job *j) {
-    if (!j->uncounted) {
-        COUNT(r->stats.accepted, 1);
-        COUNT(r->stats.in_flight, 1);
-        COUNT(j->role->stats.accepted, 1);
-    }
+    count_accepted(r, j);
     j->state = RB_JOB_DEFERRED;
     j->accepted_ns = r->now;
 }

@@ -62,7 +62,7 @@ struct rb_job {
     uint64_t position;                    /* in the worker's request ring */
     struct rb_subscription *subscription; /* NULL: no stream, or nobody hears of it any more */
     uint64_t parts_granted, parts_sent;   /* by the relay to its worker; by that one */
-    struct rb_job *next;                  /* free list */
+    struct rb_job *next;                  /* free list; among the callers of a run */
     struct rb_queued queued;              /* where it waits in a queue */
     uint64_t key;                    /* hash of the key that it named, or that its policy gave it */
     struct rb_worker *home;          /* in whose own queue it waits; NULL: in the role's */
@@ -94,7 +94,8 @@ static inline int rb_job_is_behind(const struct rb_job *j) {
 uint8_t *rb_job_payload(const struct rb_job *j); /* in the pool, or in its envelope */
 /* Accepted, and not answered yet. */
 static inline int rb_job_is_open(const struct rb_job *j) {
-    return j->state == RB_JOB_DEFERRED || j->state == RB_JOB_QUEUED || j->state == RB_JOB_PLACED;
+    return j->state == RB_JOB_DEFERRED || j->state == RB_JOB_QUEUED || j->state == RB_JOB_PLACED ||
+           (j->state == RB_JOB_WAITING && j->role); /* the head of a batch is no job of its own */
 }
 
 struct rb_job *rb_job_new(struct rb_relay *r);
@@ -108,6 +109,7 @@ struct rb_caller rb_job_caller(const struct rb_job *j);
 void rb_job_due(struct rb_relay *r, struct rb_job *j, uint64_t due_ns); /* 0: never */
 void rb_job_accept(struct rb_relay *r, struct rb_job *j); /* counted; deferred until */
 void rb_job_queue(struct rb_relay *r, struct rb_job *j);  /* it goes to its role's queue */
+void rb_job_wait(struct rb_relay *r, struct rb_job *j);   /* counted, for other jobs */
 void rb_job_requeue(struct rb_relay *r,
                     struct rb_job *j); /* back to about where it was, unstarted */
 void rb_job_answered(struct rb_relay *r, struct rb_job *j,

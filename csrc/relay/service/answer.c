@@ -28,17 +28,28 @@ const char *rb_reason_name(enum rb_reason reason) {
 
 /* --- Values -------------------------------------------------------------------------------------------------------------- */
 
-enum { DETAIL_ROOM = 160 };
-static void put_detail(struct rb_pen *p, const struct rb_job *j) {
+struct rb_detail rb_detail_of(const struct rb_job *j) {
+    return (struct rb_detail){.job = j->id,
+                              .worker = j->worker ? j->worker->id : 0,
+                              .queue_us = (j->placed_ns - j->arrived_ns) / 1000,
+                              .run_us = j->run_ns / 1000};
+}
+
+void rb_detail_write(struct rb_pen *p, const struct rb_detail *d) {
     rb_pen_map(p, 4);
     rb_pen_atom(p, "job");
-    rb_pen_unsigned(p, j->id);
+    rb_pen_unsigned(p, d->job);
     rb_pen_atom(p, "worker");
-    rb_pen_unsigned(p, j->worker ? j->worker->id : 0);
+    rb_pen_unsigned(p, d->worker);
     rb_pen_atom(p, "queue_us");
-    rb_pen_unsigned(p, (j->placed_ns - j->arrived_ns) / 1000);
+    rb_pen_unsigned(p, d->queue_us);
     rb_pen_atom(p, "run_us");
-    rb_pen_unsigned(p, j->run_ns / 1000);
+    rb_pen_unsigned(p, d->run_us);
+}
+
+static void put_detail(struct rb_pen *p, const struct rb_job *j) {
+    struct rb_detail d = rb_detail_of(j);
+    rb_detail_write(p, &d);
 }
 
 /* {ok, Value} or {ok, Value, Detail}, where the value is `head` bytes already encoded and then `bytes`. */
@@ -53,7 +64,7 @@ static void answer_value(const struct rb_caller *to, const struct rb_job *detail
         rb_reply_end(&reply);
         return;
     }
-    if (!rb_reply_begin(&reply, to, (apart ? 0 : size) + DETAIL_ROOM + 16)) return;
+    if (!rb_reply_begin(&reply, to, (apart ? 0 : size) + RB_DETAIL_ROOM + 16)) return;
     rb_pen_tuple(p, detail ? 3 : 2);
     rb_pen_atom(p, "ok");
     if (raw) rb_pen_binary(p, size);
@@ -63,7 +74,7 @@ static void answer_value(const struct rb_caller *to, const struct rb_job *detail
         rb_reply_end(&reply);
         return;
     }
-    uint8_t tail[DETAIL_ROOM];
+    uint8_t tail[RB_DETAIL_ROOM];
     struct rb_pen t = {tail, tail};
     if (detail) put_detail(&t, detail);
     rb_reply_end_with(&reply, (struct rb_slice){bytes, size},

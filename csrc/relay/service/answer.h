@@ -29,6 +29,13 @@ void rb_answer_unknown_job(const struct rb_caller *to);
 void rb_answer_stats(const struct rb_caller *to, const struct rb_relay *r);
 void rb_answer_status(const struct rb_caller *to, const struct rb_job *job, uint64_t now);
 void rb_answer_jobs(const struct rb_caller *to, struct rb_relay *r, struct rb_slice role);
+struct rb_detail { /* of `detail: true` */
+    uint64_t job, worker, queue_us, run_us;
+};
+enum { RB_DETAIL_ROOM = 160 };
+struct rb_detail rb_detail_of(const struct rb_job *j);
+void rb_detail_write(struct rb_pen *p, const struct rb_detail *d);
+
 /* The code of {job_failed, ..} for an answer that has no room on its way, as the kits say it of one that does not fit into their region. */
 enum { RB_CODE_ANSWER_TOO_LARGE = 65280 };
 const char *rb_reason_name(enum rb_reason reason);

@@ -4,6 +4,7 @@
 
 #include "relay/relay_pvt.h"
 #include "relay/service/batch.h"
+#include "relay/service/shared.h"
 
 struct rb_extra *rb_extra_new(struct rb_relay *r) {
     struct rb_extra *e = r->free_extras;
@@ -16,6 +17,7 @@ struct rb_extra *rb_extra_new(struct rb_relay *r) {
     e->next = NULL;
     e->held = 1;
     e->batch = NULL;
+    e->shared = NULL;
     e->meta_size = 0;
     return e;
 }
@@ -42,13 +44,18 @@ void rb_extras_fini(struct rb_relay *r) {
 }
 
 enum rb_reason rb_extra_answered(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) {
-    return j->kind == RB_CALLER_ELEMENT ? rb_batch_answered(r, j, reason) : reason;
+    if (j->kind == RB_CALLER_ELEMENT) return rb_batch_answered(r, j, reason);
+    if (j->kind == RB_CALLER_SHARED) rb_shared_over(r, j, reason);
+    return reason;
 }
 
 void rb_extra_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) {
-    rb_batch_cancel(r, j, reason);
+    if (j->extra->batch)
+        rb_batch_cancel(r, j, reason);
+    else
+        rb_shared_leave(r, j, reason);
 }
 
 void rb_extra_orphaned(struct rb_job *j) {
-    if (j->state == RB_JOB_WAITING) rb_batch_mute(j->extra->batch);
+    if (j->state == RB_JOB_WAITING && j->extra->batch) rb_batch_mute(j->extra->batch);
 }

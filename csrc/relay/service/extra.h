@@ -12,6 +12,7 @@
 struct rb_batch;
 struct rb_job;
 struct rb_relay;
+struct rb_shared;
 
 enum { RB_EXTRAS_MAX = 1 << 16 };
 
@@ -19,6 +20,7 @@ struct rb_extra {
     struct rb_extra *next; /* free */
     uint32_t held;         /* by jobs */
     struct rb_batch *batch;
+    struct rb_shared *shared;
     uint16_t meta_size; /* 0: none */
     uint8_t meta[RB_META_BYTES_MAX];
 };

@@ -6,6 +6,7 @@
 
 #include "relay/relay_pvt.h"
 #include "relay/service/batch.h"
+#include "relay/service/shared.h"
 
 static const struct rb_slice none = {NULL, 0};
 
@@ -118,7 +119,8 @@ static int cancel_begin(struct rb_reply *s, const struct rb_caller *to, size_t r
 
 /* Nothing stands around an answer that is kept. */
 static int kept_begin(struct rb_reply *s, const struct rb_caller *to, size_t room) {
-    struct rb_relay *r = rb_batch_relay(to->extra->batch);
+    struct rb_relay *r = to->kind == RB_CALLER_ELEMENT ? rb_batch_relay(to->extra->batch)
+                                                       : rb_shared_relay(to->extra->shared);
     if (!r) return 0;
     r->stage.begin = r->stage.end = 0;
     *s = (struct rb_reply){.keep = to};
@@ -127,7 +129,8 @@ static int kept_begin(struct rb_reply *s, const struct rb_caller *to, size_t roo
 }
 
 int rb_reply_begin(struct rb_reply *reply, const struct rb_caller *to, size_t room) {
-    if (to->kind == RB_CALLER_ELEMENT) return kept_begin(reply, to, room);
+    if (to->kind == RB_CALLER_ELEMENT || to->kind == RB_CALLER_SHARED)
+        return kept_begin(reply, to, room);
     if (to->kind == RB_CALLER_STREAM) return cancel_begin(reply, to, room);
     if (!message_to(reply, to, room)) return 0;
     if (to->kind == RB_CALLER_ASYNC) {
@@ -153,7 +156,10 @@ void rb_reply_end_with(struct rb_reply *reply, struct rb_slice body, struct rb_s
         return;
     }
     const struct rb_slice pieces[3] = {rb_pen_written(&reply->pen), body, tail};
-    rb_batch_put(reply->keep->extra->batch, reply->keep->index, pieces);
+    if (reply->keep->kind == RB_CALLER_ELEMENT)
+        rb_batch_put(reply->keep->extra->batch, reply->keep->index, pieces);
+    else
+        rb_shared_put(reply->keep->extra->shared, pieces);
 }
 
 void rb_reply_end(struct rb_reply *reply) { rb_reply_end_with(reply, none, none); }

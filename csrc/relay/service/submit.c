@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "relay/relay_pvt.h"
+#include "relay/service/shared.h"
 
 /* --- Refusals ------------------------------------------------------------------------------------------------------------ */
 
@@ -127,9 +128,7 @@ static void become_async(struct rb_job *j) {
     j->kind = RB_CALLER_ASYNC;
 }
 
-void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s,
-                      const struct rb_verdict *v) {
-    const struct rb_options *o = &s->options;
+void rb_submit_prepare(struct rb_relay *r, struct rb_job *j, const struct rb_options *o) {
     j->retry = (uint8_t)o->retry;
     if (o->key.kind) {
         j->keyed = RB_KEYED;
@@ -153,9 +152,34 @@ void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_subm
     j->request.trace_flags = o->trace_flags;
     j->request.deadline_ns = j->arrived_ns + timeout_ms * NS_PER_MS;
     rb_job_due(r, j, j->request.deadline_ns);
-    if (s->verb == RB_VERB_ASYNC) become_async(j);
-    rb_admission_enter(r, j, &o->tenant, v);
 }
+
+void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s,
+                      const struct rb_verdict *v) {
+    rb_submit_prepare(r, j, &s->options);
+    if (s->verb == RB_VERB_ASYNC) become_async(j);
+    rb_admission_enter(r, j, &s->options.tenant, v);
+}
+
+void rb_submit_wait(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s) {
+    rb_submit_prepare(r, j, &s->options);
+    if (s->verb == RB_VERB_ASYNC) become_async(j);
+    rb_job_wait(r, j);
+}
+
+/* A caller who comes to what is known by its dedupe key needs no room: a record without a payload. NULL: it has been told. */
+static struct rb_job *bare_job(struct rb_relay *r, const struct rb_caller *to,
+                               struct rb_role *role) {
+    struct rb_job *j = rb_job_new(r);
+    if (j)
+        rb_job_join(j, role);
+    else
+        rb_admission_refuse_room(r, role, to, RB_RULE_JOBS);
+    return j;
+}
+
+static const char other_work[] =
+    "%s: this dedupe key stands for another payload or opcode; a key is for one piece of work";
 
 /* --- A payload in the buffer --------------------------------------------------------------------------------------------- */
 
@@ -190,14 +214,23 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
     struct rb_verdict v;
     struct rb_role *role = rb_submit_role(r, to, s->role);
     if (!role || !rb_submit_may_retry(role, to, s)) return 0;
-    struct rb_job *j = rb_submit_admit(r, to, role, payload.bytes.size, &s->options, &v);
+    struct rb_shared *known = s->options.dedupe.kind ? rb_shared_find(r, role, &s->options) : NULL;
+    if (known && rb_shared_agrees(known, r, &s->options, &payload) < 0) {
+        snprintf(why, sizeof why, other_work, rb_verb_name(s->verb));
+        return rb_submit_refuse(to, why), 0;
+    }
+    struct rb_job *j = known ? bare_job(r, to, role)
+                             : rb_submit_admit(r, to, role, payload.bytes.size, &s->options, &v);
     if (!j) return 0;
-    rb_submit_fill(j, &payload);
+    if (!known) rb_submit_fill(j, &payload);
     if (rb_submit_bind(c, j, to, from) < 0) {
         rb_job_free(r, j);
         return rb_service_fail(c, "reply_tag_too_large");
     }
-    rb_submit_accept(r, j, s, &v);
+    if (s->options.dedupe.kind)
+        rb_shared_join(r, j, s, known, &payload, &v);
+    else
+        rb_submit_accept(r, j, s, &v);
     return 0;
 }
 
@@ -227,6 +260,35 @@ enum rb_large rb_submit_begin_large(struct rb_conn *c, const struct rb_from *fro
     return RB_LARGE_DIVERT;
 }
 
+/* Payload and options are there. 0: the job is taken care of; -EINVAL: `why` says why not. */
+static int take_large(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s,
+                      char why[RB_WHY_BYTES]) {
+    const struct rb_options *o = &s->options;
+    struct rb_caller to = rb_job_caller(j);
+    struct rb_payload payload = {{rb_job_payload(j), j->request.payload_bytes}, 0};
+    struct rb_shared *known = o->dedupe.kind ? rb_shared_find(r, j->role, o) : NULL;
+    struct rb_verdict v = {.outcome = RB_ADMIT};
+    if (known && rb_shared_agrees(known, r, o, &payload) < 0) {
+        snprintf(why, RB_WHY_BYTES, other_work, rb_verb_name(s->verb));
+        return -EINVAL;
+    }
+    if (!rb_submit_may_retry(j->role, &to, s)) {
+        rb_job_free(r, j);
+        return 0;
+    }
+    /* Its role may have closed, or its queue have filled, while the payload came. */
+    if (!known) rb_admission_judge(r, j->role, to.conn, &o->tenant, o->priority, &v);
+    if (v.outcome == RB_REFUSE) {
+        rb_admission_refuse(r, j->role, &to, &v);
+        rb_job_free(r, j);
+    } else if (o->dedupe.kind) {
+        rb_shared_join(r, j, s, known, &payload, &v);
+    } else {
+        rb_submit_accept(r, j, s, &v);
+    }
+    return 0;
+}
+
 int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tail, int tail_cut) {
     struct rb_relay *r = c->relay;
     j->arriving = NULL;
@@ -236,21 +298,12 @@ int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tai
     char why[RB_WHY_BYTES];
     snprintf(why, sizeof why, "%s: the options are longer than 64 KiB", rb_verb_name(s.verb));
     int rc = tail_cut ? -EINVAL : rb_submit_options(&at, &s, why);
+    if (rc == 0) rc = take_large(r, j, &s, why);
+    if (rc == 0) return 0;
     struct rb_caller to = rb_job_caller(j);
-    if (rc == 0 && !rb_submit_may_retry(j->role, &to, &s)) {
-        rb_job_free(r, j);
-        return 0;
-    }
-    if (rc == 0) { /* its role may have closed, or its queue have filled, while the payload came */
-        struct rb_verdict v;
-        rb_admission_judge(r, j->role, to.conn, &s.options.tenant, s.options.priority, &v);
-        if (v.outcome != RB_REFUSE) return rb_submit_accept(r, j, &s, &v), 0;
-        rb_admission_refuse(r, j->role, &to, &v);
-    } else if (rc == -EINVAL) {
-        rb_submit_refuse(&to, why);
-    }
+    if (rc == -EINVAL) rb_submit_refuse(&to, why);
     rb_job_free(r, j);
-    return rc == 0 || rc == -EINVAL ? 0 : rb_service_fail(c, "bad_payload");
+    return rc == -EINVAL ? 0 : rb_service_fail(c, "bad_payload");
 }
 
 void rb_submit_abort_large(struct rb_relay *r, struct rb_job *j) {

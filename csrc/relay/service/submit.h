@@ -38,8 +38,12 @@ void rb_submit_fill(struct rb_job *j, const struct rb_payload *payload);
 /* To its caller's life. -1: pid and tag are too large. */
 int rb_submit_bind(struct rb_conn *c, struct rb_job *j, const struct rb_caller *to,
                    const struct rb_from *from);
+/* What the options say, into the job; its deadline runs from here. */
+void rb_submit_prepare(struct rb_relay *r, struct rb_job *j, const struct rb_options *o);
+/* Counted, and into its role's queue as judged; or (RB_JOB_WAITING) for other jobs. An asynchronous caller has its handle by then. */
 void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s,
                       const struct rb_verdict *v);
+void rb_submit_wait(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s);
 /* A job may run twice only where that does no harm. 1, or 0: the caller has been told. */
 int rb_submit_may_retry(const struct rb_role *role, const struct rb_caller *to,
                         const struct rb_submit *s);
