@@ -134,7 +134,8 @@ static struct rb_job *to_drop(const struct rb_role *role, uint32_t priority) {
     return oldest && oldest->queued.band >= priority ? oldest : NULL;
 }
 
-static void decide(const struct rb_relay *r, struct rb_role *role, uint32_t priority,
+/* `behind`: others wait for the same rule already, maybe from before the policy was changed. They are not overtaken. */
+static void decide(const struct rb_relay *r, struct rb_role *role, uint32_t priority, int behind,
                    struct rb_verdict *v) {
     const struct rb_admission_config *config = &role->config.admission;
     int of_role = v->rule == RB_RULE_ROLE_DEPTH || v->rule == RB_RULE_ADAPTIVE;
@@ -144,7 +145,8 @@ static void decide(const struct rb_relay *r, struct rb_role *role, uint32_t prio
     v->reason = RB_REASON_OVERLOADED;
     if (v->paced || later)
         v->outcome = RB_ADMIT_LATER;
-    else if (config->on_full == RB_ADMISSION_DROP_OLDEST && of_role && to_drop(role, priority))
+    else if (config->on_full == RB_ADMISSION_DROP_OLDEST && of_role && !behind &&
+             to_drop(role, priority))
         v->outcome = RB_ADMIT_DROPPING;
     else
         v->retry_ms =
@@ -207,7 +209,7 @@ void rb_admission_judge(struct rb_relay *r, struct rb_role *role, struct rb_conn
     int waits = r->backlogs.count && is_behind(role, &who, v);
     if (waits) v->paced = paces(r, role, &who, v->rule, v->behind);
     if (!waits && !breaks_one(r, role, &who, v)) return;
-    decide(r, role, priority, v);
+    decide(r, role, priority, waits, v);
 }
 
 /* --- Refusals ----------------------------------------------------------------------------------------------------------------- */
@@ -341,7 +343,7 @@ static int try_first(struct rb_relay *r, struct rb_backlog *b) {
             return 0;
         }
         role->admission.deferred -= (uint32_t)was_deferred; /* it does not stand in its own way */
-        decide(r, role, j->request.priority, &v);
+        decide(r, role, j->request.priority, 0, &v);
         role->admission.deferred += (uint32_t)was_deferred;
     }
     if (v.outcome == RB_REFUSE) {
