@@ -30,11 +30,13 @@ from bridge.dist.flags import ABLE, OFFERED
 from bridge.dist.handshake_events import Identity
 from bridge.dist.names import split_node_name
 from bridge.door import door
+from bridge.fabric.recording import Recording, RecordingError
 from bridge.fabric.relay import Relay
 from bridge.limits import relay_limits
 from bridge.node import Node
 from bridge.node.inspection import Application, Inspection, traffic_of
 from bridge.ops import certificates, descriptors, metrics_page, published
+from bridge.ops.errors import NoRecording
 from bridge.reloading import Current, Reloading
 from bridge.running import Bridge
 from bridge.workers.handshake_driver import RolePlan
@@ -62,14 +64,17 @@ async def serve(
     name: str,
     cookie: Cookie,
     hide: Sequence[Path] = (),
+    record: Recording | None = None,
     ready: Callable[[Ready], None] = lambda ready: None,
 ) -> None:
     """Run the bridge until SIGTERM or SIGINT. A second signal skips the drain.
 
     `hide`: files that no worker may read, above all the one that holds the cookie.
 
-    Raises ConfigError (a role's program, a limit, the port) and EpmdError before anything has
-    started.
+    `record`: what the relay hears and says is written down there (docs/replay.md).
+
+    Raises ConfigError (a role's program, a limit, the port), EpmdError and NoRecording
+    before anything has started.
     """
     plans = [
         RolePlan(number, role, config.role_argv(role), str(config.role_cwd(role)), settings)
@@ -86,8 +91,13 @@ async def serve(
         port: int = listeners[0].socket.getsockname()[1]
         tls = stack.enter_context(certificates.opened(config))
         places, creation = await stack.enter_async_context(registered(config, name, port))
-        relay = Relay(node=name, creation=creation, limits=relay_limits(config))
+        try:
+            relay = Relay(node=name, creation=creation, limits=relay_limits(config), record=record)
+        except RecordingError as error:
+            raise NoRecording(str(error)) from error
         stack.callback(relay.close)
+        if record is not None:
+            log.warning("recording, payloads and answers included", file=str(record.path))
         # Until here a signal simply ends the process: there is nothing to be drained yet.
         signals = stack.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
         hang_ups = stack.enter_context(trio.open_signal_receiver(signal.SIGHUP))

@@ -13,6 +13,7 @@ import structlog
 
 from bridge.config import Change
 from bridge.etf import Atom
+from bridge.fabric.recording import RecordEnd
 from bridge.fabric.relay import BreakerForce, Relay
 from bridge.ops.answers import Term, atom_keys
 from bridge.reloading import Reloading
@@ -72,6 +73,19 @@ class Operator:
             role, worker_id = worker.plan.id, target
         self._relay.force_breaker(role, worker_id, BREAKER_FORCES[how])
         log.info("circuit breaker forced", of=target, how=how)
+
+    def record(self, how: str) -> Term:
+        """End the recording that `serve --record` began ("stop"), or say how far it is."""
+        figures = self._relay.recording()
+        if figures is None:
+            mend = "start the bridge by `serve --record FILE`: a recording begins with it"
+            raise self._reloading.error("record", "nothing is being recorded", mend)
+        if how == "stop" and not figures.over:
+            self._relay.stop_recording()
+            log.info("recording stops", bytes=figures.bytes)
+        state = "done" if figures.done else "writing" if figures.over else "recording"
+        end = RecordEnd(figures.end).words if figures.over else None
+        return atom_keys({"bytes": figures.bytes, "state": Atom(state), "ended": end})
 
     def _number(self, role: str) -> int:
         plan = self._supervisor.role(role)

@@ -3,6 +3,7 @@
 The cookie is never an argument: arguments are visible to every user of the machine (ps).
 
 serving     serve, doctor: what runs the bridge on this machine, or would
+replaying   replay: runs a recording of the relay again
 asking      status, and what changes a running bridge: reload, configure, drain, upgrade, ...
 """
 
@@ -14,11 +15,11 @@ from collections.abc import Iterator
 import typer
 
 import bridge
-from bridge.cli import asking, serving
+from bridge.cli import asking, replaying, serving
 from bridge.config import ConfigError
 from bridge.dist.errors import CookieError, EpmdError
 from bridge.dist.tls import TlsError
-from bridge.ops.errors import NoStatus, NotBuilt, Refused
+from bridge.ops.errors import NoRecording, NoStatus, NotBuilt, Refused
 
 app = typer.Typer(
     name="ringbridge",
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serving.serve, serving.doctor):
+for command in (serving.serve, serving.doctor, replaying.replay):
     app.command(rich_help_panel="On this machine")(command)
 app.command(rich_help_panel="A running bridge")(asking.status)
 for command in asking.OPERATIONS:
@@ -41,7 +42,7 @@ def version() -> None:
 
 
 # What the user can mend: told in one line, without a traceback.
-MENDABLE = (ConfigError, CookieError, EpmdError, TlsError, NotBuilt, NoStatus, Refused)
+MENDABLE = (ConfigError, CookieError, EpmdError, TlsError, NotBuilt, NoRecording, NoStatus, Refused)
 
 
 def main() -> None:

@@ -157,6 +157,18 @@ def breaker(
     _operate(name, config, cookie_file, lambda ops: partial(ops.breaker, target, how))
 
 
+def record(
+    how: Annotated[str, typer.Argument(help="status, or stop: then `replay` can run it.")],
+    name: NameOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    cookie_file: CookieFileOption = None,
+) -> None:
+    """Look at the recording that `serve --record` began, or end it."""
+    if how not in ("status", "stop"):
+        raise typer.BadParameter("HOW is status or stop")
+    _operate(name, config, cookie_file, lambda ops: partial(ops.record, how))
+
+
 OPERATIONS: list[Callable[..., None]] = [
     reload,
     configure,
@@ -165,6 +177,7 @@ OPERATIONS: list[Callable[..., None]] = [
     restart,
     upgrade,
     breaker,
+    record,
 ]
 
 

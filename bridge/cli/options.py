@@ -43,6 +43,17 @@ CookieFileOption = Annotated[
         "cookie_file, ~/.erlang.cookie.",
     ),
 ]
+RecordOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--record",
+        help="Write all that the relay hears and says into this new file, payloads included, for "
+        "`ringbridge replay` (docs/replay.md).",
+    ),
+]
+RecordMibOption = Annotated[
+    int, typer.Option("--record-mib", min=1, help="The file's bound; then the recording ends.")
+]
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from bridge.cli.options import (
     ConfigOption,
     CookieFileOption,
     NameOption,
+    RecordMibOption,
+    RecordOption,
     native_parts,
 )
 from bridge.config import ConfigError
@@ -60,6 +62,8 @@ def serve(
             "every name answers.",
         ),
     ] = None,
+    record: RecordOption = None,
+    record_mib: RecordMibOption = 1024,
 ) -> None:
     """Run the bridge until SIGTERM or SIGINT.
 
@@ -69,6 +73,7 @@ def serve(
     loaded = settings.load(config)
     with native_parts():
         from bridge import app as application
+        from bridge.fabric.recording import MIB, Recording
     cookie = find_or_create_cookie(
         cookie_file=cookie_file,
         configured_file=loaded.cookie_path(),
@@ -84,6 +89,7 @@ def serve(
             name=name or loaded.node.name,
             cookie=cookie,
             hide=[path.resolve() for path in places],
+            record=Recording(record.absolute(), record_mib * MIB) if record else None,
             ready=_tell(ready_fd),
         )
     )

@@ -45,6 +45,7 @@ from bridge.fabric.limits import (
     Service,
     TenantLimits,
 )
+from bridge.fabric.recording import RecordFigures, Recording, RecordingError
 from bridge.fabric.tls import TlsLine
 
 __all__ = [
@@ -95,7 +96,17 @@ def _check(code: int, what: str) -> None:
 class Relay:
     """Starts the relay's thread; `close` ends it, with every socket and link that it owns."""
 
-    def __init__(self, *, node: str, creation: int, limits: RelayLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        node: str,
+        creation: int,
+        limits: RelayLimits | None = None,
+        record: Recording | None = None,
+    ) -> None:
+        """`record`: all that comes and leaves is written down, from here on. Raises OSError, and
+        RecordingError where the recording cannot begin.
+        """
         limits = limits or RelayLimits()
         name = ffi.new("char[]", node.encode())
         made = structs.filled("struct rb_relay_config", limits, but=_OURS)
@@ -106,6 +117,8 @@ class Relay:
         handle = ffi.new("struct rb_relay **")
         _check(lib.rb_relay_open(handle, made.pointer), f"relay of {node}")
         self._handle: Any = handle[0]
+        if record is not None:
+            self._record(record)
         self._event = ffi.new("struct rb_event *")
         self._event_fd: int = lib.rb_relay_event_fd(self._handle)
         self._heads = ffi.new("uint32_t[]", 3 * SIGNALS_AT_ONCE)
@@ -139,6 +152,27 @@ class Relay:
             lib.rb_relay_close(relay)
             if uneven:
                 raise AssertionError(f"the relay's books: {ffi.string(why).decode()}")
+
+    # ---- recording
+
+    def _record(self, record: Recording) -> None:
+        """Only a relay that has been told nothing yet can be run again from its begin."""
+        path, size = os.fsencode(record.path), record.file_bytes_max
+        code = lib.rb_relay_record(self._handle, path, size, record.buffer_bytes)
+        if code < 0:
+            self.close()
+            raise RecordingError(f"cannot record into {record.path}: {os.strerror(-code)}")
+
+    def stop_recording(self) -> None:
+        """End it with the relay's next round; `recording` says when the file is whole."""
+        _check(lib.rb_relay_record_stop(self._relay), "recording")
+
+    def recording(self) -> RecordFigures | None:
+        """How far it is; None: there is none."""
+        raw = ffi.new("struct rb_record_figures *")
+        if lib.rb_relay_record_figures(self._relay, raw) < 0:
+            return None
+        return structs.record(RecordFigures, raw)
 
     def configure(self, limits: RelayLimits) -> None:
         """Let connections be bounded by other limits from the relay's next round on; the size of a

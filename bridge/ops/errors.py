@@ -11,3 +11,7 @@ class NoStatus(Exception):
 
 class Refused(Exception):
     """The bridge did not do what was asked; the message says why and what to try."""
+
+
+class NoRecording(Exception):
+    """A recording could not begin, or cannot be replayed; the message says why."""

@@ -67,6 +67,17 @@ async def breaker(target: str, how: str, bridge: Asking, console: Console) -> No
     console.print(f"the breaker of {target} {by}")
 
 
+async def record(how: str, bridge: Asking, console: Console) -> None:
+    """Stop it, and wait for its file; or say how far it is."""
+    request = (Atom("record"), Atom(how))
+    told: Any = await bridge.get(REGISTRY, request)
+    while how == "stop" and told["state"] != "done":
+        await trio.sleep(LOOK_EVERY_S)
+        told = await bridge.get(REGISTRY, (Atom("record"), Atom("status")))
+    why = f", {told['ended']}" if told["state"] != "recording" else ""
+    console.print(f"{told['state']}{why}: {told['bytes']} bytes")
+
+
 async def upgrade(
     role: str, command: Sequence[str] | None, bridge: Asking, console: Console
 ) -> None:

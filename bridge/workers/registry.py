@@ -15,6 +15,7 @@ Requests (GenServer.call to Ringbridge.WorkerRegistry or worker_registry):
     {:upgrade, role}             {:ok, map}        its workers are replaced, one after the other;
     {:upgrade, role, command}                      {:lookup, role} shows how far that is
     {:breaker, role | id, how}   :ok               how: :open, :close or :auto
+    {:record, :status | :stop}   {:ok, map}        the recording that `serve --record` began
 
 All but the first three are for nodes that [node] admin_nodes names, see `operation`.
 Anything else is {:error, {:bad_request, why}}, and so is what is refused; it changes nothing.
@@ -47,6 +48,7 @@ OPERATIONS = {
     ("upgrade", 2): "{:upgrade, role}",
     ("upgrade", 3): "{:upgrade, role, command}",
     ("breaker", 3): "{:breaker, role_or_id, how}",
+    ("record", 2): "{:record, :status | :stop}",
 }
 
 
@@ -70,6 +72,7 @@ class Operator(Protocol):
     def close_role(self, role: str, closed: bool) -> None: ...
     def close_node(self, closed: bool) -> None: ...
     def force_breaker(self, target: str | int, how: str) -> None: ...
+    def record(self, how: str) -> Term: ...
 
 
 class WorkerFigures(Protocol):
@@ -130,6 +133,8 @@ class WorkerRegistry(Answering):
                 operator.close_node(False)
             case (Atom("breaker"), target, Atom("open" | "close" | "auto" as how)):
                 operator.force_breaker(target if type(target) is int else _role_name(target), how)
+            case (Atom("record"), Atom("status" | "stop" as how)):
+                return (OK, operator.record(how))
             case Atom("reload"):
                 return (OK, operator.reload())
             case (Atom("configure"), key, value):

@@ -39,11 +39,11 @@ def test_help_names_the_commands_and_each_command_its_options() -> None:
     text = ringbridge("--help").stdout
     for command in (
         *("serve", "status", "doctor", "version", "reload", "configure", "drain", "resume"),
-        *("restart", "upgrade", "breaker"),
+        *("restart", "upgrade", "breaker", "record", "replay"),
     ):
         assert command in text
     text = ringbridge("serve", "--help").stdout
-    for option in ("--config", "--name", "--cookie-file", "--log-format", "--ready-fd"):
+    for option in ("--config", "--name", "--cookie-file", "--log-format", "--ready-fd", "--record"):
         assert option in text
     assert "RINGBRIDGE_COOKIE" in text
 

@@ -46,6 +46,9 @@ class FakeOperator:
     def close_node(self, closed: bool) -> None:
         self._note("close_node", closed)
 
+    def record(self, how: str) -> Term:
+        return self._note("record", how)
+
     def force_breaker(self, target: str | int, how: str) -> None:
         self._note("breaker", target, how)
 
@@ -170,6 +173,7 @@ def test_anything_else_is_a_bad_request_that_names_the_rule(request_: Term, why:
         ((A("resume_role"), b"echo"), ("close_role", "echo", False), OK),
         ((A("breaker"), A("echo"), A("open")), ("breaker", "echo", "open"), OK),
         ((A("breaker"), 7, A("auto")), ("breaker", 7, "auto"), OK),
+        ((A("record"), A("stop")), ("record", "stop"), (OK, ["done"])),
         ((A("upgrade"), A("echo")), ("upgrade", "echo", None), (OK, ["done"])),
         ((A("upgrade"), b"echo", [b"x"]), ("upgrade", "echo", ["x"]), (OK, ["done"])),
         ((A("configure"), b"k", [b"a", A("b"), 1.5]), ("configure", "k", ["a", "b", 1.5]), None),
