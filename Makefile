@@ -23,7 +23,7 @@ help: ## list the verbs
 
 # ---- the verbs
 
-.PHONY: demo test bench lint types format lint-generated lint-python lint-c lint-elixir lint-bugs
+.PHONY: demo test bench large lint types format lint-generated lint-python lint-c lint-elixir lint-bugs
 demo: all ## the main job: an Elixir node has the solar system integrated by a C worker
 	@$(PY) -m integration.demo
 
@@ -53,6 +53,9 @@ matrix: all system-matrix ## the tests that talk to a real Erlang node, against 
 # make soak SOAK_SECONDS=28800 for a night; SOAK_SEED=... makes the moves of an earlier run again.
 SOAK_SECONDS ?= 60
 SOAK_SEED ?=
+large: all ## a payload of LARGE_BYTES (1 GiB) there and back through a worker; needs six times as much memory
+	@RINGBRIDGE_LARGE_BYTES=$(or $(LARGE_BYTES),1073741824) mix test integration/large_test.exs
+
 soak: all ## load with faults for SOAK_SECONDS (60): each answer is its caller's own, nothing grows, nothing is left
 	@integration/soak/run $(SOAK_SECONDS) $(SOAK_SEED)
 

@@ -46,6 +46,14 @@ defmodule Ringbridge.Bench.PortEcho do
     {:noreply, %{state | next_id: id + 1, callers: Map.put(callers, id, from)}}
   end
 
+  # As many packets, which the program answers in one write, as it finds them.
+  def handle_call({:submit_many, :echo, payloads, %{packed: false}}, from, state) do
+    %{port: port, next_id: id, callers: callers} = state
+    for payload <- payloads, do: Port.command(port, [<<id::64>>, payload])
+    callers = Map.put(callers, id, {:each, from, length(payloads), []})
+    {:noreply, %{state | next_id: id + 1, callers: callers}}
+  end
+
   # A batch is one packet, which the program sends back as it came: a Port can do nothing cheaper.
   def handle_call({:submit_many, :echo, payloads, _opts}, from, state) do
     %{port: port, next_id: id, callers: callers} = state
@@ -56,6 +64,14 @@ defmodule Ringbridge.Bench.PortEcho do
   @impl GenServer
   def handle_info({port, {:data, <<id::64, payload::binary>>}}, %{port: port} = state) do
     case Map.pop!(state.callers, id) do
+      {{:each, from, 1, answers}, callers} ->
+        GenServer.reply(from, {:ok, Enum.reverse(answers, [{:ok, payload}])})
+        {:noreply, %{state | callers: callers}}
+
+      {{:each, from, left, answers}, callers} ->
+        waiting = {:each, from, left - 1, [{:ok, payload} | answers]}
+        {:noreply, %{state | callers: Map.put(callers, id, waiting)}}
+
       {{:many, from}, callers} ->
         GenServer.reply(
           from,
@@ -231,7 +247,8 @@ defmodule Ringbridge.Bench.Load do
 
   defp answer(["many", side | numbers], targets) do
     [k, bytes, callers, milliseconds] = Enum.map(numbers, &String.to_integer/1)
-    Shapes.many(Map.fetch!(targets, side), k, bytes, callers, milliseconds)
+    {side, options} = if side == "packed", do: {"port", %{}}, else: {side, each(side)}
+    Shapes.many(Map.fetch!(targets, side), options, k, bytes, callers, milliseconds)
   end
 
   # The relay counts since it started: the difference is that of these calls.
@@ -250,6 +267,9 @@ defmodule Ringbridge.Bench.Load do
       _none -> "refused no hops"
     end
   end
+
+  defp each("port"), do: %{packed: false}
+  defp each(_bridge), do: %{}
 
   defp hops(targets) do
     {_dispatcher, bridge} = targets["ours"]

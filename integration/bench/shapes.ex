@@ -123,11 +123,11 @@ defmodule Ringbridge.Bench.Shapes do
       else: {times, errors}
   end
 
-  @spec many(target, pos_integer, pos_integer, pos_integer, pos_integer) :: String.t()
-  def many(target, k, bytes, callers, milliseconds) do
+  @spec many(target, map, pos_integer, pos_integer, pos_integer, pos_integer) :: String.t()
+  def many(target, options, k, bytes, callers, milliseconds) do
     payloads = for _ <- 1..k, do: :rand.bytes(bytes)
     wanted = Enum.map(payloads, &{:ok, &1})
-    request = {:submit_many, :echo, payloads, %{}}
+    request = {:submit_many, :echo, payloads, options}
 
     case call(target, request) do
       {:ok, ^wanted} ->
