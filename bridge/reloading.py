@@ -119,6 +119,7 @@ class Reloading:
         descriptors.raise_limit(new)
         plans = self._changed_plans(old, new)
         added = self._add_roles(new, [name for name in new.roles if name not in old.roles])
+        self._configure_roles(old, new, plans, added)
         # From here on nothing fails.
         self._current.config = new
         if context is not None and self._tls is not None:
@@ -128,7 +129,6 @@ class Reloading:
         for name in old.roles.keys() - new.roles.keys():
             self._remove_role(name)
         for plan in plans:
-            self._relay.configure_role(plan.id, role_limits(new, plan.name))
             before = self._supervisor.plan(plan.id)
             self._supervisor.change_role(plan)
             if not plan.starts_as(before):
@@ -177,6 +177,23 @@ class Reloading:
                 raise self.error(key, rule, "Lower its pool_bytes, or make room") from error
             made.append(RolePlan(number, plan.name, plan.argv, plan.cwd, plan.config))
         return made
+
+    def _configure_roles(
+        self, old: Config, new: Config, plans: list[RolePlan], added: list[RolePlan]
+    ) -> None:
+        """Give roles their new numbers. The relay refuses what no rule of ours has caught: then
+        those before have their old ones again, and roles that were added are gone.
+        """
+        for at, plan in enumerate(plans):
+            try:
+                self._relay.configure_role(plan.id, role_limits(new, plan.name))
+            except OSError as error:
+                for before in plans[:at]:
+                    self._relay.configure_role(before.id, role_limits(old, before.name))
+                for other in added:
+                    self._relay.remove_role(other.id)
+                rule = f"the relay refuses these numbers: {error.strerror}"
+                raise self.error(f"roles.{plan.name}", rule, "Change them one by one") from error
 
     def _refuse_busy(self, roles: Sequence[str]) -> None:
         for name in roles:

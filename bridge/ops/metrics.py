@@ -35,6 +35,9 @@ NS = 1e-9
 # Of a figure that the relay counts: what it is, what it is called, and what one of it is worth.
 # Those that are not listed are gauges under their own names.
 _RELAY = {
+    "overloaded_by": ("counter", "jobs_overloaded", "Jobs told to come back, by the rule.", 1.0),
+    "streams": ("gauge", "streams", "Open subscriptions of consumers.", 1.0),
+    "events": ("counter", "stream_events", "Parts of answers that left to consumers.", 1.0),
     "connections": ("gauge", "connections", "Established distribution connections.", 1.0),
     "rounds": ("counter", "relay_rounds", "Rounds of the relay's thread.", 1.0),
     "sleeps": ("counter", "relay_sleeps", "Pauses of the relay under load.", 1.0),
@@ -49,6 +52,10 @@ _ROLE = {
     "accepted": ("counter", "role_jobs_accepted", "Jobs taken in.", 1.0),
     "answered": ("counter", "role_jobs_answered", "Accepted jobs that were answered.", 1.0),
     "refused": ("counter", "role_jobs_refused", "Jobs that were not taken in.", 1.0),
+    "deferred": ("gauge", "role_jobs_deferred", "Jobs accepted and not in the queue yet.", 1.0),
+    "adaptive_limit": ("gauge", "role_adaptive_limit", "Jobs in flight; 0: no such limit.", 1.0),
+    "overloaded_by": ("counter", "role_jobs_overloaded", "Jobs told to come back.", 1.0),
+    "breaker_openings": ("gauge", "role_breaker_openings", "Since it was last closed.", 1.0),
     "breaker": ("state", "role_breaker", "State of the role's circuit breaker.", 1.0),
     "stolen": ("counter", "role_jobs_stolen", "Jobs with a key that another took.", 1.0),
     "retried": ("counter", "role_jobs_retried", "Runs that began again.", 1.0),
@@ -238,14 +245,15 @@ def _families(
         otherwise = ("gauge", f"{subject}_{field.name}", f"{field.name} of the {subject}.", 1.0)
         kind, name, help_, factor = table.get(field.name, otherwise)
         values = [(key, getattr(row, field.name)) for key, row in rows]
-        by_reason = any(isinstance(value, Mapping) for _, value in values)
-        more = ["reason"] if by_reason else ["state"] if kind == "state" else []
+        more = ["state"] if kind == "state" else []
+        if any(isinstance(value, Mapping) for _, value in values):
+            more = ["rule" if field.name.endswith("_by") else "reason"]
         type_ = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
         family = type_(f"ringbridge_{name}", help_, labels=[*labels, *more])
         for key, value in values:
             if isinstance(value, Mapping):
-                for reason, count in value.items():
-                    family.add_metric([*key, reason], count)
+                for name_, count in value.items():
+                    family.add_metric([*key, name_], count)
             elif kind == "state":
                 family.add_metric([*key, value.name.lower()], 1)
             elif kind == "age":

@@ -209,6 +209,43 @@ def test_no_memory_for_a_new_role_leaves_everything_as_it_was(tmp_path: Path) ->
     assert list(current.config.roles) == ["a"]
 
 
+def test_numbers_that_only_the_relay_refuses_leave_everything_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "ringbridge.toml"
+    settings = '[roles.a]\ncommand = ["sh"]\n[roles.b]\ncommand = ["sh"]\n'
+    current = Current(parse(settings, file))
+    told: list[tuple[object, ...]] = []
+
+    class Choosy:
+        """A relay that wants a depth of 8 at most, and notes all that it is told."""
+
+        def configure_role(self, role: int, limits: RoleLimits) -> None:
+            depth = limits.admission.depth_max
+            if limits.name == "b" and depth == 9:
+                raise OSError(errno.EINVAL, "Invalid argument")
+            told.append((limits.name, depth))
+
+        def __getattr__(self, name: str) -> Callable[..., int]:
+            return lambda *arguments: told.append((name,)) or 2
+
+    plans = {name: SimpleNamespace(id=number) for number, name in enumerate("ab")}
+    reloading = Reloading(
+        current,
+        relay=Choosy(),  # type: ignore[arg-type]
+        node=None,  # type: ignore[arg-type]
+        supervisor=SimpleNamespace(is_leaving=lambda name: False, role=plans.get),  # type: ignore[arg-type]
+        places=Places({}),
+        tls=None,
+    )
+    file.write_text(settings.replace("]\n[", "]\ndepth_max = 9\n[") + "depth_max = 9\n" + MORE)
+    with pytest.raises(ConfigError, match=r"roles.b: the relay refuses these numbers"):
+        reloading.reload()
+    assert told == [("add_role",), ("a", 9), ("a", 4096), ("remove_role",)]
+    assert list(current.config.roles) == ["a", "b"]
+
+
+MORE = '[roles.c]\ncommand = ["sh"]\n'
+
+
 def _is(pid: int, program: str) -> bool:
     try:
         return program in Path(f"/proc/{pid}/cmdline").read_text()
