@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Explores the ring, the gate and the seqlock, as they are and with each line of order taken away.
+"""Explores ring, gate, duct and seqlock, as they are and with each line of order taken away.
 
 As they are, every execution is right; each mutation must be shown to break, else the model would
 check nothing. Lines that may be weak by design are shown to be enough. Closes with
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
+import duct
 import ring_and_gate
 import seqlock
 from machine import ACQUIRE, RELAXED, RELEASE, Broken
@@ -72,11 +74,42 @@ SEQLOCK: list[tuple[str, seqlock.Rules, str]] = [
 ]
 
 
+Duct = duct.Rules
+DUCT: list[tuple[str, Duct, str]] = [
+    ("duct to the trio thread", Duct(), ""),
+    ("duct to the relay", Duct(relay=True), ""),
+    ("without clearing: rung more often, never too seldom", Duct(clear=False), ""),
+    *(
+        (f"{name}{', to the relay' if relay else ''}", replace(rules, relay=relay), breaks)
+        for relay in (False, True)
+        for name, rules, breaks in (
+            ("D0 relaxed: a place is written while it is read", Duct(d0=RELAXED), LATE),
+            ("D2 relaxed: a place is free while it is read", Duct(d2=RELAXED), LATE),
+            ("D1 relaxed: the tail shows before the note", Duct(d1=RELAXED), EARLY),
+            ("D1 release: not ordered before the look at parked", Duct(d1=RELEASE), LOST),
+            ("D3 relaxed: the note is read before the tail", Duct(d3=RELAXED), EARLY),
+            ("D3 acquire: the last look is done before parked shows", Duct(d3=ACQUIRE), LOST),
+            ("D4 acquire: parked is looked at too early", Duct(d4=ACQUIRE), LOST),
+            ("D5 release: parked shows after the last look", Duct(d5=RELEASE), LOST),
+            ("D3 before D5: look, then announce", Duct(look_before_announcing=True), LOST),
+            ("hushed between look and sleep", Duct(hush_before_sleep=True), LOST),
+            (
+                "cleared after the ring: over the next announcement",
+                Duct(clear_after_ring=True),
+                LOST,
+            ),
+        )
+    ),
+]
+
+
 def cases() -> Iterator[Case]:
     for name, enough in ENOUGH:
         yield name, partial(ring_and_gate.check, enough), ""
     for name, gate, breaks in RING_AND_GATE:
         yield name, partial(ring_and_gate.check, gate), breaks
+    for name, of_duct, breaks in DUCT:
+        yield name, partial(duct.check, of_duct), breaks
     for name, rules, breaks in SEQLOCK:
         yield name, partial(seqlock.check, rules), breaks
 
