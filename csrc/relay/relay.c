@@ -199,7 +199,8 @@ int rb_relay_make(struct rb_relay **relay, const struct rb_relay_config *config)
     r->waiting_up_end = &r->waiting_up;
     r->random.state = config->seed ? config->seed : kernel_seed();
     make_seal(r);
-    int rc = rb_tenants_init(&r->tenants, RB_TENANTS_MAX);
+    /* Not from the run's own seed: who sits in which bucket decides nothing. */
+    int rc = rb_tenants_init(&r->tenants, RB_TENANTS_MAX, kernel_seed());
     if (rc < 0) goto no_tenants;
     rc = rb_duct_open(&r->up, 1 << 16, UINT64_MAX);
     if (rc < 0) goto no_up;

@@ -20,7 +20,7 @@ struct host {
 
 static struct host *host_open(uint32_t aging_ms, uint32_t patience_ms) {
     struct host *h = calloc(1, sizeof *h);
-    if (!h || rb_tenants_init(&h->tenants, NAMES) < 0) abort();
+    if (!h || rb_tenants_init(&h->tenants, NAMES, 1) < 0) abort();
     rb_queue_init(&h->queue,
                   &(struct rb_order_config){.aging_ms = aging_ms, .patience_ms = patience_ms});
     for (unsigned i = 0; i < DEPTH + 1; i++) h->idle[h->idle_count++] = &h->jobs[i];

@@ -20,7 +20,7 @@ static unsigned pick(struct bench *b, unsigned below) {
 
 static struct bench *bench_open(uint64_t seed) {
     struct bench *b = calloc(1, sizeof *b);
-    if (!b || rb_tenants_init(&b->tenants, 64) < 0) abort();
+    if (!b || rb_tenants_init(&b->tenants, 64, 1) < 0) abort();
     b->random = seed;
     b->now = 1000 * MS;
     for (unsigned i = 0; i < JOBS; i++) b->idle[b->idle_count++] = &b->jobs[i];
@@ -284,7 +284,7 @@ static void without_a_row_left_a_tenants_jobs_wait_with_those_that_name_none(voi
     struct bench *b = bench_open(1);
     struct rb_tenants few;
     struct rb_queue q;
-    CHECK_EQUAL(rb_tenants_init(&few, 80), 0);
+    CHECK_EQUAL(rb_tenants_init(&few, 80, 1), 0);
     rb_shares_fini(&few.shares);
     CHECK_EQUAL(rb_shares_init(&few.shares, 64), 0); /* one chunk */
     rb_queue_init(&q, &(struct rb_order_config){0});
@@ -325,7 +325,7 @@ static int take_from(struct rb_tenants *t, const char *name) {
 
 static void a_new_name_takes_the_place_of_the_one_that_has_been_idle_for_longest(void) {
     struct rb_tenants t;
-    CHECK_EQUAL(rb_tenants_init(&t, 2), 0);
+    CHECK_EQUAL(rb_tenants_init(&t, 2, 1), 0);
     struct rb_tenant *tin = hold(&t, "tin"), *lead = hold(&t, "lead");
     uint64_t numbers[2] = {tin->number, lead->number};
     CHECK(hold(&t, "tin") == tin);
@@ -345,7 +345,7 @@ static void a_configured_name_takes_nobodys_place_and_keeps_its_own(void) {
     struct rb_tenants t;
     char longer[RB_TENANT_NAME_MAX + 2] = {0};
     memset(longer, 'x', RB_TENANT_NAME_MAX + 1);
-    CHECK_EQUAL(rb_tenants_init(&t, 2), 0);
+    CHECK_EQUAL(rb_tenants_init(&t, 2, 1), 0);
     CHECK(hold(&t, longer) == NULL && hold(&t, "") == NULL);
     CHECK(give(&t, longer, 1) == -EINVAL && give(&t, "", 1) == -EINVAL);
     CHECK(give(&t, "gold", 0) == -EINVAL && give(&t, "gold", RB_WEIGHT_MAX + 1) == -EINVAL);

@@ -7,8 +7,8 @@
 
 enum { BUCKETS = 1024, ROWS_EACH = 4 }; /* rows: each tenant in each of the four bands */
 
-int rb_tenants_init(struct rb_tenants *t, uint32_t tenants_max) {
-    *t = (struct rb_tenants){.tenants_max = tenants_max};
+int rb_tenants_init(struct rb_tenants *t, uint32_t tenants_max, uint64_t seed) {
+    *t = (struct rb_tenants){.tenants_max = tenants_max, .seed = seed};
     t->buckets = calloc(BUCKETS, sizeof *t->buckets);
     if (!t->buckets) return -ENOMEM;
     int rc = rb_shares_init(&t->shares, ROWS_EACH * tenants_max);
@@ -29,8 +29,11 @@ void rb_tenants_fini(struct rb_tenants *t) {
 }
 
 static struct rb_tenant **find(struct rb_tenants *t, struct rb_slice name) {
-    uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a */
-    for (size_t i = 0; i < name.size; i++) hash = (hash ^ name.at[i]) * 0x100000001b3ull;
+    uint64_t hash = t->seed;
+    for (size_t i = 0; i < name.size; i++) {
+        hash = (hash ^ name.at[i]) * 0xbf58476d1ce4e5b9ull;
+        hash ^= hash >> 27; /* every byte meets every bit of the seed, not only those above it */
+    }
     struct rb_tenant **at = &t->buckets[(hash ^ hash >> 32) % BUCKETS];
     while (*at && ((*at)->name_size != name.size || memcmp((*at)->name, name.at, name.size) != 0))
         at = &(*at)->next;

@@ -32,10 +32,12 @@ struct rb_tenants {
     uint32_t configured;  /* of these; at most tenants_max */
     uint32_t tenants_max; /* of the others */
     uint64_t numbers;     /* given out */
+    uint64_t seed;
     struct rb_shares shares;
 };
 
-int rb_tenants_init(struct rb_tenants *t, uint32_t tenants_max); /* 0, or -ENOMEM */
+/* 0, or -ENOMEM. `seed`: nobody outside knows it, so that nobody can choose names that lie in each other's way. */
+int rb_tenants_init(struct rb_tenants *t, uint32_t tenants_max, uint64_t seed);
 void rb_tenants_fini(struct rb_tenants *t);
 /* The tenant of this name, held once more: rb_tenant_release() when done. NULL: no place for a new
  * name, no memory, or the name is empty or longer than RB_TENANT_NAME_MAX. */
