@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 from bridge.config import Config
-from bridge.fabric.limits import RelayLimits, RoleLimits, TenantLimits
+from bridge.fabric.limits import AccountKind, AllowanceLimits, RelayLimits, RoleLimits, TenantLimits
 
 _Record = TypeVar("_Record")
 _MISSING = object()
@@ -37,6 +38,19 @@ def role_limits(config: Config, role: str) -> RoleLimits:
 
 def tenant_limits(config: Config) -> dict[str, TenantLimits]:
     return {name: _from_settings(TenantLimits, given) for name, given in config.tenants.items()}
+
+
+def allowances(config: Config) -> dict[tuple[AccountKind, str], AllowanceLimits]:
+    """By kind and name; the name "*" is everybody who has none of his own."""
+    sections: dict[AccountKind, Mapping[str, Any]] = {
+        AccountKind.NODE: config.nodes,
+        AccountKind.TENANT: config.tenants,
+    }
+    return {
+        (kind, name): _from_settings(AllowanceLimits, given)
+        for kind, section in sections.items()
+        for name, given in section.items()
+    }
 
 
 def _from_settings(type_: type[_Record], *sections: Any, **given: Any) -> _Record:

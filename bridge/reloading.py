@@ -28,7 +28,7 @@ from bridge.config import (
 from bridge.dist.finding import Places
 from bridge.dist.tls import TlsError
 from bridge.fabric.relay import LinkConfig, Relay
-from bridge.limits import relay_limits, role_limits, tenant_limits
+from bridge.limits import allowances, relay_limits, role_limits, tenant_limits
 from bridge.node import Node
 from bridge.node.cluster.keeping import Kept
 from bridge.ops import certificates, descriptors
@@ -126,6 +126,7 @@ class Reloading:
             self._tls.use(*context)
         self._change_node(old, new)
         self._relay.set_tenants(tenant_limits(new))
+        self._relay.set_allowances(allowances(new))
         for name in old.roles.keys() - new.roles.keys():
             self._remove_role(name)
         for plan in plans:

@@ -34,7 +34,7 @@ from bridge.fabric.relay import (
     WorkerReady,
     WorkerRefused,
 )
-from bridge.limits import role_limits, tenant_limits
+from bridge.limits import allowances, role_limits, tenant_limits
 from bridge.links import link_manager
 from bridge.links.link_manager import LinkManager
 from bridge.node import Node
@@ -82,6 +82,7 @@ class Bridge:
         self._node = node
         self._started = time.monotonic()
         relay.set_tenants(tenant_limits(config))
+        relay.set_allowances(allowances(config))
         for plan in plans:
             # The relay numbers the roles; the plan carries the number from here on.
             number = relay.add_role(role_limits(config, plan.name))

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from bridge.config.admission import AdmissionSettings, BreakerSettings
 from bridge.config.section import GIB, KIB, MIB, Milliseconds, Section
 
 Restart = Literal["permanent", "transient", "temporary"]
@@ -67,3 +68,5 @@ class RoleConfig(Section, frozen=True):
 
     order: OrderSettings = field(default_factory=OrderSettings)
     choice: ChoiceSettings = field(default_factory=ChoiceSettings)
+    admission: AdmissionSettings = field(default_factory=AdmissionSettings)
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)

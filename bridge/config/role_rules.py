@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from bridge.config.admission import broken_admission_rules
 from bridge.config.role import RoleConfig
 from bridge.dist.cookie import COOKIE_VARIABLE
 
@@ -43,6 +44,7 @@ def broken_role_rules(name: str, role: RoleConfig) -> Iterator[Broken]:
         if low > high:
             rule = f"it must not be above {upper}, which is {high}"
             yield f"{key}.{lower}", low, rule, f"Lower it, or raise {upper}"
+    yield from broken_admission_rules(key, role.admission, role.breaker)
 
 
 def power_below(number: int) -> int:

@@ -6,13 +6,21 @@ import ipaddress
 from collections.abc import Iterator
 
 from bridge.config.role_rules import Broken, broken_role_rules, power_below
-from bridge.config.sections import LimitSettings, LinkSettings, MetricsSettings, NodeConfig
+from bridge.config.sections import (
+    LimitSettings,
+    LinkSettings,
+    MetricsSettings,
+    NodeConfig,
+    TenantSettings,
+)
 from bridge.config.whole import Config
 from bridge.dist.finding import Place, Places, parse_place
 from bridge.dist.names import node_name_problem, pattern_problem
 
 ROLES_MAX = 64  # of the relay, as WORKERS_MAX
 WORKERS_MAX = 4_096
+EVERYBODY = "*"  # a table for all who have none of their own
+NODES_MAX = 1_024
 TENANTS_MAX = 1_024  # well below the relay's 4,096, which a reload may reach for a moment
 TENANT_NAME_MAX_BYTES = 64
 RESULT_BLOCKS_MAX = 1 << 20  # of a link: the ring that gives them back has a slot for each
@@ -43,6 +51,16 @@ def broken_rules(config: Config) -> Iterator[Broken]:
         if not 1 <= len(name.encode()) <= TENANT_NAME_MAX_BYTES or not name.isprintable():
             rule = f"a tenant's name has 1 to {TENANT_NAME_MAX_BYTES} bytes, all printable"
             yield f"tenants.{name}", name, rule, "Choose a shorter, plain name"
+    if (others := config.tenants.get(EVERYBODY)) and others.weight != TenantSettings().weight:
+        rule = "a weight is a tenant's own; who has none of his own has that of jobs without one"
+        yield f"tenants.{EVERYBODY}.weight", others.weight, rule, "Leave it out"
+    if len(config.nodes) > NODES_MAX:
+        rule = f"a bridge has at most {NODES_MAX} nodes with settings of their own"
+        yield "nodes", None, rule, "Leave those out that need none"
+    for name in config.nodes:
+        if name != EVERYBODY and (problem := node_name_problem(name)):
+            mend = 'Write it like app@127.0.0.1; "*" is every node without a table of its own'
+            yield f"nodes.{name}", name, problem, mend
 
 
 def _broken_node_rules(node: NodeConfig) -> Iterator[Broken]:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from bridge.config.admission import Depth, RateSettings
 from bridge.config.section import GIB, KIB, MIB, Milliseconds, Section
 from bridge.dist.tls import VERSIONS, Verify, Version
 
@@ -54,6 +55,8 @@ class TenantSettings(Section, frozen=True):
     """[tenants.<name>]: what jobs of that `tenant` are given beside those of others."""
 
     weight: Annotated[int, Meta(ge=1, le=1_000)] = 10
+    depth_max: Depth = 0
+    rate: RateSettings = field(default_factory=RateSettings)
 
 
 class MetricsSettings(Section, frozen=True):

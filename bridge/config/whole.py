@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import field
 
+from bridge.config.admission import AllowanceSettings
 from bridge.config.errors import ConfigError
 from bridge.config.role import RoleConfig
 from bridge.config.section import Section
@@ -31,6 +32,7 @@ class Config(Section, frozen=True):
     link: LinkSettings
     roles: dict[str, RoleConfig]
     tenants: dict[str, TenantSettings] = field(default_factory=dict)
+    nodes: dict[str, AllowanceSettings] = field(default_factory=dict)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     tls: TlsSettings | None = None
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NewType
+
+Rule = NewType("Rule", str)  # by which a job was told to come back: enum rb_rule, small letters
 
 
 @dataclass(frozen=True, slots=True)
 class RelayStats:
-    """accepted == sum(answered.values()) + in_flight; refused jobs were never accepted."""
+    """accepted == sum(answered.values()) + in_flight; refused jobs were never accepted.
+
+    sum(overloaded_by.values()) == answered["overloaded"] + refused["overloaded"].
+    """
 
     accepted: int
     in_flight: int
@@ -16,6 +22,7 @@ class RelayStats:
     refused: dict[str, int]
     streams: int  # open subscriptions
     events: int  # parts that left to consumers
+    overloaded_by: dict[Rule, int]
     connections: int
     rounds: int
     sleeps: int
@@ -48,6 +55,9 @@ class RoleStats:
     retried: int
     breaker: BreakerState
     breaker_openings: int
+    deferred: int  # accepted, and not in its queue yet
+    adaptive_limit: int  # of jobs in flight; 0: none
+    overloaded_by: dict[Rule, int]
 
 
 @dataclass(frozen=True, slots=True)

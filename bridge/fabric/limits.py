@@ -54,10 +54,61 @@ class ChoiceLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimits:
+    """So many jobs in so many ms. `burst`: tokens kept, or jobs that wait for a leaky bucket."""
+
+    kind: str = "none"  # enum rb_rate_kind
+    jobs: int = 1000
+    per_ms: int = 1000
+    burst: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveLimits:
+    """How many jobs may be in flight, found from their latency. limit_max 0: no such limit."""
+
+    limit_max: int = 0
+    limit_min: int = 4
+    window_ms: int = 100
+    tolerance_percent: int = 150
+    headroom: int = 4
+
+
+@dataclass(frozen=True, slots=True)
 class AdmissionLimits:
-    """Which jobs are taken in."""
+    """Which jobs are taken in. 0: no such bound."""
 
     depth_max: int = 4096
+    node_depth_max: int = 0  # of these, called from one node
+    tenant_depth_max: int = 0
+    on_full: str = "reject"  # enum rb_admission_policy
+    defer_max: int = 1024
+    defer_ms: int = 1000
+    rate: RateLimits = field(default_factory=RateLimits)
+    adaptive: AdaptiveLimits = field(default_factory=AdaptiveLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerLimits:
+    """When a worker, or its role, is left alone. failure_percent 0: never."""
+
+    failure_percent: int = 0
+    window_ms: int = 10_000
+    volume_min: int = 20
+    open_ms: int = 1_000
+    open_max_ms: int = 60_000
+    jitter_percent: int = 20
+    probes: int = 3
+    reclose_ms: int = 5_000
+    failures: tuple[str, ...] = ("worker_crashed", "worker_broke", "deadline_exceeded")
+
+
+@dataclass(frozen=True, slots=True)
+class AllowanceLimits:
+    """What one calling node, or one tenant, may ask of all roles. depth_max 0: no such bound."""
+
+    depth_max: int = 0
+    rate: RateLimits = field(default_factory=RateLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +126,7 @@ class RoleLimits:
     order: OrderLimits = field(default_factory=OrderLimits)
     choice: ChoiceLimits = field(default_factory=ChoiceLimits)
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
+    breaker: BreakerLimits = field(default_factory=BreakerLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +167,11 @@ class RoleState(IntEnum):
     RUNNING = 0
     DRAINING = 1  # new jobs are answered :draining
     GIVEN_UP = 2  # all jobs are answered :no_worker
+
+
+class AccountKind(IntEnum):
+    NODE = 0
+    TENANT = 1
 
 
 class BreakerForce(IntEnum):

@@ -34,7 +34,9 @@ from bridge.fabric.events import (
 )
 from bridge.fabric.figures import BreakerState, Hops, RelayStats, RoleStats, WorkerStats
 from bridge.fabric.limits import (
+    AccountKind,
     AdmissionLimits,
+    AllowanceLimits,
     BreakerForce,
     ChoiceLimits,
     LinkConfig,
@@ -49,7 +51,9 @@ from bridge.fabric.recording import RecordFigures, Recording, RecordingError
 from bridge.fabric.tls import TlsLine
 
 __all__ = [
+    "AccountKind",
     "AdmissionLimits",
+    "AllowanceLimits",
     "BreakerChanged",
     "BreakerForce",
     "BreakerState",
@@ -126,6 +130,7 @@ class Relay:
         self._signal_bytes = ffi.buffer(self._room)
         self._connections = 0
         self._roles: set[int] = set()  # numbers that are taken
+        self._allowances: set[tuple[AccountKind, str]] = set()
         self._tenants: set[str] = set()  # that have limits of their own
 
     @property
@@ -313,6 +318,24 @@ class Relay:
             given = structs.filled("struct rb_tenant_config", limits)
             code = lib.rb_relay_configure_tenant(self._relay, name.encode(), given.pointer)
             _check(code, f"tenant {name}")
+
+    def set_allowances(self, allowances: Mapping[tuple[AccountKind, str], AllowanceLimits]) -> None:
+        """Bound what these nodes and tenants may ask, from the relay's next round on; those of
+        before that are not among them have no bound of their own any more. "*": all the others.
+
+        Raises OSError: EINVAL for a number out of range.
+        """
+        for kind, name in self._allowances - allowances.keys():
+            self._configure_allowance(kind, name, ffi.NULL)
+        self._allowances = set(allowances)
+        for (kind, name), limits in allowances.items():
+            given = structs.filled("struct rb_allowance_config", limits)
+            self._configure_allowance(kind, name, given.pointer)
+
+    def _configure_allowance(self, kind: AccountKind, name: str, config: Any) -> None:
+        whose = b"" if name == "*" else name.encode()
+        code = lib.rb_relay_configure_allowance(self._relay, int(kind), whose, config)
+        _check(code, f"{kind.name.lower()} {name}")
 
     def remove_role(self, role: int) -> None:
         """Let no caller find the role from the next round on; jobs that wait are answered

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from bridge.fabric._core import ffi, lib
+from bridge.fabric.figures import Rule
 
 _Record = TypeVar("_Record")
 
@@ -42,7 +43,8 @@ def filled(struct: str, record: Any, *, but: frozenset[str] = frozenset()) -> Fi
 def record(type_: type[_Record], raw: Any) -> _Record:
     """The fields of the dataclass `type_` read from the struct `raw`, nested ones too.
 
-    A field of type dict[str, int] is an array of the core with a place for each reason.
+    A field of type dict[str, int] is an array of the core with a place for each reason, one of
+    type dict[Rule, int] with a place for each rule.
     """
     return type_(
         **{
@@ -55,11 +57,19 @@ def record(type_: type[_Record], raw: Any) -> _Record:
 @cache
 def reasons() -> tuple[str, ...]:
     """The names of enum rb_reason in the core's order: "ok", "overloaded", ..."""
-    names: Mapping[int, str] = ffi.typeof("enum rb_reason").elements
+    return _names("enum rb_reason", "RB_REASON_", lib.RB_REASONS)
+
+
+@cache
+def rules() -> tuple[str, ...]:
+    """The names of enum rb_rule in the core's order: "role_depth", ..."""
+    return _names("enum rb_rule", "RB_RULE_", lib.RB_RULES)
+
+
+def _names(enum: str, prefix: str, count: int) -> tuple[str, ...]:
+    names: Mapping[int, str] = ffi.typeof(enum).elements
     return tuple(
-        names[number].removeprefix("RB_REASON_").lower()
-        for number in sorted(names)
-        if number < lib.RB_REASONS
+        names[number].removeprefix(prefix).lower() for number in sorted(names) if number < count
     )
 
 
@@ -125,7 +135,8 @@ def _read(raw: Any, hint: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint(raw)
     if typing.get_origin(hint) is dict:
-        return dict(zip(reasons(), raw, strict=True))
+        names = rules() if typing.get_args(hint)[0] is Rule else reasons()
+        return dict(zip(names, raw, strict=True))
     return raw
 
 

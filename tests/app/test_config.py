@@ -42,7 +42,7 @@ def test_a_file_with_one_role_needs_nothing_else() -> None:
 
 BROKEN = [
     # text, key, value, a part of the rule, a part of the mend
-    ("[nodes]\n" + ROLE, "nodes", {}, "no such key", "Did you mean node?"),
+    ("[rules]\n" + ROLE, "rules", {}, "no such key", "Did you mean roles?"),
     ("[node]\nnmae = 1\n" + ROLE, "node.nmae", 1, "no such key", "Did you mean name?"),
     (ROLE + "wokers = 2", "roles.echo.wokers", 2, "no such key", "Did you mean workers?"),
     (ROLE + "workers = 0", "roles.echo.workers", 0, "at least 1", "default is 1"),
@@ -55,6 +55,44 @@ BROKEN = [
     ("roles = 3", "roles", 3, "table of tables", "[roles.<name>]"),
     ("[roles]\necho = 3", "roles.echo", 3, "expected a table", "[roles.echo]"),
     ("", "roles", None, "no role", "Add a table"),
+    (
+        ROLE + '[roles.echo.admission]\non_full = "panic"',
+        "roles.echo.admission.on_full",
+        "panic",
+        '"drop_oldest"',
+        "reject",
+    ),
+    (
+        ROLE + '[roles.echo.admission.rate]\nkind = "token"',
+        "roles.echo.admission.rate.kind",
+        "token",
+        '"token_bucket"',
+        "none",
+    ),
+    (
+        ROLE + "[roles.echo.admission.adaptive]\nlimit_max = 3",
+        "roles.echo.admission.adaptive.limit_min",
+        4,
+        "above limit_max, which is 3",
+        "raise limit_max",
+    ),
+    (
+        ROLE + "[roles.echo.breaker]\nopen_ms = 100000",
+        "roles.echo.breaker.open_ms",
+        100_000,
+        "above open_max_ms",
+        "raise open_max_ms",
+    ),
+    (
+        ROLE + '[roles.echo.breaker]\nfailures = ["cancelled"]',
+        "roles.echo.breaker.failures[0]",
+        ["cancelled"],
+        '"worker_crashed"',
+        "deadline_exceeded",
+    ),
+    (ROLE + "[nodes.app]\ndepth_max = 1", "nodes.app", "app", "alive@host", "app@127.0.0.1"),
+    (ROLE + "[nodes.'*'.rate]\njobs = 0", "nodes.*.rate.jobs", 0, "at least 1", "1000"),
+    (ROLE + "[tenants.'*']\nweight = 3", "tenants.*.weight", 3, "a tenant's own", "Leave it"),
     (f"[roles.{'r' * 64}]\ncommand = ['x']", f"roles.{'r' * 64}", None, "63 bytes", "shorter"),
     ('[node]\nname = "bridge"\n' + ROLE, "node.name", "bridge", "alive@host", "bridge@127.0.0.1"),
     ('[node]\nlisten = "here"\n' + ROLE, "node.listen", "here", "an IP address", "127.0.0.1"),

@@ -46,10 +46,13 @@ class FakeRelay:
             in_flight=2,
             answered={"ok": 7, "cancelled": 3},
             refused={"overloaded": 4},
+            overloaded_by={"role_depth": 3, "pool": 1},
         )
 
     def role_stats(self, role: int) -> RoleStats:
-        return filled(RoleStats, queued=5, breaker=BreakerState.HALF_OPEN)  # type: ignore[no-any-return]
+        return filled(  # type: ignore[no-any-return]
+            RoleStats, queued=5, breaker=BreakerState.HALF_OPEN, overloaded_by={"role_rate": 6}
+        )
 
     def worker_stats(self, worker_id: int) -> WorkerStats:
         return filled(  # type: ignore[no-any-return]
@@ -93,6 +96,8 @@ def test_every_figure_is_told_with_its_role_worker_reason_and_state() -> None:
     assert value(found, "ringbridge_jobs_in_flight") == 2
     assert value(found, "ringbridge_jobs_answered_total", reason="cancelled") == 3
     assert value(found, "ringbridge_jobs_refused_total", reason="overloaded") == 4
+    assert value(found, "ringbridge_jobs_overloaded_total", rule="pool") == 1
+    assert value(found, "ringbridge_role_jobs_overloaded_total", role="echo", rule="role_rate") == 6
     assert value(found, "ringbridge_role_jobs_queued", role="echo") == 5
     assert value(found, "ringbridge_role_queue_limit", role="echo") == 4096
     assert value(found, "ringbridge_role_state", role="echo", state="running") == 1

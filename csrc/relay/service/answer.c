@@ -225,13 +225,34 @@ static void put_counts(struct rb_pen *p, const uint64_t counts[RB_REASONS], int 
     }
 }
 
+static void put_rules(struct rb_pen *p, const uint64_t counts[RB_RULES]) {
+    static const char *const names[RB_RULES] = {
+        [RB_RULE_ROLE_DEPTH] = "role_depth",
+        [RB_RULE_NODE_DEPTH] = "node_depth",
+        [RB_RULE_TENANT_DEPTH] = "tenant_depth",
+        [RB_RULE_ADAPTIVE] = "adaptive",
+        [RB_RULE_ROLE_RATE] = "role_rate",
+        [RB_RULE_NODE_RATE] = "node_rate",
+        [RB_RULE_TENANT_RATE] = "tenant_rate",
+        [RB_RULE_POOL] = "pool",
+        [RB_RULE_JOBS] = "jobs",
+        [RB_RULE_DROPPED] = "dropped",
+        [RB_RULE_DEFERRED] = "deferred",
+    };
+    rb_pen_map(p, RB_RULES);
+    for (int i = 0; i < RB_RULES; i++) {
+        rb_pen_atom(p, names[i]);
+        rb_pen_unsigned(p, counts[i]);
+    }
+}
+
 void rb_answer_stats(const struct rb_caller *to, const struct rb_relay *r) {
     struct rb_reply reply;
     struct rb_pen *p = &reply.pen;
     if (!rb_reply_begin(&reply, to, 2048)) return;
     rb_pen_tuple(p, 2);
     rb_pen_atom(p, "ok");
-    rb_pen_map(p, 5);
+    rb_pen_map(p, 6);
     rb_pen_atom(p, "accepted");
     rb_pen_unsigned(p, r->stats.accepted);
     rb_pen_atom(p, "in_flight");
@@ -240,6 +261,8 @@ void rb_answer_stats(const struct rb_caller *to, const struct rb_relay *r) {
     put_counts(p, r->stats.answered, RB_REASON_OK);
     rb_pen_atom(p, "refused");
     put_counts(p, r->stats.refused, RB_REASON_OVERLOADED);
+    rb_pen_atom(p, "overloaded_by");
+    put_rules(p, r->stats.overloaded_by);
     rb_pen_atom(p, "connections");
     rb_pen_unsigned(p, r->stats.connections);
     rb_reply_end(&reply);
