@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import trio
 from rich.console import Console
+from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
@@ -67,10 +68,23 @@ def tables(report: Report) -> Iterator[Table | str]:
             _or_dash(worker["last_error"]),
         )
     yield workers
+    for role in report["roles"]:
+        yield from _noteworthy(role)
     answered = {key: count for key, count in relay["answered"].items() if count}
     counts = ", ".join(f"{key} {count:,}" for key, count in answered.items()) or "nothing yet"
     accepted = f"jobs accepted {relay['accepted']:,}, in flight {relay['in_flight']:,}"
     yield f"{accepted}; answered: {counts}"
+
+
+def _noteworthy(role: Mapping[str, Any]) -> Iterator[str]:
+    """What is not as usual with a role."""
+    if role["breaker"] != "closed":
+        yield f"{role['name']}: its circuit breaker is [yellow]{role['breaker']}[/]"
+    upgrade = role["upgrade"]
+    if upgrade is not None and upgrade["state"] != "done":
+        progress = f"{upgrade['replaced']} of {upgrade['of']} workers replaced"
+        why = f": {escape(upgrade['why'])}" if upgrade["why"] else ""
+        yield f"{role['name']}: upgrade {_coloured(upgrade['state'])}, {progress}{why}"
 
 
 def show(report: Report, console: Console) -> None:

@@ -341,6 +341,18 @@ static void a_role_whose_payload_still_arrives_is_gone_after_it(void) {
     lab_close(&lab);
 }
 
+static void bounds_of_connections_change_while_they_are_up(void) {
+    struct lab lab;
+    lab_open(&lab);
+    struct rb_relay_config config = lab_config();
+    config.arrival_ms = 20;
+    CHECK_EQUAL(rb_relay_configure(lab.relay, &config), 0);
+    fragments_head(lab.peer, 1, LARGE, 4, large, 60000);
+    CHECK(ANSWER_HAS(lab.peer, "deadline_exceeded"));
+    CHECK(accounts_are_even(&lab));
+    lab_close(&lab);
+}
+
 static void too_large_is_answered_from_the_head_and_the_rest_passes_by(void) {
     WITH_WORKER(lab, w);
     fragments_head(lab.peer, 1, LAB_PAYLOAD_MAX + 1, 17, large, 60000);
@@ -566,6 +578,7 @@ int main(void) {
     RUN(a_job_can_be_listed_looked_at_and_cancelled_by_its_id);
     RUN(a_payload_in_fragments_reaches_the_worker_whole);
     RUN(a_role_whose_payload_still_arrives_is_gone_after_it);
+    RUN(bounds_of_connections_change_while_they_are_up);
     RUN(too_large_is_answered_from_the_head_and_the_rest_passes_by);
     RUN(a_payload_cut_off_by_a_dying_peer_is_forgotten);
     RUN(a_completion_of_another_job_ends_the_worker);

@@ -85,6 +85,10 @@ async def test_a_role_is_drained_and_resumed_a_worker_restarted(
         status, said = await ringbridge(epmd, bridge, "drain", "--worker", "99")
         assert (status, "no worker has the id 99" in said) == (1, True)
         assert (await ringbridge(epmd, bridge, "breaker", "echo", "open"))[0] == 0
+        assert (
+            "echo: its circuit breaker is held_open"
+            in (await ringbridge(epmd, bridge, "status"))[1]
+        )
         assert (await ringbridge(epmd, bridge, "breaker", "echo", "auto"))[0] == 0
         status, said = await ringbridge(epmd, bridge, "breaker", "nobody", "open")
         assert (status, "there is no such role" in said) == (1, True)
@@ -102,6 +106,8 @@ async def test_an_upgrade_shows_its_end_and_a_failed_one_its_reason(
         assert status == 1
         assert "echo is as it was before: worker" in said
         assert "exit status 1" in said
+        status, said = await ringbridge(epmd, bridge, "status")
+        assert "echo: upgrade rolled_back, 0 of 1 workers replaced: worker" in said
 
 
 async def test_who_is_no_admin_hears_what_to_write(epmd: EpmdDaemon, tmp_path: Path) -> None:
