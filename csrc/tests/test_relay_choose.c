@@ -23,6 +23,30 @@ static int pick(void) {
 
 static void end(void) { rb_choice_fini(&choice); }
 
+/* 32 jobs that arrive together: who gets how many. */
+static int workers_woken(uint64_t service_ns) {
+    uint32_t in_flight[10] = {0};
+    int woken = 0;
+    begin(RB_CHOOSE_SHORTEST, 10);
+    for (uint32_t i = 0; i < 10; i++) rb_choice_open(&choice, &members[i], 0);
+    for (int job = 0; job < 32; job++) {
+        int i = pick();
+        woken += in_flight[i]++ == 0;
+        rb_choice_open(&choice, &members[i], rb_choice_load(in_flight[i], service_ns));
+    }
+    end();
+    return woken;
+}
+
+static void jobs_shorter_than_a_wake_up_stay_with_one_who_is_awake(void) {
+    CHECK_EQUAL(workers_woken(100), 1);
+    CHECK_EQUAL(workers_woken(2000), 4); /* 8 of them for each */
+    CHECK_EQUAL(workers_woken(20000), 10);
+    CHECK_EQUAL(workers_woken(0), 10); /* not known yet */
+    CHECK_EQUAL(rb_choice_load(7, 1ull << 62), 7);
+    CHECK_EQUAL(rb_choice_load(UINT32_MAX, 1), UINT32_MAX >> 13);
+}
+
 static const enum rb_choice_kind kinds[] = {RB_CHOOSE_SHORTEST, RB_CHOOSE_IN_TURN, RB_CHOOSE_OF_TWO,
                                             RB_CHOOSE_BY_WEIGHT};
 
@@ -231,6 +255,7 @@ static void where_all_ramp_up_none_waits_for_another(void) {
 }
 
 int main(void) {
+    RUN(jobs_shorter_than_a_wake_up_stay_with_one_who_is_awake);
     RUN(nobody_is_picked_who_has_no_room);
     RUN(the_shortest_queue_is_joined);
     RUN(levels_are_exact_to_fifteen_and_within_a_quarter_above);

@@ -99,6 +99,7 @@ static void a_worker_that_comes_gets_its_share_by_and_by(void) {
     struct crew c;
     struct rb_role_config role = crew_role();
     role.choice.ramp_ms = 1000;
+    role.choice.policy = RB_CHOICE_ROUND_ROBIN; /* short jobs would stay with who is awake */
     crew_open(&c, 3, &role);
     crew_after(&c, 2000);
     uint32_t got[CREW_MOST] = {0};

@@ -21,7 +21,7 @@ void rb_place_look(struct rb_worker *w) {
         shut(w);
         return;
     }
-    rb_choice_open(&w->role->choice, &w->choosing, w->in_flight);
+    rb_choice_open(&w->role->choice, &w->choosing, rb_choice_load(w->in_flight, w->service_ns));
     if (w->role->affinity) rb_affinity_look(w);
 }
 
