@@ -1,5 +1,5 @@
-/* Everything that decides on order at once, at random: bands, deadlines, tenants, keys, and callers that leave, workers that die or drain,
- * settings of role and tenants that change while jobs wait. Whatever comes of it: the books are even after every few steps, each job is
+/* Everything that decides on order at once, at random: bands, deadlines, tenants, keys, retries, and callers that leave, workers that die
+ * or drain, breakers that open, settings of role and tenants that change while jobs wait. Whatever comes of it: the books are even after every few steps, each job is
  * over in the end, and in an ordered role jobs of one key run one at a time, as they came. */
 #define _GNU_SOURCE
 #include "crew.h"
@@ -27,7 +27,7 @@ static void ask(struct shuffle *s) {
     static const char *const bands[] = {"critical", "high", "normal", "low"};
     static const char *const tenants[] = {"gold", "tin", "lead"};
     struct lab_bytes b = {.size = 0};
-    uint32_t ref = ++s->crew.refs, key = pick(s, KEYS + 1), options = 2;
+    uint32_t ref = ++s->crew.refs, key = pick(s, KEYS + 1), options = 3;
     unsigned band = pick(s, 4), tenant = pick(s, 4), timeout = pick(s, 3);
     s->key_of[ref] = key;
     lab_monitor(s->crew.lab.peer, 1, ref, ref);
@@ -38,6 +38,7 @@ static void ask(struct shuffle *s) {
     lab_put_u32(&b, options + (tenant < 3) + (key > 0));
     lab_put_atom(&b, "priority"), lab_put_atom(&b, bands[band]);
     lab_put_atom(&b, "timeout"), put_number(&b, timeout ? 50000 : 1 + pick(s, 20));
+    lab_put_atom(&b, "retry"), put_number(&b, pick(s, 3));
     if (tenant < 3) lab_put_atom(&b, "tenant"), lab_put_atom(&b, tenants[tenant]);
     if (key) lab_put_atom(&b, "key"), put_number(&b, key);
     lab_frame(s->crew.lab.peer, &b);
@@ -53,7 +54,7 @@ static void begin_one(struct shuffle *s, int w) {
     s->busy[w] = (int)key + 1;
     if (key == 0 || !s->ordered) return;
     CHECK(!s->running[key]);
-    CHECK(n > s->last_begun[key]);
+    CHECK(n >= s->last_begun[key]); /* the same: its worker died, and it is tried again */
     s->last_begun[key] = n;
     s->running[key] = 1;
 }
@@ -123,6 +124,10 @@ static void step(struct shuffle *s) {
         change_settings(s);
     else if (what < 8)
         rb_relay_hold(s->crew.lab.relay, RB_SERVICE_JOBS, what == 6);
+    else if (what < 10)
+        rb_relay_force_breaker(s->crew.lab.relay, 0, s->crew.ids[w], pick(s, 3));
+    else if (what < 12)
+        rb_relay_force_breaker(s->crew.lab.relay, 0, 0, RB_FORCE_AUTO - (pick(s, 4) == 0));
     else if (what < 40 && s->crew.refs) {
         uint32_t gone = s->crew.refs - pick(s, s->crew.refs < 60 ? s->crew.refs : 60);
         lab_monitor(s->crew.lab.peer, 0, gone, gone);
@@ -142,12 +147,15 @@ static void shuffle(uint64_t seed, int ordered) {
     s->ordered = ordered;
     role.choice.ordered = (uint32_t)ordered;
     role.choice.credit_us = 2;
+    role.idempotent = 1;
     crew_open(&s->crew, WORKERS, &role);
     for (int i = 0; i < STEPS && !check_breaches; i++) {
         step(s);
         if (i % 16 == 0) look_at_the_books(s), read_away(s);
     }
     rb_relay_hold(s->crew.lab.relay, RB_SERVICE_JOBS, 0);
+    for (int w = 0; w < WORKERS; w++)
+        rb_relay_force_breaker(s->crew.lab.relay, 0, s->crew.ids[w], RB_FORCE_CLOSED);
     for (int busy = 1; busy && !check_breaches;) {
         busy = 0;
         crew_round(&s->crew);
