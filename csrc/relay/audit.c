@@ -4,7 +4,8 @@
  *      in flight = deferred + queued + placed + waiting jobs of the table that count, by state
  *      deferred = the jobs of all backlogs; what accounts count = the jobs that name them
  *      told overloaded = the sum over the rules
- *      a worker's jobs = the slots of its ring that hold one
+ *      a worker's jobs = the slots of its ring that hold one; who would be chosen has room
+ *      waiting jobs = those in the role's queue, in its workers' own, and behind others in their lanes
  *      blocks taken of a role's pool = those of its jobs
  *      each list and heap names those that name it
  *
@@ -39,7 +40,7 @@ __attribute__((format(printf, 3, 4))) static void hold(struct audit *a, int hold
          (unsigned long long)(y))
 
 struct tally { /* of a role's jobs */
-    uint64_t deferred, paced, queued, placed, open, blocks, jobs;
+    uint64_t deferred, paced, queued, behind, placed, open, blocks, jobs;
 };
 
 /* One pass over the table, whatever its size. */
@@ -51,7 +52,13 @@ static void count_jobs(struct audit *a, const struct rb_relay *r, struct tally t
         t->deferred += j->state == RB_JOB_DEFERRED;
         t->paced += j->state == RB_JOB_DEFERRED && j->paced;
         t->queued += j->state == RB_JOB_QUEUED;
+        t->behind += j->state == RB_JOB_QUEUED && rb_job_is_behind(j);
         t->placed += j->state == RB_JOB_PLACED;
+        hold(a, j->state == RB_JOB_QUEUED || !rb_job_is_behind(j),
+             "a job is out before the one in front of it in its lane is over");
+        hold(a,
+             !j->home || (j->state == RB_JOB_QUEUED && j->home->listed && j->home->role == j->role),
+             "a job waits for a worker that takes none");
         t->open += !j->uncounted && rb_job_is_open(j);
         t->blocks += j->pool_count;
         t->jobs++;
@@ -67,6 +74,13 @@ static void audit_role(struct audit *a, const struct rb_role *role, const struct
     uint64_t open = role->stats.accepted - role->stats.answered;
     HOLD_EQUAL(a, open, t->open, role->name);
     HOLD_EQUAL(a, (uint64_t)role->queued, t->queued, role->name);
+    uint64_t standing = role->queue.count;
+    for (uint32_t i = 0; i < role->ready; i++) {
+        standing += role->workers[i]->affine.own.count;
+        hold(a, role->workers[i]->listed && role->workers[i]->ready_at == i,
+             "%s: its table of ready workers is out of order", role->name);
+    }
+    HOLD_EQUAL(a, standing + t->behind, t->queued, role->name);
     HOLD_EQUAL(a, (uint64_t)role->admission.kept, t->deferred, role->name);
     HOLD_EQUAL(a, (uint64_t)role->admission.deferred, t->deferred - t->paced, role->name);
     HOLD_EQUAL(a, (uint64_t)role->pool.region.taken, t->blocks, role->name);
@@ -88,6 +102,11 @@ static void audit_worker(struct audit *a, const struct rb_worker *w) {
              "%s: slot %u holds a job that is not there", name, i);
     }
     HOLD_EQUAL(a, (uint64_t)w->in_flight, held, name);
+    HOLD_EQUAL(a, w->listed, w->state == RB_WORKER_READY, name);
+    hold(a,
+         !rb_choice_is_open(&w->choosing) ||
+             (w->listed && w->in_flight < rb_health_credit(&w->health, w->credit)),
+         "%s: it would be chosen, without room", name);
     HOLD_EQUAL(a, (uint64_t)w->streams, streams, name);
 }
 

@@ -168,6 +168,28 @@ static void a_job_with_a_key_waits_for_the_first_worker_where_there_is_none(void
     crew_close(&c);
 }
 
+static void whose_breaker_is_open_has_no_keys_for_so_long(void) {
+    struct crew c;
+    struct rb_role_config role = sticky(0);
+    role.choice.steal = 0;
+    role.choice.credit_us = 1;
+    uint32_t a, b;
+    crew_open(&c, 2, &role);
+    find_two(&c, &a, &b);
+    for (int i = 0; i < 4; i++) submit(&c, a);
+    CHECK_EQUAL(rb_relay_force_breaker(c.lab.relay, 0, c.ids[0], RB_FORCE_OPEN), 0);
+    crew_round(&c);
+    CHECK_EQUAL(crew_has(&c, 0), 1); /* what it has, it may end */
+    CHECK_EQUAL(crew_has(&c, 1), 1);
+    crew_run_dry(&c, NULL);
+    CHECK_EQUAL(home_of(&c, a), 1);
+    CHECK_EQUAL(rb_relay_force_breaker(c.lab.relay, 0, c.ids[0], RB_FORCE_CLOSED), 0);
+    crew_round(&c);
+    CHECK_EQUAL(home_of(&c, a), 0);
+    CHECK_EQUAL(home_of(&c, b), 1);
+    crew_close(&c);
+}
+
 static void jobs_of_one_key_run_one_after_the_other_as_they_came(void) {
     struct crew c;
     struct rb_role_config role = sticky(1);
@@ -267,6 +289,12 @@ static void order_holds_through_deaths_steals_and_drains(void) {
         }
         if (check_random(&seed) % 4) crew_round(&c);
         if (step % 64 == 0) read_answers(&c);
+        char why[256];
+        if (step % 16 == 0 && rb_relay_audit(c.lab.relay, why, sizeof why) < 0) {
+            CHECK(!"the books are even");
+            printf("%s\n", why);
+            break;
+        }
     }
     for (int more = 1; more;) {
         more = 0;
@@ -295,6 +323,7 @@ int main(void) {
     RUN(one_that_waits_alone_is_left_to_its_worker);
     RUN(what_waits_for_a_worker_that_drains_is_passed_on);
     RUN(a_job_with_a_key_waits_for_the_first_worker_where_there_is_none);
+    RUN(whose_breaker_is_open_has_no_keys_for_so_long);
     RUN(jobs_of_one_key_run_one_after_the_other_as_they_came);
     RUN(order_holds_through_deaths_steals_and_drains);
     return check_end();
