@@ -34,6 +34,8 @@ from bridge.workers.port_supervisor import PortSupervisor
 from bridge.workers.worker import State, Wanted, Worker
 
 NAMES = ("Elixir.Ringbridge.WorkerRegistry", "worker_registry")
+SETTING_DEPTH_MAX = 8
+SETTING_MAX = 2**63 - 1  # as in TOML
 LOOKS = ":list, {:lookup, role} and :stats"
 # Name, number of elements (0: the atom alone), and how it is spelt.
 OPERATIONS = {
@@ -226,17 +228,21 @@ def _command(command: Term) -> list[str]:
     raise BadRequest(f"a command is a list of binaries, not {brief(command)}")
 
 
-def _setting(value: Term) -> Any:
+def _setting(value: Term, depth: int = SETTING_DEPTH_MAX) -> Any:
     """A term as TOML would have it: binaries and atoms as texts; None for nil, the default."""
+    if depth == 0:
+        raise BadRequest(f"no setting is more than {SETTING_DEPTH_MAX} lists or maps deep")
     match value:
         case bytes():
             return value.decode("utf-8", "replace")
         case Atom(name):
             return name
-        case None | bool() | int() | float():
+        case None | bool() | float():
+            return value
+        case int() if abs(value) <= SETTING_MAX:
             return value
         case list():
-            return [_setting(item) for item in value]
+            return [_setting(item, depth - 1) for item in value]
         case Mapping():
-            return {_text(key, "a key"): _setting(item) for key, item in value.items()}
+            return {_text(key, "a key"): _setting(v, depth - 1) for key, v in value.items()}
     raise BadRequest(f"no setting is like {brief(value)}")
