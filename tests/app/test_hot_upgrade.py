@@ -21,6 +21,7 @@ from bridge.testing import HOST, Beam, EpmdDaemon
 
 LIBRARY = ROOT / "build" / "libringbridge-worker.a"
 CALLERS = 16
+REFUSED = ("draining", "bad_request", "no_worker")
 
 pytestmark = [
     pytest.mark.beam,
@@ -125,7 +126,10 @@ async def finished(beam: Beam, bridge: Serving, folder: Path) -> tuple[Counter[s
         "{s.accepted, s.in_flight, s.answered |> Map.values() |> Enum.sum()}",
     )
     accepted, in_flight, answered = map(int, re.findall(r"\d+", stats))
-    assert (accepted, in_flight, answered) == (len(answers), 0, len(answers))
+    refused = sum(others[reason] for reason in REFUSED)  # never accepted; or taken in before that
+    assert accepted <= len(answers)
+    assert accepted >= len(answers) - refused
+    assert (in_flight, answered) == (0, accepted)
     return tags, others
 
 
@@ -209,19 +213,49 @@ async def test_a_reload_with_another_command_is_an_upgrade(
         assert await _programs(bridge, "new") == 3
 
 
+async def test_more_and_fewer_workers_and_other_numbers_under_load_lose_nothing(
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path, program: Path
+) -> None:
+    async with under_load(epmd, beam, tmp_path, program, "upgrade_count") as bridge:
+        for workers in (5, 1, 3, 2):
+            change = f'{{:configure, "roles.book.workers", {workers}}}'
+            answer = await ask(beam, f"GenServer.call(registry, {change})")
+            assert f"now: {workers}" in answer
+            for credit_us in (1, 5_000, 200):
+                change = f'{{:configure, "roles.book.credit_us", {credit_us}}}'
+                assert "{:ok," in await ask(beam, f"GenServer.call(registry, {change})")
+            await wait_until(lambda: len(_tags(bridge)) == workers)  # noqa: B023
+        tags, others = await finished(beam, bridge, tmp_path)
+        assert (set(tags), others) == ({"old"}, {})
+
+
+async def test_a_role_that_goes_under_load_answers_each_job_once(
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path, program: Path
+) -> None:
+    async with under_load(epmd, beam, tmp_path, program, "upgrade_gone") as bridge:
+        file = tmp_path / "ringbridge.toml"
+        file.write_text(file.read_text().replace("[roles.book]", "[roles.other]"))
+        assert '"roles.book"' in await ask(beam, "GenServer.call(registry, :reload)")
+        await bridge.wait_log("role removed")
+        tags, others = await finished(beam, bridge, tmp_path)
+        assert tags["old"] > 0
+        assert set(others) <= {"draining", "bad_request", "no_worker"}
+
+
 async def _programs(bridge: Serving, tag: str) -> int:
     """How many workers run, once all of them are of that tag."""
+    await wait_until(lambda: set(_tags(bridge)) == {tag})
+    return len(_tags(bridge))
 
-    def tags() -> list[str]:
-        found = []
-        for pid in descendants(bridge.pid):
-            try:
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if words[0].endswith(b"/ledger"):
-                found.append(words[2].decode())
-        return found
 
-    await wait_until(lambda: set(tags()) == {tag})
-    return len(tags())
+def _tags(bridge: Serving) -> list[str]:
+    """Of the workers that run."""
+    found = []
+    for pid in descendants(bridge.pid):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0].endswith(b"/ledger"):
+            found.append(words[2].decode())
+    return found
