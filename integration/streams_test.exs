@@ -191,6 +191,24 @@ defmodule Ringbridge.StreamsTest do
     assert is_pid(pid)
   end
 
+  test "an asynchronous job tells its progress, in order and before its answer", %{node: node} do
+    {:ok, ref} = call(node, {:submit_async, :primes, "20000000"})
+    {answer, reports} = await_answer(ref, [])
+    assert answer == {:ok, 1_270_607}
+    assert length(reports) > 1
+    assert reports == Enum.sort(reports) and Enum.all?(reports, &(&1 in 0..100))
+    refute_receive {:ringbridge, _, _}, 50
+  end
+
+  defp await_answer(ref, reports) do
+    receive do
+      {:ringbridge, ^ref, {:progress, percent}} -> await_answer(ref, reports ++ [percent])
+      {:ringbridge, ^ref, answer} -> {answer, reports}
+    after
+      20_000 -> flunk("no answer")
+    end
+  end
+
   test "nothing is buffered for a consumer that asks for all and takes nothing", %{node: node} do
     # The test's own mailbox takes everything; what is bounded is between worker and socket. So the VM that asks is
     # another one, which is stopped while the events come.

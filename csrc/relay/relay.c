@@ -139,11 +139,13 @@ int rb_relay_round(struct rb_relay *r, uint64_t now, const struct epoll_event *r
     place_jobs(r);
     worked |= poll_workers(r) > 0;
     place_jobs(r); /* completions have made credit free */
+    if (r->progress) rb_progress_flush(r);
     rb_conns_tick(r);
     rb_up_flush(r);
     tend(r);
     flush(r);
-    rb_roles_leave(r); /* last: nobody holds a role now */
+    if (r->progress) rb_progress_flush(r); /* what the sockets have made room for */
+    rb_roles_leave(r);                     /* last: nobody holds a role now */
     if (r->sampled_ns) {
         COUNT(r->hops.answer_to_socket_ns, rb_clock_ns() - r->sampled_ns);
         r->sampled_ns = 0;
@@ -276,6 +278,7 @@ void rb_relay_unmake(struct rb_relay *r) {
     free(r->stage.at);
     free(r->packed.at);
     free(r->gathered.events.at);
+    rb_progress_flush(r); /* of no job any more */
     free(r->event_note);
     while (r->waiting_up) {
         struct rb_note *n = r->waiting_up;

@@ -19,6 +19,7 @@
 #include "relay/service/handle.h"
 #include "relay/service/monitor.h"
 #include "relay/service/owned.h"
+#include "relay/service/progress.h"
 #include "relay/service/request.h"
 #include "relay/service/service.h"
 #include "relay/service/shared.h"
@@ -111,7 +112,8 @@ struct rb_relay {
     struct rb_buffer stage, packed; /* a signal that the relay writes, and what is packed of one */
     struct rb_packing packing;
     struct rb_gathered gathered;
-    uint8_t *scratch; /* private copy of a term answer */
+    struct rb_progress *progress; /* reports that have not left yet */
+    uint8_t *scratch;             /* private copy of a term answer */
     size_t scratch_capacity;
     struct rb_relay_stats stats; /* read by the other thread, word by word */
     struct rb_relay_hops hops;

@@ -55,6 +55,7 @@ struct rb_job *rb_job_new(struct rb_relay *r) {
     j->arriving = NULL;
     j->monitor = NULL;
     j->subscription = NULL;
+    j->progress = NULL;
     j->parts_granted = j->parts_sent = 0;
     j->watch = 0;
     j->pool_count = 0;
@@ -78,6 +79,7 @@ static void forget_caller(struct rb_job *j) {
             rb_send_watch(j->conn, j->subscription ? RB_SERVICE_STREAMS : RB_SERVICE_JOBS, 0,
                           (struct rb_slice){j->caller, j->pid_size}, j->watch);
         if (j->subscription) rb_stream_forget(j);
+        if (j->progress) rb_progress_forget(j);
         if (j->next_of_conn) j->next_of_conn->prev_of_conn = j->prev_of_conn;
         if (j->prev_of_conn)
             j->prev_of_conn->next_of_conn = j->next_of_conn;

@@ -13,6 +13,7 @@ struct rb_backlog;
 struct rb_conn;
 struct rb_extra;
 struct rb_monitor;
+struct rb_progress;
 struct rb_relay;
 struct rb_role;
 struct rb_subscription;
@@ -60,6 +61,7 @@ struct rb_job {
     struct rb_role *role;
     struct rb_worker *worker;
     uint64_t position;                    /* in the worker's request ring */
+    struct rb_progress *progress;         /* of an asynchronous job, once it has told of any */
     struct rb_subscription *subscription; /* NULL: no stream, or nobody hears of it any more */
     uint64_t parts_granted, parts_sent;   /* by the relay to its worker; by that one */
     struct rb_job *next;                  /* free list; among the callers of a run */

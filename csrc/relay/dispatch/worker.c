@@ -191,7 +191,10 @@ static void sample(struct rb_relay *r, const struct rb_job *j, uint64_t run_ns) 
 /* A completion that is not the job's last. What nobody hears of any more is held to the same rules. */
 static const char *before_the_end(struct rb_worker *w, struct rb_job *j,
                                   const struct rb_completion *e, const uint8_t *payload) {
-    if (e->status == RB_STATUS_PROGRESS) return "progress_not_asked";
+    if (e->status == RB_STATUS_PROGRESS) {
+        const char *broken = rb_progress_take(w, j, e, payload);
+        return broken ? broken : give_back(w, e);
+    }
     if (!(j->request.flags & RB_FLAG_PARTS)) return "part_not_asked";
     if (j->parts_sent == j->parts_granted) return "part_without_demand";
     if (e->payload_bytes > RB_PART_BYTES_MAX) return "part_too_large";

@@ -126,6 +126,7 @@ static void become_async(struct rb_job *j) {
     }
     rb_answer_handle(&call, j);
     j->kind = RB_CALLER_ASYNC;
+    j->request.flags |= RB_FLAG_PROGRESS; /* there is somebody who may hear of it */
 }
 
 void rb_submit_prepare(struct rb_relay *r, struct rb_job *j, const struct rb_options *o) {
