@@ -19,11 +19,12 @@ import bridge
 from bridge.dispatch.job_dispatcher import JobDispatcher
 from bridge.dispatch.streams import Streams
 from bridge.dist.finding import Places
-from bridge.etf import Atom
+from bridge.etf import Atom, brief, decode_bare
 from bridge.fabric.relay import (
     BreakerChanged,
     ConnectionLost,
     Event,
+    JobLost,
     LinkConfig,
     Relay,
     RoleGone,
@@ -158,6 +159,9 @@ class Bridge:
                 self._node.handle_connection_lost(conn, reason)
             case WorkerReady() | WorkerRefused() | WorkerBroke() | WorkerEnded() | WorkerOutput():
                 self.supervisor.handle(event)
+            case JobLost(worker, job, reason, meta):
+                noted = brief(decode_bare(meta)) if meta else None
+                log.warning("job lost", job=job, worker=worker, reason=reason, meta=noted)
             case RoleGone(number):
                 log.debug("the relay has forgotten a role", number=number)
             case BreakerChanged(number, worker, state):

@@ -64,6 +64,16 @@ class WorkerEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class JobLost:
+    """A job ended with its worker. `meta`: what its caller noted, an external term, or nothing."""
+
+    worker_id: int
+    job: int
+    reason: str  # "worker_crashed", "worker_broke"
+    meta: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerOutput:
     """Bytes that a worker wrote. Cut anywhere; dropped when nobody takes events for long."""
 
@@ -95,6 +105,7 @@ Event: TypeAlias = (
     | WorkerRefused
     | WorkerBroke
     | WorkerEnded
+    | JobLost
     | WorkerOutput
     | RoleGone
     | BreakerChanged

@@ -50,7 +50,15 @@ class RoleStats:
     placed: int
     workers_ready: int
     accepted: int
-    answered: int
+    answered: dict[str, int]
+    refused: dict[str, int]
+    stopped_waiting: int  # cancelled or past their deadline before a worker had them, and after
+    stopped_placed: int
+    told_word: int  # of the latter: by the cancel word, SIGTERM, SIGKILL
+    told_term: int
+    told_kill: int
+    noticed: int  # given back as cancelled, and how long after the word, in ns together
+    noticed_ns: int
     stolen: int  # by another worker than the one that their key belongs to
     retried: int
     breaker: BreakerState

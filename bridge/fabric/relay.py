@@ -24,6 +24,7 @@ from bridge.fabric.events import (
     BreakerChanged,
     ConnectionLost,
     Event,
+    JobLost,
     RoleGone,
     Signal,
     WorkerBroke,
@@ -61,6 +62,7 @@ __all__ = [
     "ConnectionLost",
     "Event",
     "Hops",
+    "JobLost",
     "LinkConfig",
     "LinkFds",
     "Relay",
@@ -492,6 +494,8 @@ def _event(raw: Any) -> Event:
                 core=bool(raw.c & _OBITUARY_CORE),
                 oom=bool(raw.c & _OBITUARY_OOM),
             )
+        case lib.RB_EVENT_JOB_LOST:
+            return JobLost(raw.worker, raw.a, structs.reasons()[raw.b], data)
         case lib.RB_EVENT_ROLE_GONE:
             return RoleGone(raw.a)
         case lib.RB_EVENT_WORKER_OUTPUT:

@@ -71,7 +71,9 @@ static void count_jobs(struct audit *a, const struct rb_relay *r, struct tally t
 }
 
 static void audit_role(struct audit *a, const struct rb_role *role, const struct tally *t) {
-    uint64_t open = role->stats.accepted - role->stats.answered;
+    uint64_t open = role->stats.accepted, listed = 0;
+    for (int i = 0; i < RB_REASONS; i++) open -= role->stats.answered[i];
+    for (const struct rb_job *j = role->first_job; j; j = j->next_of_role) listed++;
     HOLD_EQUAL(a, open, t->open, role->name);
     HOLD_EQUAL(a, (uint64_t)role->queued, t->queued, role->name);
     uint64_t standing = role->queue.count;
@@ -85,6 +87,8 @@ static void audit_role(struct audit *a, const struct rb_role *role, const struct
     HOLD_EQUAL(a, (uint64_t)role->admission.deferred, t->deferred - t->paced, role->name);
     HOLD_EQUAL(a, (uint64_t)role->pool.region.taken, t->blocks, role->name);
     HOLD_EQUAL(a, (uint64_t)role->jobs, t->jobs, role->name);
+    HOLD_EQUAL(a, (uint64_t)role->jobs, listed, role->name);
+    HOLD_EQUAL(a, (uint64_t)role->open, t->deferred + t->queued + t->placed, role->name);
 }
 
 static void audit_worker(struct audit *a, const struct rb_worker *w) {

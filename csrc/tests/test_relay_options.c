@@ -145,7 +145,8 @@ static void meta_is_a_small_map(void) {
     put_u8(&more, 0);
     CHECK_EQUAL(more.size, RB_META_BYTES_MAX + 1);
     expect("meta", more, -EINVAL, &o);
-    CHECK(strcmp(why, "submit: meta must be a map of at most 512 bytes as a term, got a map") == 0);
+    CHECK(strcmp(why, "submit: meta must be a map of at most 512 bytes as a term, 32 deep, got a "
+                      "map") == 0);
     expect("meta", literal("\x6a", 1), -EINVAL, &o);
     expect("meta", literal("\x74\0\0\0\0", 5), 0, &o);
 }

@@ -51,7 +51,12 @@ class FakeRelay:
 
     def role_stats(self, role: int) -> RoleStats:
         return filled(  # type: ignore[no-any-return]
-            RoleStats, queued=5, breaker=BreakerState.HALF_OPEN, overloaded_by={"role_rate": 6}
+            RoleStats,
+            queued=5,
+            answered={"ok": 21, "cancelled": 22},
+            refused={"overloaded": 23},
+            breaker=BreakerState.HALF_OPEN,
+            overloaded_by={"role_rate": 6},
         )
 
     def worker_stats(self, worker_id: int) -> WorkerStats:

@@ -67,7 +67,7 @@ class FakeRelay:
 
     def role_stats(self, role: int) -> RoleStats:
         zeros = dict.fromkeys(RoleStats.__dataclass_fields__, 0)
-        return RoleStats(**{**zeros, "queued": self.queued})
+        return RoleStats(**{**zeros, "answered": {}, "refused": {}, "queued": self.queued})
 
     def remove_role(self, role: int) -> None:
         self.calls.append(("remove_role", role))

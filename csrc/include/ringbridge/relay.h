@@ -52,6 +52,7 @@ enum rb_event_kind {
     RB_EVENT_WORKER_ENDED,    /* worker; a = status (or -1), b = signal, c = obituary flags */
     RB_EVENT_WORKER_OUTPUT,   /* worker; a = 1 stdout, 2 stderr; bytes in data */
     RB_EVENT_ROLE_GONE,       /* a = role: removed, its last job has ended, its number is free */
+    RB_EVENT_JOB_LOST, /* worker; a = job, b = enum rb_reason; its meta in data, a bare term, or nothing */
     RB_EVENT_BREAKER, /* worker, or 0 for its role's own; a = role; its state's name in data */
 };
 struct rb_event {
@@ -105,7 +106,12 @@ struct rb_relay_stats {
     uint64_t connections, rounds, sleeps, parks, bytes_in, bytes_out;
 };
 struct rb_role_stats {
-    uint64_t queued, placed, workers_ready, accepted, answered;
+    uint64_t queued, placed, workers_ready, accepted;
+    uint64_t answered[RB_REASONS]; /* of its accepted jobs */
+    uint64_t refused[RB_REASONS];  /* that named it, and were not accepted */
+    /* Jobs that were cancelled, or whose deadline passed, before they were placed and after; of the latter: told by the cancel word,
+     * by SIGTERM, by SIGKILL, and how many a worker gave back as cancelled, how long after the word in ns together. */
+    uint64_t stopped_waiting, stopped_placed, told_word, told_term, told_kill, noticed, noticed_ns;
     uint64_t breaker, breaker_openings; /* its own: enum rb_breaker_state; since it was closed */
     uint64_t stolen;   /* jobs with a key that another worker took than the one they waited for */
     uint64_t retried;  /* runs that began again after a worker's death */

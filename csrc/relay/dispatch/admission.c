@@ -70,9 +70,7 @@ static int depth_of_account(const struct rb_relay *r, const struct rb_role *role
     return (of_role_max && a->waiting_of[role->id] >= of_role_max) || (most && a->waiting >= most);
 }
 
-static uint64_t in_flight(const struct rb_role *role) {
-    return role->stats.accepted - role->stats.answered - role->admission.kept;
-}
+static uint64_t in_flight(const struct rb_role *role) { return role->open - role->admission.kept; }
 
 static int breaks_depth(struct rb_relay *r, struct rb_role *role, const struct parties *who,
                         struct rb_verdict *v) {
@@ -222,6 +220,7 @@ static void count_overloaded(struct rb_relay *r, struct rb_role *role, enum rb_r
 void rb_admission_refuse(struct rb_relay *r, struct rb_role *role, const struct rb_caller *to,
                          const struct rb_verdict *v) {
     COUNT(r->stats.refused[v->reason], 1);
+    COUNT(role->stats.refused[v->reason], 1);
     if (v->reason == RB_REASON_OVERLOADED) count_overloaded(r, role, v->rule);
     if (v->reason == RB_REASON_OVERLOADED || v->reason == RB_REASON_CIRCUIT_OPEN)
         rb_answer_retry_after(to, v->reason, v->retry_ms);

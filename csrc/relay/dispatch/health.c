@@ -143,7 +143,7 @@ int rb_health_refuses(struct rb_relay *r, const struct rb_role *role, uint64_t *
     if (rb_health_is_shut(r, role, retry_ms)) return 1;
     int refuses;
     if (own->breaker.state == RB_BREAKER_HALF_OPEN) /* no more than are needed to tell */
-        refuses = role->stats.accepted - role->stats.answered >= config_of(role)->probes;
+        refuses = role->open >= config_of(role)->probes;
     else
         refuses = rb_random_below(&r->random, RB_BREAKER_WHOLE) >= own->share;
     if (refuses) *retry_ms = rb_breaker_retry_ms(&own->breaker, config_of(role), r->now);

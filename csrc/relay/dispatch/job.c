@@ -43,6 +43,7 @@ struct rb_job *rb_job_new(struct rb_relay *r) {
     j->detail = j->is_term = j->signals = j->kind = j->finish = j->uncounted = 0;
     j->keyed = j->retry = 0;
     j->home = NULL;
+    j->stopped_ns = 0;
     j->extra = NULL;
     j->sampled = r->job_sequence % SAMPLE_EVERY == 0;
     j->role = NULL;
@@ -92,7 +93,28 @@ static void forget_caller(struct rb_job *j) {
 
 void rb_job_join(struct rb_job *j, struct rb_role *role) {
     j->role = role;
+    j->next_of_role = NULL;
+    j->prev_of_role = role->last_job;
+    if (role->last_job)
+        role->last_job->next_of_role = j;
+    else
+        role->first_job = j;
+    role->last_job = j;
     role->jobs++;
+}
+
+static void leave_role(struct rb_job *j) {
+    struct rb_role *role = j->role;
+    if (j->next_of_role)
+        j->next_of_role->prev_of_role = j->prev_of_role;
+    else
+        role->last_job = j->prev_of_role;
+    if (j->prev_of_role)
+        j->prev_of_role->next_of_role = j->next_of_role;
+    else
+        role->first_job = j->next_of_role;
+    role->jobs--;
+    j->role = NULL;
 }
 
 void rb_job_free(struct rb_relay *r, struct rb_job *j) {
@@ -108,8 +130,7 @@ void rb_job_free(struct rb_relay *r, struct rb_job *j) {
     if (j->node) rb_account_release(&r->accounts, j->node);
     if (j->purse) rb_account_release(&r->accounts, j->purse);
     j->node = j->purse = NULL;
-    if (j->role) j->role->jobs--;
-    j->role = NULL;
+    if (j->role) leave_role(j);
     j->state = RB_JOB_FREE;
     j->next = r->free_jobs;
     r->free_jobs = j;
@@ -120,14 +141,6 @@ struct rb_job *rb_job_find(struct rb_relay *r, uint64_t id) {
     if (index >= (uint64_t)r->chunk_count * CHUNK) return NULL;
     struct rb_job *j = &r->chunks[index / CHUNK][index % CHUNK];
     return j->id == id && j->state != RB_JOB_FREE ? j : NULL;
-}
-
-struct rb_job *rb_job_next(struct rb_relay *r, uint64_t *index) {
-    for (; *index < (uint64_t)r->chunk_count * CHUNK; ++*index) {
-        struct rb_job *j = &r->chunks[*index / CHUNK][*index % CHUNK];
-        if (rb_job_is_open(j)) return ++*index, j;
-    }
-    return NULL;
 }
 
 int rb_job_set_caller(struct rb_job *j, struct rb_conn *c, const struct rb_from *from) {
@@ -238,6 +251,7 @@ void rb_job_wait(struct rb_relay *r, struct rb_job *j) {
 
 void rb_job_accept(struct rb_relay *r, struct rb_job *j) {
     count_accepted(r, j);
+    j->role->open++;
     j->state = RB_JOB_DEFERRED;
     j->accepted_ns = r->now;
 }
@@ -264,8 +278,9 @@ void rb_job_answered(struct rb_relay *r, struct rb_job *j, enum rb_reason reason
     if (!j->uncounted) {
         COUNT(r->stats.answered[reason], 1);
         COUNT(r->stats.in_flight, -1);
-        COUNT(j->role->stats.answered, 1);
+        COUNT(j->role->stats.answered[reason], 1);
     }
+    j->role->open -= j->state != RB_JOB_WAITING;
     if (j->state == RB_JOB_PLACED && j->worker) {
         forget_caller(j);
         rb_job_due(r, j, 0);
@@ -292,6 +307,8 @@ static void stop_running(struct rb_relay *r, struct rb_job *j) {
          * since a worker may wait for it at its gate (gate.h, G0). */
         rb_store_seq_cst(&w->link.cancels[j->position & (w->link.config.slots - 1)], j->id);
         rb_gate_ring(&w->link.waker); /* a handler that sleeps on the gate looks at once */
+        COUNT(j->role->stats.told_word, 1);
+        j->stopped_ns = rb_relay_clock(r);
         j->signals = 1;
         rb_job_due(r, j, r->now + (uint64_t)budget->cancel_term_ms * NS_PER_MS + 1);
         return;
@@ -305,6 +322,10 @@ static void stop_running(struct rb_relay *r, struct rb_job *j) {
     uint64_t id = j->id;
     rb_worker_poll(w);
     if (!rb_job_find(r, id)) return;
+    if (j->signals == 1)
+        COUNT(j->role->stats.told_term, 1);
+    else
+        COUNT(j->role->stats.told_kill, 1);
     rb_worker_signal(w, j->signals == 1 ? SIGTERM : SIGKILL);
     j->signals++;
     rb_job_due(r, j,
@@ -333,6 +354,7 @@ static void look_at_arriving(struct rb_relay *r, struct rb_job *j) {
     }
     struct rb_caller caller = rb_job_caller(j);
     COUNT(r->stats.refused[RB_REASON_DEADLINE_EXCEEDED], 1);
+    COUNT(j->role->stats.refused[RB_REASON_DEADLINE_EXCEEDED], 1);
     rb_answer_reason(&caller, RB_REASON_DEADLINE_EXCEEDED);
     forget_arriving(r, j);
 }
@@ -347,6 +369,10 @@ void rb_job_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) 
         return;
     }
     int placed = j->state == RB_JOB_PLACED;
+    if (placed)
+        COUNT(j->role->stats.stopped_placed, 1);
+    else
+        COUNT(j->role->stats.stopped_waiting, 1);
     if (placed && reason == RB_REASON_DEADLINE_EXCEEDED && has_begun(j))
         rb_health_ended(j->worker, j->placed_ns, reason);
     rb_job_answered(r, j, reason);

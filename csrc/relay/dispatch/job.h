@@ -48,6 +48,7 @@ struct rb_job {
     uint8_t uncounted;      /* holds a caller, and is no request: those accepted are others */
     uint8_t paced;          /* deferred by a leaky bucket, not by a policy */
     uint8_t sampled;        /* its hops are timed */
+    uint64_t stopped_ns;    /* when its cancel word was written; 0: it was not */
     uint32_t index;         /* of an element in its batch */
     struct rb_extra *extra; /* what it has beyond a plain call; NULL: nothing */
     uint8_t
@@ -78,6 +79,7 @@ struct rb_job {
     uint64_t arriving_left;          /* bytes of it that were missing when it was last looked at */
     struct rb_conn *conn;            /* where the answer goes; NULL: nowhere any more */
     struct rb_job *next_of_conn, *prev_of_conn;
+    struct rb_job *next_of_role, *prev_of_role;
     struct rb_monitor *monitor;      /* the caller's own, or NULL */
     uint64_t watch;                  /* ours on the caller; 0: none */
     uint32_t pool_first, pool_count; /* payload blocks; count 0: inline */
@@ -104,8 +106,6 @@ struct rb_job *rb_job_new(struct rb_relay *r);
 void rb_job_join(struct rb_job *j, struct rb_role *role); /* what it is a job of, to its end */
 void rb_job_free(struct rb_relay *r, struct rb_job *j);
 struct rb_job *rb_job_find(struct rb_relay *r, uint64_t id);
-struct rb_job *rb_job_next(struct rb_relay *r,
-                           uint64_t *index); /* over all that wait or run; NULL at the end */
 int rb_job_set_caller(struct rb_job *j, struct rb_conn *c, const struct rb_from *from);
 struct rb_caller rb_job_caller(const struct rb_job *j);
 void rb_job_due(struct rb_relay *r, struct rb_job *j, uint64_t due_ns); /* 0: never */

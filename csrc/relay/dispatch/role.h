@@ -20,7 +20,10 @@ struct rb_role {
     struct rb_role_config config;
     struct rb_pool pool;
     uint32_t state;
-    uint32_t jobs;              /* that have this role, from admission until they are freed */
+    uint32_t jobs; /* that have this role, from admission until they are freed: */
+    struct rb_job *first_job, *last_job; /* by next_of_role, as they came */
+    uint32_t
+        open; /* of these, accepted work that is not over; those who wait for another's run are none */
     int leaving;                /* removed: found by no caller, gone with its last job */
     struct rb_queue queue;      /* of jobs that any worker may take */
     uint32_t queued;            /* jobs that wait, wherever */

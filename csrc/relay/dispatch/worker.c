@@ -264,6 +264,10 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e) {
         j->worker = NULL; /* so that answering it frees it */
         rb_job_answered(r, j, reason);
     } else {
+        if (e->status == RB_STATUS_CANCELLED && j->stopped_ns) { /* it has looked, and left off */
+            COUNT(w->role->stats.noticed, 1);
+            COUNT(w->role->stats.noticed_ns, rb_relay_clock(r) - j->stopped_ns);
+        }
         rb_job_free(r, j);
     }
     return rule;
@@ -325,6 +329,10 @@ static void lose(struct rb_worker *w, struct rb_job *j, const struct rb_obituary
         rb_answer_crashed(&to, w, j->id, o->status, (int)o->signal,
                           (o->flags & RB_OBITUARY_OOM) != 0);
     COUNT(w->stats.lost, 1);
+    const struct rb_extra *e = j->extra;
+    rb_up_event(w->relay, RB_EVENT_JOB_LOST, 0, w->id, (int64_t)j->id,
+                w->broke ? RB_REASON_WORKER_BROKE : RB_REASON_WORKER_CRASHED, 0, e ? e->meta : NULL,
+                e ? e->meta_size : 0);
     rb_health_ended(w, j->placed_ns, w->broke ? RB_REASON_WORKER_BROKE : RB_REASON_WORKER_CRASHED);
     rb_job_answered(w->relay, j, w->broke ? RB_REASON_WORKER_BROKE : RB_REASON_WORKER_CRASHED);
 }

@@ -269,11 +269,13 @@ void rb_answer_stats(const struct rb_caller *to, const struct rb_relay *r) {
 }
 
 /* What one job looks like from outside. */
-enum { JOB_ROOM = 256 };
+static size_t meta_of(const struct rb_job *j) { return j->extra ? j->extra->meta_size : 0; }
+static size_t room_of(const struct rb_job *j) { return 256 + meta_of(j); }
 static void put_job(struct rb_pen *p, const struct rb_job *j, uint64_t now) {
     static const char *const states[] = {"free",   "arriving",  "deferred", "queued",
                                          "placed", "abandoned", "waiting"};
-    rb_pen_map(p, 5);
+    size_t meta = meta_of(j);
+    rb_pen_map(p, meta ? 6 : 5);
     rb_pen_atom(p, "job");
     rb_pen_unsigned(p, j->id);
     rb_pen_atom(p, "role");
@@ -287,35 +289,58 @@ static void put_job(struct rb_pen *p, const struct rb_job *j, uint64_t now) {
         rb_pen_atom(p, "nil");
     rb_pen_atom(p, "age_ms");
     rb_pen_unsigned(p, (now - j->arrived_ns) / NS_PER_MS);
+    if (!meta) return;
+    rb_pen_atom(p, "meta");
+    rb_pen_bytes(p, j->extra->meta, meta);
 }
 
 void rb_answer_status(const struct rb_caller *to, const struct rb_job *j, uint64_t now) {
     struct rb_reply reply;
     struct rb_pen *p = &reply.pen;
-    if (!rb_reply_begin(&reply, to, JOB_ROOM)) return;
+    if (!rb_reply_begin(&reply, to, room_of(j))) return;
     rb_pen_tuple(p, 2);
     rb_pen_atom(p, "ok");
     put_job(p, j, now);
     rb_reply_end(&reply);
 }
 
+enum { JOBS_MAX = 1000 };
+
+struct listing {
+    uint32_t count;
+    size_t room;
+};
+
+/* The open jobs of a role as they came, up to JOBS_MAX of all: counted, and written where there is a pen. */
+static void list_role(struct listing *l, const struct rb_role *role, struct rb_pen *p,
+                      uint64_t now) {
+    for (const struct rb_job *j = role->first_job; j && l->count < JOBS_MAX; j = j->next_of_role) {
+        if (!rb_job_is_open(j)) continue;
+        l->count++;
+        l->room += room_of(j);
+        if (p) put_job(p, j, now);
+    }
+}
+
+static struct listing list_roles(struct rb_relay *r, struct rb_slice name, struct rb_pen *p) {
+    struct listing l = {0, 0};
+    int all = rb_slice_is(name, "all");
+    for (uint32_t i = 0; i < r->roles_count; i++) {
+        const struct rb_role *role = r->roles[i];
+        if (role && (all || rb_slice_is(name, role->name))) list_role(&l, role, p, r->now);
+    }
+    return l;
+}
+
 void rb_answer_jobs(const struct rb_caller *to, struct rb_relay *r, struct rb_slice role) {
-    enum { JOBS_MAX = 1000 };
     struct rb_reply reply;
     struct rb_pen *p = &reply.pen;
-    struct rb_job *j;
-    uint32_t count = 0;
-    if (!rb_reply_begin(&reply, to, JOBS_MAX * JOB_ROOM)) return;
+    struct listing l = list_roles(r, role, NULL);
+    if (!rb_reply_begin(&reply, to, 32 + l.room)) return;
     rb_pen_tuple(p, 2);
     rb_pen_atom(p, "ok");
-    uint8_t *head = p->at;
-    rb_pen_list(p, 0);
-    for (uint64_t index = 0; count < JOBS_MAX && (j = rb_job_next(r, &index));) {
-        if (!rb_slice_is(role, "all") && !rb_slice_is(role, j->role->name)) continue;
-        put_job(p, j, r->now);
-        count++;
-    }
-    rb_put_be32(head + 1, count);
+    rb_pen_list(p, l.count);
+    list_roles(r, role, p);
     rb_pen_nil(p);
     rb_reply_end(&reply);
 }

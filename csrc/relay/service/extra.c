@@ -35,6 +35,15 @@ void rb_extra_give(struct rb_job *j, struct rb_extra *e) {
     j->extra = e;
 }
 
+void rb_extra_note(struct rb_relay *r, struct rb_job *j, struct rb_slice meta) {
+    if (!j->extra) j->extra = rb_extra_new(r);
+    struct rb_extra *e = j->extra;
+    if (!e || e->meta_size)
+        return; /* no memory: the note is lost, not the job; or it is the batch's, and there already */
+    e->meta_size = (uint16_t)meta.size;
+    memcpy(e->meta, meta.at, meta.size);
+}
+
 void rb_extras_fini(struct rb_relay *r) {
     while (r->free_extras) {
         struct rb_extra *e = r->free_extras;

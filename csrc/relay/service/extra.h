@@ -14,7 +14,7 @@ struct rb_job;
 struct rb_relay;
 struct rb_shared;
 
-enum { RB_EXTRAS_MAX = 1 << 16 };
+enum { RB_EXTRAS_MAX = 1 << 20 }; /* as many as jobs */
 
 struct rb_extra {
     struct rb_extra *next; /* free */
@@ -29,7 +29,9 @@ struct rb_extra {
 struct rb_extra *rb_extra_new(struct rb_relay *r);
 void rb_extra_release(struct rb_relay *r, struct rb_extra *e);
 void rb_extra_give(struct rb_job *j, struct rb_extra *e); /* the job holds it too */
-void rb_extras_fini(struct rb_relay *r);                  /* once no job holds any */
+/* Its note, a well-formed map: told with its status, and of it when it is lost. */
+void rb_extra_note(struct rb_relay *r, struct rb_job *j, struct rb_slice meta);
+void rb_extras_fini(struct rb_relay *r); /* once no job holds any */
 
 /* A step of a job's life that concerns others too (job.c). The reason that counts. */
 enum rb_reason rb_extra_answered(struct rb_relay *r, struct rb_job *j, enum rb_reason reason);

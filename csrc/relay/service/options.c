@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "relay/service/picture.h"
+#include "ringbridge/term_check.h"
 
 /* --- Values: 0, or -EINVAL ----------------------------------------------------------------------------------------------- */
 
@@ -94,7 +95,14 @@ static int read_ttl(struct rb_cursor *c, struct rb_options *o) {
 static int read_meta(struct rb_cursor *c, struct rb_options *o) {
     struct rb_cursor at = *c;
     if (rb_term_map(&at) < 0 || rb_term_skip(c, &o->meta) < 0) return -EINVAL;
-    return o->meta.size <= RB_META_BYTES_MAX ? 0 : -EINVAL;
+    if (o->meta.size > RB_META_BYTES_MAX) return -EINVAL;
+    /* It will be shown to other nodes, which an ill-formed term would take down. Its own atoms and identities are its witness. */
+    static const struct rb_term_rules rules = {.depth_max = 32, .terms_max = RB_META_BYTES_MAX};
+    struct rb_atom_budget none = {.left = 0};
+    const char *rule;
+    int rc = rb_term_check(o->meta, o->meta, &rules, &none, &rule);
+    rb_atom_budget_fini(&none);
+    return rc < 0 ? -EINVAL : 0;
 }
 
 static int hex_bytes(const uint8_t *text, uint8_t *out, size_t count) {
@@ -151,7 +159,7 @@ static const struct {
     {"tenant", read_tenant, "a binary or an atom of 1 to 64 bytes"},
     {"retry", read_retry, "an integer of 0..100"},
     {"orphan", read_orphan, ":cancel or :finish"},
-    {"meta", read_meta, "a map of at most 512 bytes as a term"},
+    {"meta", read_meta, "a map of at most 512 bytes as a term, 32 deep"},
     {"dedupe", read_dedupe, "a binary or an atom of at most 255 bytes, or an integer"},
     {"ttl", read_ttl, "milliseconds, at most 86400000 (a day)"},
 };

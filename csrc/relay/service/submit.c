@@ -81,6 +81,7 @@ struct rb_job *rb_submit_admit(struct rb_relay *r, const struct rb_caller *to, s
         return rb_admission_refuse(r, role, to, v), NULL;
     if (size > role->config.payload_bytes_max) {
         refuse(to, RB_REASON_TOO_LARGE);
+        COUNT(role->stats.refused[RB_REASON_TOO_LARGE], 1);
         rb_answer_too_large(to, role->config.payload_bytes_max);
         return NULL;
     }
@@ -153,6 +154,7 @@ void rb_submit_prepare(struct rb_relay *r, struct rb_job *j, const struct rb_opt
     j->request.trace_flags = o->trace_flags;
     j->request.deadline_ns = j->arrived_ns + timeout_ms * NS_PER_MS;
     rb_job_due(r, j, j->request.deadline_ns);
+    if (o->meta.size) rb_extra_note(r, j, o->meta);
 }
 
 void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s,
