@@ -190,7 +190,16 @@ static int counts_tenants(const struct rb_relay *r, const struct rb_role *role) 
 
 void rb_admission_judge(struct rb_relay *r, struct rb_role *role, struct rb_conn *c,
                         const struct rb_slice *tenant, uint32_t priority, struct rb_verdict *v) {
-    *v = (struct rb_verdict){.outcome = RB_ADMIT, .from = c};
+    /* A role without bounds of its own, in a relay without any: what nobody asked for costs a few comparisons. */
+    int bounded = role->admission.bounded || r->backlogs.count ||
+                  r->accounts.limiting[RB_ACCOUNT_NODE] || r->accounts.limiting[RB_ACCOUNT_TENANT];
+    if (!bounded && role->state == RB_ROLE_RUNNING && rb_health_is_whole(&role->health) &&
+        role->queued < role->config.admission.depth_max) {
+        v->outcome = RB_ADMIT;
+        v->bounded = 0;
+        return;
+    }
+    *v = (struct rb_verdict){.outcome = RB_ADMIT, .from = c, .bounded = 1};
     if (role->state != RB_ROLE_RUNNING) {
         v->outcome = RB_REFUSE;
         v->reason = role->state == RB_ROLE_DRAINING ? RB_REASON_DRAINING : RB_REASON_NO_WORKER;
@@ -315,6 +324,11 @@ static void hold_accounts(struct rb_relay *r, struct rb_job *j, const struct rb_
 
 void rb_admission_enter(struct rb_relay *r, struct rb_job *j, const struct rb_slice *tenant,
                         const struct rb_verdict *v) {
+    if (!v->bounded) {
+        rb_job_accept(r, j);
+        rb_job_queue(r, j);
+        return;
+    }
     hold_accounts(r, j, tenant, v->from);
     if (v->outcome == RB_ADMIT_LATER) {
         rb_job_accept(r, j);
@@ -411,9 +425,16 @@ void rb_admission_ended(struct rb_relay *r, const struct rb_job *j) {
     GAUGE(role->stats.adaptive_limit, rb_adaptive_limit(&role->admission.adaptive, config));
 }
 
+void rb_admission_init(struct rb_role *role) {
+    const struct rb_admission_config *config = &role->config.admission;
+    role->admission.bounded = config->node_depth_max || config->tenant_depth_max ||
+                              config->adaptive.limit_max || config->rate.kind != RB_RATE_NONE;
+}
+
 void rb_admission_configured(struct rb_relay *r, struct rb_role *role,
                              const struct rb_admission_config *before) {
     const struct rb_admission_config *after = &role->config.admission;
+    rb_admission_init(role);
     rb_limiter_change(&role->admission.limiter, &before->rate, &after->rate, r->now);
     if (memcmp(&before->adaptive, &after->adaptive, sizeof after->adaptive) != 0)
         role->admission.adaptive = (struct rb_adaptive){0};

@@ -34,6 +34,7 @@ struct rb_relay;
 struct rb_role;
 
 struct rb_role_admission {
+    int bounded; /* by more than its depth */
     struct rb_limiter limiter;
     struct rb_adaptive adaptive;
     struct rb_backlog backlog;
@@ -53,6 +54,7 @@ struct rb_verdict {
     uint64_t wait_ns;          /* a rate's: until it has room; else 0: until a job leaves */
     struct rb_backlog *behind; /* RB_ADMIT_LATER: where it waits */
     int paced;                 /* and that it does so for a leaky bucket */
+    int bounded;               /* 0: by depth alone, and there is room: nothing else is set */
 };
 
 /* 0, or -EINVAL: a number out of its range. */
@@ -83,7 +85,8 @@ void rb_admission_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reas
 void rb_admission_count(const struct rb_job *j, int32_t change);
 /* A job that was served has ended. */
 void rb_admission_ended(struct rb_relay *r, const struct rb_job *j);
-/* The role has another configuration; `before` is the old one. */
+/* The role has its first configuration; or another one, after `before`. */
+void rb_admission_init(struct rb_role *role);
 void rb_admission_configured(struct rb_relay *r, struct rb_role *role,
                              const struct rb_admission_config *before);
 

@@ -139,7 +139,7 @@ int rb_health_is_shut(const struct rb_relay *r, const struct rb_role *role, uint
 
 int rb_health_refuses(struct rb_relay *r, const struct rb_role *role, uint64_t *retry_ms) {
     const struct rb_health *own = &role->health.own;
-    if (__builtin_expect(own->share == RB_BREAKER_WHOLE && !role->health.workers_shut, 1)) return 0;
+    if (__builtin_expect(rb_health_is_whole(&role->health), 1)) return 0;
     if (rb_health_is_shut(r, role, retry_ms)) return 1;
     int refuses;
     if (own->breaker.state == RB_BREAKER_HALF_OPEN) /* no more than are needed to tell */

@@ -52,6 +52,10 @@ void rb_health_worker_ready(struct rb_worker *w);
 void rb_health_worker_gone(struct rb_worker *w, int died);
 /* A job that was given to `w` at `placed_ns`, and begun, ended so. */
 void rb_health_ended(struct rb_worker *w, uint64_t placed_ns, enum rb_reason reason);
+/* Nothing of it is open, half open or reclosing. */
+static inline int rb_health_is_whole(const struct rb_role_health *h) {
+    return h->own.share == RB_BREAKER_WHOLE && !h->workers_shut;
+}
 /* 1: jobs of this role are refused just now; try again in *retry_ms. */
 int rb_health_refuses(struct rb_relay *r, const struct rb_role *role, uint64_t *retry_ms);
 /* 1: nor can those that wait be run. */

@@ -36,6 +36,7 @@ static void choose_by_policy(struct rb_role *role) {
 void rb_role_init(struct rb_role *role, const struct rb_role_config *config) {
     role->config = *config;
     role->config.name = role->name;
+    rb_admission_init(role);
     rb_queue_init(&role->queue, &config->order);
     rb_choice_init(&role->choice, kinds[config->choice.policy]);
 }

@@ -251,7 +251,7 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e) {
     else
         measure(w, j, e->run_ns);
     if (j->state == RB_JOB_PLACED) {
-        rb_health_ended(w, j->placed_ns, reason);
+        if (w->role->config.breaker.failure_percent) rb_health_ended(w, j->placed_ns, reason);
         if (w->role->config.admission.adaptive.limit_max && !(j->request.flags & RB_FLAG_PARTS))
             rb_admission_ended(r, j);
     }
