@@ -50,6 +50,7 @@ class Job:
     opcode: int
     arrived: int
     deadline: int
+    retry: int = 0  # so often may it begin again, in an idempotent role
     where: Where = Where.QUEUED
     worker: "Worker | None" = None
     position: int = 0  # in its worker's ring
@@ -99,13 +100,14 @@ class Worker:
     role: Role
     slots: int
     state: str = "greeting"  # ready, draining, fenced
-    broke: str = ""  # the rule for which it was fenced
     ring: list[Job | None] = field(default_factory=list)  # every request so far; None: completed
     started: int = 0  # requests whose handler was entered
     released: int = 0  # slots given back
     service_ns: int = 0
     credit: int = 1
     completions: list["Completion"] = field(default_factory=list)  # published, not taken
+    broke: str = ""  # the rule, once it is fenced for it
+    ended: tuple[int | None, int | None] = (None, None)  # status, signal
 
     def __repr__(self) -> str:
         return f"<worker {self.number} {self.state} {self.ring}>"
@@ -226,9 +228,10 @@ class Dispatcher:
         band: int,
         timeout_ms: int | None,
         opcode: int,
+        retry: int = 0,
     ) -> None:
         role = self.roles.get(role_name)
-        if role is None:
+        if role is None or (retry and not role.limits.idempotent):
             self._refuse(caller, "bad_request")
         elif role.state is RoleState.DRAINING:
             self._refuse(caller, "draining")
@@ -242,7 +245,7 @@ class Dispatcher:
             self.accepted += 1
             timeout = role.limits.timeout_default_ms if timeout_ms is None else timeout_ms
             deadline = self.now + min(timeout, role.limits.timeout_max_ms) * MS
-            job = Job(self.accepted, caller, role, band, payload, opcode, self.now, deadline)
+            job = Job(self.accepted, caller, role, band, payload, opcode, self.now, deadline, retry)
             self.jobs[caller.node, caller.ref] = job
             role.enqueue(job)
             if not caller.monitors:
@@ -303,25 +306,25 @@ class Dispatcher:
             job.where = Where.GONE
 
     def _broke(self, worker: Worker, rule: str) -> None:
-        """What it had begun is lost. The rest stays until its end: it may yet begin that."""
+        """It is killed, and may run on until that arrives: only what it began is certainly lost.
+        A job that went elsewhere now could begin here in the same moment, and run twice.
+        """
         worker.state = "fenced"
         worker.broke = rule
-        for job in reversed(worker.ring[: worker.started]):
-            if job is not None and job.where is Where.PLACED:
-                self._answer(job, "worker_broke", rule)
+        for job in worker.ring[: worker.started]:
+            if job is not None and job.where is Where.PLACED and not self._may_retry(job):
+                self._lose(job)
+
+    @staticmethod
+    def _may_retry(job: Job) -> bool:
+        return job.retry > 0 and job.role.limits.idempotent
 
     def died(self, worker: Worker, status: int | None, signal: int | None) -> None:
-        """What it published before its end counts."""
+        """What it published before its end counts. Jobs that were started are lost with their
+        worker; the others are queued again.
+        """
         self._take_completions(worker)
-        worker.state = "fenced"
-        if worker.broke:
-            self._leave(worker, "worker_broke", worker.broke)
-        else:
-            self._leave(worker, "worker_crashed", worker.number, status, signal)
-        worker.role.workers.remove(worker)
-
-    def _leave(self, worker: Worker, reason: str, *more: object) -> None:
-        """Jobs that were started are lost with their worker; the others are queued again."""
+        worker.state, worker.ended = "fenced", (status, signal)
         for position in reversed(range(len(worker.ring))):
             job, worker.ring[position] = worker.ring[position], None
             if job is None:
@@ -330,9 +333,21 @@ class Dispatcher:
                 job.where = Where.GONE
             elif position >= worker.started:
                 job.role.enqueue(job)
+            elif self._may_retry(job):
+                job.retry -= 1
+                job.role.enqueue(job)
             else:
-                self._answer(job, reason, *more)
+                self._lose(job)
                 job.where = Where.GONE
+        worker.role.workers.remove(worker)
+
+    def _lose(self, job: Job) -> None:
+        worker = job.worker
+        assert worker is not None
+        if worker.broke:
+            self._answer(job, "worker_broke", worker.broke)
+        else:
+            self._answer(job, "worker_crashed", worker.number, *worker.ended)
 
     # ---- the steps of a round that nobody asks for
 

@@ -2,9 +2,10 @@
 
 Whatever is submitted, cancelled, lost, drained and suspended, and however workers behave: each
 answer that leaves, each request that a worker finds and each figure is what the model says, and
-the books are even after every round.
+the books are even after every round. MODEL_EXAMPLES=5000 for a long run.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -37,6 +38,8 @@ from bridge.fabric.limits import AdmissionLimits, ChoiceLimits, OrderLimits, Rol
 from bridge.fabric.structs import reasons
 
 WORKER_READY, WORKER_BROKE, WORKER_ENDED, CONNECTION_LOST = 4, 6, 7, 2
+STATES = [*[RoleState.RUNNING] * 6, RoleState.DRAINING, RoleState.GIVEN_UP]
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "150"))
 NODES = ("ada@host", "bob@host")
 Numbered = TypeVar("Numbered", Job, Worker)
 SLOTS = 4
@@ -51,6 +54,7 @@ def limits(name: str) -> st.SearchStrategy[RoleLimits]:
         pool_bytes=st.just(1 << 20),
         timeout_default_ms=st.sampled_from([60_000, 100]),
         timeout_max_ms=st.sampled_from([3_600_000, 40]),
+        idempotent=st.booleans(),
         order=st.builds(
             OrderLimits,
             aging_ms=st.sampled_from([0, 1, 20, 5000]),
@@ -171,6 +175,7 @@ class RelayAgainstModel(RuleBasedStateMachine):
         size=st.sampled_from([0, 0, 0, 100, 3000, 5000]),
         monitors=st.booleans(),
         as_map=st.booleans(),
+        retry=st.sampled_from([0, 0, 1, 2]),
     )
     def submit(
         self,
@@ -181,8 +186,9 @@ class RelayAgainstModel(RuleBasedStateMachine):
         size: int,
         monitors: bool,
         as_map: bool,
+        retry: int,
     ) -> None:
-        self.submit_one(node, role, band, timeout_ms, size, monitors, as_map)
+        self.submit_one(node, role, band, timeout_ms, size, monitors, as_map, retry)
 
     def submit_one(
         self,
@@ -193,6 +199,7 @@ class RelayAgainstModel(RuleBasedStateMachine):
         size: int = 0,
         monitors: bool = True,
         as_map: bool = True,
+        retry: int = 0,
     ) -> None:
         caller = self.new_caller(node, monitors)
         payload = b"%d." % caller.ref + b"x" * size
@@ -201,13 +208,15 @@ class RelayAgainstModel(RuleBasedStateMachine):
             Atom("priority"): Atom(BANDS[band]),
             Atom("opcode"): opcode,
         }
+        if retry:
+            options[Atom("retry")] = retry
         if timeout_ms is not None:
             options[Atom("timeout")] = timeout_ms
         opts: Term = options if as_map else list(options.items())
         self.hear(
             node,
             lambda: self.model.submit(
-                caller, role, payload, band=band, timeout_ms=timeout_ms, opcode=opcode
+                caller, role, payload, band=band, timeout_ms=timeout_ms, opcode=opcode, retry=retry
             ),
         )
         peer = self.peers[node]
@@ -219,10 +228,11 @@ class RelayAgainstModel(RuleBasedStateMachine):
         node=st.sampled_from(NODES),
         role=st.sampled_from(["red", "red", "blue"]),
         bands=st.lists(st.integers(0, 3), min_size=2, max_size=8),
+        retry=st.sampled_from([0, 1]),
     )
-    def submit_many_at_once(self, node: str, role: str, bands: list[int]) -> None:
+    def submit_many_at_once(self, node: str, role: str, bands: list[int], retry: int) -> None:
         for band in bands:
-            self.submit_one(node, role, band)
+            self.submit_one(node, role, band, retry=retry)
 
     def waiting(self, monitors: bool | None = None) -> list[Job]:
         jobs = self.model.jobs.values()
@@ -259,7 +269,6 @@ class RelayAgainstModel(RuleBasedStateMachine):
         self.hear(node, lambda: self.model.cancel(asker, number))
         self.peers[node].call(asker.process, asker.ref, (Atom("cancel"), self.ids[number]))
 
-    @rule(node=st.sampled_from(NODES))
     def node_goes_down(self, node: str) -> None:
         self.go(0)  # the end of a connection is read after what came before it
         self.hear(node, lambda: self.model.node_down(node))
@@ -314,10 +323,14 @@ class RelayAgainstModel(RuleBasedStateMachine):
             worker.released += 1
 
     @precondition(placed)
-    @rule(data=st.data(), run_us=st.sampled_from([0, 10, 60]))
-    def worker_serves(self, data: st.DataObject, run_us: int) -> None:
+    @rule(data=st.data(), run_us=st.sampled_from([0, 10, 60]), everybody=st.booleans())
+    def worker_serves(self, data: st.DataObject, run_us: int, everybody: bool) -> None:
         """Everything that it has, quickly: it is trusted with more at once."""
-        worker = self.pick(data, self.placed())
+        for worker in self.placed() if everybody else [self.pick(data, self.placed())]:
+            self.serve_all(worker, run_us)
+        self.go(0 if run_us == 0 else 1)
+
+    def serve_all(self, worker: Worker, run_us: int) -> None:
         worker.started = len(worker.ring)
         self.played[worker.number].start(worker.started - worker.released)
         for job in self.started_jobs(worker):
@@ -325,12 +338,8 @@ class RelayAgainstModel(RuleBasedStateMachine):
             self.played[worker.number].complete(self.ids[job.number], OK, b"", run_us * 1000)
         self.played[worker.number].release(worker.started - worker.released)
         worker.released = worker.started
-        self.go(0 if run_us == 0 else 1)
 
-    @precondition(placed)
-    @rule(data=st.data(), of=st.sampled_from(["nobody", "twice"]))
-    def worker_lies(self, data: st.DataObject, of: str) -> None:
-        worker = self.pick(data, self.placed())
+    def worker_lies(self, worker: Worker, of: str) -> None:
         job_id = 0xDEAD << 20
         if of == "twice" and worker.completions and (job := worker.completions[-1].job):
             job_id = self.ids[job.number]
@@ -339,10 +348,7 @@ class RelayAgainstModel(RuleBasedStateMachine):
         self.expect_events[WORKER_BROKE, worker.number] += 1
         self.go(0)
 
-    @precondition(lambda self: self.workers)
-    @rule(data=st.data(), signal=st.sampled_from([0, 9, 11]))
-    def worker_dies(self, data: st.DataObject, signal: int) -> None:
-        number = data.draw(st.sampled_from(sorted(self.workers)))
+    def worker_dies(self, number: int, signal: int) -> None:
         if self.source != "workers":
             self.go(0)
         worker = self.workers.pop(number)
@@ -353,18 +359,49 @@ class RelayAgainstModel(RuleBasedStateMachine):
         self.go(0)
 
     @precondition(lambda self: len(self.workers) < 5)
-    @rule(role=st.sampled_from(["red", "red", "blue"]))
-    def worker_comes(self, role: str) -> None:
+    @rule(role=st.sampled_from(["red", "red", "blue"]), greets=st.sampled_from([True, True, False]))
+    def another_worker(self, role: str, greets: bool) -> None:
+        self.worker_comes(role, greets)
+
+    def worker_comes(self, role: str, greets: bool) -> None:
         self.hire(role)
         self.go(0)
+        if greets:
+            self.greet(max(self.workers))
+            self.go(0)
 
     @precondition(lambda self: any(w.state == "greeting" for w in self.workers.values()))
-    @rule(data=st.data())
-    def worker_greets(self, data: st.DataObject) -> None:
-        silent = [n for n, w in self.workers.items() if w.state == "greeting"]
+    @rule()
+    def worker_greets(self) -> None:
         self.go(0)
-        self.greet(data.draw(st.sampled_from(silent)))
+        self.greet(next(n for n, w in self.workers.items() if w.state == "greeting"))
         self.go(0)
+
+    # ---- what breaks
+
+    @rule(
+        what=st.sampled_from(["node", "lie", "worker", "worker at work", "worker at work"]),
+        node=st.sampled_from(NODES),
+        of=st.sampled_from(["nobody", "twice"]),
+        signal=st.sampled_from([0, 9, 11]),
+        data=st.data(),
+    )
+    def something_breaks(
+        self, what: str, node: str, of: str, signal: int, data: st.DataObject
+    ) -> None:
+        busy = self.placed() or list(self.workers.values())
+        if what == "node":
+            self.node_goes_down(node)
+        elif what == "lie" and self.placed():
+            self.worker_lies(self.pick(data, self.placed()), of)
+        elif busy:
+            worker = self.pick(data, busy)
+            if what == "worker at work":
+                worker.started = len(worker.ring)
+                self.played[worker.number].start(worker.started - worker.released)
+            self.worker_dies(worker.number, signal)
+            if what == "worker at work":  # and another comes in its stead
+                self.worker_comes(worker.role.limits.name, greets=True)
 
     # ---- the operator
 
@@ -383,7 +420,7 @@ class RelayAgainstModel(RuleBasedStateMachine):
         self.go(0)
         self.pending.append(move)
 
-    @rule(role=st.sampled_from(["red", "blue"]), state=st.sampled_from(list(RoleState)))
+    @rule(role=st.sampled_from(["red", "blue"]), state=st.sampled_from(STATES))
     def role_changes_state(self, role: str, state: RoleState) -> None:
         index = list(self.model.roles).index(role)
         self.note(lambda: self.model.set_role_state(self.model.roles[role], state))
@@ -395,7 +432,7 @@ class RelayAgainstModel(RuleBasedStateMachine):
         self.note(lambda: self.model.configure(self.model.roles[given.name], given))
         self.relay.configure_role(index, given)
 
-    @rule(on=st.booleans())
+    @rule(on=st.sampled_from([False, False, False, True]))
     def dispatcher_is_held(self, on: bool) -> None:
         def held() -> None:
             self.model.held = on
@@ -500,5 +537,5 @@ class RelayAgainstModel(RuleBasedStateMachine):
 # A failing example is made as short as it can be, which takes a while.
 TestRelayAgainstModel = pytest.mark.timeout(240)(RelayAgainstModel.TestCase)
 TestRelayAgainstModel.settings = settings(
-    max_examples=150, stateful_step_count=50, report_multiple_bugs=False
+    max_examples=EXAMPLES, stateful_step_count=50, report_multiple_bugs=False
 )
