@@ -8,7 +8,7 @@
 #include "relay/dispatch/queue.h"
 #include "relay/dispatch/tenant.h"
 
-enum { REFERENCE_JOBS = 512, REFERENCE_TENANTS = 8, REFERENCE_MOVES = 4 };
+enum { REFERENCE_JOBS = 512, REFERENCE_TENANTS = 8 };
 
 struct reference_job {
     struct rb_job *job;
@@ -91,7 +91,7 @@ static inline struct rb_job *reference_oldest(const struct reference *m) {
 
 static inline void reference_age(struct reference *m, uint64_t now) {
     for (unsigned band = RB_BANDS; m->aging && --band > 0;) {
-        for (int moves = 0; moves < REFERENCE_MOVES; moves++) {
+        for (;;) {
             unsigned i = reference_longest(m, band);
             if (i == m->count || m->jobs[i].since + m->aging > now) break;
             struct reference_job one = m->jobs[i];

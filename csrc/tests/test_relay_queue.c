@@ -243,6 +243,30 @@ static void a_job_moves_one_band_up_for_each_aging_time(void) {
     bench_close(b);
 }
 
+/* The bound is on what one moment costs, not on who moves: the longest waiting first, all by and by. */
+static void a_queue_that_stood_still_for_long_ages_a_thousand_at_a_time(void) {
+    enum { MANY = 3000 };
+    struct bench *b = bench_open(1);
+    struct rb_job *jobs = calloc(MANY, sizeof *jobs);
+    struct rb_queue q;
+    if (!jobs) abort();
+    rb_queue_init(&q, &(struct rb_order_config){.aging_ms = 10});
+    for (uint64_t i = 0; i < MANY; i++) {
+        jobs[i] = (struct rb_job){.id = i + 1, .accepted_ns = b->now + i};
+        jobs[i].request.priority = 1;
+        rb_queue_push(&q, &jobs[i], jobs[i].accepted_ns);
+    }
+    b->now += 1000 * MS;
+    for (int moved = 1024; moved <= 2048; moved += 1024, b->now++) {
+        for (int looks = 0; looks < 3; looks++) CHECK(rb_queue_first(&q, b->now) == &jobs[0]);
+        CHECK(jobs[moved - 1].queued.band == 0 && jobs[moved].queued.band == 1);
+    }
+    rb_queue_first(&q, b->now);
+    CHECK_EQUAL(jobs[MANY - 1].queued.band, 0);
+    free(jobs);
+    bench_close(b);
+}
+
 static void a_job_that_comes_back_is_before_those_that_came_after_it(void) {
     WITH_QUEUE(b, q, 0, 0);
     struct rb_job *jobs[4];
@@ -382,6 +406,7 @@ int main(void) {
     RUN(jobs_of_one_kind_go_first_come_first_served);
     RUN(a_higher_band_goes_first_and_the_earlier_deadline_within_it);
     RUN(a_job_moves_one_band_up_for_each_aging_time);
+    RUN(a_queue_that_stood_still_for_long_ages_a_thousand_at_a_time);
     RUN(a_job_that_comes_back_is_before_those_that_came_after_it);
     RUN(what_is_given_up_first_is_of_the_lowest_band_and_has_waited_longest);
     RUN(two_jobs_compare_by_band_urgency_and_id);

@@ -4,7 +4,9 @@
 #include "relay/dispatch/job.h"
 #include "relay/dispatch/tenant.h"
 
-enum { MOVES_A_BAND = 4 }; /* jobs that move up from one band in one look: the rest at the next */
+/* Jobs that move up from one band in one moment, so that a queue that stood still for long does not hold up the round: the rest in
+ * later ones, whoever has waited longest first. */
+enum { MOVES_A_BAND = 1024 };
 #define NS_PER_MS 1000000ull
 
 static struct rb_job *job_of_urgency(struct rb_rank *n) {
@@ -128,6 +130,9 @@ static void move_up(struct rb_queue *q, unsigned from, uint64_t now) {
 }
 
 static void age(struct rb_queue *q, uint64_t now) {
+    if (q->aged_ns == now)
+        return; /* time makes jobs move: the next look in a round finds none, or the bound was reached */
+    q->aged_ns = now;
     for (unsigned from = RB_BANDS; --from > 0;) move_up(q, from, now);
     q->moves_ns = RB_QUEUE_NEVER;
     for (unsigned from = RB_BANDS; --from > 0;) {

@@ -49,6 +49,7 @@ struct rb_band {
 struct rb_queue {
     uint64_t aging_ns, patience_ns; /* RB_QUEUE_NEVER: none */
     uint64_t moves_ns;              /* nobody moves up before */
+    uint64_t aged_ns;               /* when that was last looked at */
     uint64_t waits;                 /* shares that began to wait: the tie of `turn` */
     uint32_t count;                 /* jobs */
     uint32_t occupied;              /* bit b: band b holds some */
@@ -60,7 +61,7 @@ void rb_queue_init(struct rb_queue *q, const struct rb_order_config *config);
 /* Other numbers, for what waits too: O(count log count). `now`: ns of the relay's clock. */
 void rb_queue_configure(struct rb_queue *q, const struct rb_order_config *config, uint64_t now);
 void rb_queue_push(struct rb_queue *q, struct rb_job *j, uint64_t now);
-/* Who is next, or NULL. Moves up those whose time in their band is over, a few at a time. */
+/* Who is next, or NULL. Moves up those whose time in their band is over, a thousand at a time. */
 struct rb_job *rb_queue_first(struct rb_queue *q, uint64_t now);
 /* Out of the queue, whoever it is and wherever it stands: it has been answered, or goes to another
  * queue. */
