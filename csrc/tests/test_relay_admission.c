@@ -417,6 +417,26 @@ static void who_breaks_two_rules_waits_for_both(void) {
     still_close(&s);
 }
 
+static void waiting_for_another_rule_is_not_more_time(void) {
+    struct still s;
+    struct rb_role_config role = deferring_role(10, 50);
+    struct rb_allowance_config a = {.rate = rate_of(RB_RATE_TOKEN_BUCKET, 1, 1000, 1)};
+    role.admission.depth_max = 1;
+    still_open(&s, &role, 1);
+    rb_relay_configure_allowance(s.lab.relay, RB_ACCOUNT_TENANT, "a", &a);
+    FOR_A(&s);        /* runs */
+    still_submit(&s); /* waits */
+    FOR_A(&s);        /* deferred, by depth */
+    still_round(&s, 40);
+    serve_one(&s); /* and from here on by its tenant's rate */
+    still_round(&s, 9);
+    CHECK_EQUAL(still_role(&s).deferred, 1);
+    still_round(&s, 1);
+    CHECK(TOLD(&s, "overloaded"));
+    CHECK_EQUAL(by_rule(&s, RB_RULE_DEFERRED), 1);
+    still_close(&s);
+}
+
 /* --- The adaptive limit ------------------------------------------------------------------------------ */
 
 static void a_latency_that_grows_closes_the_door(void) {
@@ -661,6 +681,7 @@ int main(void) {
     RUN(a_leaky_bucket_lets_jobs_go_evenly_and_overflows);
     RUN(who_comes_later_does_not_overtake_the_deferred);
     RUN(who_breaks_two_rules_waits_for_both);
+    RUN(waiting_for_another_rule_is_not_more_time);
     RUN(a_latency_that_grows_closes_the_door);
     RUN(a_refusal_names_the_time_that_the_queue_needs);
     RUN(a_stuck_role_does_not_promise_much);
