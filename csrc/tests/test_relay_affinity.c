@@ -78,6 +78,44 @@ static void a_key_goes_before_the_policy(void) {
     crew_close(&c);
 }
 
+static void equal_payloads_go_to_one_worker(void) {
+    struct crew c;
+    struct rb_role_config role = crew_role();
+    int home[20], seen = 0;
+    role.choice.policy = RB_CHOICE_CONSISTENT_HASH;
+    crew_open(&c, 4, &role);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 20; i++) {
+            uint8_t payload[200]; /* in the pool */
+            memset(payload, i, sizeof payload);
+            crew_submit(&c, (uint32_t)(round * 20 + i + 1), payload, i < 10 ? 8 : sizeof payload);
+            crew_round(&c);
+            if (round == 0) home[i] = holder(&c);
+            CHECK_EQUAL(holder(&c), home[i]);
+            seen |= 1 << home[i];
+            crew_run_dry(&c, NULL);
+        }
+    }
+    CHECK_EQUAL(seen, 15);
+    crew_close(&c);
+}
+
+static void jobs_with_and_without_a_key_share_a_worker_in_the_order_of_the_queue(void) {
+    struct crew c;
+    struct rb_role_config role = crew_role();
+    role.choice.credit_us = 1;
+    crew_open(&c, 1, &role);
+    crew_submit_with(&c, 1, "opcode", 0); /* it has one already */
+    for (int i = 0; i < 10; i++) crew_submit_with(&c, 1, i % 3 ? "key" : "opcode", 1);
+    for (uint32_t n = 1; n <= 11; n++) {
+        CHECK_EQUAL(crew_has(&c, 0), 1);
+        CHECK_EQUAL(crew_begin(&c, 0), n);
+        crew_finish(&c, 0, 1000000);
+        crew_round(&c);
+    }
+    crew_close(&c);
+}
+
 /* Two callers of different workers: *a of worker 0, *b of worker 1. */
 static void find_two(struct crew *c, uint32_t *a, uint32_t *b) {
     *a = *b = 0;
@@ -319,6 +357,8 @@ static void order_holds_through_deaths_steals_and_drains(void) {
 int main(void) {
     RUN(a_caller_stays_with_its_worker_while_others_come_and_go);
     RUN(a_key_goes_before_the_policy);
+    RUN(equal_payloads_go_to_one_worker);
+    RUN(jobs_with_and_without_a_key_share_a_worker_in_the_order_of_the_queue);
     RUN(who_has_nothing_to_do_takes_half_of_the_longest_queue);
     RUN(one_that_waits_alone_is_left_to_its_worker);
     RUN(what_waits_for_a_worker_that_drains_is_passed_on);
