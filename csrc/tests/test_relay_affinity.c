@@ -148,6 +148,26 @@ static void who_has_nothing_to_do_takes_half_of_the_longest_queue(void) {
     }
 }
 
+static void who_ramps_up_takes_nothing_of_others(void) {
+    struct crew c;
+    struct rb_role_config role = sticky(0);
+    role.choice.credit_us = 1;
+    role.choice.ramp_ms = 1000;
+    crew_open(&c, 1, &role);
+    crew_after(&c, 2000);
+    for (int i = 0; i < 9; i++) submit(&c, 1);
+    crew_hire(&c, 1);
+    for (int i = 0; i < 3; i++) {
+        crew_begin(&c, 0);
+        crew_finish(&c, 0, 1000000);
+        crew_after(&c, 500);
+        CHECK_EQUAL(crew_has(&c, 1) > 0, i > 0); /* after a second */
+    }
+    CHECK(crew_stats(&c).stolen > 0);
+    crew_run_dry(&c, NULL);
+    crew_close(&c);
+}
+
 static void one_that_waits_alone_is_left_to_its_worker(void) {
     struct crew c;
     struct rb_role_config role = sticky(0);
@@ -360,6 +380,7 @@ int main(void) {
     RUN(equal_payloads_go_to_one_worker);
     RUN(jobs_with_and_without_a_key_share_a_worker_in_the_order_of_the_queue);
     RUN(who_has_nothing_to_do_takes_half_of_the_longest_queue);
+    RUN(who_ramps_up_takes_nothing_of_others);
     RUN(one_that_waits_alone_is_left_to_its_worker);
     RUN(what_waits_for_a_worker_that_drains_is_passed_on);
     RUN(a_job_with_a_key_waits_for_the_first_worker_where_there_is_none);

@@ -89,7 +89,9 @@ void rb_affinity_look(struct rb_worker *w) {
     int room = rb_choice_is_open(&w->choosing);
     stand(&a->lengths, &w->affine.length, own ? rb_level_of(own) : -1);
     stand(&a->ready, &w->affine.ready, own && room ? 0 : -1);
-    stand(&a->idle, &w->affine.idle, !own && room && w->in_flight == 0 ? 0 : -1);
+    /* Who ramps up, or is on probation, is not trusted with what belongs to others. */
+    int idle = !own && room && w->in_flight == 0 && w->choosing.share == RB_CHOICE_WHOLE;
+    stand(&a->idle, &w->affine.idle, idle ? 0 : -1);
 }
 
 struct rb_worker *rb_affinity_ready(const struct rb_role *role) {
