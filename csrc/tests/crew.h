@@ -132,5 +132,11 @@ static inline struct rb_role_stats crew_stats(const struct crew *c) {
     rb_relay_read_role(c->lab.relay, 0, &stats);
     return stats;
 }
+static inline uint64_t crew_answered(const struct crew *c) {
+    struct rb_role_stats stats = crew_stats(c);
+    uint64_t all = 0;
+    for (int i = 0; i < RB_REASONS; i++) all += stats.answered[i];
+    return all;
+}
 
 #endif
