@@ -1,7 +1,8 @@
 """What is taken in, what is refused and by which rule, and breakers, as a BEAM sees them.
 
-The rules themselves are held in csrc/tests/test_relay_admission.c and test_relay_health.c, where
-time is told; here they go through ringbridge.toml, real workers and real nodes: docs/dispatch.md.
+The rules themselves are held in csrc/tests (test_relay_admission, test_relay_rates,
+test_relay_health), where time is told; here they go through ringbridge.toml, real workers and real
+nodes: docs/dispatch.md.
 """
 
 from __future__ import annotations
