@@ -397,6 +397,84 @@ static void a_slow_socket_holds_demand_and_parts_back(void) {
     close_stage(&s);
 }
 
+static void a_stream_has_its_worker_to_itself(void) {
+    static struct stage s;
+    open_stage(&s);
+    for (int i = 0; i < 30; i++) { /* quick jobs: it has credit for many */
+        lab_submit(s.lab.peer, 9, "x", 1);
+        turn(&s);
+        CHECK_EQUAL(send_as(&s, 0, RB_STATUS_OK, 0, "", 0), 0);
+        rb_lab_release(s.worker, 1);
+        turn(&s);
+        while (listen_to(&s).kind != NOTHING) {
+        }
+        lab_monitor(s.lab.peer, 0, 9, 9);
+    }
+    for (uint32_t i = 20; i < 22; i++) lab_submit(s.lab.peer, i, "x", 1);
+    turn(&s);
+    CHECK_EQUAL(rb_lab_requests(s.worker), 2);
+    say_subscribe(&s, 1);
+    turn(&s);
+    CHECK_EQUAL(rb_lab_requests(s.worker), 3); /* behind those that will end by themselves */
+    for (uint32_t i = 30; i < 32; i++) lab_submit(s.lab.peer, i, "x", 1);
+    turn(&s);
+    CHECK_EQUAL(rb_lab_requests(s.worker), 3); /* and nothing behind it */
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQUAL(send_as(&s, 0, RB_STATUS_OK, 0, "", 0), 0);
+        rb_lab_release(s.worker, 1);
+    }
+    turn(&s);
+    CHECK_EQUAL(rb_lab_requests(s.worker), 2);
+    close_stage(&s);
+}
+
+/* With the relay's thread: held parts must not keep it awake. */
+static void parts_that_wait_for_the_socket_let_the_relay_sleep(void) {
+    enum { PART = 40000, PARTS = 16 };
+    static struct stage s;
+    struct rb_relay_stats before, after;
+    struct timespec pause = {.tv_nsec = 100000000};
+    s = (struct stage){.now = 0};
+    lab_open(&s.lab);
+    if (rb_relay_install_service(s.lab.relay, RB_SERVICE_STREAMS, 2, 0, "streams\0") < 0) abort();
+    struct lab_worker *w = lab_worker(&s.lab);
+    say_subscribe(&s, 1);
+    say_ask(&s, 1, PARTS);
+    const struct rb_request *r = lab_request(w, 0);
+    if (!r) abort();
+    lab_start(w, 1);
+    for (int ms = 0; ms < LAB_WAIT_MS && /* D0, stream.c */
+                     rb_demand_left(rb_load_seq_cst(&w->link.demands[0]), 0, 0) < PARTS;
+         ms++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    for (int i = 0; i < PARTS; i++) {
+        int64_t first = rb_region_take(&w->link.result_region, PART);
+        if (first < 0) abort();
+        struct rb_completion e = {.job = r->job,
+                                  .status = RB_STATUS_PART,
+                                  .payload_at = (uint64_t)first * 4096,
+                                  .payload_bytes = PART};
+        e.crc = rb_completion_crc(&e, w->link.results + e.payload_at, w->link.header.features);
+        lab_publish(w, &e);
+    }
+    nanosleep(&pause, NULL);
+    CHECK(rb_ring_free(&w->link.completion_ring) < 16); /* some are in the ring still */
+    rb_relay_read_stats(s.lab.relay, &before);
+    nanosleep(&pause, NULL);
+    rb_relay_read_stats(s.lab.relay, &after);
+    CHECK(after.rounds - before.rounds < 100); /* awake it makes tens of thousands */
+    CHECK(after.events < PARTS);
+    int64_t heard = 0;
+    for (int ms = 0; ms < LAB_WAIT_MS && heard < PARTS; ms++) {
+        struct heard h = listen_to(&s);
+        if (h.kind == EVENTS) heard += h.count;
+        if (h.kind == NOTHING) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    CHECK_EQUAL(heard, PARTS);
+    lab_worker_end(&s.lab, w, NULL);
+    lab_close(&s.lab);
+}
+
 /* --- Who leaves -------------------------------------------------------------------------------------------------------- */
 
 static void a_consumer_that_cancels_is_told_so_and_the_worker_stops(void) {
@@ -996,6 +1074,8 @@ int main(void) {
     RUN(a_worker_is_never_further_ahead_than_the_window);
     RUN(no_demand_is_no_word_and_none_is_made_of_nonsense);
     RUN(a_slow_socket_holds_demand_and_parts_back);
+    RUN(a_stream_has_its_worker_to_itself);
+    RUN(parts_that_wait_for_the_socket_let_the_relay_sleep);
     RUN(a_consumer_that_cancels_is_told_so_and_the_worker_stops);
     RUN(a_consumer_that_dies_stops_the_worker_and_hears_nothing);
     RUN(a_node_that_goes_ends_its_streams);
