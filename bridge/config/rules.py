@@ -14,7 +14,7 @@ from bridge.config.sections import (
     TenantSettings,
 )
 from bridge.config.whole import Config
-from bridge.dist.finding import Place, Places, parse_place
+from bridge.dist.finding import Places
 from bridge.dist.names import node_name_problem, pattern_problem
 
 ROLES_MAX = 64  # of the relay, as WORKERS_MAX
@@ -114,13 +114,15 @@ def _broken_limits(limits: LimitSettings) -> Iterator[Broken]:
 def _broken_metrics(metrics: MetricsSettings) -> Iterator[Broken]:
     if metrics.listen is None:
         return
-    mend = 'Write it like "127.0.0.1:9568"; who can connect can read'
+    host, _, port = metrics.listen.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
     try:
-        place = parse_place(metrics.listen)
-        if not isinstance(place, Place):
-            raise ValueError("an address and a port")
-        ipaddress.ip_address(place.host)
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+        is_good = (address.version == 6) == bracketed and 0 <= int(port) < 65_536
     except ValueError:
+        is_good = False
+    if not is_good:
+        mend = 'Write it like "127.0.0.1:9568" or "[::1]:9568"; port 0 is any that is free'
         yield "metrics.listen", metrics.listen, "it must be an IP address and a port", mend
 
 

@@ -192,6 +192,7 @@ BROKEN = [
         "that need none",
     ),
     ('[metrics]\nlisten = "9568"\n' + ROLE, "metrics.listen", "9568", "an IP address", "9568"),
+    ('[metrics]\nlisten = "::1:9"\n' + ROLE, "metrics.listen", "::1:9", "an IP address", "[::1]"),
     ('[metrics]\nlisten = "here:1"\n' + ROLE, "metrics.listen", "here:1", "an IP address", "9568"),
     ("[node\n", "(syntax)", None, "not TOML", "that line"),
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import shutil
-import socket
 from contextlib import closing, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -138,14 +137,6 @@ def test_the_accounts_of_a_scrape_are_even_although_the_relay_goes_on_counting()
     assert value(scraped(relay), "ringbridge_jobs_unaccounted") == 1  # a bug is told, not hidden
 
 
-@pytest.fixture
-def port() -> int:
-    """One that is free."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def get(port: int, path: str = "/metrics", method: str = "GET") -> tuple[int, str, str]:
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
         connection.request(method, path)
@@ -201,10 +192,11 @@ async def test_who_sends_no_request_or_too_long_a_one_is_let_go(
 @pytest.mark.skipif(shutil.which("elixir") is None, reason="no Elixir here")
 @pytest.mark.skipif(not (BIN / "rb-echo").exists(), reason="the workers are not built")
 async def test_a_running_bridge_tells_its_accounts(
-    epmd: EpmdDaemon, beam: Beam, tmp_path: Path, port: int
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:
-    settings = f'[metrics]\nlisten = "127.0.0.1:{port}"\n' + SETTINGS
+    settings = '[metrics]\nlisten = "127.0.0.1:0"\n' + SETTINGS
     async with serving(epmd, tmp_path, alive="metrics", settings=settings) as bridge:
+        port = int((await bridge.wait_log("metrics"))["port"])
         call = f"GenServer.call({bridge.target()}, {{:submit, :echo, %s}})"
         await ask(beam, f"for _ <- 1..50, do: {call % '<<1>>'}")
         await ask(beam, call % "String.duplicate(<<0>>, 2_000_000)")
