@@ -19,7 +19,7 @@ import bridge
 from bridge.dispatch.job_dispatcher import JobDispatcher
 from bridge.dispatch.streams import Streams
 from bridge.dist.finding import Places
-from bridge.etf import Atom, brief, decode_bare
+from bridge.etf import Atom, DecodeError, brief, decode_bare
 from bridge.fabric.relay import (
     BreakerChanged,
     ConnectionLost,
@@ -160,8 +160,7 @@ class Bridge:
             case WorkerReady() | WorkerRefused() | WorkerBroke() | WorkerEnded() | WorkerOutput():
                 self.supervisor.handle(event)
             case JobLost(worker, job, reason, meta):
-                noted = brief(decode_bare(meta)) if meta else None
-                log.warning("job lost", job=job, worker=worker, reason=reason, meta=noted)
+                log.warning("job lost", job=job, worker=worker, reason=reason, meta=_noted(meta))
             case RoleGone(number):
                 log.debug("the relay has forgotten a role", number=number)
             case BreakerChanged(number, worker, state):
@@ -256,3 +255,11 @@ class Bridge:
             await service.ended.wait()
             log.warning("process ended, starting it again", process=service.module)
             await trio.sleep(SERVICE_RESTART_S)
+
+
+def _noted(meta: bytes) -> str | None:
+    """A caller's note on its job; what Python cannot read must not end the one task of events."""
+    try:
+        return brief(decode_bare(meta)) if meta else None
+    except DecodeError as error:
+        return f"({error})"

@@ -106,7 +106,7 @@ async def _left(bridge: Asking, role: str | None) -> int:
     """Jobs that wait or run, of a role or of all."""
     status = await bridge.get(diagnostics.NAMES[0], Atom("status"))
     roles = [each for each in status["roles"] if role in (None, each["name"])]
-    return sum(each["accepted"] - each["answered"] for each in roles)
+    return sum(each["accepted"] - sum(each["answered"].values()) for each in roles)
 
 
 def _tell_changes(changes: list[dict[str, Any]], console: Console) -> None:

@@ -26,9 +26,9 @@ async def ask(address: Address, interval_s: float) -> Report:
         await trio.sleep(interval_s)
         report: Report = await bridge.get(NAMES[0], Atom("status"))
         elapsed_s = trio.current_time() - started
-    was = {role["name"]: role["answered"] for role in earlier["roles"]}
+    was = {role["name"]: sum(role["answered"].values()) for role in earlier["roles"]}
     for role in report["roles"]:
-        answered = role["answered"] - was.get(role["name"], 0)
+        answered = sum(role["answered"].values()) - was.get(role["name"], 0)
         role["answers_per_s"] = round(answered / elapsed_s, 1)
     return report
 
@@ -51,7 +51,7 @@ def tables(report: Report) -> Iterator[Table | str]:
             role["name"],
             _coloured(role["state"]),
             *map(str, (role["workers_ready"], role["queued"], _running(report, role["name"]))),
-            str(role["answered"]),
+            str(sum(role["answered"].values())),
             f"{role['answers_per_s']:,.0f}",
         )
     yield roles

@@ -154,7 +154,7 @@ def test_status_cuts_no_name(capsys: pytest.CaptureFixture[str]) -> None:
         "connections": [],
         "roles": [
             {"name": name, "state": "running", "workers_ready": 1, "queued": 0}
-            | {"answered": 1, "answers_per_s": 1.0, "breaker": "closed", "upgrade": None}
+            | {"answered": {"ok": 1}, "answers_per_s": 1.0, "breaker": "closed", "upgrade": None}
         ],
         "workers": [worker | {"id": 1, "role": name, "state": "ready", "last_error": "why " * 100}],
         "relay": {"answered": {}, "accepted": 0, "in_flight": 0},

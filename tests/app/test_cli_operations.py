@@ -72,7 +72,7 @@ async def test_a_role_is_drained_and_resumed_a_worker_restarted(
     async with serving(epmd, tmp_path, alive="cli_drain") as bridge:
         await bridge.wait_workers(3)
         status, said = await ringbridge(epmd, bridge, "drain", "echo")
-        assert (status, "echo is drained" in said) == (0, True)
+        assert (status, "echo is drained" in said) == (0, True), said
         status, said = await ringbridge(epmd, bridge, "status")
         assert "draining" in said
         assert (await ringbridge(epmd, bridge, "resume", "echo"))[0] == 0
