@@ -5,6 +5,7 @@
 
 #include "../terms.h"
 #include "relay/net/signal.h"
+#include "relay/service/handle.h"
 #include "relay/service/request.h"
 
 struct reading {
@@ -27,6 +28,11 @@ static inline struct reading fuzz_read(const uint8_t *data, size_t size) {
     r.at = (size_t)(c.at - b.at);
     if (r.request == RB_REQUEST_SUBMIT && rb_term_skip(&c, NULL) == 0)
         r.options = rb_submit_options(&c, &submit, r.why);
+    uint64_t number;
+    if (r.request == RB_REQUEST_CANCEL_REF &&
+        rb_reference_is_of(submit.ref, (struct rb_slice)BYTES("b@h"), 5) &&
+        rb_reference_number(submit.ref, RB_HANDLE_MARK, &number) == 0)
+        r.at += number & 1; /* whatever it is, it is read within the bytes */
     if (!memchr(r.why, 0, sizeof r.why)) abort();
     bytes_free(&b);
     return r;
