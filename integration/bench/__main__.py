@@ -117,12 +117,12 @@ def main() -> int:
         "window_ms": plan.window_ms,
     }
     made = report.made_of(machine(), described, rows, **parts)
-    path = report.write(made)
-    print(*report.lines(made, samples, plan.sides), sep="\n")
-    for note in missing.values():
-        print(f"\nNot measured: {note}")
-    shown = path.parent.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.parent
-    say(f"wrote {shown}/latest.json and plots after {time.monotonic() - started:.0f} s")
+    text = [*report.lines(made, samples, plan.sides)]
+    text += [f"\nNot measured: {note}" for note in missing.values()]
+    print(*text, sep="\n")
+    folder = report.write(made, text)
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    say(f"wrote {shown} after {time.monotonic() - started:.0f} s")
     return 1 if OURS in missing else 0
 
 

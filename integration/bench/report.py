@@ -15,14 +15,16 @@ FOLDER = Path(__file__).parent / "report"
 MARK = {True: "yes", False: "no", None: "-"}
 
 
-def write(report: Mapping[str, Any]) -> Path:
-    """latest.json, and plots beside it. Returns the path of the former."""
+def write(report: Mapping[str, Any], text: Sequence[str]) -> Path:
+    """latest.json, latest.txt and plots. Returns their folder."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / "latest.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    for name, text in plots(report).items():
-        (FOLDER / f"{name}.svg").write_text(text)
-    return path
+    (FOLDER / "latest.json").write_text(json.dumps(report, indent=1) + "\n")
+    (FOLDER / "latest.txt").write_text("\n".join(text) + "\n")
+    for old in FOLDER.glob("*.svg"):  # of a run with other rows
+        old.unlink()
+    for name, drawn in plots(report).items():
+        (FOLDER / f"{name}.svg").write_text(drawn)
+    return FOLDER
 
 
 def lines(
