@@ -34,7 +34,8 @@ static inline void still_open(struct still *s, const struct rb_role_config *role
     config.seed = 1;
     *s = (struct still){.lab = {.peer = -1}, .now = 1000 * STILL_MS};
     if (rb_lab_open(&s->lab.relay, &config, s->now) < 0) abort();
-    if (rb_relay_install_service(s->lab.relay, RB_SERVICE_JOBS, 1, 0, "job_dispatcher\0") < 0) abort();
+    if (rb_relay_install_service(s->lab.relay, RB_SERVICE_JOBS, 1, 0, "job_dispatcher\0") < 0)
+        abort();
     if (rb_relay_add_role(s->lab.relay, 0, role) < 0) abort();
     s->lab.peer = lab_connect(&s->lab);
     for (int i = 0; i < workers; i++) still_hire(s, i);
