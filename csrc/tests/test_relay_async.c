@@ -197,6 +197,21 @@ static void the_caller_s_death_cancels(void) {
     lab_close(&lab);
 }
 
+/* The monitor was set by the process that was the service then, and its pid is what DOWN is for. */
+static void also_when_the_service_was_started_again_since(void) {
+    struct lab lab;
+    struct reference watch;
+    lab_open(&lab);
+    submit_async(lab.peer, 5, NULL);
+    begun(&lab, &watch);
+    rb_relay_service_down(lab.relay, RB_SERVICE_JOBS, (const uint8_t *)"\x77\6killed", 8);
+    rb_relay_install_service(lab.relay, RB_SERVICE_JOBS, 2, 0, "job_dispatcher\0");
+    CHECK(NEXT(&lab) > 0 && HAS("killed")); /* the call's own monitor */
+    down(lab.peer, &watch);
+    wait_for(&lab, RB_REASON_CANCELLED, 1);
+    lab_close(&lab);
+}
+
 static void an_orphan_finishes_where_it_was_asked_for(void) {
     for (int lost = 0; lost < 2; lost++) { /* the caller alone, or its whole node */
         struct lab lab;
@@ -230,6 +245,7 @@ int main(void) {
     RUN(whoever_holds_the_handle_may_cancel);
     RUN(a_handle_cannot_be_made_up);
     RUN(the_caller_s_death_cancels);
+    RUN(also_when_the_service_was_started_again_since);
     RUN(an_orphan_finishes_where_it_was_asked_for);
     return check_end();
 }

@@ -150,7 +150,18 @@ static int on_demonitor(struct rb_conn *c, const struct rb_signal *s) {
     return 0;
 }
 
-/* DOWN of a caller that we watch: the reference is of our making. Only its own node can tell. */
+static int is_down(const struct rb_signal *s) {
+    return s->op == RB_OP_MONITOR_P_EXIT || s->op == RB_OP_PAYLOAD_MONITOR_P_EXIT;
+}
+
+/* A DOWN goes to the pid that its service had when it asked, which may be another by now: the reference tells that it is the relay's. */
+static int is_ours(const struct rb_relay *r, struct rb_slice reference) {
+    uint64_t id;
+    return rb_reference_number(reference, RB_WATCH_MARK, &id) == 0 &&
+           rb_reference_is_of(reference, r->node_text, r->config.creation);
+}
+
+/* DOWN of a caller that we watch. Only its own node can tell. */
 static int on_down(struct rb_conn *c, const struct rb_signal *s) {
     uint64_t id;
     if (rb_reference_number(s->ref, RB_WATCH_MARK, &id) < 0) return 0;
@@ -170,8 +181,7 @@ static int on_signal(void *user, const struct rb_signal *s, struct rb_slice mess
     if (o && is_message(s)) return on_message(c, o, s, message);
     if (o && s->op == RB_OP_MONITOR_P) return on_monitor(c, o, s);
     if (o && s->op == RB_OP_DEMONITOR_P) return on_demonitor(c, s);
-    if (o && (s->op == RB_OP_MONITOR_P_EXIT || s->op == RB_OP_PAYLOAD_MONITOR_P_EXIT))
-        return on_down(c, s);
+    if (is_down(s) && (o || is_ours(c->relay, s->ref))) return on_down(c, s);
     return pass_up(c, s, message);
 }
 
