@@ -14,6 +14,7 @@ from enum import Enum, IntEnum
 from bridge.fabric.limits import RoleLimits
 
 MS = 1_000_000
+WAKE_BITS = 14
 BANDS = ("critical", "high", "normal", "low")
 
 
@@ -115,6 +116,12 @@ class Worker:
     @property
     def in_flight(self) -> int:
         return sum(job is not None for job in self.ring)
+
+    @property
+    def load(self) -> int:
+        """Its jobs in flight; in units of a wake-up, where one takes less than that (16 us)."""
+        bits = self.service_ns.bit_length() if self.service_ns else WAKE_BITS
+        return self.in_flight >> max(WAKE_BITS - bits, 0)
 
     @property
     def has_room(self) -> bool:
@@ -365,8 +372,8 @@ class Dispatcher:
                 if not free:
                     break
                 job = role.next_job(self.now)
-                fewest = min(worker.in_flight for worker in free)
-                allowed = {worker.number for worker in free if worker.in_flight == fewest}
+                least = min(worker.load for worker in free)
+                allowed = {worker.number for worker in free if worker.load == least}
                 chosen = allowed.intersection(seen.get(job.payload, []))
                 assert chosen, f"{job} came to {seen.get(job.payload)}, allowed: {allowed}"
                 worker = next(worker for worker in free if worker.number in chosen)
