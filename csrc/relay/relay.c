@@ -199,7 +199,8 @@ int rb_relay_make(struct rb_relay **relay, const struct rb_relay_config *config)
     r->config.node = r->node;
     r->node_text = (struct rb_slice){(const uint8_t *)r->node, node_size};
     r->waiting_up_end = &r->waiting_up;
-    r->random.state = config->seed ? config->seed : kernel_seed();
+    r->config.seed = config->seed ? config->seed : kernel_seed(); /* which a record has too */
+    r->random.state = r->config.seed;
     make_seal(r);
     /* Not from the run's own seed: who sits in which bucket decides nothing. */
     int rc = rb_tenants_init(&r->tenants, RB_TENANTS_MAX, kernel_seed());

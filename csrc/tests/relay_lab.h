@@ -13,6 +13,7 @@
 #include "check.h"
 #include "relay/net/signal.h"
 #include "ringbridge/envelope.h"
+#include "ringbridge/lab.h"
 #include "ringbridge/link.h"
 #include "ringbridge/obituary.h"
 #include "ringbridge/relay.h"
@@ -256,10 +257,31 @@ static inline struct rb_role_config lab_role_config(void) {
                                    .cancel_term_ms = 60000,
                                    .cancel_kill_ms = 60000};
 }
+/* With RINGBRIDGE_REPLAY set, whatever a test has done is written down, and at its end made again: the same bytes must leave. */
+static char lab_record[64];
+static inline void lab_record_begin(struct rb_relay *relay) {
+    static int number;
+    lab_record[0] = 0;
+    if (!getenv("RINGBRIDGE_REPLAY")) return;
+    snprintf(lab_record, sizeof lab_record, "/tmp/rb-lab-%d-%d", (int)getpid(), number++);
+    if (rb_relay_record(relay, lab_record, 64 << 20, 16 << 20) < 0) abort();
+}
+static inline void lab_record_end(void) {
+    struct rb_replay again;
+    if (!lab_record[0]) return;
+    if (rb_replay(lab_record, &again) < 0 || again.differs) {
+        printf("again, %s: %s (%s)\n", check_name, again.words, lab_record);
+        check_breaches++;
+    } else {
+        unlink(lab_record);
+    }
+    lab_record[0] = 0;
+}
 /* The relay and its service; no role and no peer yet. */
 static inline void lab_open_relay(struct lab *lab, const struct rb_relay_config *config) {
     *lab = (struct lab){.peer = -1};
     if (rb_relay_open(&lab->relay, config) < 0) abort();
+    lab_record_begin(lab->relay);
     if (rb_relay_install_service(lab->relay, RB_SERVICE_JOBS, 1, 0, "job_dispatcher\0") < 0)
         abort();
 }
@@ -277,6 +299,7 @@ static inline void lab_close_relay(struct rb_relay *relay) {
     if (rb_relay_audit(relay, why, sizeof why) < 0 && check_breaches++ < 10)
         printf("at the end of %s: %s\n", check_name ? check_name : "the run", why);
     rb_relay_close(relay);
+    lab_record_end();
 }
 static inline void lab_close(struct lab *lab) {
     close(lab->peer);

@@ -35,6 +35,7 @@ void rb_tape_end(struct rb_tape *t, enum rb_record_end why) {
     if (t->ended) return;
     t->ended = 1;
     t->end = why;
+    t->end_skipped = t->skipped;
     /* T3: pairs with the writer's load: it sees the reason and the last of the tail. */
     rb_store_release(&t->over, 1);
 }
@@ -149,7 +150,7 @@ static void *write_file(void *argument) {
         /* T2: pairs with has_room(). */
         rb_store_release(&t->head, head + n);
     }
-    struct rb_item end = {.kind = RB_ITEM_END, .a = (int64_t)t->end};
+    struct rb_item end = {.kind = RB_ITEM_END, .skipped = t->end_skipped, .a = (int64_t)t->end};
     if (!failed && (failed = write_all(t->fd, &end, sizeof end)) < 0)
         rb_store_relaxed(&t->failed, (uint32_t)-failed);
     close(t->fd);

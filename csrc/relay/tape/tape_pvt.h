@@ -16,8 +16,9 @@ struct rb_tape {
     uint8_t *ring;
     uint64_t ring_bytes, file_bytes, file_bytes_max;
     int fd;
-    int stopping;    /* the round that runs is the last */
-    int ended;       /* nothing is put any more */
+    int stopping; /* the round that runs is the last */
+    int ended;    /* nothing is put any more */
+    uint32_t end_skipped;
     uint32_t end;    /* enum rb_record_end */
     uint64_t tail;   /* T1: the relay's */
     uint64_t head;   /* T2: the writer's */
