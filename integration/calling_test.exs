@@ -165,6 +165,28 @@ defmodule Ringbridge.CallingTest do
     end
   end
 
+  test "how soon a worker notices that its caller has died is measured", %{node: node} do
+    figures = fn ->
+      {:ok, status} = GenServer.call({Ringbridge.Diagnostics, node}, :status)
+      Enum.find(status.roles, &(&1.name == "sleep"))
+    end
+
+    before = figures.()
+
+    for _ <- 1..10 do
+      caller = spawn(fn -> submit(node, :sleep, @long) end)
+      await_busy(node, :sleep)
+      Process.exit(caller, :kill)
+      await_idle(node)
+    end
+
+    later = figures.()
+    assert later.stopped_placed - before.stopped_placed == 10
+    assert later.told_word - before.told_word == 10
+    assert later.noticed - before.noticed > 0
+    assert later.noticed_ns > before.noticed_ns
+  end
+
   test "meta is told with a job's status", %{node: node} do
     {:ok, ref} = call(node, {:submit_async, :sleep, @long, meta: %{user: "ann", page: 3}})
     await_busy(node, :sleep)
