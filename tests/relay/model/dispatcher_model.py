@@ -1,4 +1,8 @@
-"""What the dispatcher does, without how: the specification of csrc/relay/dispatch and service.
+"""What the dispatcher does, without how: the life of a job, its worker's and its role's.
+
+What other subjects add stands in models of their own, each derived from this one: whose turn it is
+(turns_model.py), where jobs with a key go (keys_model.py), who is taken in (admission_model.py),
+who is left alone (breaker_model.py), the other ways of asking (asking_model.py).
 
 A round hears notes, then signals, deaths and greetings, ends what is overdue, gives queued jobs to
 workers, takes completions, and gives jobs out again; connections that were lost end with it. The
@@ -8,9 +12,11 @@ one of those that the rules allow.
 """
 
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
+from bridge.etf import Atom, Term
 from bridge.fabric.limits import RoleLimits
 
 MS = 1_000_000
@@ -41,14 +47,40 @@ class Caller:
     monitors: bool  # it holds a monitor on the service; otherwise the relay watches it
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A request for work: {submit, Role, Payload, Options}."""
+
+    role: str
+    payload: bytes
+    band: int = 2
+    timeout_ms: int | None = None
+    opcode: int = 0
+    retry: int = 0
+    tenant: str = ""
+    key: Hashable = None
+    more: tuple[tuple[str, Term], ...] = ()  # options of other subjects
+
+    def options(self) -> dict[Atom, Term]:
+        given: dict[str, Term] = {"priority": Atom(BANDS[self.band]), "opcode": self.opcode}
+        if self.timeout_ms is not None:
+            given["timeout"] = self.timeout_ms
+        if self.retry:
+            given["retry"] = self.retry
+        if self.tenant:
+            given["tenant"] = self.tenant.encode()
+        if self.key is not None:
+            given["key"] = self.key
+        given.update(self.more)
+        return {Atom(name): value for name, value in given.items()}
+
+
 @dataclass(eq=False, repr=False)
 class Job:
     number: int  # of all that were accepted, from 1
     caller: Caller
     role: "Role"
-    band: int
-    payload: bytes
-    opcode: int
+    asked: Asked
     arrived: int
     deadline: int
     retry: int = 0  # so often may it begin again, in an idempotent role
@@ -56,9 +88,14 @@ class Job:
     worker: "Worker | None" = None
     position: int = 0  # in its worker's ring
     placed_at: int = 0
+    watched: bool = False  # the relay holds a monitor on its caller
 
     def __repr__(self) -> str:
         return f"<job {self.number} {self.where.value} {self.payload[:8]!r}>"
+
+    @property
+    def payload(self) -> bytes:
+        return self.asked.payload
 
     @property
     def waits(self) -> bool:
@@ -76,23 +113,22 @@ class Role:
     def __repr__(self) -> str:
         return f"<role {self.limits.name} {self.state.name} {self.queue}>"
 
-    def enqueue(self, job: Job) -> None:
-        """One that was accepted, or that comes back unstarted: its place is by the same rules."""
-        job.where, job.worker = Where.QUEUED, None
-        self.queue.append(job)
+    def band(self, job: Job, now: int) -> int:
+        """Waiting moves a job up: one band for each `aging_ms`."""
+        aging = self.limits.order.aging_ms
+        aged = (now - job.arrived) // (aging * MS) if aging else 0
+        return max(job.asked.band - aged, 0)
 
-    def next_job(self, now: int) -> Job:
-        return min(self.queue, key=lambda job: self.turn(job, now))
+    def urgency(self, job: Job) -> tuple[int, int]:
+        """The earliest deadline, for which nobody is passed for longer than the role's patience;
+        then as they came.
+        """
+        patience = self.limits.order.patience_ms
+        patient = job.arrived + patience * MS if patience else job.deadline
+        return min(job.deadline, patient), job.number
 
     def turn(self, job: Job, now: int) -> tuple[int, int, int]:
-        """By band, where waiting moves a job up; then the earliest deadline, for which nobody is
-        passed for longer than the role's patience; then as they came.
-        """
-        order = self.limits.order
-        aged = (now - job.arrived) // (order.aging_ms * MS) if order.aging_ms else 0
-        band = max(job.band - aged, 0)
-        patient = job.arrived + order.patience_ms * MS if order.patience_ms else job.deadline
-        return band, min(job.deadline, patient), job.number
+        return self.band(job, now), *self.urgency(job)
 
 
 @dataclass(eq=False, repr=False)
@@ -168,12 +204,23 @@ class Dispatcher:
         self.now = 0
         self.roles: dict[str, Role] = {}
         self.jobs: dict[tuple[str, int], Job] = {}  # by node and reference of the call
+        self.numbers = 0  # given to jobs, as they come
         self.accepted = 0
         self.answered: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.held = False
         self.lost: set[str] = set()  # nodes whose connection ends with this round
         self.said: list[Said] = []
+        # What callers were told in this round: read where a rule leaves the relay a choice.
+        self.heard: dict[tuple[str, int], list[tuple[object, ...]]] = {}
+
+    def round(self, seen: dict[bytes, list[int]]) -> None:
+        """After what was heard. `seen`: in whose ring each payload came."""
+        self.end_overdue()
+        self.place(seen)
+        self.take_completions()
+        self.place(seen)
+        self.end_lost()
 
     # ---- what is said
 
@@ -189,23 +236,45 @@ class Dispatcher:
         """The one answer of an accepted job: its caller is forgotten from here on."""
         assert job.waits
         self.answered[reason] += 1
-        if not job.caller.monitors:
-            self._tell(job.caller, "unwatch")
+        self._unwatch(job)
         del self.jobs[job.caller.node, job.caller.ref]
+        self._leave(job)
+
+    def _watch(self, job: Job) -> None:
+        if not job.watched:
+            job.watched = True
+            self._tell(job.caller, "watch")
+
+    def _unwatch(self, job: Job) -> None:
+        if job.watched:
+            job.watched = False
+            self._tell(job.caller, "unwatch")
+
+    def _leave(self, job: Job) -> None:
         if job.where is Where.QUEUED:
-            job.role.queue.remove(job)
+            self._dequeue(job)
             job.where = Where.GONE
         else:
             job.where = Where.ABANDONED
 
+    def _dequeue(self, job: Job) -> None:
+        job.role.queue.remove(job)
+
     def _answer(self, job: Job, reason: str, *more: object) -> None:
-        if reason == "ok":
-            self._tell(job.caller, "ok", *more)
-        else:
-            self._tell(job.caller, "error", reason, *more)
+        self._deliver(job, ("ok", *more) if reason == "ok" else ("error", reason, *more))
         self._answered(job, reason)
 
+    def _deliver(self, job: Job, answer: tuple[object, ...]) -> None:
+        self._tell(job.caller, *answer)
+
     # ---- notes
+
+    def add_role(self, role: Role) -> None:
+        self.roles[role.limits.name] = role
+
+    def remove_role(self, name: str) -> None:
+        """It has no workers any more: what waits is told, and nobody can ask it again."""
+        self.set_role_state(self.roles.pop(name), RoleState.GIVEN_UP)
 
     def set_role_state(self, role: Role, state: RoleState) -> None:
         role.state = state
@@ -226,37 +295,47 @@ class Dispatcher:
 
     # ---- signals
 
-    def submit(
-        self,
-        caller: Caller,
-        role_name: str,
-        payload: bytes,
-        *,
-        band: int,
-        timeout_ms: int | None,
-        opcode: int,
-        retry: int = 0,
-    ) -> None:
-        role = self.roles.get(role_name)
-        if role is None or (retry and not role.limits.idempotent):
+    def submit(self, caller: Caller, asked: Asked) -> None:
+        role = self.roles.get(asked.role)
+        if role is None or (asked.retry and not role.limits.idempotent):
             self._refuse(caller, "bad_request")
-        elif role.state is RoleState.DRAINING:
-            self._refuse(caller, "draining")
-        elif role.state is RoleState.GIVEN_UP:
-            self._refuse(caller, "no_worker")
-        elif len(payload) > role.limits.payload_bytes_max:
-            self._refuse(caller, "too_large", role.limits.payload_bytes_max)
-        elif len(role.queue) >= role.limits.admission.depth_max:
-            self._refuse(caller, "overloaded")
+        elif refusal := self._refusal(role, caller, asked):
+            self._refuse(caller, *refusal)
         else:
-            self.accepted += 1
-            timeout = role.limits.timeout_default_ms if timeout_ms is None else timeout_ms
-            deadline = self.now + min(timeout, role.limits.timeout_max_ms) * MS
-            job = Job(self.accepted, caller, role, band, payload, opcode, self.now, deadline, retry)
-            self.jobs[caller.node, caller.ref] = job
-            role.enqueue(job)
-            if not caller.monitors:
-                self._tell(caller, "watch")
+            self._accept(role, caller, asked)
+
+    def _refusal(self, role: Role, caller: Caller, asked: Asked) -> tuple[object, ...]:
+        """Closed or broken comes before too large, and full after it."""
+        if role.state is RoleState.DRAINING:
+            return ("draining",)
+        if role.state is RoleState.GIVEN_UP:
+            return ("no_worker",)
+        if len(asked.payload) > role.limits.payload_bytes_max:
+            return "too_large", role.limits.payload_bytes_max
+        if len(role.queue) >= role.limits.admission.depth_max:
+            return ("overloaded",)
+        return ()
+
+    def _accept(self, role: Role, caller: Caller, asked: Asked) -> Job:
+        job = self._new_job(role, caller, asked)
+        self.accepted += 1
+        self.jobs[caller.node, caller.ref] = job
+        if not caller.monitors:
+            self._watch(job)
+        self._enqueue(job)
+        return job
+
+    def _new_job(self, role: Role, caller: Caller, asked: Asked) -> Job:
+        self.numbers += 1
+        default = role.limits.timeout_default_ms
+        timeout = default if asked.timeout_ms is None else asked.timeout_ms
+        deadline = self.now + min(timeout, role.limits.timeout_max_ms) * MS
+        return Job(self.numbers, caller, role, asked, self.now, deadline, asked.retry)
+
+    def _enqueue(self, job: Job) -> None:
+        """One that was accepted, or that comes back unstarted: its place is by the same rules."""
+        job.where, job.worker = Where.QUEUED, None
+        job.role.queue.append(job)
 
     def caller_gone(self, node: str, ref: int) -> None:
         """DEMONITOR_P or DOWN: nothing is said for the job any more."""
@@ -266,9 +345,8 @@ class Dispatcher:
     def caller_died(self, node: str, ref: int) -> None:
         """DOWN of a caller that is watched: its watch is used up."""
         if job := self.jobs.get((node, ref)):
-            before = len(self.said)
+            job.watched = False
             self._answered(job, "cancelled")
-            del self.said[before:]
 
     def cancel(self, asker: Caller, number: int) -> None:
         """By the job's id: its caller is told, and whoever asked gets ok."""
@@ -280,8 +358,10 @@ class Dispatcher:
             self._tell(asker, "ok")
 
     def listing(self, asker: Caller) -> None:
-        jobs = {(j.number, j.where.value, j.worker and j.worker.number) for j in self.jobs.values()}
-        self._tell(asker, "jobs", frozenset(jobs))
+        """Role by role, each one's oldest first."""
+        jobs = [j for role in self.roles.values() for j in self.jobs.values() if j.role is role]
+        found = ((j.number, j.where.value, j.worker and j.worker.number) for j in jobs)
+        self._tell(asker, "ok", tuple(found))
 
     def node_down(self, node: str) -> None:
         """Nothing reaches it any more; its jobs end with the round."""
@@ -339,10 +419,10 @@ class Dispatcher:
             if job.where is Where.ABANDONED:
                 job.where = Where.GONE
             elif position >= worker.started:
-                job.role.enqueue(job)
+                self._enqueue(job)
             elif self._may_retry(job):
                 job.retry -= 1
-                job.role.enqueue(job)
+                self._enqueue(job)
             else:
                 self._lose(job)
                 job.where = Where.GONE
@@ -364,24 +444,33 @@ class Dispatcher:
                 self._answer(job, "deadline_exceeded")
 
     def place(self, seen: dict[bytes, list[int]]) -> None:
-        """Give jobs to workers while there is credit. `seen`: in whose ring each payload came."""
+        """Give jobs to workers while there is credit."""
         for role in self.roles.values():
             self._give_up(role)
             while not self.held and role.queue:
                 free = [worker for worker in role.workers if worker.has_room]
                 if not free:
                     break
-                job = role.next_job(self.now)
-                least = min(worker.load for worker in free)
-                allowed = {worker.number for worker in free if worker.load == least}
-                chosen = allowed.intersection(seen.get(job.payload, []))
-                assert chosen, f"{job} came to {seen.get(job.payload)}, allowed: {allowed}"
-                worker = next(worker for worker in free if worker.number in chosen)
-                seen[job.payload].remove(worker.number)
-                role.queue.remove(job)
-                job.where, job.worker, job.placed_at = Where.PLACED, worker, self.now
-                job.position = len(worker.ring)
-                worker.ring.append(job)
+                job = self._next_job(role)
+                allowed = {worker.number: worker for worker in self._allowed(job, free)}
+                chosen = [number for number in seen.get(job.payload, []) if number in allowed]
+                assert chosen, f"{job} came to {seen.get(job.payload)}, allowed: {list(allowed)}"
+                seen[job.payload].remove(chosen[0])
+                self._give(job, allowed[chosen[0]])
+
+    def _next_job(self, role: Role) -> Job:
+        return min(role.queue, key=lambda job: role.turn(job, self.now))
+
+    def _allowed(self, job: Job, free: list[Worker]) -> list[Worker]:
+        """Those of the workers with room that may be chosen for it."""
+        least = min(worker.load for worker in free)
+        return [worker for worker in free if worker.load == least]
+
+    def _give(self, job: Job, worker: Worker) -> None:
+        self._dequeue(job)
+        job.where, job.worker, job.placed_at = Where.PLACED, worker, self.now
+        job.position = len(worker.ring)
+        worker.ring.append(job)
 
     def take_completions(self) -> None:
         for role in self.roles.values():

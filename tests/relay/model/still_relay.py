@@ -1,24 +1,20 @@
 """A relay without a thread: rounds when asked for, time as told, peers and workers played.
 
-What leaves on a peer's socket is decoded by the codec, and what a worker finds is read from its
-ring by the core's own worker side (ringbridge/lab.h): nothing here knows how the relay works.
+What leaves on a peer's socket is decoded by the codec (relay_peer.py), and what a worker finds is
+read from its ring by the core's own worker side (ringbridge/lab.h): nothing here knows how the
+relay works.
 """
 
-import socket
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.etf import Atom, ImproperList, Pid, Reference, Term, decode_bare, encode_bare
-from bridge.fabric._core import ffi, lib
-from bridge.fabric.limits import RoleLimits
-from bridge.fabric.structs import filled
+from relay_peer import NODE, SERVICE, STREAMS, Peer
 
-NODE = "bridge@host"
-FRAGMENTS, SEND_SENDER, EXIT_PAYLOAD = 0x800000, 0x80000, 0x400000
-MONITOR, DEMONITOR, DOWN, ALIAS_SEND = 19, 20, 28, 33
-REG_SEND = 6
-SERVICE = Atom("job_dispatcher")
-MS = 1_000_000
+from bridge.fabric._core import ffi, lib
+from bridge.fabric.limits import AllowanceLimits, RoleLimits, TenantLimits
+from bridge.fabric.structs import filled
 
 
 def check(code: int) -> int:
@@ -35,88 +31,23 @@ class Request:
     deadline_ns: int
     opcode: int
     cancelled: bool
+    demand: int  # parts that it may send in all
 
 
 @dataclass(frozen=True)
-class Received:
-    """A signal that left on a socket: its control message, and the message if it carries one."""
+class Event:
+    """What came up for the interpreter; `a` and `text` as relay.h says for its kind."""
 
-    control: tuple[Term, ...]
-    message: Term = None
-
-
-class Peer:
-    """The other end of a connection: a node whose processes call."""
-
-    def __init__(self, relay: "StillRelay", name: str, number: int) -> None:
-        self.name = name
-        self.number = number
-        ours, self._sock = socket.socketpair()
-        self._sock.setblocking(False)
-        self._bytes = b""
-        flags = FRAGMENTS | SEND_SENDER | EXIT_PAYLOAD
-        handle, text = relay.handle, name.encode()
-        check(lib.rb_relay_adopt(handle, number, ours.detach(), text, flags, ffi.NULL, 0))
-
-    def pid(self, process: int) -> Pid:
-        return Pid(Atom(self.name), process, 0, 1)
-
-    def ref(self, number: int) -> Reference:
-        return Reference(Atom(self.name), 1, (number, 0, 0))
-
-    def _send(self, *terms: Term) -> None:
-        body = b"\x83D\x00" + b"".join(encode_bare(term) for term in terms)
-        self._sock.sendall(len(body).to_bytes(4) + body)
-
-    def monitor(self, process: int, ref: int) -> None:
-        self._send((MONITOR, self.pid(process), SERVICE, self.ref(ref)))
-
-    def demonitor(self, process: int, ref: int) -> None:
-        self._send((DEMONITOR, self.pid(process), SERVICE, self.ref(ref)))
-
-    def down(self, process: int, watch: Reference) -> None:
-        """A process that the relay watches has ended."""
-        watcher = Pid(Atom(NODE), 1, 0, 5)
-        self._send((DOWN, self.pid(process), watcher, watch), Atom("killed"))
-
-    def call(self, process: int, ref: int, request: Term) -> None:
-        """`gen_server:call`, without the monitor that comes before it."""
-        tag = ImproperList((Atom("alias"),), self.ref(ref))
-        control = (REG_SEND, self.pid(process), Atom(""), SERVICE)
-        self._send(control, (Atom("$gen_call"), (self.pid(process), tag), request))
-
-    def received(self) -> list[Received]:
-        """Every whole signal that has left to this node since the last look."""
-        if self._sock.fileno() < 0:
-            return []
-        try:
-            while more := self._sock.recv(1 << 16):
-                self._bytes += more
-        except (BlockingIOError, ConnectionResetError):
-            pass
-        signals: list[Received] = []
-        while len(self._bytes) >= 4:
-            size = int.from_bytes(self._bytes[:4])
-            if len(self._bytes) < 4 + size:
-                break
-            body, self._bytes = self._bytes[4 : 4 + size], self._bytes[4 + size :]
-            if size == 0:
-                continue  # a tick
-            assert body[:3] == b"\x83D\x00", body[:3]
-            control, used = decode_bare(body[3:])
-            assert isinstance(control, tuple)
-            rest = body[3 + used :]
-            signals.append(Received(control, decode_bare(rest)[0] if rest else None))
-        return signals
-
-    def close(self) -> None:
-        self._sock.close()
+    kind: int
+    worker: int
+    a: int = 0
+    text: bytes = b""
 
 
 class Worker:
     """A worker process, played: it greets, starts, completes and dies when it is told to."""
 
-    def __init__(self, relay: "StillRelay", role: int, number: int, slots: int) -> None:
+    def __init__(self, relay: StillRelay, role: int, number: int, slots: int) -> None:
         self.number = number
         handle = ffi.new("struct rb_lab_worker **")
         check(lib.rb_lab_hire(relay.handle, role, number, slots, handle))
@@ -132,7 +63,8 @@ class Worker:
             r = ffi.new("struct rb_lab_request *")
             check(lib.rb_lab_request(self._handle, i, r))
             payload = bytes(ffi.buffer(r.payload, r.payload_bytes))
-            found.append(Request(r.job, payload, r.deadline_ns, r.opcode, bool(r.cancelled)))
+            cancelled = bool(r.cancelled)
+            found.append(Request(r.job, payload, r.deadline_ns, r.opcode, cancelled, r.demand))
         return found
 
     def start(self, count: int) -> None:
@@ -170,17 +102,15 @@ class StillRelay:
         config.upward_bytes_max = config.upward_total_max = 4 << 20
         config.outgoing_bytes_max, config.outgoing_low_bytes = 8 << 20, 1 << 18
         config.monitors_max, config.arrival_ms = 1000, 60_000
+        config.kept_bytes_max = 1 << 20
         handle = ffi.new("struct rb_relay **")
         check(lib.rb_lab_open(handle, config, now))
         self.handle: Any = handle[0]
         self._peers: list[Peer] = []
         self._workers: list[Worker] = []
-        self._roles = 0
-        check(
-            lib.rb_relay_install_service(
-                self.handle, lib.RB_SERVICE_JOBS, 1, 0, b"job_dispatcher\0"
-            )
-        )
+        for service, name in ((lib.RB_SERVICE_JOBS, SERVICE), (lib.RB_SERVICE_STREAMS, STREAMS)):
+            names = str(name).encode() + b"\0"
+            check(lib.rb_relay_install_service(self.handle, service, 1 + service, 0, names))
 
     def round(self, now: int) -> bool:
         return bool(lib.rb_lab_round(self.handle, now))
@@ -192,15 +122,32 @@ class StillRelay:
         self._peers.append(Peer(self, name, len(self._peers) + 1))
         return self._peers[-1]
 
-    def add_role(self, limits: RoleLimits) -> int:
+    def add_role(self, role: int, limits: RoleLimits) -> None:
         config = filled("struct rb_role_config", limits)
-        check(lib.rb_relay_add_role(self.handle, self._roles, config.pointer))
-        self._roles += 1
-        return self._roles - 1
+        check(lib.rb_relay_add_role(self.handle, role, config.pointer))
+
+    def remove_role(self, role: int) -> int:
+        """0, or a negative errno."""
+        return int(lib.rb_relay_remove_role(self.handle, role))
 
     def configure_role(self, role: int, limits: RoleLimits) -> None:
         config = filled("struct rb_role_config", limits)
         check(lib.rb_relay_configure_role(self.handle, role, config.pointer))
+
+    def configure_tenant(self, name: str, limits: TenantLimits | None) -> None:
+        config = filled("struct rb_tenant_config", limits).pointer if limits else ffi.NULL
+        check(lib.rb_relay_configure_tenant(self.handle, name.encode(), config))
+
+    def configure_allowance(self, kind: int, name: str, limits: AllowanceLimits | None) -> None:
+        """`kind`: AccountKind."""
+        config = filled("struct rb_allowance_config", limits).pointer if limits else ffi.NULL
+        check(lib.rb_relay_configure_allowance(self.handle, kind, name.encode(), config))
+
+    def force_breaker(self, role: int, worker: int, how: int) -> None:
+        check(lib.rb_relay_force_breaker(self.handle, role, worker, how))
+
+    def weigh(self, worker: Worker, weight: int) -> None:
+        check(lib.rb_relay_weigh_worker(self.handle, worker.number, weight))
 
     def hire(self, role: int, *, slots: int = 4) -> Worker:
         self._workers.append(Worker(self, role, len(self._workers) + 1, slots))
@@ -215,11 +162,12 @@ class StillRelay:
     def drain(self, worker: Worker) -> None:
         check(lib.rb_relay_drain_worker(self.handle, worker.number))
 
-    def events(self) -> list[tuple[int, int]]:
-        """Kind and worker of each event that came up."""
+    def events(self) -> list[Event]:
+        """What came up since the last look."""
         found, event = [], ffi.new("struct rb_event *")
         while lib.rb_relay_take(self.handle, event):
-            found.append((event.kind, event.worker))
+            text = bytes(ffi.buffer(event.data, event.size)) if event.size else b""
+            found.append(Event(event.kind, event.worker, event.a, text))
         return found
 
     def stats(self) -> dict[str, Any]:
@@ -230,6 +178,7 @@ class StillRelay:
             "in_flight": s.in_flight,
             "answered": list(s.answered),
             "refused": list(s.refused),
+            "overloaded_by": list(s.overloaded_by),
         }
 
     def credit(self, worker: Worker) -> int:
