@@ -1,12 +1,8 @@
 #include "ringbridge/term.h"
 
-#include <errno.h>
-
 static int need(const struct rb_cursor *c, size_t size) {
     return rb_cursor_left(c) >= size ? 0 : -EAGAIN;
 }
-
-int rb_term_tag(const struct rb_cursor *c) { return c->at < c->end ? *c->at : -EAGAIN; }
 
 /* Bytes of the fixed part of a term after its tag, and what follows it: so many bytes of data, so
  * many terms. */
@@ -133,11 +129,37 @@ int rb_term_step(struct rb_cursor *c, uint64_t *inside) {
     return 0;
 }
 
-int rb_term_skip(struct rb_cursor *c, struct rb_slice *term) {
+/* Bytes of a term as it stands in every signal: whole, nothing inside it, its node's name a short
+ * atom. 0: it is another one, and measure() says. */
+static size_t plain_size(const struct rb_cursor *c) {
+    const uint8_t *p = c->at;
+    size_t left = rb_cursor_left(c), size;
+    if (left < 5) return 0;
+    if (*p == RB_TAG_NEW_PID && p[1] == RB_TAG_SMALL_ATOM_UTF8)
+        size = 1 + 2 + (size_t)p[2] + 12;
+    else if (*p == RB_TAG_NEWER_REFERENCE && !p[1] && p[2] <= 5 && p[3] == RB_TAG_SMALL_ATOM_UTF8)
+        size = 3 + 2 + (size_t)p[4] + 4 + 4 * (size_t)p[2];
+    else if (*p == RB_TAG_SMALL_ATOM_UTF8)
+        size = 2 + (size_t)p[1];
+    else if (*p == RB_TAG_BINARY)
+        size = 5 + (size_t)rb_be32(p + 1);
+    else
+        return 0;
+    return size <= left ? size : 0;
+}
+
+/* Apart, so that what is plain does not pay for its registers. */
+__attribute__((noinline)) static int skip_any(struct rb_cursor *c, struct rb_slice *term) {
     struct rb_cursor at = *c;
     uint64_t pending = 1;
     while (pending > 0) {
         uint64_t inside;
+        size_t plain = plain_size(&at);
+        if (plain) {
+            at.at += plain;
+            pending--;
+            continue;
+        }
         int rc = rb_term_step(&at, &inside);
         if (rc < 0) return rc;
         /* Each term takes a byte at least; what cannot fit yet may still come, so this is no error
@@ -152,7 +174,15 @@ int rb_term_skip(struct rb_cursor *c, struct rb_slice *term) {
     return 0;
 }
 
-int64_t rb_term_tuple(struct rb_cursor *c) {
+int rb_term_skip(struct rb_cursor *c, struct rb_slice *term) {
+    size_t plain = plain_size(c);
+    if (!plain) return skip_any(c, term);
+    if (term) *term = (struct rb_slice){c->at, plain};
+    c->at += plain;
+    return 0;
+}
+
+int64_t rb_term_tuple_any(struct rb_cursor *c) {
     int tag = rb_term_tag(c);
     if (tag < 0) return tag;
     if (tag == RB_TAG_SMALL_TUPLE) {
@@ -168,7 +198,7 @@ int64_t rb_term_tuple(struct rb_cursor *c) {
     return -EPROTO;
 }
 
-int rb_term_atom(struct rb_cursor *c, struct rb_slice *text) {
+int rb_term_atom_any(struct rb_cursor *c, struct rb_slice *text) {
     int tag = rb_term_tag(c);
     size_t head, size;
     if (tag < 0) return tag;

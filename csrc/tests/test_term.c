@@ -252,6 +252,46 @@ static void a_hundred_thousand_mutations_stay_inside_their_bytes(void) {
     CHECK(whole > 1000 && whole < 99000);
 }
 
+/* Terms of the usual shape are passed without looking further; steps know no such shortcut. */
+static int skip_by_steps(struct rb_cursor *c) {
+    struct rb_cursor at = *c;
+    for (uint64_t pending = 1, inside; pending > 0; pending += inside - 1) {
+        int rc = rb_term_step(&at, &inside);
+        if (rc < 0) return rc;
+    }
+    *c = at;
+    return 0;
+}
+
+static void what_is_skipped_is_what_steps_pass(void) {
+    uint64_t seed = 20261121;
+    int broken = 0;
+    for (int i = 0; i < 100000; i++) {
+        struct bytes drawn = {0};
+        put_random(&drawn, &seed, 2);
+        if (i % 4) mutate(&drawn, &seed);
+        struct bytes b = exactly(drawn.at, i % 2 ? drawn.size : drawn.size * (i % 7) / 7);
+        bytes_free(&drawn);
+        struct rb_cursor skipped = rb_cursor_of(slice_of(&b)), stepped = skipped;
+        int rc = skip_by_steps(&stepped);
+        CHECK_EQUAL(rb_term_skip(&skipped, NULL), rc);
+        CHECK(skipped.at == stepped.at);
+        broken += rc < 0;
+        bytes_free(&b);
+    }
+    for (int i = 0; i < GOLDEN_COUNT; i++) {
+        for (size_t n = 0; n <= golden[i].size; n++) {
+            struct bytes b = exactly(golden[i].bytes, n);
+            struct rb_cursor skipped = rb_cursor_of(slice_of(&b)), stepped = skipped;
+            int rc = skip_by_steps(&stepped);
+            CHECK_EQUAL(rb_term_skip(&skipped, NULL), rc);
+            CHECK(skipped.at == stepped.at);
+            bytes_free(&b);
+        }
+    }
+    CHECK(broken > 1000 && broken < 99000);
+}
+
 int main(void) {
     RUN(every_tag_is_passed_whole);
     RUN(bytes_behind_a_term_are_left);
@@ -266,5 +306,6 @@ int main(void) {
     RUN(text_is_an_atom_or_a_binary);
     RUN(heads_of_containers);
     RUN(a_hundred_thousand_mutations_stay_inside_their_bytes);
+    RUN(what_is_skipped_is_what_steps_pass);
     return check_end();
 }

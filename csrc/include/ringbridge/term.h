@@ -8,6 +8,7 @@
 #ifndef RINGBRIDGE_TERM_H
 #define RINGBRIDGE_TERM_H
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -91,17 +92,33 @@ static inline void rb_put_be64(uint8_t *p, uint64_t v) {
 }
 
 /* Tag of the next term, or -EAGAIN. Does not move. */
-int rb_term_tag(const struct rb_cursor *c);
+static inline int rb_term_tag(const struct rb_cursor *c) {
+    return c->at < c->end ? *c->at : -EAGAIN;
+}
 /* Past one whole term of any kind; `term`, unless NULL, becomes its bytes. */
 int rb_term_skip(struct rb_cursor *c, struct rb_slice *term);
 /* Past the next term's own bytes, but not past the terms inside it: `*inside` is how many of
  * them follow. Pids, ports and references are passed whole, with their node. */
 int rb_term_step(struct rb_cursor *c, uint64_t *inside);
+/* What these do where the tag or the end of the bytes is not the usual one (term.c). */
+int rb_term_atom_any(struct rb_cursor *c, struct rb_slice *text);
+int64_t rb_term_tuple_any(struct rb_cursor *c);
 /* Enters a tuple: its arity. -EPROTO when the next term is none. */
-int64_t rb_term_tuple(struct rb_cursor *c);
+static inline int64_t rb_term_tuple(struct rb_cursor *c) {
+    if (rb_cursor_left(c) < 2 || *c->at != RB_TAG_SMALL_TUPLE) return rb_term_tuple_any(c);
+    c->at += 2;
+    return c->at[-1];
+}
 /* An atom of any of the four atom tags: its text. Latin-1 forms are given as they are (all our
  * names are ASCII). */
-int rb_term_atom(struct rb_cursor *c, struct rb_slice *text);
+static inline int rb_term_atom(struct rb_cursor *c, struct rb_slice *text) {
+    size_t left = rb_cursor_left(c);
+    if (left < 2 || *c->at != RB_TAG_SMALL_ATOM_UTF8 || left - 2 < c->at[1])
+        return rb_term_atom_any(c, text);
+    *text = (struct rb_slice){c->at + 2, c->at[1]};
+    c->at += 2 + text->size;
+    return 0;
+}
 /* A binary: its bytes need not all be there. Returns 0 with the cursor on the first byte. */
 int rb_term_binary_head(struct rb_cursor *c, uint32_t *size);
 /* An atom or a binary, whole: its text (role names and option values come as either). */

@@ -2,32 +2,44 @@
 
 #include <errno.h>
 
-enum { ELEMENTS_MAX = 8 };
+enum { ELEMENTS = 6, OPS = 38 };
 
-/* Ops after whose control term a payload term follows. */
-static int carries_message(unsigned op) {
-    switch (op) {
-    case 2:
-    case 6:
-    case 12:
-    case 16:
-    case 22:
-    case 23:
-    case 24:
-    case 25:
-    case 26:
-    case 27:
-    case 28:
-    case 29:
-    case 30:
-    case 33:
-    case 34:
-    case 37: return 1;
-    default: return 0;
-    }
+/* What the relay reads of a control tuple, by op: where its elements stand, and whether a payload term follows it. Arity is exact
+ * for every op but 37, whose tuple may grow (dist.c); 0: not looked at. An element 0 is none. */
+static const struct shape {
+    uint8_t arity, from, to, ref, has_message;
+} shapes[OPS] = {
+    [RB_OP_SEND] = {3, 0, 2, 0, 1},
+    [RB_OP_REG_SEND] = {4, 1, 3, 0, 1},
+    [RB_OP_SEND_TT] = {4, 0, 2, 0, 1},
+    [RB_OP_REG_SEND_TT] = {5, 1, 3, 0, 1},
+    [RB_OP_MONITOR_P] = {4, 1, 2, 3, 0},
+    [RB_OP_DEMONITOR_P] = {4, 1, 2, 3, 0},
+    [RB_OP_MONITOR_P_EXIT] = {5, 1, 2, 3, 0},
+    [RB_OP_SEND_SENDER] = {3, 1, 2, 0, 1},
+    [RB_OP_SEND_SENDER_TT] = {4, 1, 2, 0, 1},
+    [RB_OP_PAYLOAD_EXIT] = {.has_message = 1},
+    [25] = {.has_message = 1},
+    [26] = {.has_message = 1},
+    [27] = {.has_message = 1},
+    [RB_OP_PAYLOAD_MONITOR_P_EXIT] = {4, 1, 2, 3, 1},
+    [29] = {.has_message = 1},
+    [30] = {.has_message = 1},
+    [RB_OP_ALIAS_SEND] = {.has_message = 1},
+    [34] = {.has_message = 1},
+    [RB_OP_ALTACT_SIG_SEND] = {0, 2, 3, 0, 1},
+};
+
+static int altact(struct rb_signal *s, struct rb_slice flags) {
+    struct rb_cursor at = rb_cursor_of(flags);
+    uint64_t value;
+    if (rb_term_unsigned(&at, &value) < 0) return -EPROTO;
+    s->altact = (unsigned)value;
+    return 0;
 }
 
 int rb_signal_parse(struct rb_cursor *c, struct rb_signal *s) {
+    static const struct shape unread = {0};
     struct rb_cursor at = *c;
     int64_t arity = rb_term_tuple(&at);
     if (arity < 0) return (int)arity;
@@ -37,81 +49,22 @@ int rb_signal_parse(struct rb_cursor *c, struct rb_signal *s) {
     if (rc < 0) return rc == -EAGAIN ? rc : -EPROTO;
     if (op > 255) return -EPROTO;
 
-    struct rb_slice element[ELEMENTS_MAX] = {{0, 0}};
+    struct rb_slice element[ELEMENTS];
+    element[0] = (struct rb_slice){NULL, 0};
     for (int64_t i = 1; i < arity; i++) {
-        struct rb_slice *e = i < ELEMENTS_MAX ? &element[i] : NULL;
-        if ((rc = rb_term_skip(&at, e)) < 0) return rc;
+        if ((rc = rb_term_skip(&at, i < ELEMENTS ? &element[i] : NULL)) < 0) return rc;
     }
-    memset(s, 0, sizeof *s);
-    s->op = (unsigned)op;
-    s->arity = (unsigned)arity;
-    s->has_message = carries_message(s->op);
-    s->control.at = c->at;
-    s->control.size = (size_t)(at.at - c->at);
-
-    /* Arity is exact for every op but 37, whose tuple may grow (dist.c). */
-    int64_t wants = 0;
-    switch (s->op) {
-    case RB_OP_SEND:
-        wants = 3;
-        s->to = element[2];
-        break;
-    case RB_OP_SEND_TT:
-        wants = 4;
-        s->to = element[2];
-        break;
-    case RB_OP_REG_SEND:
-        wants = 4;
-        s->from = element[1];
-        s->to = element[3];
-        break;
-    case RB_OP_REG_SEND_TT:
-        wants = 5;
-        s->from = element[1];
-        s->to = element[3];
-        break;
-    case RB_OP_SEND_SENDER:
-        wants = 3;
-        s->from = element[1];
-        s->to = element[2];
-        break;
-    case RB_OP_SEND_SENDER_TT:
-        wants = 4;
-        s->from = element[1];
-        s->to = element[2];
-        break;
-    case RB_OP_MONITOR_P:
-    case RB_OP_DEMONITOR_P:
-        wants = 4;
-        s->from = element[1];
-        s->to = element[2];
-        s->ref = element[3];
-        break;
-    case RB_OP_MONITOR_P_EXIT:
-        wants = 5;
-        s->from = element[1];
-        s->to = element[2];
-        s->ref = element[3];
-        break;
-    case RB_OP_PAYLOAD_MONITOR_P_EXIT:
-        wants = 4;
-        s->from = element[1];
-        s->to = element[2];
-        s->ref = element[3];
-        break;
-    case RB_OP_ALTACT_SIG_SEND: {
-        if (arity < 4) return -EPROTO;
-        struct rb_cursor flags = rb_cursor_of(element[1]);
-        uint64_t value;
-        if (rb_term_unsigned(&flags, &value) < 0) return -EPROTO;
-        s->altact = (unsigned)value;
-        s->from = element[2];
-        s->to = element[3];
-        break;
-    }
-    default: break;
-    }
-    if (wants && arity != wants) return -EPROTO;
+    const struct shape *shape = op < OPS ? &shapes[op] : &unread;
+    if (shape->arity && arity != shape->arity) return -EPROTO;
+    if (op == RB_OP_ALTACT_SIG_SEND && arity < 4) return -EPROTO;
+    *s = (struct rb_signal){.op = (unsigned)op,
+                            .arity = (unsigned)arity,
+                            .has_message = shape->has_message,
+                            .control = {c->at, (size_t)(at.at - c->at)},
+                            .from = element[shape->from],
+                            .to = element[shape->to],
+                            .ref = element[shape->ref]};
+    if (op == RB_OP_ALTACT_SIG_SEND && (rc = altact(s, element[1])) < 0) return rc;
     *c = at;
     return 0;
 }
