@@ -179,9 +179,7 @@ static struct rb_account *account_of_node(struct rb_relay *r, const struct rb_ro
                                           struct rb_conn *c) {
     if (!r->accounts.limiting[RB_ACCOUNT_NODE] && !role->config.admission.node_depth_max)
         return NULL;
-    if (!c->account)
-        c->account = rb_account_hold(&r->accounts, RB_ACCOUNT_NODE,
-                                     (struct rb_slice){(const uint8_t *)c->peer, strlen(c->peer)});
+    if (!c->account) c->account = rb_account_hold(&r->accounts, RB_ACCOUNT_NODE, c->peer_text);
     return c->account;
 }
 static int counts_tenants(const struct rb_relay *r, const struct rb_role *role) {

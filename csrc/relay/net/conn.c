@@ -52,7 +52,7 @@ struct rb_conn *rb_conn_of_node(struct rb_relay *r, struct rb_slice node) {
     struct rb_conn *found = NULL;
     for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
         struct rb_conn *c = r->conns[i];
-        if (c && !c->failed && (!found || c->id > found->id) && rb_slice_is(node, c->peer))
+        if (c && !c->failed && (!found || c->id > found->id) && rb_slice_equal(node, c->peer_text))
             found = c;
     }
     return found;
@@ -90,6 +90,7 @@ int rb_conn_open(struct rb_relay *r, uint32_t id, struct rb_flow *flow, int fd, 
     c->flow = flow;
     c->wire = (struct rb_wire){.fd = fd, .connection = id, .tape = r->tape, .tls = tls};
     strncpy(c->peer, peer, sizeof c->peer - 1);
+    c->peer_text = (struct rb_slice){(const uint8_t *)c->peer, strlen(c->peer)};
     c->flags = flags;
     c->sent_ns = c->received_ns = r->now;
     rb_service_bind(c);

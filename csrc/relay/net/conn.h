@@ -21,6 +21,7 @@ struct rb_conn {
     uint32_t id;
     struct rb_wire wire;
     char peer[256];
+    struct rb_slice peer_text; /* the same */
     uint64_t flags;
     struct rb_intake intake;
     struct rb_intake_owner owner;

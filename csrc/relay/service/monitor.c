@@ -9,7 +9,7 @@
 enum { COMMON_CAPACITY = 256 };
 
 uint32_t rb_monitor_hash(struct rb_slice s) {
-    /* The numbers that differ stand at the end of pids and references; a node's name says nothing. Each call comes here six times:
+    /* The numbers that differ stand at the end of pids and references; a node's name says nothing. Each call comes here four times:
      * three multiplications over the last 20 bytes, of which only the spread matters. */
     uint8_t last[20] = {0};
     size_t n = s.size < sizeof last ? s.size : sizeof last;
@@ -58,7 +58,8 @@ struct rb_monitor *rb_monitor_add(struct rb_conn *c, const struct rb_signal *s) 
     m->next = *bucket;
     *bucket = m;
     c->monitor_count++;
-    c->recent[rb_monitor_hash(s->from) % RECENT_MONITORS] = m;
+    m->from_hash = rb_monitor_hash(s->from);
+    c->recent[m->from_hash % RECENT_MONITORS] = m;
     return m;
 }
 
@@ -71,14 +72,14 @@ struct rb_monitor *rb_monitor_find(struct rb_conn *c, struct rb_slice ref, struc
     return NULL;
 }
 
-struct rb_monitor *rb_monitor_recent(struct rb_conn *c, struct rb_slice from) {
-    struct rb_monitor *m = c->recent[rb_monitor_hash(from) % RECENT_MONITORS];
+struct rb_monitor *rb_monitor_recent(struct rb_conn *c, struct rb_slice from, uint32_t from_hash) {
+    struct rb_monitor *m = c->recent[from_hash % RECENT_MONITORS];
     return m && rb_slice_equal(from_of(m), from) ? m : NULL;
 }
 
 /* Lets go of one that is in no bucket any more. */
 static void release(struct rb_conn *c, struct rb_monitor *m) {
-    struct rb_monitor **recent = &c->recent[rb_monitor_hash(from_of(m)) % RECENT_MONITORS];
+    struct rb_monitor **recent = &c->recent[m->from_hash % RECENT_MONITORS];
     if (*recent == m) *recent = NULL;
     if (m->job) m->job->monitor = NULL;
     c->monitor_count--;

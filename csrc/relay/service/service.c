@@ -39,7 +39,8 @@ static struct rb_slice node_of(struct rb_slice pid) {
 
 struct rb_caller rb_service_caller(struct rb_conn *c, const struct rb_from *from) {
     struct rb_slice node = node_of(from->pid);
-    struct rb_conn *answer = rb_slice_is(node, c->peer) ? c : rb_conn_of_node(c->relay, node);
+    struct rb_conn *answer =
+        rb_slice_equal(node, c->peer_text) ? c : rb_conn_of_node(c->relay, node);
     return (struct rb_caller){
         .conn = answer, .pid = from->pid, .tag = from->tag, .alias = from->alias};
 }
@@ -128,7 +129,7 @@ static int on_message(struct rb_conn *c, const struct rb_owned *o, const struct 
 static const struct rb_slice noproc = {(const uint8_t *)"\x77\x06noproc", 8};
 
 static int on_monitor(struct rb_conn *c, const struct rb_owned *o, const struct rb_signal *s) {
-    if (!rb_slice_is(node_of(s->from), c->peer))
+    if (!rb_slice_equal(node_of(s->from), c->peer_text))
         return rb_service_fail(c, "monitor_from_another_node");
     if (c->monitor_count >= c->relay->config.monitors_max)
         return rb_service_fail(c, "too_many_monitors");

@@ -101,9 +101,10 @@ int rb_submit_bind(struct rb_conn *c, struct rb_job *j, const struct rb_caller *
         rb_send_watch(to->conn, RB_SERVICE_STREAMS, 1, from->pid, j->watch);
         return 0;
     }
-    c->relay->callers[0] |= 1ull << (rb_monitor_hash(from->pid) & 63);
     struct rb_monitor *m = from->monitor.size ? rb_monitor_find(c, from->monitor, from->pid) : NULL;
-    if (!m) m = rb_monitor_recent(c, from->pid);
+    uint32_t hash = m ? m->from_hash : rb_monitor_hash(from->pid);
+    if (!m) m = rb_monitor_recent(c, from->pid, hash);
+    c->relay->callers[0] |= 1ull << (hash & 63);
     if (m && !m->job) {
         m->job = j;
         j->monitor = m;
