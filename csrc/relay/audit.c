@@ -6,7 +6,7 @@
  *      told overloaded = the sum over the rules
  *      a worker's jobs = the slots of its ring that hold one; who would be chosen has room
  *      waiting jobs = those in the role's queue, in its workers' own, and behind others in their lanes
- *      blocks taken of a role's pool = those of its jobs
+ *      blocks taken of a role's pool = those of its jobs; records taken of the extras <= jobs that have one
  *      each list and heap names those that name it
  *
  * For a relay that stands still: stopped, or without a thread between two rounds. */
@@ -15,6 +15,7 @@
 #include <stdio.h>
 
 #include "relay/relay_pvt.h"
+#include "relay/service/extra.h"
 
 enum { JOBS_A_CHUNK = 1024 };
 
@@ -191,6 +192,18 @@ static void audit_backlogs(struct audit *a, const struct rb_relay *r, uint64_t d
     HOLD_EQUAL(a, told, overloaded, "the rules");
 }
 
+/* A record is shared by the jobs of a batch, so there are at most as many as jobs that hold one. */
+static void audit_extras(struct audit *a, const struct rb_relay *r) {
+    uint64_t holders = 0, taken = r->extra_count;
+    for (uint64_t i = 0; i < (uint64_t)r->chunk_count * JOBS_A_CHUNK; i++) {
+        const struct rb_job *j = &r->chunks[i / JOBS_A_CHUNK][i % JOBS_A_CHUNK];
+        holders += j->state != RB_JOB_FREE && j->extra;
+    }
+    for (const struct rb_extra *e = r->free_extras; e; e = e->next) taken--;
+    hold(a, taken <= holders, "%llu extra records are taken, %llu jobs have one",
+         (unsigned long long)taken, (unsigned long long)holders);
+}
+
 int rb_relay_audit(const struct rb_relay *r, char *why, uint64_t why_bytes) {
     struct audit a = {.why = why, .size = why_bytes};
     struct tally tally[ROLES_MAX] = {{0}};
@@ -214,5 +227,6 @@ int rb_relay_audit(const struct rb_relay *r, char *why, uint64_t why_bytes) {
     audit_heap(&a, r);
     audit_accounts(&a, r);
     audit_backlogs(&a, r, deferred);
+    audit_extras(&a, r);
     return a.broken ? -EPROTO : 0;
 }
