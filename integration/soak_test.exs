@@ -1,18 +1,19 @@
-for file <- ~w(calls callers faults meter) do
+for file <- ~w(judge payloads calls ways streams callers faults operator books meter settings) do
   Code.require_file("soak/#{file}.exs", __DIR__)
 end
 
 defmodule Ringbridge.SoakTest do
   @moduledoc """
   Everything at once, for RINGBRIDGE_SOAK_SECONDS (8); `make soak` is the long form of it. Callers of all kinds,
-  a second node that is cut off and killed, workers that die once a second, jobs cancelled by others. Then: every
-  answer was the caller's own, the counts agree, nothing has grown, nothing is left.
+  a second node that is cut off and killed, workers that die once a second and hang, jobs cancelled by others, an
+  operator who changes everything that can be changed. All along the books are even. Then: every answer was the
+  caller's own, the counts agree, nothing has grown, nothing is left.
   """
   use ExUnit.Case
 
   import Ringbridge.BridgeCase, only: [submit: 5, stats: 1, workers: 2, await_idle: 2]
   alias Ringbridge.{Lab, Proc, Program}
-  alias Ringbridge.Soak.{Callers, Faults, Meter}
+  alias Ringbridge.Soak.{Books, Callers, Faults, Meter, Operator, Payloads, Settings}
 
   @asked System.get_env("RINGBRIDGE_SOAK_SECONDS")
   @seconds String.to_integer(@asked || "8")
@@ -21,27 +22,33 @@ defmodule Ringbridge.SoakTest do
 
   @sample_ms 200
   @progress_ms 5_000
+  # Kinds of calls with cancels of their own, or with several callers of one job.
+  @cancelled_by_more [:dedupe, :async_cancel]
   # A life of the second node; it needs about one second of it to start.
   @node_ms 3_500
-  @workers %{echo: 3, sleep: 2, tight: 1}
 
   test "whatever happens, each caller gets its one answer, and nothing is left" do
-    bridge = Lab.start_bridge(config: config())
+    bridge = Lab.start_bridge(config: Settings.toml())
     os_pid = Program.os_pid(bridge.program)
     await_workers(bridge.node)
+    Payloads.prepare()
     at_rest = Meter.at_rest(os_pid)
+    binaries = Meter.binaries_at_rest()
 
     target = {Ringbridge.JobDispatcher, bridge.node}
     callers = Callers.start(target, seed: @seed, steady: 20, mortal: 5)
-    faults = Faults.start(callers, bridge.node)
+    faults = Faults.start(callers, bridge.node) ++ [Books.start(callers, bridge.node)]
+    operator = Operator.start(callers, bridge)
     {samples, others, elsewhere} = run(callers, bridge, os_pid)
-    Callers.stop(%{callers | pids: callers.pids ++ faults}, 30_000)
+    Callers.stop(%{callers | pids: callers.pids ++ faults ++ [operator]}, 90_000)
     await_idle(bridge.node, 10_000)
 
     counts = stats(bridge.node)
     seen = Callers.by_label(callers)
     summary(callers, counts, samples, others, elsewhere)
-    assert Callers.violations(callers) == [], "seed #{@seed}"
+    tell_moves(callers)
+    assert {@seed, Callers.violations(callers)} == {@seed, []}
+    assert {@seed, Books.uneven_at_rest(bridge.node)} == {@seed, []}
     assert_counts_agree(counts, seen, Callers.counts(callers))
     assert_of_every_kind(seen)
     assert Meter.grown(samples) == []
@@ -49,44 +56,15 @@ defmodule Ringbridge.SoakTest do
     # Every worker is there again and works; what the bridge holds is what it held before.
     await_workers(bridge.node)
 
-    for role <- [:echo, :tight],
+    for role <- [:echo, :tight, :again, :ordered],
         do: assert({:ok, "x"} = submit(bridge.node, role, "x", %{}, 9_000))
 
     :ets.delete(callers.table)
     assert Meter.at_rest(os_pid) == at_rest
+    later = Meter.binaries_at_rest()
+    say("binaries of this VM at rest #{Meter.mib(binaries)} -> #{Meter.mib(later)}")
+    refute Meter.kept?(binaries, later), "#{later - binaries} bytes of binaries stayed"
     assert_nothing_left(bridge, os_pid)
-  end
-
-  defp config do
-    bin = Path.join(Lab.root(), "build/bin")
-    # The killing goes on for as long as somebody wants; the regions are small enough to have been
-    # used all over when the second quarter begins.
-    patient = "max_restarts = 10_000\nbackoff_max_ms = 100\n"
-
-    """
-    [node]
-    drain_ms = 1_000
-
-    [link]
-    result_bytes = 8_388_608
-
-    [roles.echo]
-    command = ["#{bin}/rb-echo"]
-    workers = #{@workers.echo}
-    pool_bytes = 67_108_864
-    #{patient}
-    [roles.sleep]
-    command = ["#{bin}/rb-sleep"]
-    workers = #{@workers.sleep}
-    #{patient}
-    [roles.tight]
-    command = ["#{bin}/rb-echo"]
-    workers = #{@workers.tight}
-    payload_bytes_max = 1_048_576
-    pool_bytes = 2_097_152
-    depth_max = 2
-    #{patient}
-    """
   end
 
   # ---- while it runs
@@ -141,12 +119,15 @@ defmodule Ringbridge.SoakTest do
   end
 
   defp start_node(bridge, number) do
-    files = for file <- ~w(calls callers), do: Path.join(__DIR__, "soak/#{file}.exs")
+    files =
+      for file <- ~w(judge payloads calls ways streams callers),
+          do: Path.join(__DIR__, "soak/#{file}.exs")
+
     target = {Ringbridge.JobDispatcher, bridge.node}
 
     Lab.start_node("""
     for file <- #{inspect(files)}, do: Code.require_file(file)
-    Ringbridge.Soak.Callers.elsewhere(#{inspect(target)}, #{@seed + number})
+    Ringbridge.Soak.Callers.elsewhere(#{inspect(target)}, #{@seed}, #{number})
     """)
   end
 
@@ -169,10 +150,8 @@ defmodule Ringbridge.SoakTest do
   defp progress(%{progress: due} = state, now, _callers, _sample) when now < due, do: state
 
   defp progress(state, now, callers, sample) do
-    seen = Callers.by_label(callers)
-
     say(
-      "#{div(now - state.began, 1_000)} s: #{calls(seen)} calls, " <>
+      "#{div(now - state.began, 1_000)} s: #{calls(callers)} calls, " <>
         "#{length(Callers.violations(callers))} violations; bridge " <>
         "#{Meter.mib(sample.anonymous)} of its own, #{Meter.mib(sample.shared)} shared, " <>
         "#{sample.descriptors} descriptors"
@@ -192,15 +171,21 @@ defmodule Ringbridge.SoakTest do
     for reason <- [:ok, :worker_crashed, :deadline_exceeded, :cancelled],
         do: assert(counts.answered[reason] >= Map.get(seen, reason, 0), "#{reason}")
 
-    assert counts.refused.overloaded >= Map.get(seen, :overloaded, 0)
-    assert counts.refused.too_large >= Map.get(seen, :too_large, 0)
+    for reason <- [:overloaded, :circuit_open, :draining, :too_large],
+        told = counts.refused[reason] + counts.answered[reason],
+        do: assert(told >= Map.get(seen, reason, 0), "#{reason}")
+
     # Nobody is told :cancelled whose job nobody has cancelled.
-    assert Map.get(seen, :cancelled, 0) <= Map.get(by_kind, {:cancel, :done}, 0)
+    plain = for {{kind, :cancelled}, count} <- by_kind, kind not in @cancelled_by_more, do: count
+    assert Enum.sum(plain) <= Map.get(by_kind, {:cancel, :done}, 0)
   end
 
   # A soak in which one of these never happened has not tried it.
   defp assert_of_every_kind(seen) do
-    for label <- [:ok, :gave_up, :deadline_exceeded, :overloaded, :too_large, :killed],
+    often = [:ok, :gave_up, :deadline_exceeded, :overloaded, :too_large, :killed, :left, :stopped]
+    in_a_minute = [:draining, :circuit_open, :worker_crashed, :cancelled, :sigstop, :suspend]
+
+    for label <- if(@seconds < 60, do: often, else: often ++ in_a_minute ++ [:upgrade, :reload]),
         do: assert(Map.has_key?(seen, label), "#{label} never happened: #{inspect(seen)}")
 
     assert Map.get(seen, :sigkill, 0) + Map.get(seen, :sigsegv, 0) > 0
@@ -209,7 +194,7 @@ defmodule Ringbridge.SoakTest do
 
   defp assert_nothing_left(bridge, os_pid) do
     family = [os_pid | Proc.descendants(os_pid)]
-    assert length(family) > 3 * Enum.sum(Map.values(@workers))
+    assert length(family) > 3 * Enum.sum(Map.values(Settings.workers()))
     links = Proc.memfds(family)
     assert links != []
     Program.kill(os_pid, "TERM")
@@ -225,7 +210,7 @@ defmodule Ringbridge.SoakTest do
 
   defp await_workers(node) do
     Lab.wait_until("all workers are ready", 20_000, fn ->
-      Enum.all?(@workers, fn {role, count} ->
+      Enum.all?(Settings.workers(), fn {role, count} ->
         Enum.count(workers(node, role), &(&1.state == :ready)) == count
       end)
     end)
@@ -234,8 +219,7 @@ defmodule Ringbridge.SoakTest do
   # ---- what is said, when somebody asked for a soak
 
   defp summary(callers, counts, samples, nodes, elsewhere) do
-    seen = Callers.by_label(callers)
-    say("#{calls(seen)} calls here, #{elsewhere} on #{nodes} second nodes, seed #{@seed}")
+    say("#{calls(callers)} calls here, #{elsewhere} on #{nodes} second nodes, seed #{@seed}")
     say("accepted #{counts.accepted}, answered #{inspect(nonzero(counts.answered))}")
     say("refused #{inspect(nonzero(counts.refused))}, connections #{counts.connections}")
 
@@ -252,8 +236,21 @@ defmodule Ringbridge.SoakTest do
     for text <- Enum.take(Callers.violations(callers), 20), do: say("VIOLATION #{text}")
   end
 
-  @not_calls [:killed, :sigkill, :sigsegv, :quiet, :asked, :done, :unknown_job]
-  defp calls(seen), do: seen |> Map.drop(@not_calls) |> Map.values() |> Enum.sum()
+  # What was done when something went wrong.
+  defp tell_moves(callers) do
+    if Callers.violations(callers) != [] do
+      moves = Callers.moves(callers)
+      IO.puts("soak: seed #{@seed}; the last #{length(moves)} moves, in ms before the end:")
+      now = now_ms()
+      for {at, text} <- moves, do: IO.puts("soak: #{at - now} #{text}")
+    end
+  end
+
+  @not_calls [:worker, :caller, :cancel, :operator, :operator_refused, :books, :last]
+  defp calls(callers) do
+    Enum.sum(for {{kind, _}, count} <- Callers.counts(callers), kind not in @not_calls, do: count)
+  end
+
   defp nonzero(counts), do: Map.filter(counts, fn {_, count} -> count > 0 end)
   defp say(text), do: if(@asked, do: IO.puts("soak: #{text}"))
   defp now_ms, do: System.monotonic_time(:millisecond)

@@ -6,10 +6,12 @@ defmodule Ringbridge.Soak.Callers do
   """
 
   alias __MODULE__
-  alias Ringbridge.Soak.Calls
+  alias Ringbridge.Soak.{Calls, Payloads}
+
+  @moves_kept 60
 
   @enforce_keys [:target, :table, :flag, :cuts, :seed, :may_lose]
-  defstruct [:target, :table, :flag, :cuts, :seed, :may_lose, pids: []]
+  defstruct [:target, :table, :flag, :cuts, :seed, :may_lose, first_id: 0, pids: []]
 
   @type t :: %Callers{
           target: {atom(), node()},
@@ -18,12 +20,13 @@ defmodule Ringbridge.Soak.Callers do
           cuts: :atomics.atomics_ref(),
           seed: integer(),
           may_lose: boolean(),
+          first_id: non_neg_integer(),
           pids: [pid()]
         }
 
   @spec start({atom(), node()}, keyword()) :: t()
   def start(target, options) do
-    Calls.prepare()
+    Payloads.prepare()
 
     callers = %Callers{
       target: target,
@@ -31,7 +34,8 @@ defmodule Ringbridge.Soak.Callers do
       flag: :atomics.new(1, []),
       cuts: :atomics.new(1, []),
       seed: Keyword.fetch!(options, :seed),
-      may_lose: Keyword.get(options, :may_lose, false)
+      may_lose: Keyword.get(options, :may_lose, false),
+      first_id: Keyword.get(options, :first_id, 0)
     }
 
     steady =
@@ -94,8 +98,22 @@ defmodule Ringbridge.Soak.Callers do
 
   @spec violation(t(), String.t()) :: true
   def violation(callers, text) do
+    move(callers, "VIOLATION #{text}")
     :ets.insert(callers.table, {{:violation, System.unique_integer([:monotonic])}, text})
   end
+
+  @doc "Notes what was done on purpose, so that the last moves before a failure can be told."
+  @spec move(t(), String.t()) :: true
+  def move(callers, text) do
+    number = :ets.update_counter(callers.table, :moves, 1, {:moves, 0})
+    :ets.delete(callers.table, {:move, number - @moves_kept})
+    :ets.insert(callers.table, {{:move, number}, System.monotonic_time(:millisecond), text})
+  end
+
+  @doc "The last moves, with the time in ms at which each was made."
+  @spec moves(t()) :: [{integer(), String.t()}]
+  def moves(callers),
+    do: for({{:move, _}, at, text} <- :ets.tab2list(callers.table), do: {at, text})
 
   @doc "Whether they have been told to stop."
   @spec stopping?(t()) :: boolean()
@@ -105,10 +123,12 @@ defmodule Ringbridge.Soak.Callers do
   The whole life of a node that is cut off from the bridge now and then, and killed in the end.
   It says what was wrong, and how many calls it has made, on its standard output.
   """
-  @spec elsewhere({atom(), node()}, integer()) :: no_return()
-  def elsewhere({_name, bridge} = target, seed) do
-    callers = start(target, seed: seed, may_lose: true, steady: 6, mortal: 2)
-    :rand.seed(:exsss, {seed, 0, 0})
+  @spec elsewhere({atom(), node()}, integer(), pos_integer()) :: no_return()
+  def elsewhere({_name, bridge} = target, seed, number) do
+    first_id = number * 10_000
+    options = [seed: seed, may_lose: true, first_id: first_id, steady: 6, mortal: 2]
+    callers = start(target, options)
+    :rand.seed(:exsss, {seed, first_id, 0})
     told(callers, bridge, 0)
   end
 
@@ -124,6 +144,7 @@ defmodule Ringbridge.Soak.Callers do
   end
 
   defp new_calls(callers, id) do
+    id = callers.first_id + id
     :rand.seed(:exsss, {callers.seed, id, 0})
     %Calls{target: callers.target, id: id, may_lose: callers.may_lose, cuts: callers.cuts}
   end
@@ -142,7 +163,9 @@ defmodule Ringbridge.Soak.Callers do
     end
   end
 
-  defp pause({:fine, :overloaded}), do: Process.sleep(:rand.uniform(20))
+  defp pause({:fine, label}) when label in [:overloaded, :draining, :circuit_open],
+    do: Process.sleep(:rand.uniform(20))
+
   # The connection is made again by the next call; all callers at once need not ask for it.
   defp pause({:fine, :lost}), do: Process.sleep(:rand.uniform(20))
   defp pause(_verdict), do: :ok

@@ -20,6 +20,7 @@ defmodule Ringbridge.Soak.Meter do
     anonymous: 12 * @mib,
     shared: 24 * @mib,
     vm_memory: 32 * @mib,
+    vm_binary: 24 * @mib,
     vm_processes: 20
   }
 
@@ -32,6 +33,7 @@ defmodule Ringbridge.Soak.Meter do
       anonymous: kib(status, "RssAnon"),
       shared: kib(status, "RssShmem"),
       vm_memory: :erlang.memory(:total),
+      vm_binary: :erlang.memory(:binary),
       vm_processes: :erlang.system_info(:process_count)
     }
   end
@@ -76,6 +78,22 @@ defmodule Ringbridge.Soak.Meter do
       }
     end)
   end
+
+  # The lines of the bridge's log that Program keeps are in it.
+  @binary_tolerance 8 * @mib
+
+  @doc """
+  What binaries this VM holds when nothing is under way. An answer that comes after its alias was given up can stay
+  for good in OTP 25 (docs/otp-releases.md); a MiB each is not overlooked.
+  """
+  @spec binaries_at_rest() :: non_neg_integer()
+  def binaries_at_rest do
+    for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+    :erlang.memory(:binary)
+  end
+
+  @spec kept?(non_neg_integer(), non_neg_integer()) :: boolean()
+  def kept?(before, later), do: later - before > @binary_tolerance
 
   # The same for half a second: what is closed in the wake of a restart is closed soon.
   defp settled(look) do

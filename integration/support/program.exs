@@ -8,6 +8,8 @@ defmodule Ringbridge.Program do
   use GenServer
 
   @grace_ms 5_000
+  # What it said before is forgotten: one that runs for a night says much.
+  @lines_max 5_000
 
   @type option ::
           {:name, String.t()} | {:env, [{String.t(), String.t()}]} | {:cd, Path.t()}
@@ -31,7 +33,7 @@ defmodule Ringbridge.Program do
   @spec ended?(GenServer.server()) :: boolean()
   def ended?(program), do: GenServer.call(program, :status) != nil
 
-  @doc "The lines said so far, stdout and stderr together."
+  @doc "The lines said so far, stdout and stderr together; of very many the last."
   @spec lines(GenServer.server()) :: [String.t()]
   def lines(program), do: GenServer.call(program, :lines)
 
@@ -82,7 +84,8 @@ defmodule Ringbridge.Program do
       ])
 
     {:os_pid, os_pid} = Port.info(port, :os_pid)
-    {:ok, %{port: port, os_pid: os_pid, lines: [], part: "", status: nil, waiting: []}}
+    state = %{port: port, os_pid: os_pid, lines: [], count: 0, part: "", status: nil, waiting: []}
+    {:ok, state}
   end
 
   @impl GenServer
@@ -107,7 +110,7 @@ defmodule Ringbridge.Program do
   end
 
   def handle_info({port, {:data, {:eol, rest}}}, %{port: port} = state) do
-    {:noreply, answer(%{state | lines: [state.part <> rest | state.lines], part: ""})}
+    {:noreply, answer(keep(state, state.part <> rest))}
   end
 
   def handle_info({port, {:exit_status, status}}, %{port: port} = state) do
@@ -134,6 +137,13 @@ defmodule Ringbridge.Program do
   end
 
   def terminate(_reason, _state), do: :ok
+
+  defp keep(%{count: count} = state, line) when count < 2 * @lines_max,
+    do: %{state | lines: [line | state.lines], count: count + 1, part: ""}
+
+  defp keep(state, line) do
+    keep(%{state | lines: Enum.take(state.lines, @lines_max), count: @lines_max}, line)
+  end
 
   defp answer(state) do
     waiting =
