@@ -164,10 +164,10 @@ defmodule Ringbridge.StreamsTest do
   end
 
   test "a deadline ends a stream", %{node: node} do
-    ref = subscribe(node, {:primes, "100000000", %{timeout: 200}})
+    ref = subscribe(node, {:primes, "100000000", %{timeout: 3_000}})
     ask(node, ref, 1)
     assert take(ref, 1) == [2]
-    assert_receive {:"$gen_consumer", {_, ^ref}, {:cancel, :deadline_exceeded}}, 5_000
+    assert_receive {:"$gen_consumer", {_, ^ref}, {:cancel, :deadline_exceeded}}, 10_000
     idle_workers(node)
   end
 

@@ -14,38 +14,10 @@
 #define RB_LAYOUT_DIGEST_HEX "1a85447d858ea04870bcb0f3e59815d4ae8bce62a03fa7d03bb86f9342ec5d37"
 #define RB_LAYOUT_DIGEST_SIZE 32
 #define RB_LAYOUT_DIGEST_BYTES \
-    "\x1a"                     \
-    "\x85"                     \
-    "\x44"                     \
-    "\x7d"                     \
-    "\x85"                     \
-    "\x8e"                     \
-    "\xa0"                     \
-    "\x48"                     \
-    "\x70"                     \
-    "\xbc"                     \
-    "\xb0"                     \
-    "\xf3"                     \
-    "\xe5"                     \
-    "\x98"                     \
-    "\x15"                     \
-    "\xd4"                     \
-    "\xae"                     \
-    "\x8b"                     \
-    "\xce"                     \
-    "\x62"                     \
-    "\xa0"                     \
-    "\x3f"                     \
-    "\xa7"                     \
-    "\xd0"                     \
-    "\x3b"                     \
-    "\xb8"                     \
-    "\x6f"                     \
-    "\x93"                     \
-    "\x42"                     \
-    "\xec"                     \
-    "\x5d"                     \
-    "\x37"
+    "\x1a" "\x85" "\x44" "\x7d" "\x85" "\x8e" "\xa0" "\x48" \
+    "\x70" "\xbc" "\xb0" "\xf3" "\xe5" "\x98" "\x15" "\xd4" \
+    "\xae" "\x8b" "\xce" "\x62" "\xa0" "\x3f" "\xa7" "\xd0" \
+    "\x3b" "\xb8" "\x6f" "\x93" "\x42" "\xec" "\x5d" "\x37"
 
 #define RB_LAYOUT_VERSION 2
 
