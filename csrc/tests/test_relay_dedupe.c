@@ -344,6 +344,71 @@ static void kept_answers_are_bounded_in_bytes(void) {
     lab_close(&lab);
 }
 
+/* The pool has room for thirteen of them. */
+static void who_joins_keeps_no_payload(void) {
+    struct lab lab;
+    lab_open(&lab);
+    struct lab_worker *w = lab_worker(&lab);
+    for (uint32_t caller = 1; caller <= 20; caller++) ASK(&lab, .caller = caller, .zeros = 300000);
+    accepted(&lab, 20);
+    lab_complete(w, "one", 3);
+    for (int i = 0; i < 20; i++) CHECK(NEXT(&lab) > 0 && HAS("one"));
+    lab_worker_end(&lab, w, NULL);
+    lab_close(&lab);
+}
+
+/* 12 MB of answers on a connection on which 8 may wait: they leave as it is read. */
+static void callers_of_a_large_answer_are_told_as_their_socket_takes_it(void) {
+    enum { CALLERS = 40, BYTES = 300000 };
+    struct lab lab;
+    lab_open(&lab);
+    struct lab_worker *w = lab_worker(&lab);
+    for (uint32_t caller = 1; caller <= CALLERS; caller++)
+        ASK(&lab, .caller = caller, .ttl = caller == 2 ? 60000 : 0);
+    accepted(&lab, CALLERS);
+    complete_large(w, BYTES);
+    uint64_t seen = 0;
+    for (int i = 0; i < CALLERS - 2; i++) {
+        CHECK(NEXT(&lab) > BYTES);
+        for (uint32_t caller = 1; caller <= CALLERS; caller++)
+            if (is_for(caller)) seen |= 1ull << caller;
+        if (i > 0) continue;
+        /* Two of those that wait for the socket leave; the answer was too large to be kept. */
+        CHECK_EQUAL(stats_of(&lab).in_flight > 2, 1);
+        uint32_t gone = 0;
+        for (uint32_t caller = CALLERS; gone < 2; caller--) {
+            if (seen >> caller & 1) continue;
+            give_up(&lab, caller);
+            seen |= 1ull << caller;
+            gone++;
+        }
+        wait_for(&lab, RB_REASON_CANCELLED, 2);
+    }
+    CHECK_EQUAL(seen, (1ull << (CALLERS + 1)) - 2);
+    wait_for(&lab, RB_REASON_OK, CALLERS - 2);
+    ASK(&lab, .caller = CALLERS + 1);
+    CHECK(lab_request(w, 0) != NULL);
+    lab_worker_end(&lab, w, NULL);
+    lab_close(&lab);
+}
+
+static void a_node_may_go_while_its_callers_wait_to_be_told(void) {
+    struct lab lab;
+    lab_open(&lab);
+    struct lab_worker *w = lab_worker(&lab);
+    for (uint32_t caller = 1; caller <= 20; caller++)
+        ASK(&lab, .caller = caller, .word = "orphan", .value = caller % 2 ? "finish" : "cancel");
+    accepted(&lab, 20);
+    complete_large(w, 300000);
+    CHECK(NEXT(&lab) > 300000);
+    close(lab.peer);
+    CHECK(lab_event(&lab, RB_EVENT_CONNECTION_LOST));
+    lab.peer = lab_connect(&lab);
+    CHECK_EQUAL(stats_of(&lab).in_flight, 0);
+    lab_worker_end(&lab, w, NULL);
+    lab_close(&lab);
+}
+
 int main(void) {
     RUN(callers_of_one_key_share_one_run);
     RUN(the_run_goes_on_until_its_last_caller_leaves);
@@ -355,5 +420,8 @@ int main(void) {
     RUN(each_caller_has_its_own_deadline);
     RUN(large_payloads_are_shared_too);
     RUN(kept_answers_are_bounded_in_bytes);
+    RUN(who_joins_keeps_no_payload);
+    RUN(callers_of_a_large_answer_are_told_as_their_socket_takes_it);
+    RUN(a_node_may_go_while_its_callers_wait_to_be_told);
     return check_end();
 }

@@ -380,7 +380,7 @@ void rb_job_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) 
 }
 
 void rb_job_orphaned(struct rb_relay *r, struct rb_job *j) {
-    if (!j->finish || j->state == RB_JOB_ARRIVING) {
+    if (!j->finish || j->state == RB_JOB_ARRIVING || rb_extra_is_over(j)) {
         rb_job_cancel(r, j, RB_REASON_CANCELLED);
         return;
     }

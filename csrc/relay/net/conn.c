@@ -279,6 +279,7 @@ int rb_conn_write_through(struct rb_conn *c, const uint8_t *bytes, size_t size) 
 
 void rb_conn_flush(struct rb_conn *c) {
     if (c->failed) return;
+    if (c->untold) rb_shared_tell(c);
     if (c->out.begin < c->out.end && rb_conn_transmit(c, NULL, 0) < 0) return;
     if (c->wire.unsent) {
         int rc = rb_wire_flush(&c->wire);
@@ -297,6 +298,7 @@ void rb_conn_flush(struct rb_conn *c) {
         rb_up_event(c->relay, RB_EVENT_CONNECTION_ROOM, c->id, 0, 0, 0, 0, NULL, 0);
     }
     if (c->streams.held && left <= c->relay->config.outgoing_low_bytes) rb_streams_resume(c);
+    if (c->untold && left <= c->relay->config.outgoing_low_bytes) rb_conn_dirty(c);
     if (c->out.begin == c->out.end && c->out.capacity > KEEP_OUT) {
         free(c->out.at); /* a slow reader's backlog is not kept for ever */
         c->out = (struct rb_buffer){.at = NULL};

@@ -41,6 +41,8 @@ struct rb_conn {
     const char *failed; /* set: to be closed at the end of the round, with this reason */
     struct rb_account *account; /* of its node; NULL: not counted so far */
     struct rb_job *jobs;        /* of callers on this node */
+    struct rb_job *untold,
+        *untold_last; /* of these, by `later`, those whose answer others share (shared.h) */
     struct rb_monitor *monitors[MONITOR_BUCKETS];
     struct rb_subscriptions streams;
     uint32_t monitor_count;

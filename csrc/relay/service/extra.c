@@ -65,6 +65,11 @@ void rb_extra_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason
         rb_shared_leave(r, j, reason);
 }
 
+int rb_extra_is_over(const struct rb_job *j) {
+    const struct rb_extra *e = j->extra;
+    return j->state == RB_JOB_WAITING && e && e->shared && rb_shared_is_over(e->shared);
+}
+
 void rb_extra_orphaned(struct rb_job *j) {
     if (j->state == RB_JOB_WAITING && j->extra->batch) rb_batch_mute(j->extra->batch);
 }

@@ -37,6 +37,8 @@ void rb_extras_fini(struct rb_relay *r); /* once no job holds any */
 enum rb_reason rb_extra_answered(struct rb_relay *r, struct rb_job *j, enum rb_reason reason);
 /* A job that waits for others (RB_JOB_WAITING) is no more waited for. */
 void rb_extra_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason);
+/* Nothing of it goes on: its answer is there, and waits for its caller's socket. */
+int rb_extra_is_over(const struct rb_job *j);
 /* A job goes on without its caller. */
 void rb_extra_orphaned(struct rb_job *j);
 

@@ -13,9 +13,10 @@ struct rb_shared {
     struct rb_relay *relay;
     struct rb_shared *next; /* in its bucket */
     uint64_t hash, work;    /* of the key; of payload and opcode */
-    struct rb_job *run;     /* NULL: the answer is kept */
-    struct rb_job *callers; /* by `next` */
-    uint32_t caller_count;
+    struct rb_job *run;     /* NULL: it is over */
+    struct rb_job *callers; /* of the run, by `next`, the last one first */
+    uint32_t caller_count;  /* of the run, or those that are still to be told */
+    int listed;             /* found by its key: it runs, or its answer is kept */
     uint64_t ttl_ns;
     enum rb_reason reason;
     struct rb_detail detail;
@@ -73,6 +74,13 @@ static uint64_t work_of(const struct rb_relay *r, const struct rb_options *o,
 
 static struct rb_shared *shared_of(struct rb_rank *expires) { return (struct rb_shared *)expires; }
 
+static void dispose(struct rb_shared *sh) {
+    if (sh->listed || sh->caller_count) return;
+    free(sh->answer);
+    free(sh);
+}
+
+/* Nobody finds it any more. It lives on for those that are still to be told. */
 static void forget(struct rb_relay *r, struct rb_shared *sh) {
     struct rb_shared **p = &r->shared.buckets[sh->hash % RB_SHARED_BUCKETS];
     while (*p != sh) p = &(*p)->next;
@@ -82,8 +90,8 @@ static void forget(struct rb_relay *r, struct rb_shared *sh) {
         r->shared.kept_bytes -= sh->answer_size;
     }
     r->shared.count--;
-    free(sh->answer);
-    free(sh);
+    sh->listed = 0;
+    dispose(sh);
 }
 
 struct rb_shared *rb_shared_find(struct rb_relay *r, const struct rb_role *role,
@@ -133,6 +141,7 @@ static struct rb_shared *make(struct rb_relay *r, const struct rb_role *role,
     struct rb_shared **bucket = &r->shared.buckets[sh->hash % RB_SHARED_BUCKETS];
     sh->next = *bucket;
     *bucket = sh;
+    sh->listed = 1;
     r->shared.count++;
     return sh;
 }
@@ -170,6 +179,51 @@ static void tell(const struct rb_shared *sh, const struct rb_job *caller, enum r
     rb_reply_end_with(&reply, body, tail);
 }
 
+/* One flush of a connection tells that many bytes, so that others have their turn. */
+enum { TELL_BYTES = 1 << 20 };
+
+/* The run of this caller is over: it hears of it when its socket is written next, and has room. */
+static void is_to_be_told(struct rb_relay *r, struct rb_shared *sh, struct rb_job *j) {
+    struct rb_conn *c = j->conn;
+    if (!c) {
+        rb_job_answered(r, j, sh->reason);
+        return;
+    }
+    sh->caller_count++;
+    rb_job_due(r, j, 0); /* the answer is there */
+    j->later = NULL;
+    j->earlier = c->untold_last;
+    *(c->untold_last ? &c->untold_last->later : &c->untold) = j;
+    c->untold_last = j;
+    rb_conn_dirty(c);
+}
+
+static void is_told(struct rb_shared *sh, struct rb_job *j) {
+    struct rb_conn *c = j->conn;
+    *(j->earlier ? &j->earlier->later : &c->untold) = j->later;
+    *(j->later ? &j->later->earlier : &c->untold_last) = j->earlier;
+    j->extra->shared = NULL;
+    sh->caller_count--;
+    dispose(sh);
+}
+
+void rb_shared_tell(struct rb_conn *c) {
+    struct rb_relay *r = c->relay;
+    size_t bytes = 0;
+    while (c->untold && bytes < TELL_BYTES && !c->failed &&
+           rb_conn_waiting_bytes(c) <= r->config.outgoing_low_bytes) {
+        struct rb_job *j = c->untold;
+        struct rb_shared *sh = j->extra->shared;
+        enum rb_reason reason = sh->reason;
+        bytes += sh->answer_size;
+        tell(sh, j, reason);
+        is_told(sh, j);
+        rb_job_answered(r, j, reason);
+    }
+}
+
+int rb_shared_is_over(const struct rb_shared *sh) { return !sh->run; }
+
 static void add_caller(struct rb_shared *sh, struct rb_job *j, const struct rb_options *o) {
     uint64_t ttl_ns = o->ttl_ms * NS_PER_MS;
     j->next = sh->callers;
@@ -181,6 +235,11 @@ static void add_caller(struct rb_shared *sh, struct rb_job *j, const struct rb_o
 void rb_shared_leave(struct rb_relay *r, struct rb_job *caller, enum rb_reason reason) {
     struct rb_shared *sh = caller->extra->shared;
     struct rb_job **p = &sh->callers;
+    if (!sh->run) {
+        is_told(sh, caller);
+        rb_job_answered(r, caller, reason);
+        return;
+    }
     while (*p != caller) p = &(*p)->next;
     *p = caller->next;
     sh->caller_count--;
@@ -214,7 +273,6 @@ static int keep(struct rb_relay *r, struct rb_shared *sh, enum rb_reason reason)
         sh->answer_size > most)
         return 0;
     while (r->shared.kept_bytes + sh->answer_size > most) forget(r, shared_of(r->shared.kept.root));
-    sh->reason = reason;
     sh->expires.key = r->now + sh->ttl_ns;
     rb_heap_add(&r->shared.kept, &sh->expires);
     r->shared.kept_bytes += sh->answer_size;
@@ -223,17 +281,21 @@ static int keep(struct rb_relay *r, struct rb_shared *sh, enum rb_reason reason)
 
 void rb_shared_over(struct rb_relay *r, struct rb_job *run, enum rb_reason reason) {
     struct rb_shared *sh = run->extra->shared;
-    struct rb_job *j = sh->callers;
+    struct rb_job *first = NULL; /* of its callers, as they came */
+    for (struct rb_job *j = sh->callers, *next; j; j = next) {
+        next = j->next;
+        j->next = first;
+        first = j;
+    }
     sh->caller_count = 0;
     run->extra->shared = NULL;
     sh->run = NULL;
     sh->callers = NULL;
     if (!sh->answer && reason == RB_REASON_OK) reason = RB_REASON_JOB_FAILED;
-    while (j) {
-        struct rb_job *next = j->next;
-        tell(sh, j, reason);
-        rb_job_answered(r, j, reason);
-        j = next;
+    sh->reason = reason;
+    for (struct rb_job *j = first, *next; j; j = next) {
+        next = j->next;
+        is_to_be_told(r, sh, j);
     }
     if (!keep(r, sh, reason)) forget(r, sh);
 }
@@ -294,12 +356,15 @@ void rb_shared_join(struct rb_relay *r, struct rb_job *j, const struct rb_submit
         rb_submit_prepare(r, run, &s->options);
         run->detail = run->finish = 0; /* each caller's own */
     }
+    if (known && j->pool_count) { /* the run has the same bytes */
+        rb_region_give(&j->role->pool.region, j->pool_first, j->pool_count);
+        j->pool_count = 0;
+    }
     rb_submit_wait(r, j, s);
     if (sh->run) {
         add_caller(sh, j, &s->options);
         if (run) rb_admission_enter(r, run, &s->options.tenant, v);
         return;
     }
-    tell(sh, j, sh->reason);
-    rb_job_answered(r, j, sh->reason);
+    is_to_be_told(r, sh, j);
 }

@@ -44,8 +44,12 @@ void rb_shared_join(struct rb_relay *r, struct rb_job *j, const struct rb_submit
 /* The answer of a run, in up to three pieces: without details. NULL relay: nobody waits for it. */
 struct rb_relay *rb_shared_relay(const struct rb_shared *sh);
 void rb_shared_put(struct rb_shared *sh, const struct rb_slice pieces[3]);
-/* A run is over: its callers are told, and the answer kept or not. */
+/* A run is over: its callers are to be told, and the answer is kept or not. */
 void rb_shared_over(struct rb_relay *r, struct rb_job *run, enum rb_reason reason);
+/* Those on this connection whose runs are over, as far as it has room: a thousand may share one large answer. */
+void rb_shared_tell(struct rb_conn *c);
+/* 1: the caller waits for its socket alone. */
+int rb_shared_is_over(const struct rb_shared *sh);
 /* A caller leaves before. */
 void rb_shared_leave(struct rb_relay *r, struct rb_job *caller, enum rb_reason reason);
 void rb_shared_expire(
