@@ -729,6 +729,21 @@ static void what_cannot_be_begun_is_cancelled_with_the_reason(void) {
     close_stage(&s);
 }
 
+/* A consumer asks as soon as it has subscribed: it is told of the refusal, and of nothing more. */
+static void what_crosses_a_refusal_is_not_answered(void) {
+    static struct stage s;
+    open_stage(&s);
+    say_subscribe_as(&s, 1, 1, "job", "nosuch");
+    say_ask(&s, 1, 1000);
+    say_subscribe_as(&s, 2, 2, "jobb", "echo");
+    say_cancel(&s, 2, "enough");
+    turn(&s);
+    EXPECT_CANCEL(&s, 1, "unknown role nosuch");
+    EXPECT_CANCEL(&s, 2, "bad_request");
+    expect_silence(&s);
+    close_stage(&s);
+}
+
 static void a_word_about_no_subscription_is_answered_unless_it_crossed_the_end(void) {
     static struct stage s;
     open_stage(&s);
@@ -1088,6 +1103,7 @@ int main(void) {
     RUN(a_second_subscription_of_the_same_tag_is_refused_and_the_first_goes_on);
     RUN(a_new_subscription_may_end_another_first);
     RUN(what_cannot_be_begun_is_cancelled_with_the_reason);
+    RUN(what_crosses_a_refusal_is_not_answered);
     RUN(a_word_about_no_subscription_is_answered_unless_it_crossed_the_end);
     RUN(other_messages_are_ignored_and_calls_are_told_why_not);
     RUN(the_end_of_the_process_ends_its_streams_and_no_job);

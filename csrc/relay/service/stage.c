@@ -29,7 +29,8 @@ static void tell_cancel_atom(const struct rb_caller *to, const char *reason) {
     rb_reply_end(&reply);
 }
 
-/* A word about a subscription that there is not. One that has just ended was told so, and its consumer's word crossed that. */
+/* A word about a subscription that there is not. One that has just ended, or was refused, was told so, and its consumer's word crossed
+ * that. */
 static void tell_unknown(const struct rb_caller *to) {
     if (to->conn && !rb_stream_ended(to->conn, to->tag))
         tell_cancel_atom(to, "unknown_subscription");
@@ -142,7 +143,12 @@ int rb_stage_message(struct rb_conn *c, struct rb_slice message) {
     if (arity < 2 || rb_term_atom(&at, &name) < 0) return 0;
     struct rb_caller to = rb_service_caller(c, &from);
     to.kind = RB_CALLER_STREAM;
-    if (arity == 3 && rb_slice_is(name, "subscribe")) return on_subscribe(c, &from, &to, &at);
+    if (arity == 3 && rb_slice_is(name, "subscribe")) {
+        int rc = on_subscribe(c, &from, &to, &at);
+        /* A consumer asks as soon as it has subscribed: what crosses the refusal is not answered once more. */
+        if (to.conn && !rb_stream_find(to.conn, to.tag)) rb_stream_refused(to.conn, to.tag);
+        return rc;
+    }
     if (arity == 2 && rb_slice_is(name, "ask")) on_ask(&to, &at);
     if (arity == 2 && rb_slice_is(name, "cancel")) on_cancel(&to, &at);
     return 0;

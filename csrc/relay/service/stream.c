@@ -46,6 +46,14 @@ struct rb_subscription *rb_stream_find(struct rb_conn *c, struct rb_slice tag) {
     return NULL;
 }
 
+static void remember(struct rb_subscriptions *all, uint64_t hash) {
+    all->ended[all->ended_at++ % ENDED_KEPT] = hash;
+}
+
+void rb_stream_refused(struct rb_conn *c, struct rb_slice tag) {
+    remember(&c->streams, hash_of(tag));
+}
+
 int rb_stream_ended(const struct rb_conn *c, struct rb_slice tag) {
     uint64_t hash = hash_of(tag);
     for (int i = 0; i < ENDED_KEPT; i++) {
@@ -61,7 +69,7 @@ void rb_stream_forget(struct rb_job *j) {
     struct rb_subscription **p = &all->at[s->hash % SUBSCRIPTION_BUCKETS];
     while (*p != s) p = &(*p)->next;
     *p = s->next;
-    all->ended[all->ended_at++ % ENDED_KEPT] = s->hash;
+    remember(all, s->hash);
     j->subscription = NULL;
     free(s);
     if (r->gathered.job == j) r->gathered.job = NULL;

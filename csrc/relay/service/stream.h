@@ -45,7 +45,9 @@ struct rb_gathered {
 /* Makes a subscription of a job that has its caller. 0 or -ENOMEM. */
 int rb_stream_open(struct rb_job *j);
 struct rb_subscription *rb_stream_find(struct rb_conn *c, struct rb_slice tag);
-/* 1: one of this tag has ended lately. */
+/* One of this tag was never made, and its consumer has been told. */
+void rb_stream_refused(struct rb_conn *c, struct rb_slice tag);
+/* 1: one of this tag has ended lately, or was refused. */
 int rb_stream_ended(const struct rb_conn *c, struct rb_slice tag);
 void rb_stream_ask(struct rb_subscription *s, uint64_t parts);
 /* The job has a worker: its demand word is written, before the request is published. */
