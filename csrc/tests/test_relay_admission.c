@@ -242,6 +242,38 @@ static void a_large_payload_that_never_comes_takes_nothing(void) {
     still_close(&s);
 }
 
+/* Its band is known at its end alone: until then it may be one for which another is dropped. */
+static void a_large_payload_drops_the_oldest_too(void) {
+    struct still s;
+    struct rb_role_config role = plain_role();
+    static uint8_t zeros[100000];
+    role.admission.on_full = RB_ADMISSION_DROP_OLDEST;
+    still_open(&s, &role, 0);
+    for (int i = 0; i < LAB_DEPTH; i++) still_submit(&s);
+    for (int low = 1; low >= 0; low--) {
+        struct lab_bytes b = {.size = 0}, options = {.size = 0};
+        lab_call_head(&b, 900, 900);
+        lab_submit_head(&b, 4, "echo");
+        PUT(&b, "\x6d");
+        lab_put_u32(&b, sizeof zeros);
+        PUT(&options, "\x74\x00\x00\x00\x01\x77\x08priority");
+        lab_put_atom(&options, low ? "low" : "normal");
+        uint8_t head[7] = {0, 0, 0, 0, 131, 68, 0};
+        rb_put_be32(head, (uint32_t)(b.size + 3 + sizeof zeros + options.size));
+        lab_write(s.lab.peer, head, sizeof head);
+        lab_write(s.lab.peer, b.at, b.size);
+        lab_write(s.lab.peer, zeros, 1000);
+        still_round(&s, 0);
+        lab_write(s.lab.peer, zeros, sizeof zeros - 1000);
+        lab_write(s.lab.peer, options.at, options.size);
+        still_round(&s, 0);
+        CHECK_EQUAL(by_rule(&s, RB_RULE_DROPPED), !low);
+        CHECK_EQUAL(still_stats(&s).refused[RB_REASON_OVERLOADED], 1);
+    }
+    CHECK_EQUAL(still_role(&s).queued, LAB_DEPTH);
+    still_close(&s);
+}
+
 /* --- Everything at once -------------------------------------------------------------------------------- */
 
 /* Random callers of two nodes and three tenants, who leave, time out and are served, under a random policy that changes on the way. The
@@ -377,6 +409,7 @@ int main(void) {
     RUN(a_role_that_gives_up_tells_the_deferred_too);
     RUN(a_node_that_goes_takes_its_deferred_jobs_along);
     RUN(a_large_payload_that_never_comes_takes_nothing);
+    RUN(a_large_payload_drops_the_oldest_too);
     RUN(mixtures_keep_the_books_even);
     RUN(numbers_out_of_range_are_refused_and_change_nothing);
     RUN(made_up_names_take_the_places_of_the_longest_quiet);

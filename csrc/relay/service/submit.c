@@ -75,7 +75,7 @@ int rb_submit_may_retry(const struct rb_role *role, const struct rb_caller *to,
 
 struct rb_job *rb_submit_admit(struct rb_relay *r, const struct rb_caller *to, struct rb_role *role,
                                uint64_t size, const struct rb_options *o, struct rb_verdict *v) {
-    rb_admission_judge(r, role, to->conn, o ? &o->tenant : NULL, o ? o->priority : UINT32_MAX, v);
+    rb_admission_judge(r, role, to->conn, o ? &o->tenant : NULL, o ? o->priority : 0, v);
     /* Closed or broken comes before too large, as it is true of every job; full does not. */
     if (v->outcome == RB_REFUSE && v->reason != RB_REASON_OVERLOADED)
         return rb_admission_refuse(r, role, to, v), NULL;
