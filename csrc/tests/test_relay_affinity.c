@@ -206,6 +206,38 @@ static void what_waits_for_a_worker_that_drains_is_passed_on(void) {
     crew_close(&c);
 }
 
+/* Whatever queue it stands in. */
+static void the_oldest_of_the_lowest_band_is_dropped_of_all_queues(void) {
+    struct crew c;
+    struct rb_role_config role = crew_role();
+    role.admission.depth_max = 8;
+    role.admission.on_full = RB_ADMISSION_DROP_OLDEST;
+    role.choice.credit_us = 1;
+    crew_open(&c, 2, &role);
+    for (int i = 0; i < 2; i++) crew_submit_with(&c, 1, "opcode", 0); /* both are busy */
+    uint32_t first = 0, dropped[8];
+    for (uint8_t i = 0; i < 8;
+         i++) { /* by turns with a key, each of another worker or so, and without */
+        uint32_t number = crew_submit_with(&c, 1, i % 2 ? "opcode" : "key", i);
+        if (i == 0) first = number;
+    }
+    for (uint32_t i = 0; i < 8; i++) {
+        crew_submit_with(&c, 1, "opcode", 1);
+        dropped[i] = 0;
+        static uint8_t body[4096];
+        int n = lab_read(c.lab.peer, body, sizeof body, 0);
+        CHECK(n > 0 && memmem(body, (size_t)n, "overloaded", 10));
+        for (uint32_t ref = 1; n > 0 && ref <= c.refs; ref++) {
+            struct lab_bytes b = {.size = 0};
+            lab_put_ref(&b, ref);
+            if (memmem(body, (size_t)n, b.at, b.size)) dropped[i] = ref;
+        }
+        CHECK_EQUAL(dropped[i], first + i);
+    }
+    crew_run_dry(&c, NULL);
+    crew_close(&c);
+}
+
 static void a_job_with_a_key_waits_for_the_first_worker_where_there_is_none(void) {
     struct crew c;
     struct rb_role_config role = sticky(1);
@@ -383,6 +415,7 @@ int main(void) {
     RUN(who_ramps_up_takes_nothing_of_others);
     RUN(one_that_waits_alone_is_left_to_its_worker);
     RUN(what_waits_for_a_worker_that_drains_is_passed_on);
+    RUN(the_oldest_of_the_lowest_band_is_dropped_of_all_queues);
     RUN(a_job_with_a_key_waits_for_the_first_worker_where_there_is_none);
     RUN(whose_breaker_is_open_has_no_keys_for_so_long);
     RUN(jobs_of_one_key_run_one_after_the_other_as_they_came);

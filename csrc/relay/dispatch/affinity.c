@@ -82,11 +82,50 @@ static void stand(struct rb_levels *levels, struct rb_levelled *n, int32_t level
     if (level >= 0) rb_levels_join(levels, n, level);
 }
 
+static struct rb_rank rank_of(const struct rb_job *j) {
+    return (struct rb_rank){
+        .key = (uint64_t)(RB_BANDS - 1 - j->queued.band) << 62 | j->queued.age.key, .tie = j->id};
+}
+
+static void stand_by_age(struct rb_affinity *a, struct rb_worker *w, const struct rb_job *j) {
+    if (w->affine.has_oldest) rb_heap_remove(&a->oldest, &w->affine.oldest);
+    w->affine.has_oldest = j != NULL;
+    if (!j) return;
+    w->affine.oldest = rank_of(j);
+    rb_heap_add(&a->oldest, &w->affine.oldest);
+}
+
+/* Who joins may be older than all; when one leaves, or moves up a band, it is enough to see that when it is asked for. */
+static void look_at_oldest(struct rb_affinity *a, struct rb_worker *w) {
+    const struct rb_job *j = rb_queue_oldest(&w->affine.own);
+    if (!j && !w->affine.has_oldest) return;
+    if (j && w->affine.has_oldest) {
+        struct rb_rank rank = rank_of(j);
+        if (!rb_rank_before(&rank, &w->affine.oldest)) return;
+    }
+    stand_by_age(a, w, j);
+}
+
+struct rb_job *rb_affinity_oldest(const struct rb_role *role) {
+    struct rb_affinity *a = role->affinity;
+    while (a && a->oldest.root) {
+        struct rb_rank *first = a->oldest.root;
+        struct rb_worker *w =
+            (struct rb_worker *)(void *)((char *)first - offsetof(struct rb_worker, affine.oldest));
+        struct rb_job *j = rb_queue_oldest(&w->affine.own);
+        struct rb_rank rank = rank_of(j);
+        if (!rb_rank_before(first, &rank)) return j;
+        stand_by_age(a, w, j);
+    }
+    return NULL;
+}
+
 void rb_affinity_look(struct rb_worker *w) {
     struct rb_affinity *a = w->role->affinity;
     if (!a) return;
     uint32_t own = w->affine.own.count;
     int room = rb_choice_is_open(&w->choosing);
+    look_at_oldest(a, w);
     stand(&a->lengths, &w->affine.length, own ? rb_level_of(own) : -1);
     stand(&a->ready, &w->affine.ready, own && room ? 0 : -1);
     /* Who ramps up, or is on probation, is not trusted with what belongs to others. */
@@ -106,14 +145,14 @@ struct rb_worker *rb_affinity_idle(const struct rb_role *role) {
                      offsetof(struct rb_worker, affine.idle));
 }
 
-struct rb_worker *rb_affinity_longest(const struct rb_role *role) {
-    if (!role->affinity) return NULL;
+/* The one for whom most jobs wait (to within a quarter). NULL: for none. */
+static struct rb_worker *longest(const struct rb_role *role) {
     return worker_of(rb_levels_highest(&role->affinity->lengths),
                      offsetof(struct rb_worker, affine.length));
 }
 
 uint32_t rb_affinity_steal(struct rb_relay *r, struct rb_role *role, struct rb_worker *thief) {
-    struct rb_worker *victim = rb_affinity_longest(role);
+    struct rb_worker *victim = longest(role);
     uint32_t count = victim ? victim->affine.own.count / 2 : 0;
     if (count > STEAL_MAX) count = STEAL_MAX;
     for (uint32_t i = 0; i < count; i++) {

@@ -25,6 +25,7 @@ struct rb_affinity {
     struct rb_levels lengths; /* workers by what waits in their own queues */
     struct rb_levels ready;   /* those that have something there and room; one level */
     struct rb_levels idle;    /* those that have nothing at all; one level */
+    struct rb_heap oldest;    /* those that have something there, by who of it is given up first */
 };
 
 /* Of a worker. */
@@ -32,6 +33,8 @@ struct rb_affine {
     struct rb_queue own;
     struct rb_anchor_member member;
     struct rb_levelled length, ready, idle;
+    struct rb_rank oldest; /* not after where it belongs: jobs age and leave without moving it */
+    int has_oldest;        /* it is in that heap */
 };
 
 void rb_affine_init(struct rb_affine *a);
@@ -46,8 +49,8 @@ void rb_affinity_look(struct rb_worker *w);
 /* One that has jobs of its own and room; one that has nothing to do. NULL: none. */
 struct rb_worker *rb_affinity_ready(const struct rb_role *role);
 struct rb_worker *rb_affinity_idle(const struct rb_role *role);
-/* The one for whom most jobs wait (to within a quarter). NULL: for none. */
-struct rb_worker *rb_affinity_longest(const struct rb_role *role);
+/* Of all that wait for a worker of theirs, the one to give up when something must (queue.h). NULL: nobody. */
+struct rb_job *rb_affinity_oldest(const struct rb_role *role);
 /* Half of the longest queue goes to `thief`. How many jobs. */
 uint32_t rb_affinity_steal(struct rb_relay *r, struct rb_role *role, struct rb_worker *thief);
 

@@ -171,6 +171,11 @@ int rb_queue_before(const struct rb_job *a, const struct rb_job *b) {
     return rb_rank_before(&a->queued.urgency, &b->queued.urgency);
 }
 
+int rb_queue_older(const struct rb_job *a, const struct rb_job *b) {
+    if (a->queued.band != b->queued.band) return a->queued.band > b->queued.band;
+    return rb_rank_before(&a->queued.age, &b->queued.age);
+}
+
 void rb_queue_configure(struct rb_queue *q, const struct rb_order_config *config, uint64_t now) {
     struct rb_rank *out = NULL, **end = &out;
     struct rb_job *j;

@@ -74,5 +74,7 @@ struct rb_job *rb_queue_oldest(const struct rb_queue *q);
 /* Of two waiting jobs, of one queue or of two: 1 when `a` goes before `b` by band, urgency and id
  * (tenants' turns apart, which only one queue knows). */
 int rb_queue_before(const struct rb_job *a, const struct rb_job *b);
+/* The same for giving up: 1 when `a` is of a lower band, or has been in it for longer. */
+int rb_queue_older(const struct rb_job *a, const struct rb_job *b);
 
 #endif

@@ -145,9 +145,8 @@ void rb_role_take(struct rb_role *role, struct rb_job *j) {
 
 /* Of those that stand in a queue; who is behind one comes forward when that is over. */
 struct rb_job *rb_role_oldest(const struct rb_role *role) {
-    struct rb_job *j = rb_queue_oldest(&role->queue);
-    struct rb_worker *w = j ? NULL : rb_affinity_longest(role);
-    return w ? rb_queue_oldest(&w->affine.own) : j;
+    struct rb_job *j = rb_queue_oldest(&role->queue), *own = rb_affinity_oldest(role);
+    return !j || (own && rb_queue_older(own, j)) ? own : j;
 }
 
 void rb_role_tell(struct rb_relay *r, struct rb_job *j, enum rb_reason reason, uint64_t retry_ms) {

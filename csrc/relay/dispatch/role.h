@@ -63,7 +63,8 @@ void rb_role_add_ready(struct rb_role *role, struct rb_worker *w);
 void rb_role_remove_ready(struct rb_role *role, struct rb_worker *w);
 void rb_role_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reason reason,
                      uint64_t retry_ms); /* answers all that is queued */
-/* Of those that stand in a queue, the one to give up; who is behind one comes forward when that is over. NULL: none. */
+/* Of those that stand in a queue, the one to give up: of the lowest band, the oldest. Who is behind one comes forward when that is
+ * over. NULL: none. */
 struct rb_job *rb_role_oldest(const struct rb_role *role);
 /* Answers one that waits. */
 void rb_role_tell(struct rb_relay *r, struct rb_job *j, enum rb_reason reason, uint64_t retry_ms);
