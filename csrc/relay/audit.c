@@ -58,7 +58,8 @@ static void count_jobs(struct audit *a, const struct rb_relay *r, struct tally t
         hold(a, j->state == RB_JOB_QUEUED || !rb_job_is_behind(j),
              "a job is out before the one in front of it in its lane is over");
         hold(a,
-             !j->home || (j->state == RB_JOB_QUEUED && j->home->listed && j->home->role == j->role),
+             !j->home || (j->state == RB_JOB_QUEUED && j->home->role == j->role &&
+                          (j->home->listed || j->home->parting)),
              "a job waits for a worker that takes none");
         t->open += !j->uncounted && rb_job_is_open(j);
         t->blocks += j->pool_count;
@@ -82,6 +83,10 @@ static void audit_role(struct audit *a, const struct rb_role *role, const struct
         standing += role->workers[i]->affine.own.count;
         hold(a, role->workers[i]->listed && role->workers[i]->ready_at == i,
              "%s: its table of ready workers is out of order", role->name);
+    }
+    for (const struct rb_worker *w = role->parting; w; w = w->next_parting) {
+        if (!w->listed) standing += w->affine.own.count;
+        hold(a, w->parting, "%s: its list of workers that part is out of order", role->name);
     }
     HOLD_EQUAL(a, standing + t->behind, t->queued, role->name);
     HOLD_EQUAL(a, (uint64_t)role->admission.kept, t->deferred, role->name);

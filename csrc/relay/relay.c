@@ -119,6 +119,8 @@ static void tend(struct rb_relay *r) {
 
 /* What a queue gives to workers makes room in it for those that are deferred. */
 static void place_jobs(struct rb_relay *r) {
+    uint64_t due = rb_jobs_next_due(r);
+    if (due && due <= r->now) return; /* too many for one round: what has expired does not run */
     do {
         rb_roles_place(r);
     } while (r->backlogs.count && rb_admission_round(r) > 0);
@@ -162,12 +164,16 @@ static void shut(struct rb_relay *r) {
     }
     /* What waits for a worker goes back to its role's queue at once, and not from one worker to the next. */
     for (uint32_t i = 0; i < WORKERS_MAX; i++) {
-        if (r->workers[i]) rb_affinity_weigh(r->workers[i], 0);
+        struct rb_worker *w = r->workers[i];
+        if (w && w->state == RB_WORKER_READY) rb_role_remove_ready(w->role, w);
+    }
+    for (uint32_t i = 0; i < r->roles_count; i++) {
+        while (r->roles[i] && rb_role_part(r, r->roles[i])) {
+        }
     }
     for (uint32_t i = 0; i < WORKERS_MAX; i++) {
         struct rb_worker *w = r->workers[i];
         if (!w) continue;
-        if (w->state == RB_WORKER_READY) rb_role_remove_ready(w->role, w);
         for (uint32_t k = 0; k < w->link.config.slots; k++) {
             if (w->placed[k]) rb_job_free(r, w->placed[k]);
         }

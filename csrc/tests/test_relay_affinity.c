@@ -3,6 +3,7 @@
  * The key is the caller (policy sticky), a payload is the number of the job: so a ring shows whose job it is. */
 #define _GNU_SOURCE
 #include "crew.h"
+#include "relay/relay_pvt.h"
 
 static struct rb_role_config sticky(int ordered) {
     struct rb_role_config role = crew_role();
@@ -258,6 +259,88 @@ static void a_job_with_a_key_waits_for_the_first_worker_where_there_is_none(void
     crew_close(&c);
 }
 
+/* How many jobs stand elsewhere than in queues of workers. */
+static uint32_t homeless(const struct crew *c) { return c->lab.relay->roles[0]->queue.count; }
+static int has_event(struct crew *c, uint32_t kind) {
+    int seen = 0;
+    while (rb_relay_take(c->lab.relay, &c->lab.event)) seen |= c->lab.event.kind == kind;
+    return seen;
+}
+
+/* Neither does a worker's coming or going, nor the end of a role, hold up a round for as long as its queue is deep. */
+static void deep_queues_move_a_thousand_jobs_at_a_time(void) {
+    enum { JOBS = 5000 };
+    struct crew c;
+    struct rb_role_config role = sticky(0);
+    uint8_t body[4096];
+    role.choice.steal = 0;
+    role.choice.credit_us = 1;
+    crew_open(&c, 0, &role);
+    for (uint32_t i = 0; i < JOBS; i++) {
+        uint32_t number = i;
+        crew_submit(&c, i % 100, &number, sizeof number);
+        if (i % 20 == 0) crew_round(&c);
+    }
+    crew_round(&c);
+    CHECK_EQUAL(homeless(&c), JOBS);
+    crew_hire(&c, 0);
+    CHECK(homeless(&c) > JOBS - 3 * RB_MOVES_A_ROUND && homeless(&c) < JOBS);
+    for (int i = 0; i < 5; i++) crew_round(&c);
+    CHECK_EQUAL(homeless(&c), 0);
+    has_event(&c, 0);
+    crew_die(&c, 0); /* nobody else is there */
+    CHECK(homeless(&c) > 0 && homeless(&c) < 3 * RB_MOVES_A_ROUND);
+    CHECK(!has_event(&c, RB_EVENT_WORKER_ENDED)); /* jobs wait for it still */
+    crew_hire(&c, 0);
+    for (int i = 0; i < 9; i++) crew_round(&c);
+    CHECK(has_event(&c, RB_EVENT_WORKER_ENDED));
+    CHECK_EQUAL(homeless(&c), 0);
+    CHECK_EQUAL(crew_stats(&c).queued, JOBS - 1);
+    CHECK(rb_relay_audit(c.lab.relay, (char *)body, sizeof body) == 0);
+    rb_relay_drain_worker(c.lab.relay, c.ids[0]);
+    crew_round(&c); /* and on to nobody */
+    rb_relay_set_role_state(c.lab.relay, 0, RB_ROLE_GIVEN_UP);
+    crew_round(&c);
+    uint64_t told = crew_stats(&c).answered[RB_REASON_NO_WORKER];
+    CHECK(told > 0 && told <= 4 * RB_MOVES_A_ROUND);
+    for (int i = 0; i < 5; i++) {
+        crew_round(&c);
+        while (recv(c.lab.peer, body, sizeof body, MSG_DONTWAIT) > 0) {
+        }
+    }
+    CHECK_EQUAL(crew_stats(&c).answered[RB_REASON_NO_WORKER], JOBS - 1);
+    crew_run_dry(&c, NULL);
+    crew_close(&c);
+}
+
+static void deadlines_that_come_at_once_are_told_in_some_rounds_and_nothing_runs_meanwhile(void) {
+    enum { JOBS = 5000 };
+    struct crew c;
+    struct rb_role_config role = crew_role();
+    uint8_t body[4096];
+    crew_open(&c, 0, &role);
+    for (uint32_t i = 0; i < JOBS; i++) {
+        crew_submit(&c, i % 100, &i, sizeof i);
+        if (i % 20 == 0) rb_lab_round(c.lab.relay, c.now);
+    }
+    rb_lab_round(c.lab.relay, c.now);
+    CHECK_EQUAL(crew_stats(&c).queued, JOBS);
+    if (rb_lab_hire(c.lab.relay, 0, 1, c.slots, &c.workers[0]) < 0) abort();
+    rb_lab_greet(c.workers[0], "echo");
+    crew_after(&c, role.timeout_max_ms);
+    uint64_t told = crew_stats(&c).answered[RB_REASON_DEADLINE_EXCEEDED];
+    CHECK(told > 0 && told < JOBS);
+    CHECK(rb_lab_due(c.lab.relay) <= c.now); /* it does not sleep */
+    for (int i = 0; i < 5; i++) {
+        crew_round(&c);
+        while (recv(c.lab.peer, body, sizeof body, MSG_DONTWAIT) > 0) {
+        }
+    }
+    CHECK_EQUAL(crew_stats(&c).answered[RB_REASON_DEADLINE_EXCEEDED], JOBS);
+    CHECK_EQUAL(crew_stats(&c).placed, 0);
+    crew_close(&c);
+}
+
 static void whose_breaker_is_open_has_no_keys_for_so_long(void) {
     struct crew c;
     struct rb_role_config role = sticky(0);
@@ -417,6 +500,8 @@ int main(void) {
     RUN(what_waits_for_a_worker_that_drains_is_passed_on);
     RUN(the_oldest_of_the_lowest_band_is_dropped_of_all_queues);
     RUN(a_job_with_a_key_waits_for_the_first_worker_where_there_is_none);
+    RUN(deep_queues_move_a_thousand_jobs_at_a_time);
+    RUN(deadlines_that_come_at_once_are_told_in_some_rounds_and_nothing_runs_meanwhile);
     RUN(whose_breaker_is_open_has_no_keys_for_so_long);
     RUN(jobs_of_one_key_run_one_after_the_other_as_they_came);
     RUN(order_holds_through_deaths_steals_and_drains);

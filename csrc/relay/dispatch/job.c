@@ -12,7 +12,12 @@
 
 #include "relay/relay_pvt.h"
 
-enum { CHUNK = 1024, SAMPLE_EVERY = 64 };
+enum {
+    CHUNK = 1024,
+    SAMPLE_EVERY = 64,
+    DUE_A_ROUND =
+        2048, /* deadlines that have come, and stages: the rest in the next rounds, at once */
+};
 #define INDEX_MASK ((1ull << JOB_INDEX_BITS) - 1)
 
 static int grow(struct rb_relay *r) {
@@ -389,7 +394,7 @@ void rb_job_orphaned(struct rb_relay *r, struct rb_job *j) {
 }
 
 void rb_jobs_due(struct rb_relay *r) {
-    while (r->heap_count && r->heap[0]->due_ns <= r->now) {
+    for (int n = 0; n < DUE_A_ROUND && r->heap_count && r->heap[0]->due_ns <= r->now; n++) {
         struct rb_job *j = r->heap[0];
         if (j->state == RB_JOB_ARRIVING) {
             look_at_arriving(r, j);

@@ -121,7 +121,8 @@ void rb_job_cancel(struct rb_relay *r, struct rb_job *j,
 void rb_job_arrives(struct rb_relay *r, struct rb_job *j, struct rb_conn *from,
                     uint64_t bytes);                        /* its payload will, by and by */
 void rb_job_orphaned(struct rb_relay *r, struct rb_job *j); /* its caller has gone */
-void rb_jobs_due(struct rb_relay *r);                /* deadlines and stages that have come */
+void rb_jobs_due(
+    struct rb_relay *r); /* deadlines and stages that have come, some thousand at a time */
 uint64_t rb_jobs_next_due(const struct rb_relay *r); /* 0: none */
 
 #endif

@@ -126,17 +126,22 @@ static void publish(struct filled *filled) {
     }
 }
 
-/* The role's queue, as far as any worker has room. */
-static void place_queue(struct rb_relay *r, struct rb_role *role, struct filled *filled) {
+/* The role's queue, as far as any worker has room. 1: it goes on in the next round. */
+static int place_queue(struct rb_relay *r, struct rb_role *role, struct filled *filled) {
     struct rb_job *j;
+    int moves = RB_MOVES_A_ROUND;
     while ((j = rb_queue_first(&role->queue, r->now))) {
-        if (j->keyed && rb_role_home(r, role, j)) continue;
+        if (j->keyed && rb_role_home(r, role, j)) {
+            if (--moves == 0) return 1;
+            continue;
+        }
         struct rb_worker *w = choose(r, role);
-        if (!w) return;
+        if (!w) return 0;
         /* Its room is first for whoever is first, of those that may go anywhere and those that wait for it alone. */
         struct rb_job *own = w->affine.own.count ? rb_queue_first(&w->affine.own, r->now) : NULL;
         put(r, filled, w, own && rb_queue_before(own, j) ? own : j);
     }
+    return 0;
 }
 
 /* The workers' own queues; then who has nothing at all takes of the longest. */
@@ -154,16 +159,20 @@ static void place_own(struct rb_relay *r, struct rb_role *role, struct filled *f
 static void place_role(struct rb_relay *r, struct rb_role *role) {
     struct filled filled = {NULL};
     uint64_t retry_ms;
+    int more = 0, closed = 1;
     if (role->state == RB_ROLE_GIVEN_UP) /* what came back to it, or arrived for long */
         rb_role_give_up(r, role, RB_REASON_NO_WORKER, 0);
     else if (rb_health_is_shut(r, role, &retry_ms))
         rb_role_give_up(r, role, RB_REASON_CIRCUIT_OPEN, retry_ms);
-    if (r->owned[RB_SERVICE_JOBS].held) return; /* it stays dirty */
+    else
+        closed = 0;
+    if (role->parting) more = rb_role_part(r, role);
+    if (r->owned[RB_SERVICE_JOBS].held || (closed && role->queued)) return; /* it stays dirty */
     if (role->ramping) rb_role_ramp(r, role);
     if (role->late) look_at_the_late(role);
-    place_queue(r, role, &filled);
+    more |= place_queue(r, role, &filled);
     if (role->affinity) place_own(r, role, &filled);
-    role->dirty = role->late && role->queued > 0; /* looked at again in a moment */
+    role->dirty = more || (role->late && role->queued > 0); /* looked at again in a moment */
     publish(&filled);
 }
 

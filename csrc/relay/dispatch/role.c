@@ -47,6 +47,8 @@ void rb_role_configure(struct rb_relay *r, struct rb_role *role,
         rb_queue_configure(&role->queue, &config->order, r->now);
         for (uint32_t i = 0; i < role->ready; i++)
             rb_queue_configure(&role->workers[i]->affine.own, &config->order, r->now);
+        for (struct rb_worker *w = role->parting; w; w = w->next_parting)
+            if (!w->listed) rb_queue_configure(&w->affine.own, &config->order, r->now);
     }
     struct rb_admission_config before = role->config.admission;
     role->config = *config;
@@ -162,7 +164,11 @@ void rb_role_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reason re
                      uint64_t retry_ms) {
     struct rb_job *j;
     if (role->admission.kept) rb_admission_give_up(r, role, reason, retry_ms);
-    while ((j = rb_role_oldest(role))) rb_role_tell(r, j, reason, retry_ms);
+    for (int n = 0; (j = rb_role_oldest(role)); n++) {
+        role->dirty = 1;
+        if (n == RB_MOVES_A_ROUND) return;
+        rb_role_tell(r, j, reason, retry_ms);
+    }
 }
 
 /* --- Who is ready -------------------------------------------------------------------------------------------------------- */
@@ -177,15 +183,36 @@ static int make_room(struct rb_role *role) {
     return rb_choice_reserve(&role->choice, capacity);
 }
 
-/* What waited for it waits for those to whom its keys belong now. */
+/* What waits for it is to wait for those to whom its keys belong now. */
 static void leave_keys(struct rb_worker *w) {
-    struct rb_job *j;
+    struct rb_role *role = w->role;
     rb_affinity_weigh(w, 0);
-    while ((j = rb_queue_oldest(&w->affine.own))) {
-        rb_queue_remove(&w->affine.own, j);
-        stand(w->relay, w->role, j);
-    }
     rb_affinity_look(w);
+    if (w->parting || w->affine.own.count == 0) return;
+    w->parting = 1;
+    w->next_parting = role->parting;
+    role->parting = w;
+    role->dirty = 1;
+}
+
+int rb_role_part(struct rb_relay *r, struct rb_role *role) {
+    struct rb_worker *w;
+    int left = RB_MOVES_A_ROUND;
+    while ((w = role->parting)) {
+        struct rb_queue *own = &w->affine.own;
+        int keeps = w->listed && w->health.share > 0; /* it has keys again */
+        for (; !keeps && own->count > 0; left--) {
+            if (left == 0) return 1;
+            struct rb_job *j = rb_queue_first(own, r->now);
+            rb_queue_remove(own, j);
+            stand(r, role, j);
+        }
+        rb_affinity_look(w);
+        role->parting = w->next_parting;
+        w->parting = 0;
+        if (w->ended) rb_worker_leave(w);
+    }
+    return 0;
 }
 
 /* Its share follows from its ramp and its breaker; whose breaker is open has no keys. */

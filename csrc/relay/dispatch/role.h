@@ -14,6 +14,9 @@ struct rb_job;
 struct rb_relay;
 struct rb_worker;
 
+/* Jobs that are passed on, or told, at once: a deep queue does not hold up a round, and the rest comes in the next ones. */
+enum { RB_MOVES_A_ROUND = 1024 };
+
 struct rb_role {
     uint32_t id;
     char name[64];
@@ -34,6 +37,8 @@ struct rb_role {
     uint64_t ramped_ns;           /* when shares were last looked at */
     struct rb_affinity *affinity; /* NULL before the first job with a key */
     struct rb_lanes lanes;        /* of an ordered role */
+    struct rb_worker
+        *parting; /* those without keys for whom jobs wait that have not been passed on yet */
     struct rb_worker *late; /* of these, those that hold slots of jobs that they have answered */
     int dirty;              /* has something to place */
     struct rb_role_health health;
@@ -53,6 +58,8 @@ void rb_role_unlink(struct rb_role *role, struct rb_job *j); /* it waits no more
 void rb_role_take(struct rb_role *role, struct rb_job *j);   /* the same: it goes to a worker */
 /* A job of an ordered role is over: the next one of its key comes forward. */
 void rb_role_over(struct rb_relay *r, struct rb_role *role, struct rb_job *j);
+/* Jobs that wait for workers without keys are passed on, RB_MOVES_A_ROUND at most. 1: there are more. */
+int rb_role_part(struct rb_relay *r, struct rb_role *role);
 /* A job that waits in the role's queue and has a home by now: it goes there. 1 if so. */
 int rb_role_home(struct rb_relay *r, struct rb_role *role, struct rb_job *j);
 void rb_role_weigh(struct rb_worker *w, uint32_t weight);
@@ -62,7 +69,7 @@ void rb_role_ramp(struct rb_relay *r, struct rb_role *role); /* shares grow with
 void rb_role_add_ready(struct rb_role *role, struct rb_worker *w);
 void rb_role_remove_ready(struct rb_role *role, struct rb_worker *w);
 void rb_role_give_up(struct rb_relay *r, struct rb_role *role, enum rb_reason reason,
-                     uint64_t retry_ms); /* answers all that is queued */
+                     uint64_t retry_ms); /* answers what is queued, in some rounds */
 /* Of those that stand in a queue, the one to give up: of the lowest band, the oldest. Who is behind one comes forward when that is
  * over. NULL: none. */
 struct rb_job *rb_role_oldest(const struct rb_role *role);

@@ -304,7 +304,7 @@ int rb_worker_poll(struct rb_worker *w) {
     /* It may be waiting for a block; or for a slot, where parts may fill the ring: no more jobs are out than it has slots. */
     if (rb_ring_publish(&w->link.giveback_ring) > 0 || parts) rb_gate_ring(&w->link.waker);
     rb_place_look(w);
-    w->role->dirty = w->role->queued > 0;
+    if (w->role->queued > 0) w->role->dirty = 1;
     if (rule) rb_worker_broke(w, rule);
     return (int)taken;
 }
@@ -462,7 +462,17 @@ void rb_worker_obituary(struct rb_worker *w) {
     if (served && w->stats.lost == lost && (o.signal || o.status)) /* idle, but a crash */
         rb_health_ended(w, r->now, RB_REASON_WORKER_CRASHED);
     rb_health_worker_gone(w, !drained);
-    int64_t status = o.status, signal = o.signal, flags = o.flags;
+    w->ended = 1;
+    w->end_status = o.status;
+    w->end_signal = o.signal;
+    w->end_flags = o.flags;
+    close_watched(w, &w->obituary_fd);
+    if (!w->parting) rb_worker_leave(w);
+}
+
+void rb_worker_leave(struct rb_worker *w) {
+    struct rb_relay *r = w->relay;
+    int64_t status = w->end_status, signal = w->end_signal, flags = w->end_flags;
     uint64_t id = w->id;
     rb_worker_free(w);
     rb_up_event(r, RB_EVENT_WORKER_ENDED, 0, id, status, signal, flags, NULL, 0);

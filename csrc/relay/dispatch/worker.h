@@ -47,6 +47,10 @@ struct rb_worker {
     struct rb_choice_member choosing;
     struct rb_affine affine;
     int listed; /* among its role's ready ones */
+    int parting; /* on its role's list of those that have no keys any more, and still jobs that wait for them */
+    struct rb_worker *next_parting;
+    int ended; /* it is dead, and told of when nothing waits for it: how it ended, */
+    int64_t end_status, end_signal, end_flags;
     uint64_t ramp_from_ns;
     uint32_t ramp, trust; /* shares of RB_CHOICE_WHOLE: by its age, by its breaker */
     int late;             /* on its role's list of those that hold slots too long */
@@ -80,6 +84,8 @@ int rb_worker_check_term(struct rb_worker *w, const struct rb_job *j, struct rb_
                          const char **rule);
 void rb_worker_broke(struct rb_worker *w, const char *rule);
 void rb_worker_obituary(struct rb_worker *w);
+void rb_worker_leave(
+    struct rb_worker *w); /* one that has ended, and for whom nothing waits: frees it, and tells */
 void rb_worker_output(struct rb_worker *w, int which);
 void rb_worker_drain(struct rb_worker *w);
 ssize_t rb_worker_read(int fd, void *at, size_t size);
