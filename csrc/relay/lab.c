@@ -96,6 +96,8 @@ no_link:
     return rc;
 }
 
+struct rb_link_worker *rb_lab_link(struct rb_lab_worker *w) { return &w->link; }
+
 void rb_lab_greet(struct rb_lab_worker *w, const char *role) {
     rb_link_greet(&w->link, "lab", 1 << 16, role);
 }

@@ -60,5 +60,7 @@ int rb_lab_draining(const struct rb_lab_worker *worker); /* 1: it has been asked
 /* Its init's last words, and the end of the pipe: the relay hears of it in its next round. Frees the worker. */
 void rb_lab_die(struct rb_lab_worker *worker, int status, int signal, int oom);
 /* </cffi> */
+/* Its own mapping of the link, for what no honest worker does. */
+struct rb_link_worker *rb_lab_link(struct rb_lab_worker *worker);
 
 #endif
