@@ -54,10 +54,15 @@ struct check {
         fun_end; /* until here all is part of a fun that the request carried: its names are known */
     uint8_t atom_forms, port_forms;
     const char *rule;
-    uint32_t *keys; /* offsets of the keys of maps that are open; `own` or the heap */
+    uint64_t left;           /* effort that may still be made: about one for each term */
+    int again;               /* the term at the cursor has been begun */
+    int in_key;              /* what arrive() said of it */
+    int comparing;           /* the keys of the innermost map, which has ended */
+    struct rb_keys compared; /* how far that is */
+    struct rb_extent *keys;  /* of maps that are open; `own` or the heap */
     uint32_t keys_count, keys_capacity;
     uint32_t depth;
-    uint32_t own[KEYS_INLINE];
+    struct rb_extent own[KEYS_INLINE];
     struct frame frames[DEPTH_MAX];
 };
 
@@ -147,6 +152,7 @@ static int atom_text(struct check *k, int in_key, struct rb_name *name) {
 static int allow(struct check *k, const struct rb_name *name, const char *rule) {
     if (k->c.at <= k->fun_end) return 0;
     int allowed = rb_names_allow(&k->names, name);
+    if (allowed == -EAGAIN) return allowed;
     if (allowed < 0) return no_memory(k);
     return allowed ? 0 : broke(k, rule);
 }
@@ -361,7 +367,9 @@ static int enter_fun(struct check *k, int in_key) {
     if (free_variables > FREE_VARIABLES_MAX) return broke(k, "term_identity");
     if (size > rb_cursor_left(&k->c) - 1) return broke(k, "term_cut_short");
     if (begin >= k->fun_end) {
-        struct rb_cursor whole = k->c;
+        /* As large as the request at most, and only so far is it looked over. */
+        if (size > k->names.request.size) return broke(k, "term_identity");
+        struct rb_cursor whole = {begin, begin + 1 + size};
         int rc = rb_term_skip(&whole, NULL);
         if (rc < 0) return broke(k, rc == -EAGAIN ? "term_cut_short" : "term_tag");
         struct rb_name name = {begin, (uint32_t)(whole.at - begin), RB_NAME_IDENTITY};
@@ -388,14 +396,14 @@ static int fun_child_fits(const struct frame *f, uint8_t tag) {
 static int remember_key(struct check *k) {
     if (k->keys_count == k->keys_capacity) {
         uint32_t capacity = k->keys_capacity * 2;
-        uint32_t *keys = k->keys == k->own ? malloc(capacity * sizeof *keys)
-                                           : realloc(k->keys, capacity * sizeof *keys);
+        struct rb_extent *keys = k->keys == k->own ? malloc(capacity * sizeof *keys)
+                                                   : realloc(k->keys, capacity * sizeof *keys);
         if (!keys) return no_memory(k);
         if (k->keys == k->own) memcpy(keys, k->own, sizeof k->own);
         k->keys = keys;
         k->keys_capacity = capacity;
     }
-    k->keys[k->keys_count++] = (uint32_t)(k->c.at - k->begin);
+    k->keys[k->keys_count++].begin = (uint32_t)(k->c.at - k->begin);
     return 0;
 }
 
@@ -408,7 +416,10 @@ static int arrive(struct check *k, int *in_key) {
     *in_key = f->in_key;
     switch (f->kind) {
     case MAP:
-        if (f->left % 2 != 0) return 0;
+        if (f->left % 2 != 0) { /* a value: its key has ended here */
+            if (f->children > 2) k->keys[k->keys_count - 1].end = (uint32_t)(k->c.at - k->begin);
+            return 0;
+        }
         *in_key = 1;
         return f->children > 2 ? remember_key(k) : 0;
     case LIST:
@@ -430,9 +441,12 @@ static int arrive(struct check *k, int *in_key) {
 static int leave(struct check *k) {
     while (k->depth > 0) {
         struct frame *f = &k->frames[k->depth - 1];
-        if (--f->left > 0) return 0;
+        if (!k->comparing && --f->left > 0) return 0;
         if (f->kind == MAP && f->children > 2) {
-            int differ = rb_keys_differ(k->begin, k->c.end, k->keys + f->keys, f->children / 2);
+            int differ = rb_keys_differ(&k->compared, k->begin, k->keys + f->keys, f->children / 2,
+                                        &k->left);
+            k->comparing = differ == -EAGAIN;
+            if (k->comparing) return -EAGAIN;
             if (differ < 0) return no_memory(k);
             if (!differ) return broke(k, "term_map_key");
             k->keys_count = f->keys;
@@ -442,12 +456,7 @@ static int leave(struct check *k) {
     return 0;
 }
 
-static int check_term(struct check *k) {
-    int in_key;
-    NEED(k, 1);
-    if (++k->terms > k->rules->terms_max) return broke(k, "term_count");
-    int rc = arrive(k, &in_key);
-    if (rc < 0) return rc;
+static int check_by_tag(struct check *k, int in_key) {
     switch (*k->c.at) {
     case RB_TAG_NIL: k->c.at++; return 0;
     case RB_TAG_SMALL_INTEGER:
@@ -483,35 +492,111 @@ static int check_term(struct check *k) {
     }
 }
 
+/* One term, or the head of one with others in it. -EAGAIN: nothing of it has been taken, but for what arrive() did. */
+static int check_term(struct check *k) {
+    if (!k->again) {
+        NEED(k, 1);
+        if (++k->terms > k->rules->terms_max) return broke(k, "term_count");
+        int rc = arrive(k, &k->in_key);
+        if (rc < 0) return rc;
+    }
+    const struct rb_cursor begin = k->c;
+    const uint64_t terms = k->terms;
+    int rc = check_by_tag(k, k->in_key);
+    k->again = rc == -EAGAIN;
+    if (k->again) {
+        k->c = begin;
+        k->terms = terms;
+    }
+    return rc;
+}
+
+static void begin(struct check *k, struct rb_slice answer, struct rb_slice request,
+                  const struct rb_term_rules *rules, struct rb_atom_budget *budget) {
+    k->c = rb_cursor_of(answer);
+    k->begin = answer.at;
+    k->rules = rules;
+    k->terms = 0;
+    k->fun_end = NULL;
+    k->atom_forms = k->port_forms = 0;
+    k->rule = NULL;
+    k->left = UINT64_MAX;
+    k->again = k->comparing = 0;
+    k->compared = (struct rb_keys){0};
+    k->keys = k->own;
+    k->keys_count = 0;
+    k->keys_capacity = KEYS_INLINE;
+    k->depth = 0;
+    rb_names_open(&k->names, request, rules, budget);
+    k->names.left = &k->left;
+    /* Offsets are 32 bits wide. */
+    if (answer.size >= UINT32_MAX || request.size >= UINT32_MAX) k->rule = "term_count";
+}
+
+/* Until its end, or as far as the effort allows: -EAGAIN. */
+static int walk(struct check *k) {
+    int rc = k->rule ? -EPROTO : 0;
+    if (k->comparing && (rc = leave(k)) == 0 && k->depth == 0) goto end;
+    while (rc == 0) {
+        if (k->left == 0) return -EAGAIN;
+        uint32_t before = k->depth;
+        const uint8_t *from = k->c.at;
+        rc = check_term(k);
+        if (rc == -EAGAIN) return rc;
+        uint8_t tag = rc == 0 ? *from : 0;
+        int bytes_count = tag != RB_TAG_BINARY && tag != RB_TAG_BIT_BINARY && tag != RB_TAG_STRING;
+        uint64_t cost = bytes_count ? 1 + (uint64_t)(k->c.at - from) / RB_EFFORT_BYTES : 1;
+        k->left -= cost < k->left ? cost : k->left;
+        if (rc == 0 && k->depth == before) rc = leave(k); /* it has no children: it has ended */
+        if (rc == -EAGAIN) return rc;
+        if (k->depth == 0) break;
+    }
+end:
+    if (rc == 0 && k->c.at != k->c.end) rc = broke(k, "term_trailing_bytes");
+    return rc;
+}
+
+static void end(struct check *k) {
+    rb_keys_close(&k->compared);
+    if (k->keys != k->own) free(k->keys);
+    rb_names_close(&k->names);
+}
+
 int rb_term_check(struct rb_slice answer, struct rb_slice request,
                   const struct rb_term_rules *rules, struct rb_atom_budget *budget,
                   const char **rule) {
     struct check k; /* some 30 KiB, of which only the head is filled */
-    k.c = rb_cursor_of(answer);
-    k.begin = answer.at;
-    k.rules = rules;
-    k.terms = 0;
-    k.fun_end = NULL;
-    k.atom_forms = k.port_forms = 0;
-    k.rule = NULL;
-    k.keys = k.own;
-    k.keys_count = 0;
-    k.keys_capacity = KEYS_INLINE;
-    k.depth = 0;
-    rb_names_open(&k.names, request, rules, budget);
-
-    int rc = 0;
-    if (answer.size >= UINT32_MAX || request.size >= UINT32_MAX)
-        rc = broke(&k, "term_count"); /* offsets are 32 bits wide */
-    while (rc == 0) {
-        uint32_t before = k.depth;
-        rc = check_term(&k);
-        if (rc == 0 && k.depth == before) rc = leave(&k); /* it has no children: it has ended */
-        if (k.depth == 0) break;
-    }
-    if (rc == 0 && k.c.at != k.c.end) rc = broke(&k, "term_trailing_bytes");
-    if (k.keys != k.own) free(k.keys);
-    rb_names_close(&k.names);
+    begin(&k, answer, request, rules, budget);
+    int rc = walk(&k);
+    end(&k);
     if (rc < 0) *rule = k.rule;
     return rc;
+}
+
+/* --- The same, in portions --------------------------------------------------------------------- */
+
+struct rb_term_walk {
+    struct check check;
+};
+
+struct rb_term_walk *rb_term_walk_open(struct rb_slice answer, struct rb_slice request,
+                                       const struct rb_term_rules *rules,
+                                       struct rb_atom_budget *budget) {
+    struct rb_term_walk *w = malloc(sizeof *w);
+    if (w) begin(&w->check, answer, request, rules, budget);
+    return w;
+}
+
+int rb_term_walk_on(struct rb_term_walk *w, uint64_t *effort, const char **rule) {
+    w->check.left = *effort;
+    int rc = walk(&w->check);
+    *effort = w->check.left;
+    if (rc < 0 && rc != -EAGAIN) *rule = w->check.rule;
+    return rc;
+}
+
+void rb_term_walk_close(struct rb_term_walk *w) {
+    if (!w) return;
+    end(&w->check);
+    free(w);
 }

@@ -5,6 +5,8 @@
 
 #include "ringbridge/term_check.h"
 
+enum { RB_EFFORT_BYTES = 64 }; /* to hash so many, or to look for them, counts as one term */
+
 /* --- Names: atoms by their text, pids, ports, references and funs by all of their bytes ------- */
 
 enum rb_name_kind { RB_NAME_UTF8, RB_NAME_LATIN1, RB_NAME_IDENTITY };
@@ -27,7 +29,11 @@ struct rb_names {
     struct rb_slice request;
     const struct rb_term_rules *rules;
     struct rb_atom_budget *budget;
-    uint64_t effort;
+    uint64_t effort;             /* bytes walked without an index */
+    uint64_t *left;              /* how much of the index may be made just now */
+    struct rb_cursor to_index;   /* of the request, while its index is being made */
+    const uint8_t *to_index_fun; /* the end of the fun that it is in */
+    int indexing;
     struct rb_name_entry *index; /* of the request, and of what was found elsewhere once */
     uint32_t capacity, count;
     uint64_t seed;
@@ -36,7 +42,7 @@ struct rb_names {
 void rb_names_open(struct rb_names *n, struct rb_slice request, const struct rb_term_rules *rules,
                    struct rb_atom_budget *budget);
 void rb_names_close(struct rb_names *n);
-/* May the answer use it? 1, 0, or -ENOMEM. A new atom is paid for out of the budget. `name` must
+/* May the answer use it? 1, 0, -ENOMEM, or -EAGAIN: the index is not whole yet, and `*left` is spent. A new atom is paid for out of the budget. `name` must
  * stay where it is until rb_names_close(). */
 int rb_names_allow(struct rb_names *n, const struct rb_name *name);
 /* The name of an atom of tag `tag` and text `text` (of any length; not looked at for validity). */
@@ -44,10 +50,20 @@ struct rb_name rb_name_of_atom(uint8_t tag, struct rb_slice text);
 
 /* --- Keys ------------------------------------------------------------------------------------- */
 
-/* Are the `count` terms at `offsets` from `base` pairwise different in their bytes? 1, 0, -ENOMEM.
- */
-int rb_keys_differ(const uint8_t *base, const uint8_t *end, const uint32_t *offsets,
-                   uint32_t count);
+struct rb_extent {
+    uint32_t begin, end; /* from the answer's begin */
+};
+/* A comparison that goes on; all zero: none. */
+struct rb_keys {
+    struct rb_key_slot *slots;
+    size_t capacity;
+    uint64_t seed;
+    uint32_t at;
+};
+/* Are the keys pairwise different in their bytes? 1, 0, -ENOMEM, or -EAGAIN: the effort is spent, ask again. */
+int rb_keys_differ(struct rb_keys *s, const uint8_t *base, const struct rb_extent *keys,
+                   uint32_t count, uint64_t *effort);
+void rb_keys_close(struct rb_keys *s);
 
 /* --- Hashing under a secret seed: workers choose the keys, so they must not choose the slots -- */
 

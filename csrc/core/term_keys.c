@@ -7,7 +7,10 @@
 
 #include "term_check_pvt.h"
 
-enum { PAIRWISE_MAX = 16 };
+enum {
+    PAIRWISE_MAX = 16,
+    KEY_EFFORT = 4, /* in a large map each key touches a page for the first time */
+};
 
 uint64_t rb_hash_seed(void) {
     uint64_t seed;
@@ -39,51 +42,66 @@ uint64_t rb_hash(uint64_t seed, const uint8_t *at, size_t size) {
     return fold(h, secret ^ UINT64_C(0x589965cc75374cc3));
 }
 
-static struct rb_slice key_at(const uint8_t *base, const uint8_t *end, uint32_t offset) {
-    struct rb_cursor c = {base + offset, end};
-    struct rb_slice key = {c.at, 0};
-    rb_term_skip(&c, &key); /* walked already: cannot fail */
-    return key;
+static struct rb_slice key_at(const uint8_t *base, struct rb_extent key) {
+    return (struct rb_slice){base + key.begin, key.end - key.begin};
 }
 
-static int differ_pairwise(const uint8_t *base, const uint8_t *end, const uint32_t *offsets,
-                           uint32_t count) {
-    struct rb_slice keys[PAIRWISE_MAX];
-    for (uint32_t i = 0; i < count; i++) {
-        keys[i] = key_at(base, end, offsets[i]);
+static int differ_pairwise(const uint8_t *base, const struct rb_extent *keys, uint32_t count) {
+    for (uint32_t i = 1; i < count; i++) {
         for (uint32_t k = 0; k < i; k++) {
-            if (rb_slice_equal(keys[i], keys[k])) return 0;
+            if (rb_slice_equal(key_at(base, keys[i]), key_at(base, keys[k]))) return 0;
         }
     }
     return 1;
 }
 
-int rb_keys_differ(const uint8_t *base, const uint8_t *end, const uint32_t *offsets,
-                   uint32_t count) {
-    if (count <= PAIRWISE_MAX) return differ_pairwise(base, end, offsets, count);
-    size_t capacity = 64;
-    while (capacity < 2 * (size_t)count) capacity *= 2;
-    struct slot {
-        uint32_t hash, after; /* offset + 1; 0: free */
-    } *slots = calloc(capacity, sizeof *slots);
-    if (!slots) return -ENOMEM;
-    uint64_t seed = rb_hash_seed();
-    int differ = 1;
-    for (uint32_t i = 0; i < count && differ; i++) {
-        struct rb_slice key = key_at(base, end, offsets[i]);
-        uint64_t hash = rb_hash(seed, key.at, key.size);
-        size_t at = (size_t)hash & (capacity - 1);
-        while (slots[at].after) {
-            if (slots[at].hash == (uint32_t)(hash >> 32) &&
-                rb_slice_equal(key_at(base, end, slots[at].after - 1), key)) {
-                differ = 0;
-                break;
-            }
-            at = (at + 1) & (capacity - 1);
-        }
-        slots[at].hash = (uint32_t)(hash >> 32);
-        slots[at].after = offsets[i] + 1;
+struct rb_key_slot {
+    uint32_t hash, after; /* index + 1; 0: free */
+};
+
+static int open_slots(struct rb_keys *s, uint32_t count) {
+    s->capacity = 64;
+    while (s->capacity < 2 * (size_t)count) s->capacity *= 2;
+    s->slots = calloc(s->capacity, sizeof *s->slots);
+    s->seed = rb_hash_seed();
+    s->at = 0;
+    return s->slots ? 0 : -ENOMEM;
+}
+
+void rb_keys_close(struct rb_keys *s) {
+    free(s->slots);
+    s->slots = NULL;
+}
+
+/* 1: there is none like it. */
+static int put_key(struct rb_keys *s, const uint8_t *base, const struct rb_extent *keys,
+                   uint32_t i) {
+    struct rb_slice key = key_at(base, keys[i]);
+    uint64_t hash = rb_hash(s->seed, key.at, key.size);
+    size_t at = (size_t)hash & (s->capacity - 1);
+    while (s->slots[at].after) {
+        if (s->slots[at].hash == (uint32_t)(hash >> 32) &&
+            rb_slice_equal(key_at(base, keys[s->slots[at].after - 1]), key))
+            return 0;
+        at = (at + 1) & (s->capacity - 1);
     }
-    free(slots);
-    return differ;
+    s->slots[at] = (struct rb_key_slot){(uint32_t)(hash >> 32), i + 1};
+    return 1;
+}
+
+int rb_keys_differ(struct rb_keys *s, const uint8_t *base, const struct rb_extent *keys,
+                   uint32_t count, uint64_t *effort) {
+    if (count <= PAIRWISE_MAX) return differ_pairwise(base, keys, count);
+    if (!s->slots && open_slots(s, count) < 0) return -ENOMEM;
+    for (; s->at < count; s->at++) {
+        if (*effort == 0) return -EAGAIN;
+        uint64_t cost = KEY_EFFORT + (keys[s->at].end - keys[s->at].begin) / RB_EFFORT_BYTES;
+        *effort -= cost < *effort ? cost : *effort;
+        if (!put_key(s, base, keys, s->at)) {
+            rb_keys_close(s);
+            return 0;
+        }
+    }
+    rb_keys_close(s);
+    return 1;
 }

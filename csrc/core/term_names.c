@@ -210,14 +210,29 @@ static int index_add(struct rb_names *n, const struct rb_name *name) {
     return 0;
 }
 
+/* 0; -ENOMEM; or -EAGAIN: not whole yet. Each name counts as a term, whatever stands between two of them. */
 static int index_request(struct rb_names *n) {
-    struct names_walk walk = {.at = rb_cursor_of(n->request)};
+    struct names_walk walk = {.at = n->to_index, .fun_end = n->to_index_fun};
     struct rb_name name;
-    n->seed = rb_hash_seed();
-    if (index_grow(n) < 0) return -ENOMEM;
-    while (walk_next(&walk, &name)) {
-        if (index_add(n, &name) < 0) return -ENOMEM;
+    if (!n->indexing) {
+        n->seed = rb_hash_seed();
+        if (index_grow(n) < 0) return -ENOMEM;
+        walk = (struct names_walk){.at = rb_cursor_of(n->request)};
+        n->indexing = 1;
     }
+    for (;;) {
+        const uint8_t *before = walk.at.at;
+        if (*n->left == 0 && walk.node.at == walk.node.end) {
+            n->to_index = walk.at;
+            n->to_index_fun = walk.fun_end;
+            return -EAGAIN;
+        }
+        if (!walk_next(&walk, &name)) break;
+        if (index_add(n, &name) < 0) return -ENOMEM;
+        uint64_t cost = 1 + (uint64_t)(walk.at.at - before) / RB_EFFORT_BYTES;
+        *n->left -= cost < *n->left ? cost : *n->left;
+    }
+    n->indexing = 0;
     return 0;
 }
 
@@ -279,14 +294,17 @@ int rb_names_allow(struct rb_names *n, const struct rb_name *name) {
     struct rb_slice bytes = plain(name, buffer);
     int is_atom = name->kind != RB_NAME_IDENTITY;
     uint32_t hash;
-    if (n->index && index_find(n, name, &hash)->at) return 1;
+    if (n->index && !n->indexing && index_find(n, name, &hash)->at) return 1;
     if (is_atom && is_everywhere(bytes)) return 1;
 
     int found = is_atom && (is_declared(n, bytes) || is_paid_for(n, bytes));
-    if (!n->index) {
-        if (!found && n->effort + n->request.size <= EFFORT_MAX) found = in_request(n, name, bytes);
-        if (n->effort > EFFORT_MAX || (!found && n->effort + n->request.size > EFFORT_MAX)) {
-            if (index_request(n) < 0) return -ENOMEM;
+    if (!n->index || n->indexing) {
+        if (!n->indexing && !found && n->effort + n->request.size <= EFFORT_MAX)
+            found = in_request(n, name, bytes);
+        if (n->indexing || n->effort > EFFORT_MAX ||
+            (!found && n->effort + n->request.size > EFFORT_MAX)) {
+            int rc = index_request(n);
+            if (rc < 0) return rc;
             found = found || index_find(n, name, &hash)->at != NULL;
         }
     }

@@ -11,15 +11,43 @@ static const struct rb_slice declared[] = {{(const uint8_t *)"declared", 8},
 static const struct rb_term_rules rules = {
     .depth_max = 50, .terms_max = 100000, .atoms = declared, .atoms_count = 2};
 
+static inline struct rb_atom_budget budget_like(const struct rb_atom_budget *b) {
+    struct rb_atom_budget copy = {.left = b->left, .known_bytes = b->known_bytes};
+    if (b->known_bytes && (copy.known = malloc(b->known_bytes)))
+        memcpy(copy.known, b->known, b->known_bytes);
+    return copy;
+}
+/* However small the portions in which it is walked, the verdict is the same. */
+static inline int verdict_in_portions(struct rb_slice answer, struct rb_slice request,
+                                      const struct rb_term_rules *r,
+                                      const struct rb_atom_budget *before, int wanted,
+                                      const char *wanted_rule, uint64_t portion) {
+    struct rb_atom_budget budget = budget_like(before);
+    struct rb_term_walk *w = rb_term_walk_open(answer, request, r, &budget);
+    const char *rule = "untouched";
+    int rc = -EAGAIN;
+    for (uint64_t i = 0; rc == -EAGAIN && i <= 3 * (answer.size + request.size) + 8; i++) {
+        uint64_t effort = portion;
+        rc = rb_term_walk_on(w, &effort, &rule);
+    }
+    rb_term_walk_close(w);
+    rb_atom_budget_fini(&budget);
+    return rc == wanted && strcmp(rule, wanted_rule) == 0;
+}
+
 /* NULL when the answer is accepted, else the rule. Answer and request lie where ASan sees every
  * byte read past their ends. */
 static inline const char *verdict_of(struct rb_slice answer, struct rb_slice request,
                                      const struct rb_term_rules *r, struct rb_atom_budget *budget) {
     const char *rule = "untouched";
     struct bytes a = exactly(answer.at, answer.size), q = exactly(request.at, request.size);
+    struct rb_atom_budget before = budget_like(budget);
     int rc = rb_term_check(slice_of(&a), slice_of(&q), r, budget, &rule);
     CHECK(rc == 0 ? strcmp(rule, "untouched") == 0
                   : rc == -EPROTO && strncmp(rule, "term_", 5) == 0);
+    CHECK(verdict_in_portions(slice_of(&a), slice_of(&q), r, &before, rc, rule, 1));
+    CHECK(verdict_in_portions(slice_of(&a), slice_of(&q), r, &before, rc, rule, 7));
+    rb_atom_budget_fini(&before);
     bytes_free(&a);
     bytes_free(&q);
     return rc == 0 ? NULL : rule;

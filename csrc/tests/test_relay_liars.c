@@ -366,7 +366,7 @@ static void ask(struct liar *l, enum asked how) {
 }
 
 /* All frames that have come. */
-static uint8_t heard[1 << 20];
+static uint8_t heard[2 << 20];
 static size_t heard_size;
 static void listen_to(struct liar *l) {
     crew_round(&l->c);
@@ -438,6 +438,54 @@ static void the_lie(const struct lie *lie) {
     crew_close(&l->c);
 }
 
+/* --- Work ---------------------------------------------------------------------------------------- */
+
+/* A list of a million empty lists, which is a term as good as any. */
+static uint8_t million[1000000 + 6];
+static void a_million_terms(struct liar *l) {
+    memset(million, RB_TAG_NIL, sizeof million);
+    million[0] = RB_TAG_LIST;
+    rb_put_be32(million + 1, 1000000);
+    say_bytes(l, million, sizeof million, RB_STATUS_OK, RB_FLAG_TERM);
+}
+static void a_large_answer_keeps_nobody_waiting(void) {
+    static struct liar all;
+    struct liar *l = &all;
+    struct rb_role_config role = crew_role();
+    crew_open(&l->c, 1, &role);
+    crew_submit(&l->c, 1, "x", 1);
+    crew_round(&l->c);
+    crew_hire(&l->c, HONEST);
+    CHECK(rb_lab_request(l->c.workers[LIAR], 0, &l->job) == 0);
+    rb_lab_start(l->c.workers[LIAR], 1);
+    a_million_terms(l);
+    rb_lab_release(l->c.workers[LIAR], 1);
+    int rounds = 0, between = 0;
+    for (heard_size = 0; rounds < 1000 && heard_size < sizeof million; rounds++) {
+        if (rounds == 1) memset(rb_lab_link(l->c.workers[LIAR])->results, 255, sizeof million);
+        crew_submit(&l->c, 2, "short", 5);
+        crew_round(&l->c);
+        if (crew_has(&l->c, HONEST)) {
+            crew_begin(&l->c, HONEST);
+            crew_finish(&l->c, HONEST, 1000);
+        }
+        crew_round(&l->c);
+        /* A relay that stands still has written as much of a large answer as the socket takes. */
+        size_t before = heard_size;
+        for (ssize_t n; (n = recv(l->c.lab.peer, heard + heard_size, sizeof heard - heard_size,
+                                  MSG_DONTWAIT)) > 0;) {
+            heard_size += (size_t)n;
+            crew_round(&l->c);
+        }
+        between += heard_size > before && heard_size < sizeof million;
+        if (heard_size < sizeof million) heard_size = 0;
+    }
+    CHECK(rounds > 20);
+    CHECK_EQUAL(between, rounds - 1);
+    CHECK(heard_size > sizeof million && memmem(heard, heard_size, million, sizeof million));
+    crew_close(&l->c);
+}
+
 int main(void) {
     for (unsigned i = 0; i < sizeof lies / sizeof *lies; i++) {
         check_name = lies[i].what;
@@ -450,5 +498,6 @@ int main(void) {
         else
             check_passed++;
     }
+    RUN(a_large_answer_keeps_nobody_waiting);
     return check_end();
 }

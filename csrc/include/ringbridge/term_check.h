@@ -44,10 +44,21 @@ void rb_atom_budget_fini(struct rb_atom_budget *b);
  *
  * What is accepted, binary_to_term of any OTP from 25 on accepts too, given that the request's own
  * identities are such as the peer takes. Memory: nothing is allocated for small answers; beyond
- * that 4 to 36 bytes for each key of an open map, 16 to 64 for each name of the request (2^21 at
+ * that 8 to 56 bytes for each key of an open map, 16 to 64 for each name of the request (2^21 at
  * most). */
 int rb_term_check(struct rb_slice answer, struct rb_slice request,
                   const struct rb_term_rules *rules, struct rb_atom_budget *budget,
                   const char **rule);
+
+/* The same in portions, so that a large term keeps nobody waiting: all that is given to open() stays as
+ * it is until close(). NULL: no memory. */
+struct rb_term_walk;
+struct rb_term_walk *rb_term_walk_open(struct rb_slice answer, struct rb_slice request,
+                                       const struct rb_term_rules *rules,
+                                       struct rb_atom_budget *budget);
+/* As rb_term_check(), or -EAGAIN when `*effort` is spent, which is about one for each term (some
+ * 50 to 100 ns) and the last of which may cost as much as an atom or an identity. What is left of it is told. */
+int rb_term_walk_on(struct rb_term_walk *walk, uint64_t *effort, const char **rule);
+void rb_term_walk_close(struct rb_term_walk *walk);
 
 #endif

@@ -124,37 +124,24 @@ static void measure(struct rb_worker *w, const struct rb_job *j, uint64_t run_ns
     GAUGE(w->stats.credit, credit);
 }
 
+struct rb_slice rb_worker_term_request(const struct rb_job *j) {
+    if (!j->is_term) return (struct rb_slice){NULL, 0};
+    return (struct rb_slice){rb_job_payload(j), j->request.payload_bytes};
+}
+
+const struct rb_term_rules *rb_worker_term_rules(const struct rb_worker *w) {
+    static const struct rb_term_rules rules = {.depth_max = 512, .terms_max = 10000000};
+    (void)w;
+    return &rules;
+}
+
 /* Echoes of the request are known to be good. */
 int rb_worker_check_term(struct rb_worker *w, const struct rb_job *j, struct rb_slice copy,
                          const char **rule) {
-    static const struct rb_term_rules rules = {.depth_max = 512, .terms_max = 10000000};
-    struct rb_slice request = {NULL, 0};
-    if (j->is_term) {
-        request.at = rb_job_payload(j);
-        request.size = j->request.payload_bytes;
-    }
+    struct rb_slice request = rb_worker_term_request(j);
     /* No bytes at all are no term, however much they are like a request that was none. */
     if (j->is_term && rb_slice_equal(copy, request)) return 0;
-    return rb_term_check(copy, request, &rules, &w->atoms, rule);
-}
-
-/* A term is walked on a private copy, since the worker could change it under our eyes. */
-static int answer_term(struct rb_worker *w, const struct rb_caller *to, const struct rb_job *j,
-                       const uint8_t *bytes, size_t size, const char **rule) {
-    struct rb_relay *r = w->relay;
-    if (size > r->scratch_capacity) {
-        uint8_t *scratch = realloc(r->scratch, size);
-        if (!scratch) return *rule = "no_memory", -ENOMEM;
-        r->scratch = scratch;
-        r->scratch_capacity = size;
-    }
-    r->scratch_used = 1;
-    if (size) memcpy(r->scratch, bytes, size);
-    struct rb_slice answer = {r->scratch, size};
-    int rc = rb_worker_check_term(w, j, answer, rule);
-    if (rc < 0) return rc;
-    rb_answer_term(to, j->detail ? j : NULL, answer);
-    return 0;
+    return rb_term_check(copy, request, rb_worker_term_rules(w), &w->atoms, rule);
 }
 
 /* The payload's place, checked against the region; NULL breaks a rule. */
@@ -203,8 +190,24 @@ static const char *before_the_end(struct rb_worker *w, struct rb_job *j,
     return rule ? rule : give_back(w, e);
 }
 
-/* One completion, on a private copy. NULL, or the rule that it breaks. */
-static const char *complete(struct rb_worker *w, struct rb_completion *e) {
+/* A term is walked on a private copy, since the worker could change it under our eyes. 1: it goes on, in the next round. */
+static int answer_term(struct rb_worker *w, const struct rb_caller *to, const struct rb_job *j,
+                       const struct rb_completion *e, const uint8_t *payload, uint64_t *effort,
+                       const char **rule) {
+    struct rb_slice term;
+    int rc = w->answering.walk ? rb_term_answer_on(w, effort, &term, rule)
+                               : rb_term_answer_begin(w, j, e, payload, effort, &term, rule);
+    if (rc == -EAGAIN) return 1;
+    if (rc == 0) rb_answer_term(to, j->detail ? j : NULL, term);
+    rb_term_answer_end(w);
+    return 0;
+}
+
+/* Not an end: what is left of it comes in the next round. */
+static const char *const goes_on = "goes_on";
+
+/* One completion, on a private copy. NULL, or the rule that it breaks, or `goes_on`. */
+static const char *complete(struct rb_worker *w, struct rb_completion *e, uint64_t *effort) {
     struct rb_relay *r = w->relay;
     struct rb_job *j = rb_job_find(r, e->job);
     if (!j || j->worker != w || (j->state != RB_JOB_PLACED && j->state != RB_JOB_ABANDONED))
@@ -212,7 +215,15 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e) {
     if (e->status > RB_STATUS_PROGRESS) return "completion_status";
     const uint8_t *payload = result_at(w, e);
     if (!payload) return "completion_payload_out_of_range";
-    if (rb_completion_crc(e, payload, w->link.config.features) != e->crc) return "completion_crc";
+    if (!w->answering
+             .walk) { /* what is walked was looked at when that began, and is not read again */
+        uint64_t cost = rb_completion_effort(e);
+        *effort -= cost < *effort ? cost : *effort;
+        if (rb_completion_crc(e, payload, w->link.config.features) != e->crc)
+            return "completion_crc";
+    } else if (j->state != RB_JOB_PLACED) {
+        rb_term_answer_end(w); /* nobody hears of it any more */
+    }
     if (e->status > RB_STATUS_CANCELLED) return before_the_end(w, j, e, payload);
 
     const char *rule = NULL;
@@ -240,7 +251,8 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e) {
             reason = RB_REASON_JOB_FAILED;
             rb_answer_failed(&to, RB_CODE_ANSWER_TOO_LARGE, (const uint8_t *)why, (size_t)n);
         } else if (e->flags & RB_FLAG_TERM) {
-            if (answer_term(w, &to, j, payload, e->payload_bytes, &rule) < 0) return rule;
+            if (answer_term(w, &to, j, e, payload, effort, &rule)) return goes_on;
+            if (rule) return rule;
         } else {
             rb_answer_raw(&to, j->detail ? j : NULL, payload, e->payload_bytes);
         }
@@ -286,19 +298,28 @@ int rb_worker_poll(struct rb_worker *w) {
     if (count == 0) return 0;
     const char *rule = NULL;
     int64_t taken = 0;
-    int parts = 0;
-    while (taken < count && !rule) {
+    int parts = 0, walking = 0;
+    uint64_t effort = w->last_words ? RB_EFFORT_AT_END : RB_EFFORT_A_ROUND;
+    while (taken < count && !rule && effort > 0) {
         struct rb_completion e;
-        memcpy(&e, &w->link.completions[rb_ring_slot(&w->link.completion_ring, (uint64_t)taken)],
+        memcpy(&e,
+               w->answering.walk
+                   ? &w->answering.envelope
+                   : &w->link.completions[rb_ring_slot(&w->link.completion_ring, (uint64_t)taken)],
                sizeof e);
         if (e.status == RB_STATUS_PART) {
             if ((w->held = rb_stream_must_wait(w, &e))) break;
             parts = 1;
         }
-        rule = complete(w, &e);
+        rule = complete(w, &e, &effort);
+        if (rule == goes_on) {
+            rule = NULL;
+            walking = 1;
+            break;
+        }
         taken++;
     }
-    if (taken == 0) return 0;
+    if (taken == 0) return walking;
     if (parts) rb_stream_flush(w->relay);
     rb_ring_release(&w->link.completion_ring, (uint64_t)taken);
     /* It may be waiting for a block; or for a slot, where parts may fill the ring: no more jobs are out than it has slots. */
@@ -379,6 +400,7 @@ static void leave_jobs(struct rb_worker *w, const struct rb_obituary *o) {
 
 static void fence(struct rb_worker *w) {
     if (w->state == RB_WORKER_READY) rb_role_remove_ready(w->role, w);
+    rb_term_answer_end(w);
     set_state(w, RB_WORKER_FENCED);
 }
 
@@ -514,5 +536,6 @@ void rb_worker_free(struct rb_worker *w) {
     rb_link_close(&w->link);
     free(w->placed);
     w->placed = NULL;
+    rb_term_answer_end(w);
     rb_atom_budget_fini(&w->atoms);
 }

@@ -7,6 +7,7 @@
 #include "relay/dispatch/affinity.h"
 #include "relay/dispatch/choose.h"
 #include "relay/dispatch/health.h"
+#include "relay/dispatch/term_answer.h"
 #include <sys/types.h>
 
 #include "ringbridge/link.h"
@@ -63,6 +64,7 @@ struct rb_worker {
     struct rb_worker *next_polled;
     const char *broke; /* rule, once fenced for it */
     struct rb_atom_budget atoms;
+    struct rb_term_answer answering; /* of the first completion in its ring */
     struct rb_health health;
     uint8_t obituary[sizeof(struct rb_obituary)];
     uint32_t obituary_size;
@@ -79,6 +81,9 @@ struct rb_worker *rb_worker_find(struct rb_relay *r, uint64_t id);
 void rb_worker_watch(struct rb_worker *w);   /* joins epoll */
 void rb_worker_greeted(struct rb_worker *w); /* looks for the hello */
 int rb_worker_poll(struct rb_worker *w);     /* drains completions; how many */
+/* The request as term bytes, whose names an answer may use; empty: it was none. */
+struct rb_slice rb_worker_term_request(const struct rb_job *j);
+const struct rb_term_rules *rb_worker_term_rules(const struct rb_worker *w);
 /* A term on a private copy. 0, or less with the rule that it breaks. */
 int rb_worker_check_term(struct rb_worker *w, const struct rb_job *j, struct rb_slice copy,
                          const char **rule);
