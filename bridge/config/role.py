@@ -53,6 +53,7 @@ class RoleConfig(Section, frozen=True):
     timeout_default_ms: Milliseconds = 60_000
     timeout_max_ms: Milliseconds = 3_600_000
     credit_us: Annotated[int, Meta(ge=1, le=1_000_000)] = 200
+    atoms: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
     idempotent: bool = False
     cancel_term_ms: Annotated[int, Meta(ge=1, le=600_000)] = 1_000
     cancel_kill_ms: Annotated[int, Meta(ge=1, le=600_000)] = 1_000

@@ -11,6 +11,7 @@ from bridge.dist.cookie import COOKIE_VARIABLE
 
 PAGE_BYTES = 4_096
 ROLE_NAME_MAX_BYTES = 63  # a link's header holds it in 64 bytes, NUL-terminated
+ATOM_MAX_BYTES = 127  # dispatch.h, RB_ROLE_ATOM_BYTES
 RESERVED_PREFIX = "RINGBRIDGE_"  # of environment variables: the bridge's own
 
 Broken = tuple[str, Any, str, str]  # key, value, rule, mend
@@ -32,6 +33,10 @@ def broken_role_rules(name: str, role: RoleConfig) -> Iterator[Broken]:
         elif "\0" in value or "=" in variable or not variable or "\0" in variable:
             rule = "a variable's name has no = and neither name nor value a NUL character"
             yield f"{key}.env", variable, rule, "Correct it"
+    for atom in role.atoms:
+        if not 1 <= len(atom.encode(errors="replace")) <= ATOM_MAX_BYTES or "\0" in atom:
+            rule = f"a declared atom has 1 to {ATOM_MAX_BYTES} bytes of UTF-8, none of them NUL"
+            yield f"{key}.atoms", atom, rule, "Shorten it, or let the worker answer with a binary"
     if role.pool_bytes % PAGE_BYTES:
         mend = f"Take {role.pool_bytes // PAGE_BYTES * PAGE_BYTES}"
         yield f"{key}.pool_bytes", role.pool_bytes, f"it must be a multiple of {PAGE_BYTES}", mend

@@ -122,6 +122,7 @@ class RoleLimits:
     timeout_max_ms: int = 3_600_000
     cancel_term_ms: int = 1000
     cancel_kill_ms: int = 1000
+    atoms: tuple[str, ...] = ()  # that its answers may hold: 64, each of 127 bytes at most
     idempotent: bool = False  # a job that its worker did not survive may be run again
     order: OrderLimits = field(default_factory=OrderLimits)
     choice: ChoiceLimits = field(default_factory=ChoiceLimits)

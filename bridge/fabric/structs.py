@@ -117,8 +117,18 @@ def _put_array(
         if is_dataclass(value):
             _fill(ffi.addressof(array, index), value, frozenset(), subject, kept)
         else:
-            array[index] = _word(subject, value) if isinstance(value, str) else value
+            array[index] = _element(type_.item, subject, name, value)
     setattr(raw, f"{name}_count", len(values))
+
+
+def _element(type_: Any, subject: str, name: str, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if type_.kind != "array":
+        return _word(subject, value)
+    if len(text := value.encode()) >= type_.length or "\0" in value:
+        raise ValueError(f"{name}: texts of at most {type_.length - 1} bytes, none of them NUL")
+    return text
 
 
 def _word(subject: str, word: str) -> int:

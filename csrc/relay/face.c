@@ -10,8 +10,17 @@
 
 enum { POOL_BLOCK_BYTES = 1024 };
 
+static int atoms_are_sound(const struct rb_role_config *config) {
+    if (config->atoms_count > RB_ROLE_ATOMS_MAX) return 0;
+    for (uint32_t i = 0; i < config->atoms_count; i++) {
+        if (!memchr(config->atoms[i], 0, RB_ROLE_ATOM_BYTES)) return 0;
+    }
+    return 1;
+}
+
 static int is_sound(const struct rb_role_config *config) {
-    return rb_admission_check(&config->admission) == 0 && rb_breaker_check(&config->breaker) == 0;
+    return atoms_are_sound(config) && rb_admission_check(&config->admission) == 0 &&
+           rb_breaker_check(&config->breaker) == 0;
 }
 
 int rb_relay_add_role(struct rb_relay *r, uint32_t id, const struct rb_role_config *config) {

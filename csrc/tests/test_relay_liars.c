@@ -486,6 +486,76 @@ static void a_large_answer_keeps_nobody_waiting(void) {
     crew_close(&l->c);
 }
 
+/* --- Atoms that the role declares ------------------------------------------------------------------ */
+
+static int told_broke(struct liar *l) { return told(l, RB_EVENT_WORKER_BROKE, "term_atom_new"); }
+/* [n000000, n000001, ..., and one of `last`: so many that the worker's own budget is spent. */
+static void spend_and_say(struct liar *l, const char *last) {
+    static uint8_t bytes[8192];
+    size_t size = 5;
+    bytes[0] = RB_TAG_LIST;
+    rb_put_be32(bytes + 1, 257);
+    for (int i = 0; i < 257; i++) {
+        char text[64];
+        int n = i < 256 ? snprintf(text, sizeof text, "n%06d", i)
+                        : snprintf(text, sizeof text, "%s", last);
+        bytes[size++] = RB_TAG_SMALL_ATOM_UTF8;
+        bytes[size++] = (uint8_t)n;
+        memcpy(bytes + size, text, (size_t)n);
+        size += (size_t)n;
+    }
+    bytes[size++] = RB_TAG_NIL;
+    say_bytes(l, bytes, (uint32_t)size, RB_STATUS_OK, RB_FLAG_TERM);
+}
+static void next_job(struct liar *l) {
+    crew_submit(&l->c, 1, "x", 1);
+    crew_round(&l->c);
+    CHECK(rb_lab_request(l->c.workers[LIAR], 0, &l->job) == 0);
+    rb_lab_start(l->c.workers[LIAR], 1);
+}
+static void a_declared_atom_costs_no_budget_and_may_change_while_it_runs(void) {
+    static struct liar all;
+    struct liar *l = &all;
+    struct rb_role_config role = crew_role();
+    strcpy(role.atoms[0], "declared");
+    strcpy(role.atoms[1], "l\xc3\xa4nge");
+    role.atoms_count = 2;
+    crew_open(&l->c, 1, &role);
+    for (int i = 0; i < 3; i++) {
+        next_job(l);
+        spend_and_say(l, i < 2 ? "declared" : "l\xc3\xa4nge");
+        rb_lab_release(l->c.workers[LIAR], 1);
+        listen_to(l);
+        CHECK(has("declared") || has("nge"));
+        CHECK(!told_broke(l));
+    }
+    strcpy(l->c.role.atoms[0], "another");
+    l->c.role.atoms_count = 1;
+    crew_configure(&l->c);
+    next_job(l);
+    spend_and_say(l, "another");
+    rb_lab_release(l->c.workers[LIAR], 1);
+    listen_to(l);
+    CHECK(has("another"));
+    next_job(l);
+    spend_and_say(l, "declared"); /* not any more */
+    listen_to(l);
+    CHECK_EQUAL(told_broke(l), 1);
+    CHECK(has("term_atom_new"));
+    crew_close(&l->c);
+}
+static void atoms_that_are_no_texts_are_refused(void) {
+    struct crew c;
+    struct rb_role_config role = crew_role();
+    crew_open(&c, 0, &role);
+    c.role.atoms_count = 65;
+    CHECK_EQUAL(rb_relay_configure_role(c.lab.relay, 0, &c.role), -EINVAL);
+    c.role.atoms_count = 1;
+    memset(c.role.atoms[0], 'a', sizeof c.role.atoms[0]); /* without an end */
+    CHECK_EQUAL(rb_relay_configure_role(c.lab.relay, 0, &c.role), -EINVAL);
+    crew_close(&c);
+}
+
 int main(void) {
     for (unsigned i = 0; i < sizeof lies / sizeof *lies; i++) {
         check_name = lies[i].what;
@@ -498,6 +568,8 @@ int main(void) {
         else
             check_passed++;
     }
+    RUN(a_declared_atom_costs_no_budget_and_may_change_while_it_runs);
+    RUN(atoms_that_are_no_texts_are_refused);
     RUN(a_large_answer_keeps_nobody_waiting);
     return check_end();
 }

@@ -177,6 +177,8 @@ BROKEN = [
     ),
     (ROLE + "[tenants.gold]\nweight = 1001", "tenants.gold.weight", 1001, "at most 1000", ""),
     (ROLE + "[tenants.gold]\nwieght = 1", "tenants.gold.wieght", 1, "no such key", "weight?"),
+    (ROLE + f"atoms = ['{'x' * 128}']", "roles.echo.atoms", "x" * 128, "1 to 127 bytes", "binary"),
+    (ROLE + "atoms = ['']", "roles.echo.atoms", "", "1 to 127 bytes", "binary"),
     (
         ROLE + f"[tenants.{'x' * 65}]",
         f"tenants.{'x' * 65}",

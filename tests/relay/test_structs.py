@@ -34,6 +34,15 @@ def test_nested_records_fill_nested_structs() -> None:
     assert filled.pointer.choice.credit_us == 200
 
 
+def test_texts_fill_an_array_of_texts_and_one_that_is_too_long_is_refused() -> None:
+    filled = structs.filled("struct rb_role_config", RoleLimits("echo", atoms=("done", "f\u00fcr")))
+    assert filled.pointer.atoms_count == 2
+    assert ffi.string(filled.pointer.atoms[1]).decode() == "f\u00fcr"
+    for atoms in (("x" * 128,), ("a\0b",), ("x",) * 65):
+        with pytest.raises(ValueError, match="atoms: "):
+            structs.filled("struct rb_role_config", RoleLimits("echo", atoms=atoms))
+
+
 def test_a_number_that_a_field_cannot_hold_is_refused() -> None:
     limits = RoleLimits("echo", admission=AdmissionLimits(depth_max=2**32))
     with pytest.raises(OverflowError):

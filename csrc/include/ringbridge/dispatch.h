@@ -112,12 +112,17 @@ struct rb_tenant_config {
     uint32_t weight; /* its turns beside those of others; one without settings has the default */
 };
 
+/* Atoms that a role's answers may bring along besides those of their requests, each UTF-8 and NUL-terminated. */
+enum { RB_ROLE_ATOMS_MAX = 64, RB_ROLE_ATOM_BYTES = 128 };
+
 struct rb_role_config {
     const char *name;    /* fixed: callers and workers know the role by it */
     uint64_t pool_bytes; /* fixed: every worker has mapped the pool, and its memory is sealed */
     uint64_t payload_bytes_max;
     uint64_t timeout_default_ms, timeout_max_ms;
     uint32_t cancel_term_ms, cancel_kill_ms;
+    char atoms[64][128]; /* RB_ROLE_ATOMS_MAX, RB_ROLE_ATOM_BYTES */
+    uint32_t atoms_count;
     uint32_t
         idempotent; /* 1: a job that its worker did not survive may be run again (`retry: n`) */
     struct rb_order_config order;

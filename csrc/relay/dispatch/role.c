@@ -33,9 +33,22 @@ static void choose_by_policy(struct rb_role *role) {
     for (uint32_t i = 0; i < role->ready; i++) rb_place_look(role->workers[i]);
 }
 
-void rb_role_init(struct rb_role *role, const struct rb_role_config *config) {
+/* An answer that is being walked in portions goes by the new list from its next portion on. */
+static void take_config(struct rb_role *role, const struct rb_role_config *config) {
     role->config = *config;
     role->config.name = role->name;
+    for (uint32_t i = 0; i < config->atoms_count; i++) {
+        const char *text = role->config.atoms[i];
+        role->atoms[i] = (struct rb_slice){(const uint8_t *)text, strlen(text)};
+    }
+    role->rules = (struct rb_term_rules){.depth_max = 512,
+                                         .terms_max = 10000000,
+                                         .atoms = role->atoms,
+                                         .atoms_count = config->atoms_count};
+}
+
+void rb_role_init(struct rb_role *role, const struct rb_role_config *config) {
+    take_config(role, config);
     rb_admission_init(role);
     rb_queue_init(&role->queue, &config->order);
     rb_choice_init(&role->choice, kinds[config->choice.policy]);
@@ -51,8 +64,7 @@ void rb_role_configure(struct rb_relay *r, struct rb_role *role,
             if (!w->listed) rb_queue_configure(&w->affine.own, &config->order, r->now);
     }
     struct rb_admission_config before = role->config.admission;
-    role->config = *config;
-    role->config.name = role->name;
+    take_config(role, config);
     role->dirty = 1; /* what waits may be let through now */
     choose_by_policy(role);
     rb_health_configured(r, role);

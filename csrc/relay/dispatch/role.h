@@ -8,7 +8,7 @@
 #include "relay/dispatch/queue.h"
 #include "ringbridge/link.h"
 #include "ringbridge/relay.h"
-#include "ringbridge/term.h"
+#include "ringbridge/term_check.h"
 
 struct rb_job;
 struct rb_relay;
@@ -21,6 +21,8 @@ struct rb_role {
     uint32_t id;
     char name[64];
     struct rb_role_config config;
+    struct rb_term_rules rules; /* of its answers */
+    struct rb_slice atoms[RB_ROLE_ATOMS_MAX];
     struct rb_pool pool;
     uint32_t state;
     uint32_t jobs; /* that have this role, from admission until they are freed: */

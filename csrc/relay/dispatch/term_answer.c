@@ -36,7 +36,7 @@ int rb_term_answer_begin(struct rb_worker *w, const struct rb_job *j, const stru
     k->envelope = *e;
     *term = (struct rb_slice){k->copy, k->size};
     if (j->is_term && rb_slice_equal(*term, request)) return 0; /* an echo */
-    k->walk = rb_term_walk_open(*term, request, rb_worker_term_rules(w), &w->atoms);
+    k->walk = rb_term_walk_open(*term, request, &w->role->rules, &w->atoms);
     if (!k->walk) return *rule = "no_memory", -ENOMEM;
     return rb_term_answer_on(w, effort, term, rule);
 }

@@ -129,19 +129,13 @@ struct rb_slice rb_worker_term_request(const struct rb_job *j) {
     return (struct rb_slice){rb_job_payload(j), j->request.payload_bytes};
 }
 
-const struct rb_term_rules *rb_worker_term_rules(const struct rb_worker *w) {
-    static const struct rb_term_rules rules = {.depth_max = 512, .terms_max = 10000000};
-    (void)w;
-    return &rules;
-}
-
 /* Echoes of the request are known to be good. */
 int rb_worker_check_term(struct rb_worker *w, const struct rb_job *j, struct rb_slice copy,
                          const char **rule) {
     struct rb_slice request = rb_worker_term_request(j);
     /* No bytes at all are no term, however much they are like a request that was none. */
     if (j->is_term && rb_slice_equal(copy, request)) return 0;
-    return rb_term_check(copy, request, rb_worker_term_rules(w), &w->atoms, rule);
+    return rb_term_check(copy, request, &w->role->rules, &w->atoms, rule);
 }
 
 /* The payload's place, checked against the region; NULL breaks a rule. */

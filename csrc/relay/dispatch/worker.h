@@ -83,7 +83,6 @@ void rb_worker_greeted(struct rb_worker *w); /* looks for the hello */
 int rb_worker_poll(struct rb_worker *w);     /* drains completions; how many */
 /* The request as term bytes, whose names an answer may use; empty: it was none. */
 struct rb_slice rb_worker_term_request(const struct rb_job *j);
-const struct rb_term_rules *rb_worker_term_rules(const struct rb_worker *w);
 /* A term on a private copy. 0, or less with the rule that it breaks. */
 int rb_worker_check_term(struct rb_worker *w, const struct rb_job *j, struct rb_slice copy,
                          const char **rule);
