@@ -22,6 +22,7 @@ COOKIE = secrets.token_hex(16)  # of every cluster that this process makes
 # Both drivers evaluate one base64 line after the other in one process, so that bindings and the
 # mailbox live on, and halt when their input ends: a BEAM never outlives whoever drives it.
 _ELIXIR_DRIVER = """
+options = [limit: :infinity, printable_limit: :infinity, custom_options: [sort_maps: true]]
 loop = fn loop, binding ->
   case IO.gets("") do
     :eof -> System.halt(0)
@@ -30,7 +31,7 @@ loop = fn loop, binding ->
       {text, binding} =
         try do
           {value, binding} = Code.eval_string(code, binding)
-          {"ok " <> inspect(value, limit: :infinity, printable_limit: :infinity), binding}
+          {"ok " <> inspect(value, options), binding}
         catch
           kind, reason -> {"#{kind} " <> inspect(reason, limit: :infinity), binding}
         end
@@ -143,6 +144,7 @@ class Beam:
     async def evaluate(self, code: str) -> str:
         """The printed value of the expression `code`: `inspect` of Elixir, `~0tp` of Erlang.
 
+        Elixir prints a map in the order of its keys, also from OTP 26 on, where it is no map's own.
         Raises BeamError when it raises, BrokenResourceError when the BEAM has ended. One at a time.
         """
         assert self._process.stdin is not None
