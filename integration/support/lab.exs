@@ -136,6 +136,34 @@ defmodule Ringbridge.Lab do
     start_supervised!({Program, {argv, name: name, env: [{"HOME", home}]}})
   end
 
+  @doc """
+  Starts another Elixir node with a GenServer `:desk`, and connects to it; its name. What it is asked to
+  `{:forward, request}` it hands on to `to`, which answers in its stead.
+  """
+  @spec start_desk(GenServer.server()) :: node()
+  def start_desk(to) do
+    program =
+      start_node("""
+      defmodule Desk do
+        use GenServer
+        def init(to), do: {:ok, to}
+
+        def handle_call({:forward, request}, from, to) do
+          send(to, {:"$gen_call", from, request})
+          {:noreply, to}
+        end
+      end
+
+      {:ok, _} = GenServer.start_link(Desk, #{inspect(to)}, name: :desk)
+      IO.puts("I am " <> Atom.to_string(node()))
+      """)
+
+    "I am " <> name = Program.await_line(program, ~r/^I am /, 20_000)
+    node = String.to_atom(name)
+    true = Node.connect(node)
+    node
+  end
+
   @doc "The program `ringbridge`, run by the interpreter that the project was set up with."
   @spec command() :: [String.t()]
   def command do
