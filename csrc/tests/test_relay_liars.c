@@ -486,6 +486,57 @@ static void a_large_answer_keeps_nobody_waiting(void) {
     crew_close(&l->c);
 }
 
+static void next_job(struct liar *l) {
+    crew_submit(&l->c, 1, "x", 1);
+    crew_round(&l->c);
+    CHECK(rb_lab_request(l->c.workers[LIAR], 0, &l->job) == 0);
+    rb_lab_start(l->c.workers[LIAR], 1);
+}
+/* A map of 140,000 pairs. */
+static void a_large_map(struct liar *l) {
+    enum { PAIRS = 140000, PAIR = 7 };
+    million[0] = RB_TAG_MAP;
+    rb_put_be32(million + 1, PAIRS);
+    for (uint32_t i = 0; i < PAIRS; i++) {
+        uint8_t *at = million + 5 + (size_t)PAIR * i;
+        at[0] = RB_TAG_INTEGER;
+        rb_put_be32(at + 1, 1000 + i);
+        at[5] = RB_TAG_SMALL_INTEGER;
+        at[6] = 1;
+    }
+    say_bytes(l, million, 5 + PAIR * PAIRS, RB_STATUS_OK, RB_FLAG_TERM);
+}
+/* More terms than are walked at a worker's end. */
+static void terms_over_the_effort(struct liar *l) {
+    static uint8_t bytes[(1 << 20) - 64];
+    memset(bytes, RB_TAG_NIL, sizeof bytes);
+    bytes[0] = RB_TAG_LIST;
+    rb_put_be32(bytes + 1, sizeof bytes - 6);
+    say_bytes(l, bytes, sizeof bytes, RB_STATUS_OK, RB_FLAG_TERM);
+}
+static void what_is_not_walked_when_its_worker_has_ended_is_lost_with_it(void) {
+    static const struct {
+        void (*tell)(struct liar *);
+        enum rb_reason told;
+        int rounds;
+    } cases[] = {{a_million_terms, RB_REASON_OK, 1},
+                 {a_large_map, RB_REASON_OK, 1},
+                 {terms_over_the_effort, RB_REASON_OK, 1},
+                 {terms_over_the_effort, RB_REASON_WORKER_CRASHED, 0}};
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static struct liar all;
+        struct liar *l = &all;
+        struct rb_role_config role = crew_role();
+        crew_open(&l->c, 1, &role);
+        next_job(l);
+        cases[i].tell(l);
+        for (int k = 0; k < cases[i].rounds; k++) crew_round(&l->c);
+        crew_die(&l->c, LIAR);
+        CHECK_EQUAL(crew_stats(&l->c).answered[cases[i].told], 1);
+        crew_close(&l->c);
+    }
+}
+
 /* --- Atoms that the role declares ------------------------------------------------------------------ */
 
 static int told_broke(struct liar *l) { return told(l, RB_EVENT_WORKER_BROKE, "term_atom_new"); }
@@ -506,12 +557,6 @@ static void spend_and_say(struct liar *l, const char *last) {
     }
     bytes[size++] = RB_TAG_NIL;
     say_bytes(l, bytes, (uint32_t)size, RB_STATUS_OK, RB_FLAG_TERM);
-}
-static void next_job(struct liar *l) {
-    crew_submit(&l->c, 1, "x", 1);
-    crew_round(&l->c);
-    CHECK(rb_lab_request(l->c.workers[LIAR], 0, &l->job) == 0);
-    rb_lab_start(l->c.workers[LIAR], 1);
 }
 static void a_declared_atom_costs_no_budget_and_may_change_while_it_runs(void) {
     static struct liar all;
@@ -568,6 +613,7 @@ int main(void) {
         else
             check_passed++;
     }
+    RUN(what_is_not_walked_when_its_worker_has_ended_is_lost_with_it);
     RUN(a_declared_atom_costs_no_budget_and_may_change_while_it_runs);
     RUN(atoms_that_are_no_texts_are_refused);
     RUN(a_large_answer_keeps_nobody_waiting);
