@@ -1,4 +1,4 @@
-for file <- ~w(judge payloads calls ways streams callers faults operator books meter settings) do
+for file <- ~w(judge payloads calls ways streams callers settings faults operator books meter) do
   Code.require_file("soak/#{file}.exs", __DIR__)
 end
 
@@ -45,19 +45,22 @@ defmodule Ringbridge.SoakTest do
 
     counts = stats(bridge.node)
     seen = Callers.by_label(callers)
+    again = role(bridge.node, "again")
     summary(callers, counts, samples, others, elsewhere)
+    say("runs that began again after a death: #{again.retried}")
     tell_moves(callers)
     assert {@seed, Callers.violations(callers)} == {@seed, []}
     assert {@seed, Books.uneven_at_rest(bridge.node)} == {@seed, []}
     assert_counts_agree(counts, seen, Callers.counts(callers))
     assert_of_every_kind(seen)
+    assert @seconds < 60 or again.retried > 0
     assert Meter.grown(samples) == []
 
     # Every worker is there again and works; what the bridge holds is what it held before.
     await_workers(bridge.node)
 
-    for role <- [:echo, :tight, :again, :ordered],
-        do: assert({:ok, "x"} = submit(bridge.node, role, "x", %{}, 9_000))
+    for role <- [:echo, :tight, :sleep, :again, :ordered],
+        do: assert({:ok, "0"} = submit(bridge.node, role, "0", %{}, 9_000))
 
     :ets.delete(callers.table)
     assert Meter.at_rest(os_pid) == at_rest
@@ -214,6 +217,11 @@ defmodule Ringbridge.SoakTest do
         Enum.count(workers(node, role), &(&1.state == :ready)) == count
       end)
     end)
+  end
+
+  defp role(node, name) do
+    {:ok, status} = GenServer.call({Ringbridge.Diagnostics, node}, :status)
+    Enum.find(status.roles, &(&1.name == name))
   end
 
   # ---- what is said, when somebody asked for a soak

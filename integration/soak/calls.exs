@@ -156,13 +156,13 @@ defmodule Ringbridge.Soak.Calls do
 
   defp make(:term, calls), do: echo(calls, :echo, Payloads.term(calls))
 
-  # Two jobs of one time are alike; what names its own is told by `detail` (Ways, dedupe).
   defp make(:sleep, calls),
-    do: echo(calls, :sleep, "#{:rand.uniform(20)}", Payloads.options(calls))
+    do: echo(calls, :sleep, Payloads.nap(calls, 20), Payloads.options(calls))
 
+  # Long enough to be met by a death.
   defp make(:again, calls) do
     options = Map.put(Payloads.options(calls), :retry, 100)
-    echo(calls, :again, Payloads.bytes(calls, Payloads.size()), options)
+    echo(calls, :again, Payloads.nap(calls, 150), options)
   end
 
   defp make(:deadline, calls) do

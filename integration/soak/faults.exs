@@ -2,7 +2,7 @@ defmodule Ringbridge.Soak.Faults do
   @moduledoc "What goes wrong on purpose, all the while: workers die and hang, jobs are cancelled by others."
 
   alias Ringbridge.Program
-  alias Ringbridge.Soak.{Callers, Calls}
+  alias Ringbridge.Soak.{Callers, Calls, Settings}
 
   @kill_every_ms 1_000
   @hang_every_ms 4_000
@@ -28,7 +28,7 @@ defmodule Ringbridge.Soak.Faults do
     unless Callers.stopping?(callers) do
       if rem(number, 3) == 0,
         do: die(callers),
-        else: kill_one(callers, bridge, if(rem(number, 2) == 0, do: "SEGV", else: "KILL"))
+        else: kill_one(callers, bridge, number)
 
       kill(callers, bridge, number + 1)
     end
@@ -44,8 +44,12 @@ defmodule Ringbridge.Soak.Faults do
     end
   end
 
-  defp kill_one(callers, bridge, signal) do
-    with worker when worker != nil <- any_worker(bridge) do
+  # One in four is of the role whose jobs must outlive it.
+  defp kill_one(callers, bridge, number) do
+    signal = if rem(number, 2) == 0, do: "SEGV", else: "KILL"
+    roles = if rem(number, 4) == 1, do: [:again], else: Map.keys(Settings.workers())
+
+    with worker when worker != nil <- any_worker(bridge, roles) do
       Callers.move(callers, "SIG#{signal} to worker #{worker.id} of #{worker.role}")
       Program.kill(worker.os_pid, signal)
       Callers.count(callers, :worker, String.to_atom("sig" <> String.downcase(signal)))
@@ -57,7 +61,7 @@ defmodule Ringbridge.Soak.Faults do
     Process.sleep(@hang_every_ms)
 
     with false <- Callers.stopping?(callers),
-         worker when worker != nil <- any_worker(bridge) do
+         worker when worker != nil <- any_worker(bridge, Map.keys(Settings.workers())) do
       ms = :rand.uniform(@hang_ms)
       Callers.move(callers, "worker #{worker.id} of #{worker.role} stands for #{ms} ms")
       Program.kill(worker.os_pid, "STOP")
@@ -69,10 +73,17 @@ defmodule Ringbridge.Soak.Faults do
     unless Callers.stopping?(callers), do: hang(callers, bridge, number + 1)
   end
 
-  defp any_worker(bridge) do
+  # One that has something to lose, if there is any, three times of four.
+  defp any_worker(bridge, roles) do
     {:ok, workers} = GenServer.call({Ringbridge.WorkerRegistry, bridge}, :list, 30_000)
-    ready = Enum.filter(workers, &(&1.state == :ready))
-    if ready != [], do: Enum.random(ready)
+    ready = Enum.filter(workers, &(&1.state == :ready and &1.role in roles))
+    busy = Enum.filter(ready, &(&1.in_flight > 0))
+
+    cond do
+      busy != [] and :rand.uniform(4) > 1 -> Enum.random(busy)
+      ready != [] -> Enum.random(ready)
+      true -> nil
+    end
   end
 
   defp cancel(callers, bridge, number) do

@@ -51,6 +51,13 @@ defmodule Ringbridge.Soak.Payloads do
   @spec small_size() :: pos_integer()
   def small_size, do: 8 + :rand.uniform(2_000)
 
+  @doc "For rb-sleep: so many milliseconds at most. What it answers is this text, and its zeros tell calls apart."
+  @spec nap(Calls.t(), pos_integer()) :: String.t()
+  def nap(calls, ms_max), do: zeros(calls.number, "#{:rand.uniform(ms_max)}")
+
+  @spec zeros(non_neg_integer(), String.t()) :: String.t()
+  def zeros(number, text), do: String.duplicate("0", rem(number, 100)) <> text
+
   @spec term(Calls.t()) :: tuple()
   def term(calls) do
     {:soak, calls.id, self(), make_ref(), -1.5, 123_456_789_012_345_678_901,

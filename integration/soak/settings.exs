@@ -52,8 +52,8 @@ defmodule Ringbridge.Soak.Settings do
       pool_bytes = 2_097_152
       depth_max = 2
       """) <>
-      role(:again, "rb-echo", "idempotent = true") <>
-      role(:ordered, "rb-echo", "idempotent = true\n[roles.ordered.choice]\nordered = true") <>
+      role(:again, "rb-sleep", "idempotent = true") <>
+      role(:ordered, "rb-sleep", "idempotent = true\n[roles.ordered.choice]\nordered = true") <>
       role(:primes, "rb-primes", "")
   end
 

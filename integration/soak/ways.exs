@@ -78,10 +78,11 @@ defmodule Ringbridge.Soak.Ways do
 
   # Callers with one key: each has the bytes, and who has an answer has it of the same run.
   def make(:dedupe, calls) do
-    payload = Payloads.bytes(calls, Payloads.small_size())
+    nap = {:again, Payloads.nap(calls, 40)}
+    {role, payload} = Enum.random([nap, {:echo, Payloads.bytes(calls, Payloads.small_size())}])
     key = "#{node()} #{calls.id} #{calls.number}"
     options = orphan(%{dedupe: key, ttl: 5_000, detail: true})
-    request = {:submit, Enum.random([:echo, :again]), payload, options}
+    request = {:submit, role, payload, options}
     ask = fn -> Calls.call(calls, request) end
     others = for _ <- 1..:rand.uniform(3), do: Task.async(ask)
     # One more comes when there may be an answer to keep.
@@ -97,14 +98,15 @@ defmodule Ringbridge.Soak.Ways do
   end
 
   # Jobs of a key run one after the other: their ends come in the order in which they were asked for, whoever
-  # dies meanwhile. Those that never ran (refused, cancelled, late) stand in no order.
+  # dies meanwhile. Those that never ran (refused, cancelled, late) stand in no order. They sleep long enough to
+  # wait for each other, and their zeros tell them apart.
   def make(:ordered, calls) do
     key = "#{node()} #{calls.id} #{calls.number}"
     monitor = Process.monitor(calls.target)
 
     asked =
       for i <- 1..(3 + :rand.uniform(12)) do
-        payload = <<i::32>> <> Payloads.bytes(calls, Payloads.small_size())
+        payload = Payloads.zeros(i, "#{:rand.uniform(5) - 1}")
         options = %{key: key, retry: :rand.uniform(3) - 1, priority: Enum.random([:high, :low])}
         {i, payload, Calls.call(calls, {:submit_async, :ordered, payload, options})}
       end
