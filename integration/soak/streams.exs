@@ -7,7 +7,6 @@ defmodule Ringbridge.Soak.Streams do
   alias Ringbridge.Soak.{Calls, Judge, Payloads}
 
   @patience_ms 90_000
-  @refusals [:draining, :circuit_open, :overloaded]
 
   @spec make(atom(), Calls.t()) :: Judge.label()
   def make(kind, calls) do
@@ -23,7 +22,6 @@ defmodule Ringbridge.Soak.Streams do
     label = consume(Map.put(stream, :taken, 0))
     Process.demonitor(ref, [:flush])
     barrier(streams, calls)
-    if label in @refusals, do: asked_of_none(ref)
     label
   end
 
@@ -77,15 +75,6 @@ defmodule Ringbridge.Soak.Streams do
   defp ended(stream, :normal), do: {:wrong, "a stream ended after #{stream.taken} parts"}
   defp ended(%{stop_at: at}, :enough) when at != nil, do: :stopped
   defp ended(_stream, reason), do: Judge.reason(reason)
-
-  # A subscription that was refused was none, and what we asked of it before we knew is told so.
-  defp asked_of_none(ref) do
-    receive do
-      {:"$gen_consumer", {_pid, ^ref}, {:cancel, :unknown_subscription}} -> :ok
-    after
-      0 -> :ok
-    end
-  end
 
   # Answers of the streams' own process: what it sent before is here by then. It knows no calls, and says so.
   defp barrier(streams, calls) do
