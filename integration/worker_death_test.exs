@@ -96,4 +96,39 @@ defmodule Ringbridge.WorkerDeathTest do
     Program.kill(os_pid, "CONT")
     assert {:ok, _} = submit(node, :sleep, "0", %{}, 10_000)
   end
+
+  test "one that is stopped idle is ended by a restart", %{node: node} do
+    os_pid = os_pid_of_worker(node, :sleep)
+    Program.kill(os_pid, "STOP")
+    assert {:error, :deadline_exceeded} = submit(node, :sleep, "0", %{timeout: 100}, 10_000)
+    %{id: id} = Enum.find(workers(node, :sleep), &(&1.os_pid == os_pid))
+    assert :ok = GenServer.call({Ringbridge.WorkerRegistry, node}, {:restart, id})
+    Lab.wait_until("it has ended", 10_000, fn -> not Proc.alive?(os_pid) end)
+    assert {:ok, "0"} = submit(node, :sleep, "0", %{}, 10_000)
+  end
+
+  test "one that is stopped in a job is ended by the budgets of its role", %{node: node} do
+    assert ended_in_job?(node, 3)
+    assert {:ok, "0"} = submit(node, :sleep, "0", %{}, 10_000)
+  end
+
+  # Stopped before it had begun the job, it is stopped idle.
+  defp ended_in_job?(_node, 0), do: false
+
+  defp ended_in_job?(node, tries) do
+    task = Task.async(fn -> submit(node, :sleep, "60000", %{timeout: 300}, 10_000) end)
+    os_pid = await_busy(node, :sleep)
+    Program.kill(os_pid, "STOP")
+    assert {:error, :deadline_exceeded} = Task.await(task, 10_000)
+
+    try do
+      Lab.wait_until("it has ended", 5_000, fn -> not Proc.alive?(os_pid) end)
+      true
+    rescue
+      RuntimeError ->
+        Program.kill(os_pid, "CONT")
+        await_idle(node)
+        ended_in_job?(node, tries - 1)
+    end
+  end
 end
