@@ -562,6 +562,33 @@ static void monitors_end_with_the_service(void) {
     lab_close(&lab);
 }
 
+/* Its caller has been told, and would take no answer: the alias is gone with the DOWN. */
+static void a_job_ends_with_the_service_that_its_caller_had_called(void) {
+    struct lab lab;
+    lab_open(&lab);
+    struct lab_worker *w = lab_worker(&lab);
+    lab_submit(lab.peer, 1, "work", 4);
+    const struct rb_request *r = lab_request(w, 0);
+    CHECK(r != NULL);
+    lab_start(w, 1);
+    rb_relay_service_down(lab.relay, RB_SERVICE_JOBS, (const uint8_t *)"\x77\x08shutdown", 10);
+    CHECK(ANSWER_HAS(lab.peer, "shutdown"));
+    struct rb_relay_stats stats = {0};
+    for (int ms = 0; ms < LAB_WAIT_MS && !stats.answered[RB_REASON_CANCELLED]; ms++) {
+        struct timespec t = {.tv_nsec = 1000000};
+        nanosleep(&t, NULL);
+        rb_relay_read_stats(lab.relay, &stats);
+    }
+    CHECK_EQUAL(stats.answered[RB_REASON_CANCELLED], 1);
+    lab_complete(w, "late", 4);
+    rb_relay_install_service(lab.relay, RB_SERVICE_JOBS, 1, 0, "job_dispatcher\0");
+    lab_submit(lab.peer, 2, "anew", 4);
+    lab_complete(w, "anew", 4);
+    CHECK(ANSWER_HAS(lab.peer, "anew"));
+    lab_worker_end(&lab, w, NULL);
+    lab_close(&lab);
+}
+
 int main(void) {
     RUN(a_call_is_answered_by_its_worker);
     RUN(nothing_is_sent_after_the_caller_left);
@@ -595,5 +622,6 @@ int main(void) {
     RUN(garbage_closes_its_own_connection_only);
     RUN(a_flood_for_a_stalled_interpreter_ends_at_its_bound);
     RUN(monitors_end_with_the_service);
+    RUN(a_job_ends_with_the_service_that_its_caller_had_called);
     return check_end();
 }

@@ -56,8 +56,10 @@ void rb_owned_down(struct rb_relay *r, enum rb_service service, struct rb_slice 
             for (struct rb_monitor *m = c->monitors[b], *next; m; m = next) {
                 next = m->next;
                 if (rb_owned_find(r, rb_monitor_to(m)) != o) continue;
+                struct rb_job *j = m->job;
                 rb_send_down(c, m, reason);
                 rb_monitor_remove(c, m);
+                if (j) rb_job_orphaned(r, j); /* its caller has been told, and takes no answer */
             }
         }
     }
