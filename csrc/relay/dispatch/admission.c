@@ -219,16 +219,17 @@ void rb_admission_judge(struct rb_relay *r, struct rb_role *role, struct rb_conn
 
 /* --- Refusals ----------------------------------------------------------------------------------------------------------------- */
 
-static void count_overloaded(struct rb_relay *r, struct rb_role *role, enum rb_rule rule) {
-    COUNT(r->stats.overloaded_by[rule], 1);
-    COUNT(role->stats.overloaded_by[rule], 1);
+static void count_overloaded(struct rb_relay *r, struct rb_role *role, enum rb_rule rule,
+                             uint32_t told) {
+    COUNT(r->stats.overloaded_by[rule], told);
+    COUNT(role->stats.overloaded_by[rule], told);
 }
 
 void rb_admission_refuse(struct rb_relay *r, struct rb_role *role, const struct rb_caller *to,
                          const struct rb_verdict *v) {
     COUNT(r->stats.refused[v->reason], 1);
     COUNT(role->stats.refused[v->reason], 1);
-    if (v->reason == RB_REASON_OVERLOADED) count_overloaded(r, role, v->rule);
+    if (v->reason == RB_REASON_OVERLOADED) count_overloaded(r, role, v->rule, 1);
     if (v->reason == RB_REASON_OVERLOADED || v->reason == RB_REASON_CIRCUIT_OPEN)
         rb_answer_retry_after(to, v->reason, v->retry_ms);
     else
@@ -245,7 +246,8 @@ void rb_admission_refuse_room(struct rb_relay *r, struct rb_role *role, const st
 /* One that was accepted, by now in no queue or about to leave it. */
 static void tell_overloaded(struct rb_relay *r, struct rb_job *j, enum rb_rule rule) {
     struct rb_caller to = rb_job_caller(j);
-    count_overloaded(r, j->role, rule);
+    int shared = j->kind == RB_CALLER_SHARED; /* all of its callers are told */
+    count_overloaded(r, j->role, rule, shared ? rb_shared_callers(j->extra->shared) : 1);
     rb_answer_retry_after(&to, RB_REASON_OVERLOADED, drain_ms(r, j->role));
     rb_job_answered(r, j, RB_REASON_OVERLOADED);
 }

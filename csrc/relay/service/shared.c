@@ -179,13 +179,17 @@ static void tell(const struct rb_shared *sh, const struct rb_job *caller, enum r
     rb_reply_end_with(&reply, body, tail);
 }
 
-/* One flush of a connection tells that many bytes, so that others have their turn. */
-enum { TELL_BYTES = 1 << 20 };
+enum {
+    TOLD_AT_ONCE = 4096, /* bytes of an answer that are small, however many share it */
+    TELL_BYTES = 1
+        << 20, /* of larger ones, to one connection in one flush: others have their turn */
+};
 
-/* The run of this caller is over: it hears of it when its socket is written next, and has room. */
+/* The run of this caller is over: it hears of it, of a large answer when its socket is written next, and has room. */
 static void is_to_be_told(struct rb_relay *r, struct rb_shared *sh, struct rb_job *j) {
     struct rb_conn *c = j->conn;
-    if (!c) {
+    if (!c || sh->answer_size <= TOLD_AT_ONCE) {
+        tell(sh, j, sh->reason);
         rb_job_answered(r, j, sh->reason);
         return;
     }
@@ -223,6 +227,7 @@ void rb_shared_tell(struct rb_conn *c) {
 }
 
 int rb_shared_is_over(const struct rb_shared *sh) { return !sh->run; }
+uint32_t rb_shared_callers(const struct rb_shared *sh) { return sh->caller_count; }
 
 static void add_caller(struct rb_shared *sh, struct rb_job *j, const struct rb_options *o) {
     uint64_t ttl_ns = o->ttl_ms * NS_PER_MS;

@@ -50,6 +50,7 @@ void rb_shared_over(struct rb_relay *r, struct rb_job *run, enum rb_reason reaso
 void rb_shared_tell(struct rb_conn *c);
 /* 1: the caller waits for its socket alone. */
 int rb_shared_is_over(const struct rb_shared *sh);
+uint32_t rb_shared_callers(const struct rb_shared *sh); /* that wait for the run */
 /* A caller leaves before. */
 void rb_shared_leave(struct rb_relay *r, struct rb_job *caller, enum rb_reason reason);
 void rb_shared_expire(
