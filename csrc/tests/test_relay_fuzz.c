@@ -9,6 +9,7 @@
 
 #undef PUT /* both kinds of bytes have one; that of terms has been used */
 #include "fuzz/completion.h"
+#include "fuzz/service.h"
 
 enum { MUTATIONS = 40 };
 
@@ -49,10 +50,13 @@ static void answers(void) { over_corpus("term_check", fuzz_term_check); }
 
 static void liars(void) { over_corpus("completion", fuzz_completion); }
 
+static void calls(void) { over_corpus("service", fuzz_service); }
+
 int main(void) {
     RUN(connections);
     RUN(requests);
     RUN(answers);
+    RUN(calls);
     RUN(liars);
     return check_end();
 }
