@@ -186,6 +186,8 @@ static void audit_backlogs(struct audit *a, const struct rb_relay *r, uint64_t d
             hold(a, j->backlog == b, "a backlog has a job that stands elsewhere");
         HOLD_EQUAL(a, (uint64_t)b->count, here, "a backlog");
         hold(a, b->listed && here > 0, "an empty backlog is listed");
+        hold(a, b->next ? b->next->prev == b : r->backlogs.last == b,
+             "the backlogs' list is out of order");
         jobs += here;
     }
     HOLD_EQUAL(a, (uint64_t)r->backlogs.count, lists, "the backlogs");

@@ -18,7 +18,7 @@ struct rb_backlog {
     struct rb_job *first, *last;
     uint32_t count;
     int listed; /* on the relay's list of those that hold any */
-    struct rb_backlog *next;
+    struct rb_backlog *next, *prev;
 };
 struct rb_backlogs { /* that list, looked at in turn */
     struct rb_backlog *first, *last;

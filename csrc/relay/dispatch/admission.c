@@ -258,17 +258,16 @@ static void list_backlog(struct rb_relay *r, struct rb_backlog *b) {
     if (b->listed) return;
     b->listed = 1;
     b->next = NULL;
+    b->prev = r->backlogs.last;
     *(r->backlogs.last ? &r->backlogs.last->next : &r->backlogs.first) = b;
     r->backlogs.last = b;
     r->backlogs.count++;
 }
 
 static void unlist_backlog(struct rb_relay *r, struct rb_backlog *b) {
-    struct rb_backlog *before = NULL, *at = r->backlogs.first;
     if (!b->listed) return;
-    while (at != b) before = at, at = at->next;
-    *(before ? &before->next : &r->backlogs.first) = b->next;
-    if (r->backlogs.last == b) r->backlogs.last = before;
+    *(b->prev ? &b->prev->next : &r->backlogs.first) = b->next;
+    *(b->next ? &b->next->prev : &r->backlogs.last) = b->prev;
     r->backlogs.count--;
     b->listed = 0;
 }

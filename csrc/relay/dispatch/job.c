@@ -1,10 +1,12 @@
 /* job.c: the table of jobs, their deadlines, and the few steps of a job's life.
  *
- *      ARRIVING --accept--> QUEUED --place--> PLACED --completion--> answered, free
- *                             |  ^--requeue (worker died before it started)--'
- *                             '--cancel or deadline--> answered, free
+ *      ARRIVING --accept--> DEFERRED --let in--> QUEUED --place--> PLACED --completion--> answered, free
+ *                             |                  |  ^--requeue (its worker died)--'
+ *                             '------------------+--cancel or deadline--> answered, free
  *                           PLACED --cancel or deadline--> ABANDONED --completion--> free
+ *      ARRIVING --wait for other jobs--> WAITING --they are over, cancel or deadline--> answered, free
  *
+ * A job that nothing holds back is DEFERRED for no longer than a call (admission.h).
  * Every accepted job is answered exactly once: rb_job_answered() is the only place that counts it, and it forgets the caller. */
 #include <errno.h>
 #include <signal.h>

@@ -73,11 +73,12 @@ struct rb_job {
     struct rb_tenant *tenant;        /* held; NULL: it named none */
     struct rb_account *node, *purse; /* its calling node's and its tenant's; NULL: not counted */
     struct rb_backlog *backlog;      /* in which it is, while deferred; */
-    struct rb_job *earlier, *later;  /* and its neighbours there */
-    uint64_t entered_ns;             /* when it was let into its queue */
-    struct rb_conn *arriving;        /* from which its payload comes, while it does */
-    uint64_t arriving_left;          /* bytes of it that were missing when it was last looked at */
-    struct rb_conn *conn;            /* where the answer goes; NULL: nowhere any more */
+    struct rb_job *earlier,
+        *later;          /* its neighbours there; or among those that are to be told (shared.h) */
+    uint64_t entered_ns; /* when it was let into its queue */
+    struct rb_conn *arriving; /* from which its payload comes, while it does */
+    uint64_t arriving_left;   /* bytes of it that were missing when it was last looked at */
+    struct rb_conn *conn;     /* where the answer goes; NULL: nowhere any more */
     struct rb_job *next_of_conn, *prev_of_conn;
     struct rb_job *next_of_role, *prev_of_role;
     struct rb_monitor *monitor;      /* the caller's own, or NULL */
