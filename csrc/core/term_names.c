@@ -214,7 +214,7 @@ static int index_add(struct rb_names *n, const struct rb_name *name) {
 static int index_request(struct rb_names *n) {
     struct names_walk walk = {.at = n->to_index, .fun_end = n->to_index_fun};
     struct rb_name name;
-    if (!n->indexing) {
+    if (!n->index) {
         n->seed = rb_hash_seed();
         if (index_grow(n) < 0) return -ENOMEM;
         walk = (struct names_walk){.at = rb_cursor_of(n->request)};
