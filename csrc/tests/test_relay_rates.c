@@ -21,6 +21,30 @@ static void a_token_bucket_of_a_role_says_when_the_next_token_comes(void) {
     still_close(&s);
 }
 
+static void a_deferred_job_that_found_no_room_is_told_when_its_rate_has_some(void) {
+    struct still s;
+    struct rb_role_config role = deferring_role(10, 50);
+    role.admission.rate = rate_of(RB_RATE_SLIDING_WINDOW, 1, 1000, 1);
+    still_open(&s, &role, 1);
+    still_submit(&s);
+    still_submit(&s); /* deferred */
+    still_round(&s, 50);
+    uint64_t ms = told_retry_ms(&s);
+    CHECK(ms >= 950 && ms <= 950 + 1000 / 16 + 1); /* a window counts in sixteenths */
+    CHECK_EQUAL(by_rule(&s, RB_RULE_DEFERRED), 1);
+    still_close(&s);
+}
+
+static void before_any_job_was_done_a_full_role_says_a_second_for_the_unknown(void) {
+    struct still s;
+    struct rb_role_config role = plain_role();
+    role.admission.depth_max = 1;
+    still_open(&s, &role, 1);
+    for (int i = 0; i < 3; i++) still_submit(&s); /* one runs, one waits, one is refused */
+    CHECK_EQUAL(told_retry_ms(&s), 1000);
+    still_close(&s);
+}
+
 static void a_job_that_is_refused_takes_no_token_of_anybody(void) {
     struct still s;
     struct rb_role_config role = plain_role();
@@ -234,6 +258,8 @@ static void a_stuck_role_does_not_promise_much(void) {
 
 int main(void) {
     RUN(a_token_bucket_of_a_role_says_when_the_next_token_comes);
+    RUN(a_deferred_job_that_found_no_room_is_told_when_its_rate_has_some);
+    RUN(before_any_job_was_done_a_full_role_says_a_second_for_the_unknown);
     RUN(a_job_that_is_refused_takes_no_token_of_anybody);
     RUN(a_bucket_is_not_full_again_because_its_owner_was_away);
     RUN(a_leaky_bucket_lets_jobs_go_evenly_and_overflows);

@@ -9,7 +9,7 @@ enum {
     DRAIN_WINDOW_NS = 100000000, /* a role's drain is measured over at least so long */
     DRAIN_STALE_NS = 2000000000, /* longer ago says nothing of now */
     RETRY_MS_MAX = 10000,
-    RETRY_MS_UNKNOWN = 1000, /* no worker, no measure */
+    RETRY_MS_UNKNOWN = 1000, /* no worker, or none that has done a job */
 };
 _Static_assert((int)RB_ACCOUNT_ROLES == (int)ROLES_MAX, "an account counts by role");
 
@@ -40,8 +40,8 @@ static uint64_t drain_each_ns(const struct rb_relay *r, struct rb_role *role) {
         a->served_ns = r->now;
     }
     if (a->each_ns) return a->each_ns;
-    return role->ready ? role->workers[0]->service_ns / role->ready
-                       : RETRY_MS_UNKNOWN * NS_PER_MS / (role->queued + 1);
+    uint64_t service_ns = role->ready ? role->workers[0]->service_ns / role->ready : 0;
+    return service_ns ? service_ns : RETRY_MS_UNKNOWN * NS_PER_MS / (role->queued + 1);
 }
 
 static uint64_t clamped_ms(uint64_t ms) {
@@ -51,6 +51,12 @@ static uint64_t clamped_ms(uint64_t ms) {
 /* When what waits now will have left the queue. */
 static uint64_t drain_ms(const struct rb_relay *r, struct rb_role *role) {
     return clamped_ms((role->queued + 1) * drain_each_ns(r, role) / NS_PER_MS);
+}
+
+/* When what broke this rule may come again: at a rate, when that lets the next job begin. */
+static uint64_t retry_ms(const struct rb_relay *r, struct rb_role *role,
+                         const struct rb_verdict *v) {
+    return v->wait_ns ? clamped_ms((v->wait_ns + NS_PER_MS - 1) / NS_PER_MS) : drain_ms(r, role);
 }
 
 /* --- Rules ------------------------------------------------------------------------------------------------------------------- */
@@ -147,8 +153,7 @@ static void decide(const struct rb_relay *r, struct rb_role *role, uint32_t prio
              to_drop(role, priority))
         v->outcome = RB_ADMIT_DROPPING;
     else
-        v->retry_ms =
-            v->wait_ns ? clamped_ms((v->wait_ns + NS_PER_MS - 1) / NS_PER_MS) : drain_ms(r, role);
+        v->retry_ms = retry_ms(r, role, v);
 }
 
 /* Nobody who arrives overtakes those that wait for the same. */
@@ -244,11 +249,12 @@ void rb_admission_refuse_room(struct rb_relay *r, struct rb_role *role, const st
 }
 
 /* One that was accepted, by now in no queue or about to leave it. */
-static void tell_overloaded(struct rb_relay *r, struct rb_job *j, enum rb_rule rule) {
+static void tell_overloaded(struct rb_relay *r, struct rb_job *j, enum rb_rule rule,
+                            uint64_t retry) {
     struct rb_caller to = rb_job_caller(j);
     int shared = j->kind == RB_CALLER_SHARED; /* all of its callers are told */
     count_overloaded(r, j->role, rule, shared ? rb_shared_callers(j->extra->shared) : 1);
-    rb_answer_retry_after(&to, RB_REASON_OVERLOADED, drain_ms(r, j->role));
+    rb_answer_retry_after(&to, RB_REASON_OVERLOADED, retry);
     rb_job_answered(r, j, RB_REASON_OVERLOADED);
 }
 
@@ -304,14 +310,17 @@ void rb_admission_forget(struct rb_relay *r, struct rb_job *j) {
 }
 
 void rb_admission_expire(struct rb_relay *r, struct rb_job *j) {
-    tell_overloaded(r, j, RB_RULE_DEFERRED);
+    struct parties who = {j->node, j->purse};
+    struct rb_verdict v = {.wait_ns = 0};
+    breaks_one(r, j->role, &who, &v);
+    tell_overloaded(r, j, RB_RULE_DEFERRED, retry_ms(r, j->role, &v));
 }
 
 /* --- In ------------------------------------------------------------------------------------------------------------------------ */
 
 static void drop_for(struct rb_relay *r, struct rb_role *role, uint32_t priority) {
     struct rb_job *oldest = to_drop(role, priority);
-    if (oldest) tell_overloaded(r, oldest, RB_RULE_DROPPED);
+    if (oldest) tell_overloaded(r, oldest, RB_RULE_DROPPED, drain_ms(r, role));
 }
 
 static void hold_accounts(struct rb_relay *r, struct rb_job *j, const struct rb_slice *tenant,
@@ -359,7 +368,7 @@ static int try_first(struct rb_relay *r, struct rb_backlog *b) {
         role->admission.deferred += (uint32_t)was_deferred;
     }
     if (v.outcome == RB_REFUSE) {
-        tell_overloaded(r, j, v.rule);
+        tell_overloaded(r, j, v.rule, v.retry_ms);
         return -1;
     }
     uint64_t due_ns = j->due_ns;
