@@ -69,7 +69,8 @@ class Operator:
             worker = self._supervisor.find(target)
             if worker is None:
                 rule = f"no worker has the id {target}"
-                raise self._reloading.error("breaker", rule, "`:list` shows the ids of now")
+                mend = ":list and `ringbridge status` show them"
+                raise self._reloading.error("breaker", rule, mend)
             role, worker_id = worker.plan.id, target
         self._relay.force_breaker(role, worker_id, BREAKER_FORCES[how])
         log.info("circuit breaker forced", of=target, how=how)

@@ -101,7 +101,8 @@ class Reloading:
         if command is not None:
             config = with_value(config, f"roles.{role}.command", list(command))
         if (plan := self._supervisor.role(role)) is None:
-            raise self.error(f"roles.{role}", "there is no such role", "`status` lists them")
+            names = ", ".join(plan.name for plan in self._supervisor.plans)
+            raise self.error(f"roles.{role}", "there is no such role", f"The roles are: {names}")
         self._refuse_busy([role])
         plan = self._plan(config, role, plan.id)
         self._current.config = config

@@ -65,6 +65,14 @@ async def breaker(target: str, how: str, bridge: Asking, console: Console) -> No
     await bridge.get(REGISTRY, (Atom("breaker"), subject, Atom(how)))
     by = "goes by what it sees again" if how == "auto" else f"is held {how.replace('se', 'sed')}"
     console.print(f"the breaker of {target} {by}")
+    if how == "close" and not isinstance(subject, int):
+        workers = (await bridge.get(REGISTRY, (Atom("lookup"), subject)))["workers"]
+        for each in workers:
+            if each["breaker"] in ("open", "half_open", "held_open"):
+                console.print(
+                    f"worker {each['id']} has one of its own, {each['breaker']}: "
+                    f"`ringbridge breaker {each['id']} close`"
+                )
 
 
 async def record(how: str, bridge: Asking, console: Console) -> None:

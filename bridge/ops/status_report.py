@@ -16,6 +16,7 @@ from bridge.ops.asking import Address, reach
 from bridge.ops.diagnostics import NAMES
 
 Report = dict[str, Any]
+SILENT_MS = 5_000  # a kit says every 500 ms that its process runs, busy or not
 
 
 async def ask(address: Address, interval_s: float) -> Report:
@@ -45,7 +46,10 @@ def tables(report: Report) -> Iterator[Table | str]:
         f"[bold]{report['node']}[/] {report['version']}, up {_duration(report['uptime_ms'])}, "
         f"process {report['os_pid']}, connected: {', '.join(report['connections']) or 'nobody'}"
     )
-    roles = _table("roles", "role", "state", "ready", "queued", "running", "answered", "per second")
+    roles = _table(
+        *("roles", "role", "state", "ready", "queued", "running", "answered", "per second"),
+        "refused",
+    )
     for role in report["roles"]:
         roles.add_row(
             role["name"],
@@ -53,6 +57,7 @@ def tables(report: Report) -> Iterator[Table | str]:
             *map(str, (role["workers_ready"], role["queued"], _running(report, role["name"]))),
             str(sum(role["answered"].values())),
             f"{role['answers_per_s']:,.0f}",
+            str(sum(role["refused"].values())),
         )
     yield roles
     workers = _table(
@@ -70,21 +75,43 @@ def tables(report: Report) -> Iterator[Table | str]:
     yield workers
     for role in report["roles"]:
         yield from _noteworthy(role)
-    answered = {key: count for key, count in relay["answered"].items() if count}
-    counts = ", ".join(f"{key} {count:,}" for key, count in answered.items()) or "nothing yet"
+    for worker in report["workers"]:
+        yield from _noteworthy_worker(worker)
     accepted = f"jobs accepted {relay['accepted']:,}, in flight {relay['in_flight']:,}"
-    yield f"{accepted}; answered: {counts}"
+    refused = f"; refused: {_counts(relay['refused'])}" if any(relay["refused"].values()) else ""
+    yield f"{accepted}; answered: {_counts(relay['answered']) or 'nothing yet'}{refused}"
 
 
 def _noteworthy(role: Mapping[str, Any]) -> Iterator[str]:
     """What is not as usual with a role."""
     if role["breaker"] != "closed":
         yield f"{role['name']}: its circuit breaker is [yellow]{role['breaker']}[/]"
+    if rules := _counts(role["overloaded_by"]):
+        yield f"{role['name']}: jobs told that it is overloaded since its start, by rule: {rules}"
+    if role["deferred"]:
+        yield f"{role['name']}: {role['deferred']:,} jobs wait outside its queue (deferred)"
     upgrade = role["upgrade"]
     if upgrade is not None and upgrade["state"] != "done":
         progress = f"{upgrade['replaced']} of {upgrade['of']} workers replaced"
         why = f": {escape(upgrade['why'])}" if upgrade["why"] else ""
         yield f"{role['name']}: upgrade {_coloured(upgrade['state'])}, {progress}{why}"
+
+
+def _noteworthy_worker(worker: Mapping[str, Any]) -> Iterator[str]:
+    """The same of a worker."""
+    who = f"worker {worker['id']} ({worker['role']})"
+    if worker["breaker"] not in (None, "closed"):
+        yield f"{who}: its circuit breaker is [yellow]{worker['breaker']}[/]"
+    if (worker["silent_ms"] or 0) > SILENT_MS:
+        yield (
+            f"{who}: [red]no sign of life for {worker['silent_ms'] // 1000} s[/]; "
+            f"`ringbridge restart {worker['id']}` replaces it"
+        )
+
+
+def _counts(by_name: Mapping[str, int]) -> str:
+    """Those that are not 0."""
+    return ", ".join(f"{name} {count:,}" for name, count in by_name.items() if count)
 
 
 def show(report: Report, console: Console) -> None:

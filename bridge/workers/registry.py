@@ -23,12 +23,14 @@ Anything else is {:error, {:bad_request, why}}, and so is what is refused; it ch
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from bridge.config import ConfigError
 from bridge.etf import Atom, brief
+from bridge.fabric.figures import BreakerState
 from bridge.ops.answers import OK, Answering, BadRequest, Term, atom_keys
 from bridge.workers.port_supervisor import PortSupervisor
 from bridge.workers.worker import State, Wanted, Worker
@@ -84,6 +86,10 @@ class WorkerFigures(Protocol):
     def in_flight(self) -> int: ...
     @property
     def done(self) -> int: ...
+    @property
+    def breaker(self) -> BreakerState: ...
+    @property
+    def heartbeat_ns(self) -> int: ...
 
 
 class WorkerRegistry(Answering):
@@ -198,6 +204,8 @@ class WorkerRegistry(Answering):
                 "done": figures.done if figures else 0,
                 "restarts": worker.restarts,
                 "last_error": worker.last_error,
+                "breaker": Atom(figures.breaker.name.lower()) if figures else None,
+                "silent_ms": _silent_ms(figures) if figures else None,
             }
         )
 
@@ -205,8 +213,17 @@ class WorkerRegistry(Answering):
         if type(worker_id) is not int:
             raise BadRequest(f"a worker's id is an integer, not {brief(worker_id)}")
         if (worker := self._supervisor.find(worker_id)) is None:
-            raise BadRequest(f"no worker has the id {worker_id}; :list shows the ids of now")
+            raise BadRequest(
+                f"no worker has the id {worker_id}; :list and `ringbridge status` show them"
+            )
         return worker
+
+
+def _silent_ms(figures: WorkerFigures) -> int | None:
+    """Since its last heartbeat; None before its first."""
+    if not figures.heartbeat_ns:
+        return None
+    return max(0, time.monotonic_ns() - figures.heartbeat_ns) // 1_000_000
 
 
 def _role_name(role: Term) -> str:

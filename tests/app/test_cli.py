@@ -155,14 +155,48 @@ def test_status_cuts_no_name(capsys: pytest.CaptureFixture[str]) -> None:
         "roles": [
             {"name": name, "state": "running", "workers_ready": 1, "queued": 0}
             | {"answered": {"ok": 1}, "answers_per_s": 1.0, "breaker": "closed", "upgrade": None}
+            | {"refused": {}, "overloaded_by": {}, "deferred": 0}
         ],
-        "workers": [worker | {"id": 1, "role": name, "state": "ready", "last_error": "why " * 100}],
-        "relay": {"answered": {}, "accepted": 0, "in_flight": 0},
+        "workers": [
+            worker
+            | {"id": 1, "role": name, "state": "ready", "last_error": "why " * 100}
+            | {"breaker": "closed", "silent_ms": 1}
+        ],
+        "relay": {"answered": {}, "refused": {}, "accepted": 0, "in_flight": 0},
     }
     status_report.show(report, Console(width=80, file=sys.stdout))
     shown = capsys.readouterr().out
     assert shown.count(name) == 2
     assert "…" not in shown
+
+
+def test_status_says_what_is_not_as_usual(capsys: pytest.CaptureFixture[str]) -> None:
+    unknown = dict.fromkeys(("os_pid", "kit", "in_flight", "done", "restarts", "last_error"))
+    role = {"name": "echo", "state": "running", "workers_ready": 1, "queued": 3, "upgrade": None}
+    counted = {"answered": {"ok": 2}, "refused": {"overloaded": 9}, "answers_per_s": 1.0}
+    trouble = {"overloaded_by": {"role_depth": 4, "pool": 0}, "breaker": "open", "deferred": 7}
+    worker = {"id": 8, "role": "echo", "state": "ready", "breaker": "half_open", "silent_ms": 8_000}
+    report = {
+        "node": "bridge@127.0.0.1",
+        "version": "0",
+        "uptime_ms": 0,
+        "os_pid": 1,
+        "connections": [],
+        "roles": [{**role, **counted, **trouble}],
+        "workers": [{**worker, **unknown}],
+        "relay": {"answered": {}, "refused": {"overloaded": 9}, "accepted": 5, "in_flight": 5},
+    }
+    status_report.show(report, Console(width=200, file=sys.stdout))
+    shown = capsys.readouterr().out
+    for line in (
+        "echo: its circuit breaker is open",
+        "echo: jobs told that it is overloaded since its start, by rule: role_depth 4\n",
+        "echo: 7 jobs wait outside its queue (deferred)",
+        "worker 8 (echo): its circuit breaker is half_open",
+        "worker 8 (echo): no sign of life for 8 s; `ringbridge restart 8` replaces it",
+        "answered: nothing yet; refused: overloaded 9",
+    ):
+        assert line in shown
 
 
 @pytest.mark.parametrize("format_", ["json", "console"])

@@ -90,6 +90,11 @@ async def test_a_role_is_drained_and_resumed_a_worker_restarted(
             in (await ringbridge(epmd, bridge, "status"))[1]
         )
         assert (await ringbridge(epmd, bridge, "breaker", "echo", "auto"))[0] == 0
+        assert (await ringbridge(epmd, bridge, "breaker", "3", "open"))[0] == 0
+        status, said = await ringbridge(epmd, bridge, "status")
+        assert "worker 3 (sleep): its circuit breaker is held_open" in said
+        status, said = await ringbridge(epmd, bridge, "breaker", "sleep", "close")
+        assert "worker 3 has one of its own, held_open: `ringbridge breaker 3 close`" in said
         status, said = await ringbridge(epmd, bridge, "breaker", "nobody", "open")
         assert (status, "there is no such role" in said) == (1, True)
 

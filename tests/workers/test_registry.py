@@ -9,6 +9,7 @@ from registry_fakes import Scene
 
 from bridge.config import ConfigError
 from bridge.etf import Atom, Term
+from bridge.fabric.figures import BreakerState
 from bridge.workers.registry import OPERATIONS, WorkerRegistry, operation
 from bridge.workers.worker import State, Wanted
 
@@ -54,7 +55,7 @@ class FakeOperator:
 
 
 def registry(scene: Scene) -> WorkerRegistry:
-    figures = SimpleNamespace(in_flight=2, done=40)
+    figures = SimpleNamespace(in_flight=2, done=40, breaker=BreakerState.CLOSED, heartbeat_ns=0)
     return WorkerRegistry(
         scene.supervisor, figures=lambda worker_id: figures, operator=FakeOperator()
     )
@@ -86,6 +87,8 @@ ECHO = {
     A("done"): 40,
     A("restarts"): 0,
     A("last_error"): None,
+    A("breaker"): A("closed"),
+    A("silent_ms"): None,  # before its first heartbeat
 }
 
 
