@@ -234,6 +234,22 @@ static void a_caller_without_a_monitor_is_watched(void) {
     CLOSE(lab, w);
 }
 
+/* Its tag names a monitor that it holds elsewhere, and the one that it holds on us is for something else. */
+static void a_forwarded_call_does_not_hang_on_another_monitor_of_its_caller(void) {
+    WITH_WORKER(lab, w);
+    struct lab_bytes b = {.size = 0};
+    lab_monitor(lab.peer, 1, 9, 1);
+    lab_call_head(&b, 9, 2);
+    lab_submit_head(&b, 3, "echo");
+    lab_put_binary(&b, "x", 1);
+    lab_frame(lab.peer, &b);
+    CHECK(ANSWER_HAS(lab.peer, "\x68\x04\x61\x13\x58")); /* the watch on it */
+    lab_monitor(lab.peer, 0, 9, 1);
+    lab_complete(w, "y", 1);
+    CHECK(ANSWER_HAS(lab.peer, "\x77\x02ok\x6d\x00\x00\x00\x01y"));
+    CLOSE(lab, w);
+}
+
 /* {Name, Number} to the dispatcher, without a monitor's trouble: the answer goes to the alias. */
 static void ask(int fd, uint32_t caller, const char *name, const void *term, size_t size) {
     struct lab_bytes b = {.size = 0};
@@ -602,6 +618,7 @@ int main(void) {
     RUN(a_removed_role_is_unknown_at_once_and_gone_with_its_last_job);
     RUN(a_held_dispatcher_keeps_jobs_until_it_is_let_go);
     RUN(a_caller_without_a_monitor_is_watched);
+    RUN(a_forwarded_call_does_not_hang_on_another_monitor_of_its_caller);
     RUN(a_job_can_be_listed_looked_at_and_cancelled_by_its_id);
     RUN(a_payload_in_fragments_reaches_the_worker_whole);
     RUN(a_role_whose_payload_still_arrives_is_gone_after_it);

@@ -89,8 +89,8 @@ struct rb_job *rb_submit_admit(struct rb_relay *r, const struct rb_caller *to, s
     return make_job(r, to, role, size);
 }
 
-/* Binds a job to its caller's monitor: the one that the tag names; else the one that was this process's previous signal to us (25's
- * multi_call); else we watch the caller ourselves (a GenServer may forward a call). */
+/* Binds a job to its caller's monitor: the one that the tag names; where the tag names none (25's multi_call), the last one of this
+ * process; else we watch the caller ourselves (a GenServer may forward a call, whose monitor is on that GenServer). */
 int rb_submit_bind(struct rb_conn *c, struct rb_job *j, const struct rb_caller *to,
                    const struct rb_from *from) {
     if (rb_job_set_caller(j, to->conn, from) < 0) return -1;
@@ -103,7 +103,7 @@ int rb_submit_bind(struct rb_conn *c, struct rb_job *j, const struct rb_caller *
     }
     struct rb_monitor *m = from->monitor.size ? rb_monitor_find(c, from->monitor, from->pid) : NULL;
     uint32_t hash = m ? m->from_hash : rb_monitor_hash(from->pid);
-    if (!m) m = rb_monitor_recent(c, from->pid, hash);
+    if (!m && !from->monitor.size) m = rb_monitor_recent(c, from->pid, hash);
     c->relay->callers[0] |= 1ull << (hash & 63);
     if (m && !m->job) {
         m->job = j;
