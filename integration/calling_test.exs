@@ -4,6 +4,8 @@ defmodule Ringbridge.CallingTest do
 
   @long "10000"
 
+  @moduletag :smoke
+
   setup %{node: node} do
     on_exit(fn -> await_idle(node) end)
   end

@@ -8,8 +8,6 @@ defmodule Ringbridge.CancelNotTest do
   @some "700"
   @request {:submit, :sleep, @some}
 
-  @moduletag :smoke
-
   setup %{node: node} do
     on_exit(fn -> await_idle(node) end)
     {:ok, to: {Ringbridge.JobDispatcher, node}}

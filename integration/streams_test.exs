@@ -52,6 +52,7 @@ defmodule Ringbridge.StreamsTest do
     end)
   end
 
+  @tag :smoke
   test "events come as far as they are asked for, and normal at the end", %{node: node} do
     ref = subscribe(node, {:primes, "30"})
     refute_receive {:"$gen_consumer", _, _}, 50
@@ -99,6 +100,7 @@ defmodule Ringbridge.StreamsTest do
     idle_workers(node)
   end
 
+  @tag :smoke
   test "a consumer that dies stops its worker", %{node: node} do
     test = self()
 

@@ -5,12 +5,12 @@
 # is started with one; this one passes on what it says.
 case :init.get_argument(:epmd_port) do
   {:ok, _port} ->
-    for file <- ~w(program proc lab bridge_case) do
+    for file <- ~w(program proc lab bridge_case seen) do
       Code.require_file("support/#{file}.exs", __DIR__)
     end
 
     epmd = Ringbridge.Lab.open()
-    ExUnit.start(timeout: 120_000)
+    ExUnit.start(timeout: 120_000, formatters: [ExUnit.CLIFormatter, Ringbridge.Seen])
     ExUnit.after_suite(fn _result -> GenServer.stop(epmd) end)
 
   :error ->

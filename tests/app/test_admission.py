@@ -117,6 +117,7 @@ reclose_ms = 200
         assert counts["answered.worker_crashed"] == 3
 
 
+@pytest.mark.smoke
 async def test_a_breaker_is_held_by_hand(epmd: EpmdDaemon, beam: Beam, tmp_path: Path) -> None:
     async with serving(epmd, tmp_path, alive="admit_held", settings=settings("")) as bridge:
         await bridge.wait_workers(1)

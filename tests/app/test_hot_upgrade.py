@@ -198,6 +198,7 @@ async def test_a_program_that_does_not_greet_costs_no_job(
         assert await ask(beam, "GenServer.call(registry, :reload)") == "{:ok, []}"
 
 
+@pytest.mark.smoke
 async def test_a_reload_with_another_command_is_an_upgrade(
     epmd: EpmdDaemon, beam: Beam, tmp_path: Path, program: Path
 ) -> None:

@@ -39,6 +39,7 @@ def rewrite(folder: Path, settings: str) -> None:
     (folder / "ringbridge.toml").write_text(settings)
 
 
+@pytest.mark.smoke
 async def test_a_number_is_changed_from_a_beam_and_the_file_wins_again_at_a_reload(
     epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:

@@ -75,6 +75,7 @@ def jobs(name: str, count: int, options: str = "") -> str:
     return f'for _ <- 1..{count}, do: job.("{name}", [{options}])'
 
 
+@pytest.mark.smoke
 async def test_bands_then_deadlines_then_arrival(
     epmd: EpmdDaemon, beam: Beam, tmp_path: Path
 ) -> None:

@@ -1,0 +1,30 @@
+defmodule Ringbridge.Seen do
+  @moduledoc """
+  An ExUnit formatter beside the usual one: what came of each test, a line `outcome<TAB>module.name` each, in
+  `build/test/exunit.txt`. `integration/matrix/page` makes its table of it, as it does of pytest's JUnit file.
+  """
+  use GenServer
+
+  @path Path.expand("../../build/test/exunit.txt", __DIR__)
+
+  @impl GenServer
+  def init(_options) do
+    File.mkdir_p!(Path.dirname(@path))
+    {:ok, File.open!(@path, [:write, :utf8])}
+  end
+
+  @impl GenServer
+  def handle_cast({:test_finished, %ExUnit.Test{state: {:excluded, _why}}}, file),
+    do: {:noreply, file}
+
+  def handle_cast({:test_finished, test}, file) do
+    IO.puts(file, "#{outcome(test.state)}\t#{inspect(test.module)}.#{test.name}")
+    {:noreply, file}
+  end
+
+  def handle_cast(_other, file), do: {:noreply, file}
+
+  defp outcome(nil), do: "passed"
+  defp outcome({:skipped, why}), do: "skipped: #{why}"
+  defp outcome({_failed_or_invalid, _why}), do: "failed"
+end
