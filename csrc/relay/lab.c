@@ -172,9 +172,11 @@ int rb_lab_complete(struct rb_lab_worker *w, const struct rb_lab_answer *a) {
     e.crc = rb_completion_crc(&e, to, w->link.header.features);
     w->link.completions[slot] = e;
     rb_ring_publish(&w->link.completion_ring);
-    rb_gate_ring(&w->link.waker);
+    if (!a->silent) rb_gate_ring(&w->link.waker);
     return 0;
 }
+
+void rb_lab_ring(struct rb_lab_worker *w) { rb_gate_ring(&w->link.waker); }
 
 void rb_lab_release(struct rb_lab_worker *w, uint64_t count) {
     rb_ring_release(&w->link.request_ring, count);

@@ -44,7 +44,7 @@ static void dispatch(struct rb_relay *r, const struct epoll_event *e) {
         if (!(w = rb_worker_find(r, id))) break;
         clear_eventfd(w->link.fds.wake_relay);
         rb_worker_greeted(w);
-        rb_worker_poll(w);
+        rb_worker_rang(w);
         break;
     case RB_SOURCE_OBITUARY:
         if ((w = rb_worker_find(r, id))) rb_worker_obituary(w);
@@ -56,22 +56,6 @@ static void dispatch(struct rb_relay *r, const struct epoll_event *e) {
         if ((w = rb_worker_find(r, id))) rb_worker_output(w, 2);
         break;
     }
-}
-
-/* Drains every worker with jobs in flight; those without any, or fenced, leave the list. Returns the completions. */
-static int poll_workers(struct rb_relay *r) {
-    int count = 0;
-    for (struct rb_worker **p = &r->polled_workers; *p;) {
-        struct rb_worker *w = *p;
-        count += rb_worker_poll(w);
-        if (w->in_flight == 0 || w->state == RB_WORKER_FENCED) {
-            w->polled = 0;
-            *p = w->next_polled;
-        } else {
-            p = &w->next_polled;
-        }
-    }
-    return count;
 }
 
 static void flush(struct rb_relay *r) {
@@ -139,7 +123,7 @@ int rb_relay_round(struct rb_relay *r, uint64_t now, const struct epoll_event *r
     rb_jobs_due(r); /* first: what has expired in the queue does not run */
     if (now >= r->health_due_ns) rb_health_tick(r);
     place_jobs(r);
-    worked |= poll_workers(r) > 0;
+    worked |= rb_workers_poll(r) > 0;
     place_jobs(r); /* completions have made credit free */
     if (r->progress) rb_progress_flush(r);
     rb_conns_tick(r);

@@ -70,7 +70,7 @@ struct rb_relay {
     struct rb_role *roles[ROLES_MAX]; /* put in by a note (face.c makes them) */
     uint32_t roles_count, roles_leaving;
     struct rb_worker *workers[WORKERS_MAX]; /* the same */
-    struct rb_worker *polled_workers;
+    struct rb_worker *polled_workers;       /* whom each round looks at */
     struct rb_accounts accounts;
     struct rb_backlogs backlogs;
     uint64_t backlog_due_ns; /* when a rate lets the next one in, if there are any */

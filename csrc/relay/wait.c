@@ -6,7 +6,8 @@
  *   nobody          sleep until something happens
  * "Many" counts the processes that called within the last millisecond. Jobs in flight would not tell: a fast worker has answered
  * each of them before the next caller's frame is read, and then every frame costs a wake-up.
- * Before it sleeps it announces itself at the gate of every worker that has jobs, so that their completions ring its eventfd. */
+ * Before it sleeps it announces itself at the gate of every worker that a round looks at, so that their completions ring its eventfd; the
+ * others with jobs in flight ring in any case (dispatch/poll.c). */
 #define _GNU_SOURCE
 #include "relay/wait.h"
 

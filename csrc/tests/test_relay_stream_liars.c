@@ -147,6 +147,7 @@ static void a_part_that_is_too_large_fences(void) {
                                                         .status = RB_STATUS_PART,
                                                         .payload_bytes = RB_PART_BYTES_MAX + over};
         rb_ring_publish(&link.completion_ring);
+        rb_gate_ring(&link.waker);
         turn(&s);
         CHECK_EQUAL(stats_of(&s).events, 1);
         while (recv(s.lab.peer, s.in, sizeof s.in, MSG_DONTWAIT) > 0) turn(&s); /* fragments */

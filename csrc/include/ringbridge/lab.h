@@ -53,8 +53,10 @@ struct rb_lab_answer {
     uint32_t flags; /* RB_FLAG_TERM or 0 */
     uint32_t payload_bytes;
     const uint8_t *payload;
+    int silent; /* 1: it does not ring, as a kit with a fault */
 };
 int rb_lab_complete(struct rb_lab_worker *worker, const struct rb_lab_answer *answer);
+void rb_lab_ring(struct rb_lab_worker *worker); /* for nothing */
 void rb_lab_release(struct rb_lab_worker *worker, uint64_t count);
 int rb_lab_draining(const struct rb_lab_worker *worker); /* 1: it has been asked to end */
 /* Its init's last words, and the end of the pipe: the relay hears of it in its next round. Frees the worker. */

@@ -95,11 +95,7 @@ static int place(struct rb_relay *r, struct rb_worker *w, struct rb_job *j) {
     }
     GAUGE(w->stats.in_flight, w->in_flight);
     COUNT(j->role->stats.placed, 1);
-    if (!w->polled) {
-        w->polled = 1;
-        w->next_polled = r->polled_workers;
-        r->polled_workers = w;
-    }
+    rb_worker_stirs(w);
     rb_place_look(w);
     return 0;
 }

@@ -320,12 +320,14 @@ int rb_worker_poll(struct rb_worker *w) {
     if (rb_ring_publish(&w->link.giveback_ring) > 0 || parts) rb_gate_ring(&w->link.waker);
     rb_place_look(w);
     if (w->role->queued > 0) w->role->dirty = 1;
+    rb_worker_stirs(w);
     if (rule) rb_worker_broke(w, rule);
     return (int)taken;
 }
 
 void rb_worker_tend(struct rb_worker *w) {
     struct rb_telemetry t;
+    rb_worker_look_again(w);
     if (w->state == RB_WORKER_LINKED || rb_link_telemetry(&w->link, &t) < 0) return;
     GAUGE(w->stats.heartbeats, t.heartbeats);
     GAUGE(w->stats.heartbeat_ns, t.heartbeat_ns);

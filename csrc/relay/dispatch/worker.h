@@ -60,9 +60,11 @@ struct rb_worker {
     int handed_over; /* by the other thread, which alone reads it */
     int filled;      /* on the list of workers whose ring is to be published */
     struct rb_worker *next_filled;
-    int polled; /* on the list of workers with jobs in flight */
+    int polled; /* on the list of workers with jobs in flight that each round looks at; */
     struct rb_worker *next_polled;
-    const char *broke; /* rule, once fenced for it */
+    int called_by_bell;  /* or they have been out for long, and its bell will tell */
+    uint64_t stirred_ns; /* when it was given a job, or one was taken back, last */
+    const char *broke;   /* rule, once fenced for it */
     struct rb_atom_budget atoms;
     struct rb_term_answer answering; /* of the first completion in its ring */
     struct rb_health health;
@@ -96,5 +98,14 @@ ssize_t rb_worker_read(int fd, void *at, size_t size);
 void rb_worker_free(struct rb_worker *w);
 void rb_worker_signal(struct rb_worker *w, int signal);
 void rb_worker_tend(struct rb_worker *w); /* now and then: figures from its telemetry */
+
+/* --- Whom a round looks at (poll.c) --- */
+
+void rb_worker_stirs(struct rb_worker *w);      /* it was given a job, or gave one back */
+void rb_worker_rang(struct rb_worker *w);       /* its end of the bell was rung */
+void rb_worker_look_again(struct rb_worker *w); /* at one that is left to its bell, now and then */
+/* Drains every worker that each round looks at; those without jobs leave the list, and those from which nothing has come for long are
+ * left to their bell. Returns the completions. */
+int rb_workers_poll(struct rb_relay *r);
 
 #endif
