@@ -58,7 +58,7 @@ static void rounds_do_not_look_at_what_is_out_for_long_and_a_lost_bell_costs_a_s
     still_close(&still);
 }
 
-static void what_comes_between_the_look_and_the_announcement_is_found(void) {
+static void an_answer_that_is_there_when_its_worker_would_be_left_is_taken(void) {
     open_one();
     still_submit(&still);
     complete(1);
@@ -118,7 +118,7 @@ int main(void) {
     RUN(a_job_of_a_moment_is_found_without_a_bell);
     RUN(a_job_that_is_out_for_long_rings);
     RUN(rounds_do_not_look_at_what_is_out_for_long_and_a_lost_bell_costs_a_second);
-    RUN(what_comes_between_the_look_and_the_announcement_is_found);
+    RUN(an_answer_that_is_there_when_its_worker_would_be_left_is_taken);
     RUN(a_new_job_brings_its_worker_back_into_the_rounds);
     RUN(a_bell_for_nothing_is_followed_by_a_new_announcement);
     RUN(the_death_of_one_that_is_out_for_long_is_heard);
