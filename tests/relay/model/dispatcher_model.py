@@ -34,6 +34,8 @@ class Where(Enum):
     QUEUED = "queued"
     PLACED = "placed"  # in a worker's ring; its caller waits
     ABANDONED = "abandoned"  # in a worker's ring; nobody waits
+    DEFERRED = "deferred"  # accepted, and outside the queue
+    WAITING = "waiting"  # for another job: it stands in no queue itself
     GONE = "gone"
 
 
@@ -59,7 +61,10 @@ class Asked:
     retry: int = 0
     tenant: str = ""
     key: Hashable = None
-    more: tuple[tuple[str, Term], ...] = ()  # options of other subjects
+    is_async: bool = False  # submit_async: {ok, Ref} at once, the answer as a message
+    finish: bool = False  # orphan: finish
+    dedupe: bytes | None = None
+    ttl_ms: int = 0
 
     def options(self) -> dict[Atom, Term]:
         given: dict[str, Term] = {"priority": Atom(BANDS[self.band]), "opcode": self.opcode}
@@ -71,7 +76,12 @@ class Asked:
             given["tenant"] = self.tenant.encode()
         if self.key is not None:
             given["key"] = self.key
-        given.update(self.more)
+        if self.finish:
+            given["orphan"] = Atom("finish")
+        if self.dedupe is not None:
+            given["dedupe"] = self.dedupe
+        if self.ttl_ms:
+            given["ttl"] = self.ttl_ms
         return {Atom(name): value for name, value in given.items()}
 
 
@@ -88,6 +98,7 @@ class Job:
     worker: "Worker | None" = None
     position: int = 0  # in its worker's ring
     placed_at: int = 0
+    element: tuple[int, ...] = ()  # of submit_many: which
     watched: bool = False  # the relay holds a monitor on its caller
 
     def __repr__(self) -> str:
@@ -100,7 +111,12 @@ class Job:
     @property
     def waits(self) -> bool:
         """Somebody still waits for the answer."""
-        return self.where in (Where.QUEUED, Where.PLACED)
+        return self.where not in (Where.ABANDONED, Where.GONE)
+
+    @property
+    def name(self) -> tuple[object, ...]:
+        """Of all whose answer is still to come."""
+        return (self.caller.node, self.caller.ref, *self.element)
 
 
 @dataclass(eq=False, repr=False)
@@ -197,13 +213,14 @@ class Said:
 
 
 OK, FAILED, CANCELLED = range(3)
+Seen = dict[int, list[bytes]]  # payloads that came into each worker's ring in a round, in order
 
 
 class Dispatcher:
     def __init__(self) -> None:
         self.now = 0
         self.roles: dict[str, Role] = {}
-        self.jobs: dict[tuple[str, int], Job] = {}  # by node and reference of the call
+        self.jobs: dict[tuple[object, ...], Job] = {}  # accepted, and not answered
         self.numbers = 0  # given to jobs, as they come
         self.accepted = 0
         self.answered: Counter[str] = Counter()
@@ -214,8 +231,8 @@ class Dispatcher:
         # What callers were told in this round: read where a rule leaves the relay a choice.
         self.heard: dict[tuple[str, int], list[tuple[object, ...]]] = {}
 
-    def round(self, seen: dict[bytes, list[int]]) -> None:
-        """After what was heard. `seen`: in whose ring each payload came."""
+    def round(self, seen: Seen) -> None:
+        """After what was heard."""
         self.end_overdue()
         self.place(seen)
         self.take_completions()
@@ -237,7 +254,7 @@ class Dispatcher:
         assert job.waits
         self.answered[reason] += 1
         self._unwatch(job)
-        del self.jobs[job.caller.node, job.caller.ref]
+        del self.jobs[job.name]
         self._leave(job)
 
     def _watch(self, job: Job) -> None:
@@ -253,9 +270,7 @@ class Dispatcher:
     def _leave(self, job: Job) -> None:
         if job.where is Where.QUEUED:
             self._dequeue(job)
-            job.where = Where.GONE
-        else:
-            job.where = Where.ABANDONED
+        job.where = Where.ABANDONED if job.where is Where.PLACED else Where.GONE
 
     def _dequeue(self, job: Job) -> None:
         job.role.queue.remove(job)
@@ -319,7 +334,7 @@ class Dispatcher:
     def _accept(self, role: Role, caller: Caller, asked: Asked) -> Job:
         job = self._new_job(role, caller, asked)
         self.accepted += 1
-        self.jobs[caller.node, caller.ref] = job
+        self.jobs[job.name] = job
         if not caller.monitors:
             self._watch(job)
         self._enqueue(job)
@@ -350,7 +365,7 @@ class Dispatcher:
 
     def cancel(self, asker: Caller, number: int) -> None:
         """By the job's id: its caller is told, and whoever asked gets ok."""
-        job = next((job for job in self.jobs.values() if job.number == number), None)
+        job = next((job for job in self.open_jobs() if job.number == number), None)
         if job is None:
             self._tell(asker, "error", "unknown_job")
         else:
@@ -359,9 +374,14 @@ class Dispatcher:
 
     def listing(self, asker: Caller) -> None:
         """Role by role, each one's oldest first."""
-        jobs = [j for role in self.roles.values() for j in self.jobs.values() if j.role is role]
-        found = ((j.number, j.where.value, j.worker and j.worker.number) for j in jobs)
+        found: list[object] = []
+        for role in self.roles.values():
+            jobs = sorted((j for j in self.open_jobs() if j.role is role), key=lambda j: j.number)
+            found += [(j.number, j.where.value, j.worker and j.worker.number) for j in jobs]
         self._tell(asker, "ok", tuple(found))
+
+    def open_jobs(self) -> list[Job]:
+        return list(self.jobs.values())
 
     def node_down(self, node: str) -> None:
         """Nothing reaches it any more; its jobs end with the round."""
@@ -439,11 +459,11 @@ class Dispatcher:
     # ---- the steps of a round that nobody asks for
 
     def end_overdue(self) -> None:
-        for job in list(self.jobs.values()):
-            if job.deadline <= self.now:
+        for job in self.open_jobs():
+            if job.deadline <= self.now and job.waits:
                 self._answer(job, "deadline_exceeded")
 
-    def place(self, seen: dict[bytes, list[int]]) -> None:
+    def place(self, seen: Seen) -> None:
         """Give jobs to workers while there is credit."""
         for role in self.roles.values():
             self._give_up(role)
@@ -451,15 +471,20 @@ class Dispatcher:
                 free = [worker for worker in role.workers if worker.has_room]
                 if not free:
                     break
-                job = self._next_job(role)
-                allowed = {worker.number: worker for worker in self._allowed(job, free)}
-                chosen = [number for number in seen.get(job.payload, []) if number in allowed]
-                assert chosen, f"{job} came to {seen.get(job.payload)}, allowed: {list(allowed)}"
-                seen[job.payload].remove(chosen[0])
-                self._give(job, allowed[chosen[0]])
+                given = [
+                    (job, worker)
+                    for job in self._next_jobs(role)
+                    for worker in self._allowed(job, free)
+                    if seen[worker.number][:1] == [job.payload]
+                ]
+                assert given, f"{self._next_jobs(role)} to none of {free}, but {seen}"
+                job, worker = given[0]
+                seen[worker.number].pop(0)
+                self._give(job, worker)
 
-    def _next_job(self, role: Role) -> Job:
-        return min(role.queue, key=lambda job: role.turn(job, self.now))
+    def _next_jobs(self, role: Role) -> list[Job]:
+        """The one whose turn it is; several where the rules leave it open."""
+        return [min(role.queue, key=lambda job: role.turn(job, self.now))]
 
     def _allowed(self, job: Job, free: list[Worker]) -> list[Worker]:
         """Those of the workers with room that may be chosen for it."""

@@ -23,6 +23,7 @@ from dispatcher_model import (
     Job,
     Role,
     RoleState,
+    Seen,
     Where,
     Worker,
 )
@@ -205,7 +206,8 @@ class RelayMachine(RuleBasedStateMachine):
         caller = self.new_caller(node, monitors)
         options = asked.options()
         opts: Term = options if as_map else list(options.items())
-        request = (Atom("submit"), Atom(asked.role), asked.payload, opts)
+        verb = "submit_async" if asked.is_async else "submit"
+        request = (Atom(verb), Atom(asked.role), asked.payload, opts)
         self.call(caller, request, lambda: self.model.submit(caller, asked))
         return caller
 
@@ -346,16 +348,14 @@ class RelayMachine(RuleBasedStateMachine):
         assert not any(seen.values()), f"given, but by no rule: {seen}"
         self.compare(heard)
 
-    def look_at_rings(self) -> dict[bytes, list[int]]:
-        """To which workers each payload came in this round, in the order of their numbers; and the
-        ids of jobs, by which they complete them.
-        """
-        seen: dict[bytes, list[int]] = {}
+    def look_at_rings(self) -> Seen:
+        """What came to each worker; and the ids of jobs, by which they complete them."""
+        seen: Seen = {}
         for number, played in self.played.items():
             worker = self.workers[number]
-            for request in played.requests()[len(worker.ring) - worker.released :]:
-                seen.setdefault(request.payload, []).append(number)
-                self.ids[request.job >> 20] = request.job
+            came = played.requests()[len(worker.ring) - worker.released :]
+            seen[number] = [request.payload for request in came]
+            self.ids.update((request.job >> 20, request.job) for request in came)
         return seen
 
     def look_at_sockets(self) -> Heard:
@@ -423,7 +423,7 @@ class RelayMachine(RuleBasedStateMachine):
                 self.watches[peer.name, pid.id] = watch
                 return pid.id, ("watch",)
             case (op, _, pid, Reference() as watch) if op == DEMONITOR:
-                assert self.watches.pop((peer.name, pid.id)) == watch
+                assert self.watches.pop((peer.name, pid.id), watch) == watch
                 return pid.id, ("unwatch",)
         raise AssertionError(f"unexpected: {signal}")
 
