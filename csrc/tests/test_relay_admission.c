@@ -122,6 +122,28 @@ static void nothing_better_is_dropped_for_something_worse(void) {
     still_close(&s);
 }
 
+/* A queue that is full is no way past a rate, or past what one node may have in it. */
+static void dropping_makes_room_for_no_other_rule(void) {
+    for (int node = 0; node < 2; node++) {
+        struct still s;
+        struct rb_role_config role = plain_role();
+        role.admission.on_full = RB_ADMISSION_DROP_OLDEST;
+        if (node)
+            role.admission.node_depth_max = LAB_DEPTH;
+        else
+            role.admission.rate = rate_of(RB_RATE_TOKEN_BUCKET, 1, 1000, 1 + LAB_DEPTH);
+        still_open(&s, &role, 1);
+        for (int i = 0; i < 1 + LAB_DEPTH; i++) still_submit(&s);
+        CHECK(still_quiet(&s));
+        still_submit(&s);
+        CHECK(TOLD(&s, "overloaded"));
+        CHECK_EQUAL(still_stats(&s).refused[RB_REASON_OVERLOADED], 1);
+        CHECK_EQUAL(by_rule(&s, RB_RULE_DROPPED), 0);
+        CHECK_EQUAL(by_rule(&s, node ? RB_RULE_NODE_DEPTH : RB_RULE_ROLE_RATE), 1);
+        still_close(&s);
+    }
+}
+
 static void defer_keeps_what_is_too_much_and_lets_it_in_by_and_by(void) {
     struct still s;
     struct rb_role_config role = deferring_role(3, 1000);
@@ -403,6 +425,7 @@ int main(void) {
     RUN(an_allowance_bounds_a_tenant_over_all_roles_and_by_name);
     RUN(drop_oldest_gives_the_oldest_up_for_the_newest);
     RUN(nothing_better_is_dropped_for_something_worse);
+    RUN(dropping_makes_room_for_no_other_rule);
     RUN(defer_keeps_what_is_too_much_and_lets_it_in_by_and_by);
     RUN(a_deferred_job_is_told_when_its_time_is_over);
     RUN(a_deferred_job_has_a_deadline_and_can_be_cancelled);

@@ -78,15 +78,23 @@ static int depth_of_account(const struct rb_relay *r, const struct rb_role *role
 
 static uint64_t in_flight(const struct rb_role *role) { return role->open - role->admission.kept; }
 
+/* Of its node, of its tenant. */
+static int breaks_depth_of_caller(struct rb_relay *r, struct rb_role *role,
+                                  const struct parties *who, struct rb_verdict *v) {
+    const struct rb_admission_config *config = &role->config.admission;
+    if (depth_of_account(r, role, who->node, config->node_depth_max))
+        return broken(v, RB_RULE_NODE_DEPTH, &who->node->backlog);
+    if (depth_of_account(r, role, who->tenant, config->tenant_depth_max))
+        return broken(v, RB_RULE_TENANT_DEPTH, &who->tenant->backlog);
+    return 0;
+}
+
 static int breaks_depth(struct rb_relay *r, struct rb_role *role, const struct parties *who,
                         struct rb_verdict *v) {
     const struct rb_admission_config *config = &role->config.admission;
     struct rb_role_admission *a = &role->admission;
     if (role->queued >= config->depth_max) return broken(v, RB_RULE_ROLE_DEPTH, &a->backlog);
-    if (depth_of_account(r, role, who->node, config->node_depth_max))
-        return broken(v, RB_RULE_NODE_DEPTH, &who->node->backlog);
-    if (depth_of_account(r, role, who->tenant, config->tenant_depth_max))
-        return broken(v, RB_RULE_TENANT_DEPTH, &who->tenant->backlog);
+    if (breaks_depth_of_caller(r, role, who, v)) return 1;
     if (config->adaptive.limit_max &&
         in_flight(role) >= rb_adaptive_limit(&a->adaptive, &config->adaptive))
         return broken(v, RB_RULE_ADAPTIVE, &a->backlog);
@@ -111,13 +119,23 @@ static int breaks_rate_of(const struct rb_relay *r, struct rb_account *a, enum r
                             &a->backlog, v);
 }
 
-static int breaks_one(struct rb_relay *r, struct rb_role *role, const struct parties *who,
-                      struct rb_verdict *v) {
-    return breaks_depth(r, role, who, v) ||
-           breaks_rate(r, &role->admission.limiter, &role->config.admission.rate, RB_RULE_ROLE_RATE,
+static int breaks_any_rate(struct rb_relay *r, struct rb_role *role, const struct parties *who,
+                           struct rb_verdict *v) {
+    return breaks_rate(r, &role->admission.limiter, &role->config.admission.rate, RB_RULE_ROLE_RATE,
                        &role->admission.backlog, v) ||
            breaks_rate_of(r, who->node, RB_RULE_NODE_RATE, v) ||
            breaks_rate_of(r, who->tenant, RB_RULE_TENANT_RATE, v);
+}
+
+static int breaks_one(struct rb_relay *r, struct rb_role *role, const struct parties *who,
+                      struct rb_verdict *v) {
+    return breaks_depth(r, role, who, v) || breaks_any_rate(r, role, who, v);
+}
+
+/* A job that is dropped makes room in its role, and for none of these rules. */
+static int breaks_besides(struct rb_relay *r, struct rb_role *role, const struct parties *who,
+                          struct rb_verdict *v) {
+    return breaks_depth_of_caller(r, role, who, v) || breaks_any_rate(r, role, who, v);
 }
 
 static void take(struct rb_relay *r, struct rb_role *role, const struct parties *who) {
@@ -139,18 +157,20 @@ static struct rb_job *to_drop(const struct rb_role *role, uint32_t priority) {
 }
 
 /* `behind`: others wait for the same rule already, maybe from before the policy was changed. They are not overtaken. */
-static void decide(const struct rb_relay *r, struct rb_role *role, uint32_t priority, int behind,
-                   struct rb_verdict *v) {
+static void decide(struct rb_relay *r, struct rb_role *role, const struct parties *who,
+                   uint32_t priority, int behind, struct rb_verdict *v) {
     const struct rb_admission_config *config = &role->config.admission;
     int of_role = v->rule == RB_RULE_ROLE_DEPTH || v->rule == RB_RULE_ADAPTIVE;
+    int drops = config->on_full == RB_ADMISSION_DROP_OLDEST && of_role && !behind &&
+                to_drop(role, priority);
+    if (drops && breaks_besides(r, role, who, v)) drops = 0; /* it is that rule's now */
     int later =
         config->on_full == RB_ADMISSION_DEFER && role->admission.deferred < config->defer_max;
     v->outcome = RB_REFUSE;
     v->reason = RB_REASON_OVERLOADED;
     if (v->paced || later)
         v->outcome = RB_ADMIT_LATER;
-    else if (config->on_full == RB_ADMISSION_DROP_OLDEST && of_role && !behind &&
-             to_drop(role, priority))
+    else if (drops)
         v->outcome = RB_ADMIT_DROPPING;
     else
         v->retry_ms = retry_ms(r, role, v);
@@ -219,7 +239,7 @@ void rb_admission_judge(struct rb_relay *r, struct rb_role *role, struct rb_conn
     int waits = r->backlogs.count && is_behind(role, &who, v);
     if (waits) v->paced = paces(r, role, &who, v->rule, v->behind);
     if (!waits && !breaks_one(r, role, &who, v)) return;
-    decide(r, role, priority, waits, v);
+    decide(r, role, &who, priority, waits, v);
 }
 
 /* --- Refusals ----------------------------------------------------------------------------------------------------------------- */
@@ -358,14 +378,16 @@ static int try_first(struct rb_relay *r, struct rb_backlog *b) {
     struct rb_verdict v = {.outcome = RB_ADMIT};
     int was_deferred = !j->paced;
     if (breaks_one(r, role, &who, &v)) {
+        if (v.behind != b) {
+            role->admission.deferred -= (uint32_t)was_deferred; /* not in its own way */
+            decide(r, role, &who, j->request.priority, 0, &v);
+            role->admission.deferred += (uint32_t)was_deferred;
+        }
         if (v.behind == b) {
             if (v.wait_ns && r->now + v.wait_ns < r->backlog_due_ns)
                 r->backlog_due_ns = r->now + v.wait_ns;
             return 0;
         }
-        role->admission.deferred -= (uint32_t)was_deferred; /* it does not stand in its own way */
-        decide(r, role, j->request.priority, 0, &v);
-        role->admission.deferred += (uint32_t)was_deferred;
     }
     if (v.outcome == RB_REFUSE) {
         tell_overloaded(r, j, v.rule, v.retry_ms);
