@@ -175,12 +175,13 @@ class Asking(Dispatcher):
 
     def _over(self, shared: Shared, reason: str) -> None:
         callers, shared.callers, shared.run = shared.callers, [], None
+        shared.reason = reason
         for job in callers:
             del self.joined[job]
             self._deliver(job, shared.answer)
             self._answered(job, reason)
         if reason in ("ok", "job_failed") and shared.ttl_ms:
-            shared.reason, shared.expires = reason, self.now + shared.ttl_ms * MS
+            shared.expires = self.now + shared.ttl_ms * MS
         else:
             del self.shared[shared.key]
 

@@ -21,6 +21,7 @@ from bridge.fabric.limits import RoleLimits
 
 MS = 1_000_000
 WAKE_BITS = 14
+QUIET_NS = MS  # csrc/relay/dispatch/poll.c
 BANDS = ("critical", "high", "normal", "low")
 
 
@@ -161,6 +162,8 @@ class Worker:
     completions: list["Completion"] = field(default_factory=list)  # published, not taken
     broke: str = ""  # the rule, once it is fenced for it
     ended: tuple[int | None, int | None] = (None, None)  # status, signal
+    stirred: int = 0  # when it was given a job, or gave one back
+    rings: bool = False  # it has been quiet for long: it is heard when it rings, with the signals
 
     def __repr__(self) -> str:
         return f"<worker {self.number} {self.state} {self.ring}>"
@@ -393,7 +396,13 @@ class Dispatcher:
     def greeted(self, worker: Worker) -> None:
         worker.state = "ready"
 
+    def rang(self, worker: Worker) -> None:
+        """One that had been quiet for long gives a job back."""
+        self._take_completions(worker)
+
     def _take_completions(self, worker: Worker) -> None:
+        if worker.completions:
+            self._stirs(worker)
         while worker.completions and worker.state != "fenced":
             completion = worker.completions.pop(0)
             job = completion.job
@@ -496,11 +505,19 @@ class Dispatcher:
         job.where, job.worker, job.placed_at = Where.PLACED, worker, self.now
         job.position = len(worker.ring)
         worker.ring.append(job)
+        self._stirs(worker)
 
     def take_completions(self) -> None:
+        """Of all that stirred a moment ago; whoever has not is left until it rings."""
         for role in self.roles.values():
             for worker in list(role.workers):
+                quiet = not worker.completions and self.now - worker.stirred >= QUIET_NS
                 self._take_completions(worker)
+                if quiet and worker.in_flight and worker.state != "fenced":
+                    worker.rings = True
+
+    def _stirs(self, worker: Worker) -> None:
+        worker.stirred, worker.rings = self.now, False
 
     def end_lost(self) -> None:
         for node in self.lost:

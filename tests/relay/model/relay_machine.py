@@ -283,9 +283,14 @@ class RelayMachine(RuleBasedStateMachine):
     def complete(
         self, worker: Worker, job: Job, status: int = OK, payload: bytes = b"", run_us: int = 0
     ) -> None:
-        worker.completions.append(Completion(job, status, payload, run_us * 1000))
+        self.publish(worker, Completion(job, status, payload, run_us * 1000))
         played = self.played[worker.number]
         played.complete(self.ids[job.number], status, payload, run_us * 1000)
+
+    def publish(self, worker: Worker, completion: Completion) -> None:
+        if worker.rings:
+            self.hear("workers", lambda: self.model.rang(worker))
+        worker.completions.append(completion)
 
     def release(self, worker: Worker, count: int) -> None:
         self.played[worker.number].release(count)
@@ -310,7 +315,7 @@ class RelayMachine(RuleBasedStateMachine):
         job_id = 0xDEAD << 20
         if of == "twice" and worker.completions and (job := worker.completions[-1].job):
             job_id = self.ids[job.number]
-        worker.completions.append(Completion(None, OK, b"", 0))
+        self.publish(worker, Completion(None, OK, b"", 0))
         self.played[worker.number].complete(job_id, OK, b"", 0)
         self.expect_events[WORKER_BROKE, worker.number] += 1
         self.go(0)
@@ -371,7 +376,7 @@ class RelayMachine(RuleBasedStateMachine):
         said: Heard = defaultdict(list)
         for each in self.model.said:
             said[each.node, each.ref].append(each.what)
-        assert heard == said
+        assert heard == said, f"heard {dict(heard)}, not {dict(said)}"
         for number, worker in self.workers.items():
             self.compare_ring(worker, self.played[number])
         stats = self.relay.stats()

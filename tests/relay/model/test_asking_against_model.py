@@ -125,7 +125,8 @@ class AskingMachine(RelayMachine):
     @precondition(lambda self: self.callers(True))
     @rule(data=st.data())
     def caller_lets_go(self, data: st.DataObject) -> None:
-        self.demonitor(data.draw(st.sampled_from(self.callers(True))))
+        caller = data.draw(st.sampled_from(self.callers(True)))
+        self.demonitor(caller)
 
     @precondition(lambda self: self.watches)
     @rule(data=st.data())
