@@ -79,7 +79,7 @@ int main(int argc, char **argv) {
     if (count < 1 || count > MOST) return 2;
     rb_choice_init(&choice, kind_of(how));
     rb_anchor_init(&anchor);
-    if (rb_choice_reserve(&choice, count) < 0) return 1;
+    if (rb_choice_reserve(&choice, count) < 0 || count == 0) return 1;
     for (uint32_t i = 0; i < count; i++) {
         rb_choice_member_init(&members[i]);
         rb_choice_weigh(&choice, &members[i], 1 + i % 3, RB_CHOICE_WHOLE);

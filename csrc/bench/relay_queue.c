@@ -39,7 +39,7 @@ int main(int argc, char **argv) {
     struct rb_tenant *tenant[TENANTS];
     struct rb_queue q;
     struct rb_job *table = calloc(depth, sizeof *table);
-    if (!table || rb_tenants_init(&tenants, TENANTS, 1) < 0) return 1;
+    if (!table || rb_tenants_init(&tenants, TENANTS, 1) < 0) return free(table), 1;
     for (uint32_t i = 0; i < TENANTS; i++)
         tenant[i] = rb_tenant_hold(&tenants, (struct rb_slice){(const uint8_t *)&i, sizeof i});
     rb_queue_init(&q, &(struct rb_order_config){.aging_ms = 1000, .patience_ms = 2000});
@@ -57,5 +57,6 @@ int main(int argc, char **argv) {
         if (i < depth) rb_queue_first(&q, now); /* so that those age that would have by now */
     }
     printf("%llu\n", (unsigned long long)rb_queue_first(&q, now)->id);
+    free(table);
     return 0;
 }

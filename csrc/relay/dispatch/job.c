@@ -383,7 +383,7 @@ void rb_job_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) 
     if (placed && reason == RB_REASON_DEADLINE_EXCEEDED && has_begun(j))
         rb_health_ended(j->worker, j->placed_ns, reason);
     rb_job_answered(r, j, reason);
-    if (placed) stop_running(r, j);
+    if (j->state == RB_JOB_ABANDONED) stop_running(r, j);
 }
 
 void rb_job_orphaned(struct rb_relay *r, struct rb_job *j) {
