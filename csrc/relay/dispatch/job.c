@@ -376,9 +376,10 @@ void rb_job_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) 
         return;
     }
     int placed = j->state == RB_JOB_PLACED;
+    /* It has a role; the analyser lets a freed job stand in the heap of deadlines. */
     if (placed)
         COUNT(j->role->stats.stopped_placed, 1);
-    else
+    else /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) */
         COUNT(j->role->stats.stopped_waiting, 1);
     if (placed && reason == RB_REASON_DEADLINE_EXCEEDED && has_begun(j))
         rb_health_ended(j->worker, j->placed_ns, reason);
