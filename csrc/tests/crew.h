@@ -3,7 +3,6 @@
 #define RINGBRIDGE_TESTS_CREW_H
 
 #include "relay_lab.h"
-#include "ringbridge/lab.h"
 
 enum { CREW_MOST = 64 };
 static const uint64_t CREW_MS = 1000000;
@@ -38,12 +37,8 @@ static inline void crew_open(struct crew *c, int workers, const struct rb_role_c
     struct rb_relay_config config = lab_config();
     config.monitors_max = 100000;
     config.seed = 11;
-    *c = (struct crew){.lab = {.peer = -1}, .role = *role, .now = 1000 * CREW_MS, .slots = 16};
-    if (rb_lab_open(&c->lab.relay, &config, c->now) < 0) abort();
-    if (rb_relay_install_service(c->lab.relay, RB_SERVICE_JOBS, 1, 0, "job_dispatcher\0") < 0)
-        abort();
-    if (rb_relay_add_role(c->lab.relay, 0, role) < 0) abort();
-    c->lab.peer = lab_connect(&c->lab);
+    *c = (struct crew){.role = *role, .now = 1000 * CREW_MS, .slots = 16};
+    lab_open_still(&c->lab, &config, role, c->now);
     for (int i = 0; i < workers; i++) crew_hire(c, i);
 }
 static inline void crew_configure(struct crew *c) {

@@ -285,6 +285,16 @@ static inline void lab_open_relay(struct lab *lab, const struct rb_relay_config 
     if (rb_relay_install_service(lab->relay, RB_SERVICE_JOBS, 1, 0, "job_dispatcher\0") < 0)
         abort();
 }
+/* A relay without its thread (ringbridge/lab.h), its service, one role and its peer; `now`: ns of its clock. */
+static inline void lab_open_still(struct lab *lab, const struct rb_relay_config *config,
+                                  const struct rb_role_config *role, uint64_t now) {
+    *lab = (struct lab){.peer = -1};
+    if (rb_lab_open(&lab->relay, config, now) < 0) abort();
+    if (rb_relay_install_service(lab->relay, RB_SERVICE_JOBS, 1, 0, "job_dispatcher\0") < 0)
+        abort();
+    if (rb_relay_add_role(lab->relay, 0, role) < 0) abort();
+    lab->peer = lab_connect(lab);
+}
 static inline void lab_open(struct lab *lab) {
     struct rb_relay_config config = lab_config();
     struct rb_role_config role = lab_role_config();

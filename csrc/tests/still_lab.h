@@ -4,7 +4,6 @@
 #define RINGBRIDGE_TESTS_STILL_LAB_H
 
 #include "relay_lab.h"
-#include "ringbridge/lab.h"
 
 #define STILL_MS 1000000ull
 enum { STILL_WORKERS = 4, STILL_CALLERS = 60000 };
@@ -32,12 +31,8 @@ static inline void still_open(struct still *s, const struct rb_role_config *role
     struct rb_relay_config config = lab_config();
     config.monitors_max = STILL_CALLERS;
     config.seed = 1;
-    *s = (struct still){.lab = {.peer = -1}, .now = 1000 * STILL_MS};
-    if (rb_lab_open(&s->lab.relay, &config, s->now) < 0) abort();
-    if (rb_relay_install_service(s->lab.relay, RB_SERVICE_JOBS, 1, 0, "job_dispatcher\0") < 0)
-        abort();
-    if (rb_relay_add_role(s->lab.relay, 0, role) < 0) abort();
-    s->lab.peer = lab_connect(&s->lab);
+    *s = (struct still){.now = 1000 * STILL_MS};
+    lab_open_still(&s->lab, &config, role, s->now);
     for (int i = 0; i < workers; i++) still_hire(s, i);
     still_round(s, 0);
 }

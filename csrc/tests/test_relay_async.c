@@ -1,22 +1,8 @@
 /* submit_async: {ok, Ref} at once, one message {ringbridge, Ref, Answer} later, both from one process; what ends such a job. */
 #define _GNU_SOURCE
-#include "relay_lab.h"
+#include "answers.h"
 
 enum { CALLER = 7 };
-static uint8_t frame[1 << 20];
-static int size;
-
-static int has(const void *wanted, size_t n) {
-    return size > 0 && memmem(frame, (size_t)size, wanted, n) != NULL;
-}
-#define HAS(literal) has(literal, sizeof(literal) - 1)
-#define NEXT(lab) (size = lab_read((lab)->peer, frame, sizeof frame, LAB_WAIT_MS))
-
-static struct rb_relay_stats stats_of(struct lab *lab) {
-    struct rb_relay_stats s;
-    rb_relay_read_stats(lab->relay, &s);
-    return s;
-}
 
 struct reference {
     uint8_t at[64];
@@ -95,13 +81,6 @@ static void down(int fd, const struct reference *watch) {
     lab_put(&b, watch->at, watch->size);
     lab_put_atom(&b, "noproc");
     lab_frame(fd, &b);
-}
-
-static void wait_for(struct lab *lab, enum rb_reason reason, uint64_t count) {
-    struct timespec t = {.tv_nsec = 1000000};
-    for (int ms = 0; ms < LAB_WAIT_MS && stats_of(lab).answered[reason] < count; ms++)
-        nanosleep(&t, NULL);
-    CHECK_EQUAL(stats_of(lab).answered[reason], count);
 }
 
 static void the_handle_comes_first_and_one_message_later(void) {

@@ -1,16 +1,8 @@
 /* What is told of jobs besides their answers: status and lists with their notes, lost ones, counts by role and reason, and how cancelled
  * ones were stopped. */
 #define _GNU_SOURCE
-#include "relay_lab.h"
+#include "answers.h"
 
-static uint8_t frame[1 << 20];
-static int size;
-
-static int has(const void *wanted, size_t n) {
-    return size > 0 && memmem(frame, (size_t)size, wanted, n) != NULL;
-}
-#define HAS(literal) has(literal, sizeof(literal) - 1)
-#define NEXT(lab) (size = lab_read((lab)->peer, frame, sizeof frame, LAB_WAIT_MS))
 #define META                             \
     "\x74\0\0\0\1\x77\4user\x6d\0\0\0\3" \
     "ann"

@@ -1,29 +1,8 @@
 /* submit_many: answers in the order of the payloads, each with its own fate; the caller's life is the life of all. */
 #define _GNU_SOURCE
-#include "relay_lab.h"
+#include "answers.h"
 
 enum { CALLER = 7 };
-static uint8_t frame[1 << 20];
-static int size;
-
-static int has(const void *wanted, size_t n) {
-    return size > 0 && memmem(frame, (size_t)size, wanted, n) != NULL;
-}
-#define HAS(literal) has(literal, sizeof(literal) - 1)
-#define NEXT(lab) (size = lab_read((lab)->peer, frame, sizeof frame, LAB_WAIT_MS))
-#define SILENT(lab) CHECK_EQUAL(lab_read((lab)->peer, frame, sizeof frame, 50), -1)
-
-static struct rb_relay_stats stats_of(struct lab *lab) {
-    struct rb_relay_stats s;
-    rb_relay_read_stats(lab->relay, &s);
-    return s;
-}
-static void wait_for(struct lab *lab, enum rb_reason reason, uint64_t count) {
-    struct timespec t = {.tv_nsec = 1000000};
-    for (int ms = 0; ms < LAB_WAIT_MS && stats_of(lab).answered[reason] < count; ms++)
-        nanosleep(&t, NULL);
-    CHECK_EQUAL(stats_of(lab).answered[reason], count);
-}
 
 /* {submit_many, Role, | Payloads, and with an option its map. */
 static void many(int fd, const char *role, const void *payloads, size_t bytes, const char *option,

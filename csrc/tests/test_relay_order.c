@@ -1,8 +1,6 @@
 /* The order in which a whole relay places what callers ask for: `priority`, `timeout` and `tenant` of their options, the role's and the
  * tenants' settings, and changes of these while jobs wait. One worker with credit for one job; time is what the test says. */
 #define _GNU_SOURCE
-#include "ringbridge/lab.h"
-
 #include "relay_lab.h"
 
 #define MS 1000000ull
@@ -29,14 +27,10 @@ static void ask(struct still *s, char name, const char *band, unsigned timeout_m
                 const char *tenant);
 static void open_still(struct still *s, uint32_t aging_ms, uint32_t patience_ms) {
     struct rb_relay_config config = lab_config();
-    *s = (struct still){.lab = {.peer = -1}, .now = 1000 * MS, .role = lab_role_config()};
+    *s = (struct still){.now = 1000 * MS, .role = lab_role_config()};
     s->role.admission.depth_max = 100;
     s->role.order = (struct rb_order_config){.aging_ms = aging_ms, .patience_ms = patience_ms};
-    if (rb_lab_open(&s->lab.relay, &config, s->now) < 0) abort();
-    if (rb_relay_install_service(s->lab.relay, RB_SERVICE_JOBS, 1, 0, "job_dispatcher\0") < 0)
-        abort();
-    if (rb_relay_add_role(s->lab.relay, 0, &s->role) < 0) abort();
-    s->lab.peer = lab_connect(&s->lab);
+    lab_open_still(&s->lab, &config, &s->role, s->now);
     hire(s, 1);
     next_round(s, 0);
     ask(s, '!', NULL, 0, NULL);

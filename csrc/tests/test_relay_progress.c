@@ -1,7 +1,5 @@
 /* Progress of asynchronous jobs: told while it is new and there is room, never piled up. */
 #define _GNU_SOURCE
-#include "ringbridge/lab.h"
-
 #include "relay_lab.h"
 
 static const uint64_t MS = 1000000;
@@ -17,12 +15,8 @@ static void turn(struct stage *s) { rb_lab_round(s->lab.relay, s->now += MS); }
 static void open_stage(struct stage *s) {
     struct rb_relay_config config = lab_config();
     struct rb_role_config role = lab_role_config();
-    *s = (struct stage){.lab = {.peer = -1}, .now = 1000 * MS};
-    if (rb_lab_open(&s->lab.relay, &config, s->now) < 0) abort();
-    if (rb_relay_install_service(s->lab.relay, RB_SERVICE_JOBS, 1, 0, "job_dispatcher\0") < 0)
-        abort();
-    if (rb_relay_add_role(s->lab.relay, 0, &role) < 0) abort();
-    s->lab.peer = lab_connect(&s->lab);
+    *s = (struct stage){.now = 1000 * MS};
+    lab_open_still(&s->lab, &config, &role, s->now);
     if (rb_lab_hire(s->lab.relay, 0, 1, 16, &s->worker) < 0) abort();
     rb_lab_greet(s->worker, "echo");
     rb_lab_round(s->lab.relay, s->now);
