@@ -30,10 +30,10 @@ class Record(NamedTuple):
         raise KeyError(field)
 
 
-LAYOUT_DIGEST_HEX: Final = "1a85447d858ea04870bcb0f3e59815d4ae8bce62a03fa7d03bb86f9342ec5d37"
+LAYOUT_DIGEST_HEX: Final = "8dca83f29861c737dd8172250fb80cdfc1bf87ff8d714907e458757b77f05c28"
 LAYOUT_DIGEST: Final = bytes.fromhex(LAYOUT_DIGEST_HEX)
 
-LAYOUT_VERSION: Final = 2
+LAYOUT_VERSION: Final = 196608
 
 PAGE_BYTES: Final = 4096
 LINE_BYTES: Final = 128
@@ -42,12 +42,15 @@ WORKER_MAGIC: Final = 0x52454B524F574252
 INLINE_BYTES_MAX: Final = 64
 PART_BYTES_MAX: Final = 1048576
 PROGRESS_BYTES_MAX: Final = 4096
+OPS_MAX: Final = 64
+PACKET_BYTES_MAX: Final = 65536
 HEARTBEAT_MS: Final = 500
 WAKE_SIGNAL: Final = 23
 
 AT_HEADER: Final = 0
 AT_POSITIONS: Final = 8192
 AT_TELEMETRY: Final = 12288
+AT_OPS: Final = 256
 
 HELLO_NONE: Final = 0
 HELLO_READY: Final = 1
@@ -78,11 +81,32 @@ STATUS_PROGRESS: Final = 4
 
 OPCODE_DEFAULT: Final = 0
 
+TAKES_RAW: Final = 1
+TAKES_TERM: Final = 2
+TAKES_PARTS: Final = 4
+
+PACKET_FLAG_MEMFD: Final = 1
+PACKET_FLAG_ERROR: Final = 2
+
+PACKET_SEND: Final = 1
+PACKET_CALL: Final = 2
+PACKET_LOG: Final = 3
+PACKET_CHECKPOINT_SAVE: Final = 4
+PACKET_CHECKPOINT_LOAD: Final = 5
+PACKET_PEER_OPEN: Final = 6
+PACKET_PEER_CLOSE: Final = 7
+PACKET_REPLY: Final = 16
+PACKET_CHECKPOINT_NOW: Final = 17
+PACKET_PEER_OFFER: Final = 18
+PACKET_PEER_REVOKE: Final = 19
+PACKET_CHAOS: Final = 20
+
 FD_RELAY_SIDE: Final = 3
 FD_WORKER_SIDE: Final = 4
 FD_POOL: Final = 5
 FD_WAKE_WORKER: Final = 6
 FD_WAKE_RELAY: Final = 7
+FD_CHANNEL: Final = 8
 
 ENV_LINK_FD: Final = "RINGBRIDGE_LINK_FD"
 ENV_WORKER_ID: Final = "RINGBRIDGE_WORKER_ID"
@@ -118,7 +142,7 @@ RELAY_HEADER: Final = Record(
 WORKER_HEADER: Final = Record(
     name="worker_header",
     size=256,
-    format=struct.Struct("<QII32sQQII32s64s88x"),
+    format=struct.Struct("<QII32sQQII32s64sI84x"),
     fields=(
         Field("magic", at=0, item_bytes=8, items=1),
         Field("version", at=8, item_bytes=4, items=1),
@@ -130,6 +154,18 @@ WORKER_HEADER: Final = Record(
         Field("kit_version", at=68, item_bytes=4, items=1),
         Field("kit", at=72, item_bytes=1, items=32),
         Field("role", at=104, item_bytes=1, items=64),
+        Field("ops", at=168, item_bytes=4, items=1),
+    ),
+)
+
+WORKER_OP: Final = Record(
+    name="worker_op",
+    size=32,
+    format=struct.Struct("<HH28s"),
+    fields=(
+        Field("opcode", at=0, item_bytes=2, items=1),
+        Field("takes", at=2, item_bytes=2, items=1),
+        Field("name", at=4, item_bytes=1, items=28),
     ),
 )
 
@@ -150,7 +186,7 @@ RELAY_POSITIONS: Final = Record(
 WORKER_POSITIONS: Final = Record(
     name="worker_positions",
     size=4096,
-    format=struct.Struct("<Q120xQ120xQ120xQ120xI124xI3452x"),
+    format=struct.Struct("<Q120xQ120xQ120xQ120xI124xI124xQ3320x"),
     fields=(
         Field("request_head", at=0, item_bytes=8, items=1),
         Field("started", at=128, item_bytes=8, items=1),
@@ -158,13 +194,14 @@ WORKER_POSITIONS: Final = Record(
         Field("giveback_head", at=384, item_bytes=8, items=1),
         Field("park", at=512, item_bytes=4, items=1),
         Field("doorbell", at=640, item_bytes=4, items=1),
+        Field("pulse", at=768, item_bytes=8, items=1),
     ),
 )
 
 TELEMETRY: Final = Record(
     name="telemetry",
     size=128,
-    format=struct.Struct("<IIQQQQQII72x"),
+    format=struct.Struct("<IIQQQQQIII68x"),
     fields=(
         Field("sequence", at=0, item_bytes=4, items=1),
         Field("gate", at=4, item_bytes=4, items=1),
@@ -175,6 +212,7 @@ TELEMETRY: Final = Record(
         Field("run_ns", at=40, item_bytes=8, items=1),
         Field("queued", at=48, item_bytes=4, items=1),
         Field("last_code", at=52, item_bytes=4, items=1),
+        Field("unready", at=56, item_bytes=4, items=1),
     ),
 )
 
@@ -239,9 +277,24 @@ GIVEBACK: Final = Record(
     ),
 )
 
+PACKET: Final = Record(
+    name="packet",
+    size=32,
+    format=struct.Struct("<HHIQQQ"),
+    fields=(
+        Field("kind", at=0, item_bytes=2, items=1),
+        Field("flags", at=2, item_bytes=2, items=1),
+        Field("reserved", at=4, item_bytes=4, items=1),
+        Field("id", at=8, item_bytes=8, items=1),
+        Field("job", at=16, item_bytes=8, items=1),
+        Field("bytes", at=24, item_bytes=8, items=1),
+    ),
+)
+
 RECORDS: Final = (
     RELAY_HEADER,
     WORKER_HEADER,
+    WORKER_OP,
     RELAY_POSITIONS,
     WORKER_POSITIONS,
     TELEMETRY,
@@ -249,4 +302,5 @@ RECORDS: Final = (
     DEMAND,
     COMPLETION,
     GIVEBACK,
+    PACKET,
 )

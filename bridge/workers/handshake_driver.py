@@ -1,4 +1,4 @@
-"""HandshakeDriver: brings one worker to life: link, environment, shepherd, and over to the relay.
+"""HandshakeDriver: brings one worker to life: link, channel, shepherd, and over to the relay.
 
 The worker greets over its link; the relay checks the greeting (layout digest, nonce, role) and
 tells the outcome as an event, so nothing is awaited here beyond the start of the process.
@@ -6,7 +6,9 @@ tells the outcome as an event, so nothing is awaited here beyond the start of th
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -66,6 +68,14 @@ class Guard(Protocol):
     async def aclose(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A worker that runs: who guards it, and our end of its channel (csrc/layout.toml)."""
+
+    guard: Guard
+    channel: socket.socket
+
+
 class StartGuard(Protocol):
     """Shepherd.start."""
 
@@ -98,50 +108,52 @@ class HandshakeDriver:
         self._hide = tuple(hide)
         self._close = close
 
-    async def start(self, worker_id: int, plan: RolePlan) -> Guard:
+    async def start(self, worker_id: int, plan: RolePlan) -> Started:
         """Start worker `worker_id` of a role and give it to the relay.
 
         Raises OSError (no memory, no process, no such program) with nothing left behind. The same
         holds when it is cancelled.
         """
         fds = self._relay.create_link(plan.id, worker_id, self.link)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._relay.drop_link, worker_id)
+            channel, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.callback(channel.close)
+            with worker_end:
+                guard, obituary = await self._guard(worker_id, plan, (*fds, worker_end.fileno()))
+            try:
+                # A worker hears of its jobs through its link only; at its stdin is the end of file.
+                self._close(guard.take_stdin())
+                self._give(worker_id, guard, obituary)
+            except BaseException:
+                await guard.aclose()
+                raise
+            undo.pop_all()
+        return Started(guard, channel)
+
+    async def _guard(self, worker_id: int, plan: RolePlan, fds: Sequence[int]) -> tuple[Guard, int]:
+        """Its shepherd, and the read end of its obituary."""
+        spawn = Spawn(
+            argv=plan.argv,
+            env=worker_environment(
+                worker_id=worker_id,
+                role=plan.name,
+                role_env=plan.config.env,
+                base=self._base_env,
+            ),
+            cwd=plan.cwd,
+            grace_s=plan.config.grace_ms / 1000,
+            hide=self._hide,
+        )
+        obituary, obituary_end = os.pipe2(os.O_CLOEXEC)
         try:
-            obituary, obituary_end = os.pipe2(os.O_CLOEXEC)
-        except OSError:
-            self._relay.drop_link(worker_id)
-            raise
-        try:
-            guard = await self._start_guard(
-                Spawn(
-                    argv=plan.argv,
-                    env=worker_environment(
-                        worker_id=worker_id,
-                        role=plan.name,
-                        role_env=plan.config.env,
-                        base=self._base_env,
-                    ),
-                    cwd=plan.cwd,
-                    grace_s=plan.config.grace_ms / 1000,
-                    hide=self._hide,
-                ),
-                link_fds=fds,
-                obituary_fd=obituary_end,
-            )
+            guard = await self._start_guard(spawn, link_fds=fds, obituary_fd=obituary_end)
         except BaseException:
             self._close(obituary)
-            self._relay.drop_link(worker_id)
             raise
         finally:
             self._close(obituary_end)
-        try:
-            # A worker hears of its jobs through its link only; at its stdin is the end of file.
-            self._close(guard.take_stdin())
-            self._give(worker_id, guard, obituary)
-        except BaseException:
-            await guard.aclose()
-            self._relay.drop_link(worker_id)
-            raise
-        return guard
+        return guard, obituary
 
     def _give(self, worker_id: int, guard: Guard, obituary: int) -> None:
         """Hand the worker's descriptors to the relay. If it refuses them, they are closed."""

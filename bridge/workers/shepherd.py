@@ -178,7 +178,7 @@ class Shepherd:
     async def start(cls, spawn: Spawn, *, link_fds: Sequence[int], obituary_fd: int) -> Shepherd:
         """Start a worker; returns once its exec has succeeded.
 
-        `link_fds`: five, to become 3 to 7 in the worker. `obituary_fd`: the write end of the pipe
+        `link_fds`: six, to become 3 to 8 in the worker. `obituary_fd`: the write end of the pipe
         (csrc/include/ringbridge/obituary.h). Both are duplicated; the caller keeps and closes its
         own, and keeps the pipe's read end open for as long as it wants the worker.
 

@@ -26,7 +26,7 @@ from bridge.fabric.relay import (
     WorkerRefused,
 )
 from bridge.ops.answers import atom_keys
-from bridge.workers.handshake_driver import Guard, HandshakeDriver, Links, RolePlan
+from bridge.workers.handshake_driver import HandshakeDriver, Links, RolePlan, Started
 from bridge.workers.output import LineCutter
 from bridge.workers.restart_policy import GiveUp, LeaveEnded, RestartPolicy, StartAgain
 from bridge.workers.shepherd import RemoteProtocolError
@@ -212,11 +212,11 @@ class Worker:
         self._log = self._log.bind(worker=self.id)
         self._enter(State.STARTING)
         try:
-            guard = await self._driver.start(self.id, self.plan)
+            started = await self._driver.start(self.id, self.plan)
         except (OSError, ValueError, RemoteProtocolError) as error:
             self._fail(f"it could not be started: {error}")
             return False
-        self.os_pid = guard.pid
+        self.os_pid = started.guard.pid
         self._weight = 1
         self._weigh()
         self.registration = self._register(self)
@@ -229,7 +229,7 @@ class Worker:
                 await self._drain()
         finally:
             with trio.CancelScope(shield=True):
-                await self._bury(guard)
+                await self._bury(started)
             normal = self._tell_end()
             self._unregister()
         return normal
@@ -258,17 +258,18 @@ class Worker:
         if self._draining.cancelled_caught:
             self._log.warning("worker did not drain in time and is ended", drain_s=self._drain_s)
 
-    async def _bury(self, guard: Guard) -> None:
+    async def _bury(self, started: Started) -> None:
         """End what still runs, wait for the relay to tell the end, let go of the shepherd."""
         if self._life.end is None:
             try:
                 # None: the grace of its role.
-                await guard.stop(0.0 if self._life.killed else None)
+                await started.guard.stop(0.0 if self._life.killed else None)
             except RemoteProtocolError as error:
                 self._fail(f"its shepherd broke a rule: {error}")
             with trio.move_on_after(END_TOLD_WITHIN_S):
                 await self._until(lambda: self._life.end is not None)
-        await guard.aclose()
+        await started.guard.aclose()
+        started.channel.close()
         now_s = trio.current_time()
         for stream, cutter in self._life.output.items():
             self._log_output(stream, cutter.finish(now_s))

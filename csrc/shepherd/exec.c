@@ -12,7 +12,7 @@
 
 #include "shepherd_pvt.h"
 
-#define WORKER_FDS 8        /* stdin, stdout, stderr and the link's five */
+#define WORKER_FDS 9        /* stdin, stdout, stderr and the link's six */
 #define BIRTH_FD WORKER_FDS /* close-on-exec; the first number that the worker does not have */
 #define PARKED_MIN \
     (WORKER_FDS + 8) /* sources are moved up here first, so that none lies where another belongs */

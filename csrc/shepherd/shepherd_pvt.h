@@ -12,7 +12,7 @@
  * Who holds which descriptor, once the worker runs:
  *   shepherd  socket to the bridge, life, signalfd, the worker's pidfd; its stdin if START said so
  *   init      life, obituary, signalfd
- *   worker    0..7
+ *   worker    0..8
  * Nobody but the worker holds the link, so its memory is freed with the worker's and the bridge's
  * last descriptor.
  */

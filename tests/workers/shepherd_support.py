@@ -20,6 +20,7 @@ from pathlib import Path
 
 import trio
 
+from bridge.workers import _shepherd_protocol as protocol
 from bridge.workers.shepherd import Shepherd, Spawn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,7 +165,7 @@ class Link:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
-        self.fds = [os.memfd_create(f"{self.mark}-{index}") for index in range(5)]
+        self.fds = [os.memfd_create(f"{self.mark}-{index}") for index in range(protocol.LINK_FDS)]
         self.obituary, self.obituary_end = os.pipe2(os.O_CLOEXEC)
 
     def spawn(self, *argv: str, env: dict[str, str] | None = None, **options: object) -> Spawn:

@@ -28,6 +28,8 @@ from shepherd_support import (
     witnessed,
 )
 
+from bridge.workers._shepherd_protocol import LINK_FDS
+
 NOBODY = 65534
 SOON_S = 1.0
 
@@ -152,7 +154,7 @@ def test_when_the_bridge_is_killed_nothing_is_left(
     with bridge_with(programs, mode, "forks_tree") as scene:
         everyone = scene.everyone()
         assert len(everyone) == 3 + 4  # bridge, shepherd, init; worker, child, grandchild, daemon
-        assert len(marked_memfds(scene.marks[0])) == 5 + 4 * 5  # the guards have none
+        assert len(marked_memfds(scene.marks[0])) == LINK_FDS + 4 * LINK_FDS  # the guards have none
         with witnessed(everyone) as witness:
             scene.kill(*victims)
             witness.wait_all_gone(SOON_S)

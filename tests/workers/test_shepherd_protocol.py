@@ -234,7 +234,7 @@ def test_a_message_above_the_limit_is_refused(bare: Bare) -> None:
 @pytest.mark.parametrize("missing", [-1, 1])
 def test_a_start_with_a_descriptor_too_few_or_too_many_is_refused(bare: Bare, missing: int) -> None:
     fds = [*bare.start_fds(), bare.link.fds[0]]
-    bare.say(bare.start_packet("/bin/true"), fds[: 6 + missing])
+    bare.say(bare.start_packet("/bin/true"), fds[: len(bare.start_fds()) + missing])
     check_refused(bare, "wrong number of descriptors")
 
 

@@ -11,15 +11,15 @@
 #endif
 
 /* As a string literal: initializes a uint8_t[32] and can be handed to memcmp(). */
-#define RB_LAYOUT_DIGEST_HEX "1a85447d858ea04870bcb0f3e59815d4ae8bce62a03fa7d03bb86f9342ec5d37"
+#define RB_LAYOUT_DIGEST_HEX "8dca83f29861c737dd8172250fb80cdfc1bf87ff8d714907e458757b77f05c28"
 #define RB_LAYOUT_DIGEST_SIZE 32
 #define RB_LAYOUT_DIGEST_BYTES \
-    "\x1a" "\x85" "\x44" "\x7d" "\x85" "\x8e" "\xa0" "\x48" \
-    "\x70" "\xbc" "\xb0" "\xf3" "\xe5" "\x98" "\x15" "\xd4" \
-    "\xae" "\x8b" "\xce" "\x62" "\xa0" "\x3f" "\xa7" "\xd0" \
-    "\x3b" "\xb8" "\x6f" "\x93" "\x42" "\xec" "\x5d" "\x37"
+    "\x8d" "\xca" "\x83" "\xf2" "\x98" "\x61" "\xc7" "\x37" \
+    "\xdd" "\x81" "\x72" "\x25" "\x0f" "\xb8" "\x0c" "\xdf" \
+    "\xc1" "\xbf" "\x87" "\xff" "\x8d" "\x71" "\x49" "\x07" \
+    "\xe4" "\x58" "\x75" "\x7b" "\x77" "\xf0" "\x5c" "\x28"
 
-#define RB_LAYOUT_VERSION 2
+#define RB_LAYOUT_VERSION 196608
 
 #define RB_PAGE_BYTES 4096
 #define RB_LINE_BYTES 128
@@ -28,12 +28,15 @@
 #define RB_INLINE_BYTES_MAX 64
 #define RB_PART_BYTES_MAX 1048576
 #define RB_PROGRESS_BYTES_MAX 4096
+#define RB_OPS_MAX 64
+#define RB_PACKET_BYTES_MAX 65536
 #define RB_HEARTBEAT_MS 500
 #define RB_WAKE_SIGNAL 23
 
 #define RB_AT_HEADER 0
 #define RB_AT_POSITIONS 8192
 #define RB_AT_TELEMETRY 12288
+#define RB_AT_OPS 256
 
 #define RB_HELLO_NONE 0
 #define RB_HELLO_READY 1
@@ -64,11 +67,32 @@
 
 #define RB_OPCODE_DEFAULT 0
 
+#define RB_TAKES_RAW 1
+#define RB_TAKES_TERM 2
+#define RB_TAKES_PARTS 4
+
+#define RB_PACKET_FLAG_MEMFD 1
+#define RB_PACKET_FLAG_ERROR 2
+
+#define RB_PACKET_SEND 1
+#define RB_PACKET_CALL 2
+#define RB_PACKET_LOG 3
+#define RB_PACKET_CHECKPOINT_SAVE 4
+#define RB_PACKET_CHECKPOINT_LOAD 5
+#define RB_PACKET_PEER_OPEN 6
+#define RB_PACKET_PEER_CLOSE 7
+#define RB_PACKET_REPLY 16
+#define RB_PACKET_CHECKPOINT_NOW 17
+#define RB_PACKET_PEER_OFFER 18
+#define RB_PACKET_PEER_REVOKE 19
+#define RB_PACKET_CHAOS 20
+
 #define RB_FD_RELAY_SIDE 3
 #define RB_FD_WORKER_SIDE 4
 #define RB_FD_POOL 5
 #define RB_FD_WAKE_WORKER 6
 #define RB_FD_WAKE_RELAY 7
+#define RB_FD_CHANNEL 8
 
 #define RB_ENV_LINK_FD "RINGBRIDGE_LINK_FD"
 #define RB_ENV_WORKER_ID "RINGBRIDGE_WORKER_ID"
@@ -128,7 +152,8 @@ struct rb_worker_header {
     uint32_t kit_version;
     uint8_t kit[32];
     uint8_t role[64];
-    uint8_t padding_168[88];
+    uint32_t ops;
+    uint8_t padding_172[84];
 };
 RB_ASSERT_SIZE(struct rb_worker_header, 256);
 RB_ASSERT_AT(struct rb_worker_header, magic, 0);
@@ -141,6 +166,17 @@ RB_ASSERT_AT(struct rb_worker_header, pid, 64);
 RB_ASSERT_AT(struct rb_worker_header, kit_version, 68);
 RB_ASSERT_AT(struct rb_worker_header, kit, 72);
 RB_ASSERT_AT(struct rb_worker_header, role, 104);
+RB_ASSERT_AT(struct rb_worker_header, ops, 168);
+
+struct rb_worker_op {
+    uint16_t opcode;
+    uint16_t takes;
+    uint8_t name[28];
+};
+RB_ASSERT_SIZE(struct rb_worker_op, 32);
+RB_ASSERT_AT(struct rb_worker_op, opcode, 0);
+RB_ASSERT_AT(struct rb_worker_op, takes, 2);
+RB_ASSERT_AT(struct rb_worker_op, name, 4);
 
 struct rb_relay_positions {
     uint64_t request_tail;
@@ -176,7 +212,9 @@ struct rb_worker_positions {
     uint32_t park;
     uint8_t padding_516[124];
     uint32_t doorbell;
-    uint8_t padding_644[3452];
+    uint8_t padding_644[124];
+    uint64_t pulse;
+    uint8_t padding_776[3320];
 };
 RB_ASSERT_SIZE(struct rb_worker_positions, 4096);
 RB_ASSERT_AT(struct rb_worker_positions, request_head, 0);
@@ -185,6 +223,7 @@ RB_ASSERT_AT(struct rb_worker_positions, completion_tail, 256);
 RB_ASSERT_AT(struct rb_worker_positions, giveback_head, 384);
 RB_ASSERT_AT(struct rb_worker_positions, park, 512);
 RB_ASSERT_AT(struct rb_worker_positions, doorbell, 640);
+RB_ASSERT_AT(struct rb_worker_positions, pulse, 768);
 
 struct rb_telemetry {
     uint32_t sequence;
@@ -196,7 +235,8 @@ struct rb_telemetry {
     uint64_t run_ns;
     uint32_t queued;
     uint32_t last_code;
-    uint8_t padding_56[72];
+    uint32_t unready;
+    uint8_t padding_60[68];
 };
 RB_ASSERT_SIZE(struct rb_telemetry, 128);
 RB_ASSERT_AT(struct rb_telemetry, sequence, 0);
@@ -208,6 +248,7 @@ RB_ASSERT_AT(struct rb_telemetry, failed, 32);
 RB_ASSERT_AT(struct rb_telemetry, run_ns, 40);
 RB_ASSERT_AT(struct rb_telemetry, queued, 48);
 RB_ASSERT_AT(struct rb_telemetry, last_code, 52);
+RB_ASSERT_AT(struct rb_telemetry, unready, 56);
 
 struct rb_request {
     uint64_t job;
@@ -282,5 +323,21 @@ struct rb_giveback {
 RB_ASSERT_SIZE(struct rb_giveback, 8);
 RB_ASSERT_AT(struct rb_giveback, first, 0);
 RB_ASSERT_AT(struct rb_giveback, count, 4);
+
+struct rb_packet {
+    uint16_t kind;
+    uint16_t flags;
+    uint32_t reserved;
+    uint64_t id;
+    uint64_t job;
+    uint64_t bytes;
+};
+RB_ASSERT_SIZE(struct rb_packet, 32);
+RB_ASSERT_AT(struct rb_packet, kind, 0);
+RB_ASSERT_AT(struct rb_packet, flags, 2);
+RB_ASSERT_AT(struct rb_packet, reserved, 4);
+RB_ASSERT_AT(struct rb_packet, id, 8);
+RB_ASSERT_AT(struct rb_packet, job, 16);
+RB_ASSERT_AT(struct rb_packet, bytes, 24);
 
 #endif

@@ -6,7 +6,7 @@
  * tests/workers/test_shepherd_protocol.py reads this file and holds the two together.
  *
  *   bridge -> shepherd      descriptors
- *     START                 five of the link (3..7 in the worker), the obituary's write end, and
+ *     START                 six of the link (3..8 in the worker), the obituary's write end, and
  *                           with RB_START_LANDLOCK a Landlock ruleset
  *     SIGNAL
  *     CLOSE_STDIN           the shepherd lets go of the worker's stdin, if it held it
@@ -35,7 +35,7 @@
 #define RB_SHEPHERD_MESSAGE_MAX 65536 /* bytes of one message; only START comes near */
 #define RB_SHEPHERD_ARGC_MAX 256
 #define RB_SHEPHERD_ENVC_MAX 512
-#define RB_SHEPHERD_LINK_FDS 5
+#define RB_SHEPHERD_LINK_FDS 6
 
 #define RB_MESSAGE_START 1
 #define RB_MESSAGE_SIGNAL 2
@@ -52,7 +52,7 @@ struct rb_message_header {
 };
 
 #define RB_START_NO_NAMESPACES 0x1 /* do not try namespaces: a debugger needs to see the tree */
-#define RB_START_LANDLOCK 0x2      /* a seventh descriptor: a ruleset for the worker */
+#define RB_START_LANDLOCK 0x2      /* an eighth descriptor: a ruleset for the worker */
 #define RB_START_HOLD_STDIN 0x4    /* the shepherd keeps stdin open too, until CLOSE_STDIN */
 
 /* Followed by strings_bytes of NUL-terminated strings: cwd ("" = the bridge's own), argc
@@ -126,7 +126,7 @@ struct rb_message_exited {
 #define RB_STEP_INIT 3        /* clone of the init, or it was killed before the worker ran */
 #define RB_STEP_WORKER 4      /* clone of the worker */
 #define RB_STEP_SESSION 5     /* setsid, parent death signal, pidfd */
-#define RB_STEP_DESCRIPTORS 6 /* placing 0..7 and closing the rest */
+#define RB_STEP_DESCRIPTORS 6 /* placing 0..8 and closing the rest */
 #define RB_STEP_CWD 7
 #define RB_STEP_PRIVILEGES 8 /* no_new_privs */
 #define RB_STEP_LANDLOCK 9

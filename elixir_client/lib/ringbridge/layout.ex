@@ -4,7 +4,7 @@ defmodule Ringbridge.Layout do
   What crosses a link, byte by byte: constants and records of `csrc/layout.toml`.
   """
 
-  @digest_hex "1a85447d858ea04870bcb0f3e59815d4ae8bce62a03fa7d03bb86f9342ec5d37"
+  @digest_hex "8dca83f29861c737dd8172250fb80cdfc1bf87ff8d714907e458757b77f05c28"
   @digest Base.decode16!(@digest_hex, case: :lower)
 
   @doc "SHA-256 of the layout: both sides of a link must show the same."
@@ -13,7 +13,7 @@ defmodule Ringbridge.Layout do
 
   @doc false
   @spec layout_version() :: non_neg_integer()
-  def layout_version, do: 2
+  def layout_version, do: 196_608
 
   @doc false
   @spec page_bytes() :: non_neg_integer()
@@ -44,6 +44,14 @@ defmodule Ringbridge.Layout do
   def progress_bytes_max, do: 4096
 
   @doc false
+  @spec ops_max() :: non_neg_integer()
+  def ops_max, do: 64
+
+  @doc false
+  @spec packet_bytes_max() :: non_neg_integer()
+  def packet_bytes_max, do: 65536
+
+  @doc false
   @spec heartbeat_ms() :: non_neg_integer()
   def heartbeat_ms, do: 500
 
@@ -62,6 +70,10 @@ defmodule Ringbridge.Layout do
   @doc false
   @spec at_telemetry() :: non_neg_integer()
   def at_telemetry, do: 12288
+
+  @doc false
+  @spec at_ops() :: non_neg_integer()
+  def at_ops, do: 256
 
   @doc false
   @spec hello_none() :: non_neg_integer()
@@ -152,6 +164,74 @@ defmodule Ringbridge.Layout do
   def opcode_default, do: 0
 
   @doc false
+  @spec takes_raw() :: non_neg_integer()
+  def takes_raw, do: 1
+
+  @doc false
+  @spec takes_term() :: non_neg_integer()
+  def takes_term, do: 2
+
+  @doc false
+  @spec takes_parts() :: non_neg_integer()
+  def takes_parts, do: 4
+
+  @doc false
+  @spec packet_flag_memfd() :: non_neg_integer()
+  def packet_flag_memfd, do: 1
+
+  @doc false
+  @spec packet_flag_error() :: non_neg_integer()
+  def packet_flag_error, do: 2
+
+  @doc false
+  @spec packet_send() :: non_neg_integer()
+  def packet_send, do: 1
+
+  @doc false
+  @spec packet_call() :: non_neg_integer()
+  def packet_call, do: 2
+
+  @doc false
+  @spec packet_log() :: non_neg_integer()
+  def packet_log, do: 3
+
+  @doc false
+  @spec packet_checkpoint_save() :: non_neg_integer()
+  def packet_checkpoint_save, do: 4
+
+  @doc false
+  @spec packet_checkpoint_load() :: non_neg_integer()
+  def packet_checkpoint_load, do: 5
+
+  @doc false
+  @spec packet_peer_open() :: non_neg_integer()
+  def packet_peer_open, do: 6
+
+  @doc false
+  @spec packet_peer_close() :: non_neg_integer()
+  def packet_peer_close, do: 7
+
+  @doc false
+  @spec packet_reply() :: non_neg_integer()
+  def packet_reply, do: 16
+
+  @doc false
+  @spec packet_checkpoint_now() :: non_neg_integer()
+  def packet_checkpoint_now, do: 17
+
+  @doc false
+  @spec packet_peer_offer() :: non_neg_integer()
+  def packet_peer_offer, do: 18
+
+  @doc false
+  @spec packet_peer_revoke() :: non_neg_integer()
+  def packet_peer_revoke, do: 19
+
+  @doc false
+  @spec packet_chaos() :: non_neg_integer()
+  def packet_chaos, do: 20
+
+  @doc false
   @spec fd_relay_side() :: non_neg_integer()
   def fd_relay_side, do: 3
 
@@ -170,6 +250,10 @@ defmodule Ringbridge.Layout do
   @doc false
   @spec fd_wake_relay() :: non_neg_integer()
   def fd_wake_relay, do: 7
+
+  @doc false
+  @spec fd_channel() :: non_neg_integer()
+  def fd_channel, do: 8
 
   @doc false
   @spec env_link_fd() :: String.t()
@@ -324,7 +408,8 @@ defmodule Ringbridge.Layout do
       pid: 64,
       kit_version: 68,
       kit: 72,
-      role: 104
+      role: 104,
+      ops: 168
     ]
   end
 
@@ -341,7 +426,8 @@ defmodule Ringbridge.Layout do
         kit_version::little-unsigned-32,
         kit::binary-size(32),
         role::binary-size(64),
-        _::binary-size(88)
+        ops::little-unsigned-32,
+        _::binary-size(84)
       >>) do
     %{
       magic: magic,
@@ -353,7 +439,8 @@ defmodule Ringbridge.Layout do
       pid: pid,
       kit_version: kit_version,
       kit: kit,
-      role: role
+      role: role,
+      ops: ops
     }
   end
 
@@ -369,7 +456,8 @@ defmodule Ringbridge.Layout do
         pid: pid,
         kit_version: kit_version,
         kit: kit,
-        role: role
+        role: role,
+        ops: ops
       }) do
     <<
       magic::little-unsigned-64,
@@ -382,7 +470,50 @@ defmodule Ringbridge.Layout do
       kit_version::little-unsigned-32,
       kit::binary-size(32),
       role::binary-size(64),
-      0::size(704)
+      ops::little-unsigned-32,
+      0::size(672)
+    >>
+  end
+
+  @doc "Size in bytes of `worker_op`."
+  @spec worker_op_size() :: pos_integer()
+  def worker_op_size, do: 32
+
+  @doc "Fields of `worker_op` with their offsets in bytes."
+  @spec worker_op_fields() :: keyword(non_neg_integer())
+  def worker_op_fields do
+    [
+      opcode: 0,
+      takes: 2,
+      name: 4
+    ]
+  end
+
+  @doc "Reads a `worker_op`."
+  @spec decode_worker_op(binary()) :: map()
+  def decode_worker_op(<<
+        opcode::little-unsigned-16,
+        takes::little-unsigned-16,
+        name::binary-size(28)
+      >>) do
+    %{
+      opcode: opcode,
+      takes: takes,
+      name: name
+    }
+  end
+
+  @doc "Writes a `worker_op`; its padding is zero."
+  @spec encode_worker_op(map()) :: binary()
+  def encode_worker_op(%{
+        opcode: opcode,
+        takes: takes,
+        name: name
+      }) do
+    <<
+      opcode::little-unsigned-16,
+      takes::little-unsigned-16,
+      name::binary-size(28)
     >>
   end
 
@@ -468,7 +599,8 @@ defmodule Ringbridge.Layout do
       completion_tail: 256,
       giveback_head: 384,
       park: 512,
-      doorbell: 640
+      doorbell: 640,
+      pulse: 768
     ]
   end
 
@@ -486,7 +618,9 @@ defmodule Ringbridge.Layout do
         park::little-unsigned-32,
         _::binary-size(124),
         doorbell::little-unsigned-32,
-        _::binary-size(3452)
+        _::binary-size(124),
+        pulse::little-unsigned-64,
+        _::binary-size(3320)
       >>) do
     %{
       request_head: request_head,
@@ -494,7 +628,8 @@ defmodule Ringbridge.Layout do
       completion_tail: completion_tail,
       giveback_head: giveback_head,
       park: park,
-      doorbell: doorbell
+      doorbell: doorbell,
+      pulse: pulse
     }
   end
 
@@ -506,7 +641,8 @@ defmodule Ringbridge.Layout do
         completion_tail: completion_tail,
         giveback_head: giveback_head,
         park: park,
-        doorbell: doorbell
+        doorbell: doorbell,
+        pulse: pulse
       }) do
     <<
       request_head::little-unsigned-64,
@@ -520,7 +656,9 @@ defmodule Ringbridge.Layout do
       park::little-unsigned-32,
       0::size(992),
       doorbell::little-unsigned-32,
-      0::size(27616)
+      0::size(992),
+      pulse::little-unsigned-64,
+      0::size(26560)
     >>
   end
 
@@ -540,7 +678,8 @@ defmodule Ringbridge.Layout do
       failed: 32,
       run_ns: 40,
       queued: 48,
-      last_code: 52
+      last_code: 52,
+      unready: 56
     ]
   end
 
@@ -556,7 +695,8 @@ defmodule Ringbridge.Layout do
         run_ns::little-unsigned-64,
         queued::little-unsigned-32,
         last_code::little-unsigned-32,
-        _::binary-size(72)
+        unready::little-unsigned-32,
+        _::binary-size(68)
       >>) do
     %{
       sequence: sequence,
@@ -567,7 +707,8 @@ defmodule Ringbridge.Layout do
       failed: failed,
       run_ns: run_ns,
       queued: queued,
-      last_code: last_code
+      last_code: last_code,
+      unready: unready
     }
   end
 
@@ -582,7 +723,8 @@ defmodule Ringbridge.Layout do
         failed: failed,
         run_ns: run_ns,
         queued: queued,
-        last_code: last_code
+        last_code: last_code,
+        unready: unready
       }) do
     <<
       sequence::little-unsigned-32,
@@ -594,7 +736,8 @@ defmodule Ringbridge.Layout do
       run_ns::little-unsigned-64,
       queued::little-unsigned-32,
       last_code::little-unsigned-32,
-      0::size(576)
+      unready::little-unsigned-32,
+      0::size(544)
     >>
   end
 
@@ -848,6 +991,63 @@ defmodule Ringbridge.Layout do
     <<
       first::little-unsigned-32,
       count::little-unsigned-32
+    >>
+  end
+
+  @doc "Size in bytes of `packet`."
+  @spec packet_size() :: pos_integer()
+  def packet_size, do: 32
+
+  @doc "Fields of `packet` with their offsets in bytes."
+  @spec packet_fields() :: keyword(non_neg_integer())
+  def packet_fields do
+    [
+      kind: 0,
+      flags: 2,
+      reserved: 4,
+      id: 8,
+      job: 16,
+      bytes: 24
+    ]
+  end
+
+  @doc "Reads a `packet`."
+  @spec decode_packet(binary()) :: map()
+  def decode_packet(<<
+        kind::little-unsigned-16,
+        flags::little-unsigned-16,
+        reserved::little-unsigned-32,
+        id::little-unsigned-64,
+        job::little-unsigned-64,
+        bytes::little-unsigned-64
+      >>) do
+    %{
+      kind: kind,
+      flags: flags,
+      reserved: reserved,
+      id: id,
+      job: job,
+      bytes: bytes
+    }
+  end
+
+  @doc "Writes a `packet`; its padding is zero."
+  @spec encode_packet(map()) :: binary()
+  def encode_packet(%{
+        kind: kind,
+        flags: flags,
+        reserved: reserved,
+        id: id,
+        job: job,
+        bytes: bytes
+      }) do
+    <<
+      kind::little-unsigned-16,
+      flags::little-unsigned-16,
+      reserved::little-unsigned-32,
+      id::little-unsigned-64,
+      job::little-unsigned-64,
+      bytes::little-unsigned-64
     >>
   end
 end

@@ -4,13 +4,13 @@
 use core::mem::{offset_of, size_of};
 
 pub const LAYOUT_DIGEST_HEX: &str =
-    "1a85447d858ea04870bcb0f3e59815d4ae8bce62a03fa7d03bb86f9342ec5d37";
+    "8dca83f29861c737dd8172250fb80cdfc1bf87ff8d714907e458757b77f05c28";
 pub const LAYOUT_DIGEST: [u8; 32] = [
-    0x1a, 0x85, 0x44, 0x7d, 0x85, 0x8e, 0xa0, 0x48, 0x70, 0xbc, 0xb0, 0xf3, 0xe5, 0x98, 0x15, 0xd4,
-    0xae, 0x8b, 0xce, 0x62, 0xa0, 0x3f, 0xa7, 0xd0, 0x3b, 0xb8, 0x6f, 0x93, 0x42, 0xec, 0x5d, 0x37,
+    0x8d, 0xca, 0x83, 0xf2, 0x98, 0x61, 0xc7, 0x37, 0xdd, 0x81, 0x72, 0x25, 0x0f, 0xb8, 0x0c, 0xdf,
+    0xc1, 0xbf, 0x87, 0xff, 0x8d, 0x71, 0x49, 0x07, 0xe4, 0x58, 0x75, 0x7b, 0x77, 0xf0, 0x5c, 0x28,
 ];
 
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 196608;
 
 pub const PAGE_BYTES: usize = 4096;
 pub const LINE_BYTES: usize = 128;
@@ -19,12 +19,15 @@ pub const WORKER_MAGIC: u64 = 0x52454B524F574252;
 pub const INLINE_BYTES_MAX: usize = 64;
 pub const PART_BYTES_MAX: usize = 1048576;
 pub const PROGRESS_BYTES_MAX: usize = 4096;
+pub const OPS_MAX: u32 = 64;
+pub const PACKET_BYTES_MAX: usize = 65536;
 pub const HEARTBEAT_MS: u32 = 500;
 pub const WAKE_SIGNAL: u32 = 23;
 
 pub const AT_HEADER: u32 = 0;
 pub const AT_POSITIONS: u32 = 8192;
 pub const AT_TELEMETRY: u32 = 12288;
+pub const AT_OPS: u32 = 256;
 
 pub const HELLO_NONE: u32 = 0;
 pub const HELLO_READY: u32 = 1;
@@ -55,11 +58,32 @@ pub const STATUS_PROGRESS: u16 = 4;
 
 pub const OPCODE_DEFAULT: u16 = 0;
 
+pub const TAKES_RAW: u32 = 1;
+pub const TAKES_TERM: u32 = 2;
+pub const TAKES_PARTS: u32 = 4;
+
+pub const PACKET_FLAG_MEMFD: u32 = 1;
+pub const PACKET_FLAG_ERROR: u32 = 2;
+
+pub const PACKET_SEND: u32 = 1;
+pub const PACKET_CALL: u32 = 2;
+pub const PACKET_LOG: u32 = 3;
+pub const PACKET_CHECKPOINT_SAVE: u32 = 4;
+pub const PACKET_CHECKPOINT_LOAD: u32 = 5;
+pub const PACKET_PEER_OPEN: u32 = 6;
+pub const PACKET_PEER_CLOSE: u32 = 7;
+pub const PACKET_REPLY: u32 = 16;
+pub const PACKET_CHECKPOINT_NOW: u32 = 17;
+pub const PACKET_PEER_OFFER: u32 = 18;
+pub const PACKET_PEER_REVOKE: u32 = 19;
+pub const PACKET_CHAOS: u32 = 20;
+
 pub const FD_RELAY_SIDE: i32 = 3;
 pub const FD_WORKER_SIDE: i32 = 4;
 pub const FD_POOL: i32 = 5;
 pub const FD_WAKE_WORKER: i32 = 6;
 pub const FD_WAKE_RELAY: i32 = 7;
+pub const FD_CHANNEL: i32 = 8;
 
 pub const ENV_LINK_FD: &str = "RINGBRIDGE_LINK_FD";
 pub const ENV_WORKER_ID: &str = "RINGBRIDGE_WORKER_ID";
@@ -123,7 +147,8 @@ pub struct WorkerHeader {
     pub kit_version: u32,
     pub kit: [u8; 32],
     pub role: [u8; 64],
-    pub padding_168: [u8; 88],
+    pub ops: u32,
+    pub padding_172: [u8; 84],
 }
 const _: () = assert!(size_of::<WorkerHeader>() == 256);
 const _: () = assert!(offset_of!(WorkerHeader, magic) == 0);
@@ -136,6 +161,19 @@ const _: () = assert!(offset_of!(WorkerHeader, pid) == 64);
 const _: () = assert!(offset_of!(WorkerHeader, kit_version) == 68);
 const _: () = assert!(offset_of!(WorkerHeader, kit) == 72);
 const _: () = assert!(offset_of!(WorkerHeader, role) == 104);
+const _: () = assert!(offset_of!(WorkerHeader, ops) == 168);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerOp {
+    pub opcode: u16,
+    pub takes: u16,
+    pub name: [u8; 28],
+}
+const _: () = assert!(size_of::<WorkerOp>() == 32);
+const _: () = assert!(offset_of!(WorkerOp, opcode) == 0);
+const _: () = assert!(offset_of!(WorkerOp, takes) == 2);
+const _: () = assert!(offset_of!(WorkerOp, name) == 4);
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -175,7 +213,9 @@ pub struct WorkerPositions {
     pub park: u32,
     pub padding_516: [u8; 124],
     pub doorbell: u32,
-    pub padding_644: [u8; 3452],
+    pub padding_644: [u8; 124],
+    pub pulse: u64,
+    pub padding_776: [u8; 3320],
 }
 const _: () = assert!(size_of::<WorkerPositions>() == 4096);
 const _: () = assert!(offset_of!(WorkerPositions, request_head) == 0);
@@ -184,6 +224,7 @@ const _: () = assert!(offset_of!(WorkerPositions, completion_tail) == 256);
 const _: () = assert!(offset_of!(WorkerPositions, giveback_head) == 384);
 const _: () = assert!(offset_of!(WorkerPositions, park) == 512);
 const _: () = assert!(offset_of!(WorkerPositions, doorbell) == 640);
+const _: () = assert!(offset_of!(WorkerPositions, pulse) == 768);
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -197,7 +238,8 @@ pub struct Telemetry {
     pub run_ns: u64,
     pub queued: u32,
     pub last_code: u32,
-    pub padding_56: [u8; 72],
+    pub unready: u32,
+    pub padding_60: [u8; 68],
 }
 const _: () = assert!(size_of::<Telemetry>() == 128);
 const _: () = assert!(offset_of!(Telemetry, sequence) == 0);
@@ -209,6 +251,7 @@ const _: () = assert!(offset_of!(Telemetry, failed) == 32);
 const _: () = assert!(offset_of!(Telemetry, run_ns) == 40);
 const _: () = assert!(offset_of!(Telemetry, queued) == 48);
 const _: () = assert!(offset_of!(Telemetry, last_code) == 52);
+const _: () = assert!(offset_of!(Telemetry, unready) == 56);
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -291,3 +334,21 @@ pub struct Giveback {
 const _: () = assert!(size_of::<Giveback>() == 8);
 const _: () = assert!(offset_of!(Giveback, first) == 0);
 const _: () = assert!(offset_of!(Giveback, count) == 4);
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Packet {
+    pub kind: u16,
+    pub flags: u16,
+    pub reserved: u32,
+    pub id: u64,
+    pub job: u64,
+    pub bytes: u64,
+}
+const _: () = assert!(size_of::<Packet>() == 32);
+const _: () = assert!(offset_of!(Packet, kind) == 0);
+const _: () = assert!(offset_of!(Packet, flags) == 2);
+const _: () = assert!(offset_of!(Packet, reserved) == 4);
+const _: () = assert!(offset_of!(Packet, id) == 8);
+const _: () = assert!(offset_of!(Packet, job) == 16);
+const _: () = assert!(offset_of!(Packet, bytes) == 24);
