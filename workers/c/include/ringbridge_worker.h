@@ -49,6 +49,11 @@ const void *rb_job_payload(const struct rb_job *job, size_t *size);
 int rb_job_payload_is_term(const struct rb_job *job);
 /* CLOCK_MONOTONIC; 0: none. */
 uint64_t rb_job_deadline_ns(const struct rb_job *job);
+/* The caller's trace context (W3C traceparent); a trace id of zeros: none. */
+struct rb_trace {
+    uint8_t trace_id[16], span_id[8], flags;
+};
+void rb_job_trace(const struct rb_job *job, struct rb_trace *trace);
 
 /* 1 when nobody wants the answer any more: the caller gave up or died, the deadline passed, or the worker is told to stop.
  * One load, and a look at the clock (25 ns) when the job has a deadline: often is fine. Then call rb_cancelled() and return. */

@@ -1,4 +1,6 @@
 /* job.c: what a handler may ask of its job. */
+#include <string.h>
+
 #include "kit_pvt.h"
 
 /* A cancelled job notices within this time; a worker asleep in one job costs 200 wake-ups a second. */
@@ -9,6 +11,12 @@ uint16_t rb_job_opcode(const struct rb_job *job) { return job->request.opcode; }
 uint64_t rb_job_deadline_ns(const struct rb_job *job) { return job->request.deadline_ns; }
 int rb_job_payload_is_term(const struct rb_job *job) {
     return (job->request.flags & RB_FLAG_TERM) != 0;
+}
+
+void rb_job_trace(const struct rb_job *job, struct rb_trace *trace) {
+    memcpy(trace->trace_id, job->request.trace_id, sizeof trace->trace_id);
+    memcpy(trace->span_id, job->request.span_id, sizeof trace->span_id);
+    trace->flags = job->request.trace_flags;
 }
 
 const void *rb_job_payload(const struct rb_job *job, size_t *size) {

@@ -1,0 +1,222 @@
+/* rb-conformance: the conformance job language (docs/workers-conformance.md), for the battery that holds every kit to the
+ * same rules. One small function an opcode; all of them are ordinary handlers. */
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ringbridge_worker.h"
+
+enum opcode {
+    ECHO = 0,
+    FAIL = 1,
+    SLEEP = 2,
+    EMIT = 3,
+    PROGRESS = 4,
+    LARGE = 5,
+    END = 6,
+    HOLD = 7,
+    TERM = 8,
+    ABOUT = 15
+};
+enum { CODE_BAD_PAYLOAD = 1, CODE_REFUSED = 2, CODE_UNKNOWN_OPCODE = 3 };
+enum { PATTERN = 251, PART_BYTES_MAX = 4 << 20, BINARY_EXT = 109 };
+
+/* --- payloads: little-endian fields, read where they lie --------------------------------------------------------------- */
+
+struct payload {
+    const uint8_t *bytes;
+    size_t size;
+};
+
+static struct payload payload_of(const struct rb_job *job) {
+    struct payload p;
+    p.bytes = rb_job_payload(job, &p.size);
+    return p;
+}
+
+static uint64_t number(const uint8_t *bytes, size_t size) {
+    uint64_t value = 0;
+    for (size_t i = size; i-- > 0;) value = value << 8 | bytes[i];
+    return value;
+}
+
+static void put(uint8_t **at, uint64_t value, size_t size) {
+    for (size_t i = 0; i < size; i++) *(*at)++ = (uint8_t)(value >> 8 * i);
+}
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* --- the operations: each is given a payload that is as long as it needs at least ------------------------------------- */
+
+static void echo(struct rb_job *job, struct payload p) {
+    if (rb_job_payload_is_term(job))
+        rb_complete_term_bytes(job, p.bytes, p.size);
+    else
+        rb_complete_bytes(job, p.bytes, p.size);
+}
+
+static void fail(struct rb_job *job, struct payload p) {
+    rb_fail(job, (uint16_t)number(p.bytes, 2), "%.*s", (int)(p.size - 2),
+            (const char *)p.bytes + 2);
+}
+
+static void sleep_for(struct rb_job *job, struct payload p) {
+    if (rb_job_sleep(job, number(p.bytes, 4) * 1000000))
+        rb_cancelled(job);
+    else
+        rb_done(job);
+}
+
+/* Part or report number i, in memory of ours; returns its size on the wire. */
+static size_t make_part(uint8_t *part, uint32_t i, uint32_t bytes, int as_term) {
+    size_t head = 0;
+    if (as_term) {
+        const uint8_t tag[5] = {BINARY_EXT, (uint8_t)(bytes >> 24), (uint8_t)(bytes >> 16),
+                                (uint8_t)(bytes >> 8), (uint8_t)bytes};
+        memcpy(part, tag, sizeof tag);
+        head = sizeof tag;
+    }
+    memset(part + head, (int)(i % PATTERN), bytes);
+    return head + bytes;
+}
+
+typedef int (*say)(struct rb_job *job, const void *bytes, size_t size);
+
+/* Says `count` times; how often the kit did not drop it, or -1 when the job has its answer. */
+static int64_t say_often(struct rb_job *job, struct payload p, say say_raw, say say_term) {
+    static uint8_t part[PART_BYTES_MAX + 5];
+    uint32_t count = (uint32_t)number(p.bytes, 4), bytes = (uint32_t)number(p.bytes + 4, 4);
+    int as_term = p.bytes[8] != 0;
+    int64_t kept = 0;
+    if (bytes > PART_BYTES_MAX) {
+        rb_fail(job, CODE_BAD_PAYLOAD, "parts of %u bytes are more than this worker makes", bytes);
+        return -1;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        size_t size = make_part(part, i, bytes, as_term);
+        int failed = as_term ? say_term(job, part, size) : say_raw(job, part, size);
+        if (failed == -ECANCELED || rb_is_cancelled(job)) {
+            rb_cancelled(job);
+            return -1;
+        }
+        if (failed != 0 && failed != -EAGAIN) {
+            rb_fail(job, CODE_REFUSED, "number %u: %s", i, strerror(-failed));
+            return -1;
+        }
+        kept += failed == 0;
+    }
+    return kept;
+}
+
+static void emit(struct rb_job *job, struct payload p) {
+    if (say_often(job, p, rb_emit, rb_emit_term) >= 0) rb_done(job);
+}
+
+static void progress(struct rb_job *job, struct payload p) {
+    int64_t kept = say_often(job, p, rb_progress, rb_progress_term);
+    uint8_t answer[4], *at = answer;
+    put(&at, (uint64_t)kept, 4);
+    if (kept >= 0) rb_complete_bytes(job, answer, sizeof answer);
+}
+
+static void large(struct rb_job *job, struct payload p) {
+    size_t size = (size_t)number(p.bytes, 8);
+    uint8_t *room = rb_result_reserve(job, size), value = (uint8_t)(p.bytes[8] % PATTERN);
+    if (room == NULL) return; /* the kit answers */
+    for (size_t i = 0; i < size; i++) {
+        room[i] = value++;
+        if (value == PATTERN) value = 0;
+    }
+    rb_complete(job, size);
+}
+
+static void end(struct rb_job *job, struct payload p) {
+    switch (p.bytes[0]) {
+    case 0: _exit(p.bytes[1]);
+    case 1:
+        /* Its default meaning, whatever a sanitizer or a parent has made of it. */
+        signal(p.bytes[1], SIG_DFL);
+        raise(p.bytes[1]);
+        break;
+    case 2: return;
+    case 3: abort();
+    default: break;
+    }
+    rb_fail(job, CODE_BAD_PAYLOAD, "end %u %u does not end a process", p.bytes[0], p.bytes[1]);
+}
+
+static void hold(struct rb_job *job, struct payload p) {
+    uint64_t until = now_ns() + number(p.bytes, 4) * 1000000;
+    while (now_ns() < until) {
+    }
+    rb_done(job);
+}
+
+static void term(struct rb_job *job, struct payload p) {
+    static const uint8_t ok_and[] = {104, 2, 119, 2, 'o', 'k'}; /* {ok, ...} */
+    uint8_t *room;
+    if (!rb_job_payload_is_term(job)) {
+        rb_fail(job, CODE_BAD_PAYLOAD, "the payload must be a term, got %zu raw bytes", p.size);
+        return;
+    }
+    room = rb_result_reserve(job, sizeof ok_and + p.size);
+    if (room == NULL) return;
+    memcpy(room, ok_and, sizeof ok_and);
+    memcpy(room + sizeof ok_and, p.bytes, p.size);
+    rb_complete_term(job, sizeof ok_and + p.size);
+}
+
+static void about(struct rb_job *job, struct payload p) {
+    uint8_t answer[46], *at = answer;
+    struct rb_trace trace;
+    (void)p;
+    rb_job_trace(job, &trace);
+    put(&at, rb_job_id(job), 8);
+    put(&at, rb_job_deadline_ns(job), 8);
+    put(&at, rb_demand(job), 4);
+    put(&at, (uint64_t)(rb_job_wants_parts(job) | rb_job_wants_progress(job) << 1), 1);
+    memcpy(at, trace.trace_id, sizeof trace.trace_id);
+    at += sizeof trace.trace_id;
+    memcpy(at, trace.span_id, sizeof trace.span_id);
+    at += sizeof trace.span_id;
+    *at = trace.flags;
+    rb_complete_bytes(job, answer, sizeof answer);
+}
+
+/* --- which is which ---------------------------------------------------------------------------------------------------- */
+
+static const struct operation {
+    void (*run)(struct rb_job *job, struct payload p);
+    size_t size_min;
+} operations[] = {
+    [ECHO] = {echo, 0},         [FAIL] = {fail, 2},   [SLEEP] = {sleep_for, 4}, [EMIT] = {emit, 9},
+    [PROGRESS] = {progress, 9}, [LARGE] = {large, 9}, [END] = {end, 2},         [HOLD] = {hold, 4},
+    [TERM] = {term, 0},         [ABOUT] = {about, 0},
+};
+
+static void handle(struct rb_job *job, void *user) {
+    unsigned opcode = rb_job_opcode(job);
+    struct payload p = payload_of(job);
+    (void)user;
+    if (opcode >= sizeof operations / sizeof *operations || operations[opcode].run == NULL)
+        rb_fail(job, CODE_UNKNOWN_OPCODE, "opcode %u is not served", opcode);
+    else if (p.size < operations[opcode].size_min)
+        rb_fail(job, CODE_BAD_PAYLOAD, "opcode %u takes %zu bytes or more, got %zu", opcode,
+                operations[opcode].size_min, p.size);
+    else
+        operations[opcode].run(job, p);
+}
+
+int main(int argc, char **argv) {
+    struct rb_worker_options options = {.handler = handle};
+    return rb_worker_main(argc, argv, &options);
+}
