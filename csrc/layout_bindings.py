@@ -282,7 +282,7 @@ def emit_rust(layout: Layout) -> str:
         "",
     ]
     lines += [
-        "use core::mem::{offset_of, size_of};",
+        *_RUST_ASSERTS,
         "",
         f'pub const LAYOUT_DIGEST_HEX: &str =\n    "{layout.digest.hex()}";',
     ]
@@ -305,13 +305,33 @@ def emit_rust(layout: Layout) -> str:
             kind = f"[{field.item}; {field.count}]" if field.count else field.item
             lines.append(f"    pub {field.name}: {kind},")
         lines += ["}", f"const _: () = assert!(size_of::<{name}>() == {record.size});"]
-        lines += [
-            f"const _: () = assert!(offset_of!({name}, {field.name}) == {field.at});"
-            for field in record.fields
-        ]
+        for field in record.fields:
+            kind = f"[{field.item}; {field.count}]" if field.count else field.item
+            lines.append(f"assert_at!({name}, {field.name}: {kind}, {field.at});")
         lines.append("")
     return "\n".join(lines)
 
+
+# core::mem::offset_of! came with Rust 1.77, and Debian 12 has 1.63.
+_RUST_ASSERTS = """\
+use core::mem::{size_of, transmute};
+
+/// Asserts where a field lies: its bits are set in a record of zeros, and the bytes looked at.
+macro_rules! assert_at {
+    ($record:ident, $field:ident: $kind:ty, $at:expr) => {
+        const _: () = {
+            const SIZE: usize = size_of::<$kind>();
+            // SAFETY: records are plain integers without implicit padding; any bits are a value.
+            let bytes: [u8; size_of::<$record>()] = unsafe {
+                let mut record: $record = transmute([0u8; size_of::<$record>()]);
+                record.$field = transmute::<[u8; SIZE], $kind>([0xff; SIZE]);
+                transmute(record)
+            };
+            assert!(bytes[$at] == 0xff && bytes[$at + SIZE - 1] == 0xff);
+            assert!($at == 0 || bytes[$at - 1] == 0);
+        };
+    };
+}""".splitlines()
 
 # The width in which a group's constants are used: the type of the field that carries them.
 _KINDS = {
@@ -322,6 +342,9 @@ _KINDS = {
     "flag": "u16",
     "status": "u16",
     "opcode": "u16",
+    "takes": "u16",
+    "packet": "u16",
+    "packet_flag": "u16",
     "fd": "i32",
 }
 

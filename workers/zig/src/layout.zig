@@ -57,25 +57,25 @@ pub const status_progress: u16 = 4;
 
 pub const opcode_default: u16 = 0;
 
-pub const takes_raw: u32 = 1;
-pub const takes_term: u32 = 2;
-pub const takes_parts: u32 = 4;
+pub const takes_raw: u16 = 1;
+pub const takes_term: u16 = 2;
+pub const takes_parts: u16 = 4;
 
-pub const packet_flag_memfd: u32 = 1;
-pub const packet_flag_error: u32 = 2;
+pub const packet_flag_memfd: u16 = 1;
+pub const packet_flag_error: u16 = 2;
 
-pub const packet_send: u32 = 1;
-pub const packet_call: u32 = 2;
-pub const packet_log: u32 = 3;
-pub const packet_checkpoint_save: u32 = 4;
-pub const packet_checkpoint_load: u32 = 5;
-pub const packet_peer_open: u32 = 6;
-pub const packet_peer_close: u32 = 7;
-pub const packet_reply: u32 = 16;
-pub const packet_checkpoint_now: u32 = 17;
-pub const packet_peer_offer: u32 = 18;
-pub const packet_peer_revoke: u32 = 19;
-pub const packet_chaos: u32 = 20;
+pub const packet_send: u16 = 1;
+pub const packet_call: u16 = 2;
+pub const packet_log: u16 = 3;
+pub const packet_checkpoint_save: u16 = 4;
+pub const packet_checkpoint_load: u16 = 5;
+pub const packet_peer_open: u16 = 6;
+pub const packet_peer_close: u16 = 7;
+pub const packet_reply: u16 = 16;
+pub const packet_checkpoint_now: u16 = 17;
+pub const packet_peer_offer: u16 = 18;
+pub const packet_peer_revoke: u16 = 19;
+pub const packet_chaos: u16 = 20;
 
 pub const fd_relay_side: i32 = 3;
 pub const fd_worker_side: i32 = 4;
