@@ -45,6 +45,7 @@ struct rb_worker {
     uint64_t unreleased;     /* request slots whose job is answered, not yet released */
     uint64_t unpublished_ns; /* when the oldest unpublished completion was made; 0: none */
     uint64_t now_ns; /* the clock at the end of the last job, which is the start of the next */
+    int leaving; /* set by a handler: its job is left without an answer, and no other is begun */
     struct rb_kit_counters counters;
     struct rb_heartbeat heartbeat;
 };
@@ -78,7 +79,17 @@ void rb_kit_broken(const struct rb_worker *w, const char *format, ...)
 /* The worker called the kit wrongly: a line on stderr, abort(). */
 void rb_kit_misused(const struct rb_job *job, const char *what) __attribute__((noreturn));
 
+/* rb_worker_main() in its parts, for a kit of another language that is built upon this one and runs handlers in a loop of its own
+ * (workers/python). Opens the link and says hello: 0, or the exit status of a process that cannot, its reason on stderr. */
+int rb_kit_open(struct rb_worker *w, const char *program, const char *kit, uint32_t kit_version);
+void rb_kit_close(struct rb_worker *w);
 void rb_kit_serve(struct rb_worker *w); /* returns when told to drain or stop */
+enum rb_kit_turn { RB_KIT_LEAVE, RB_KIT_RAN, RB_KIT_IDLE };
+/* Runs what is in the ring as one batch. RB_KIT_IDLE: there was nothing; RB_KIT_LEAVE: told to drain or stop, and done with it. */
+enum rb_kit_turn rb_kit_turn(struct rb_worker *w);
+/* Waits for work or a control word; with `slice_ns` at most so long, and a wake-up that brings neither (a signal) ends it too.
+ * slice_ns: -1: without end, and signals do not end it. */
+void rb_kit_wait_for_work(struct rb_worker *w, int64_t slice_ns);
 int rb_kit_control(const struct rb_worker *w);
 
 void rb_kit_publish(struct rb_worker *w); /* completions, then the slots of their requests */

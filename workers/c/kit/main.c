@@ -50,9 +50,7 @@ static int first_descriptor(void) {
 /* A role may have no pool, and a link no eventfds. */
 static int open_or_none(int fd) { return fcntl(fd, F_GETFD) < 0 ? -1 : fd; }
 
-int rb_worker_main(int argc, char **argv, const struct rb_worker_options *options) {
-    struct rb_worker worker = {.options = options};
-    const char *name = argc > 0 ? argv[0] : "worker";
+int rb_kit_open(struct rb_worker *w, const char *program, const char *kit, uint32_t kit_version) {
     char why[512];
     int first = first_descriptor(), failed;
 
@@ -60,7 +58,7 @@ int rb_worker_main(int argc, char **argv, const struct rb_worker_options *option
         fprintf(stderr,
                 "%s: a worker of a ringbridge: it is started by one, with " RB_ENV_LINK_FD
                 " naming its link\n",
-                name);
+                program);
         return RB_EXIT_USAGE;
     }
     struct rb_link_fds fds = {
@@ -70,9 +68,9 @@ int rb_worker_main(int argc, char **argv, const struct rb_worker_options *option
         .wake_worker = open_or_none(first + 3),
         .wake_relay = open_or_none(first + 4),
     };
-    failed = rb_link_attach(&worker.link, &fds, why, sizeof why);
+    failed = rb_link_attach(&w->link, &fds, why, sizeof why);
     if (failed) {
-        fprintf(stderr, "%s: refused: %s\n", name, why);
+        fprintf(stderr, "%s: refused: %s\n", program, why);
         return failed == -EPROTO ? RB_EXIT_CONFIG : RB_EXIT_OSERR;
     }
     /* Before the first thread, so that every one has it blocked (gate.h). */
@@ -81,14 +79,25 @@ int rb_worker_main(int argc, char **argv, const struct rb_worker_options *option
     sigaddset(&wake, RB_WAKE_SIGNAL);
     sigprocmask(SIG_BLOCK, &wake, NULL);
 
-    failed = rb_heartbeat_start(&worker);
+    failed = rb_heartbeat_start(w);
     if (failed) {
-        fprintf(stderr, "%s: no thread for the heartbeat: %s\n", name, strerror(-failed));
+        fprintf(stderr, "%s: no thread for the heartbeat: %s\n", program, strerror(-failed));
         return RB_EXIT_OSERR;
     }
-    rb_link_greet(&worker.link, "c", RB_KIT_VERSION, environment_or(RB_ENV_ROLE, ""));
+    rb_link_greet(&w->link, kit, kit_version, environment_or(RB_ENV_ROLE, ""));
+    return 0;
+}
+
+void rb_kit_close(struct rb_worker *w) {
+    rb_heartbeat_stop(w);
+    rb_link_detach(&w->link);
+}
+
+int rb_worker_main(int argc, char **argv, const struct rb_worker_options *options) {
+    struct rb_worker worker = {.options = options};
+    int failed = rb_kit_open(&worker, argc > 0 ? argv[0] : "worker", "c", RB_KIT_VERSION);
+    if (failed) return failed;
     rb_kit_serve(&worker);
-    rb_heartbeat_stop(&worker);
-    rb_link_detach(&worker.link);
+    rb_kit_close(&worker);
     return 0;
 }

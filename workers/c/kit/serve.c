@@ -71,46 +71,69 @@ static void run_one(struct rb_worker *w, uint64_t drained_ns) {
         rb_cancelled(&job);
     } else {
         w->options->handler(&job, w->options->user);
+        if (w->leaving) return;
         rb_kit_answer_unanswered(&job);
     }
     w->unreleased++;
 }
 
+struct wait {
+    struct rb_worker *worker;
+    uint32_t begun, announced; /* sequences of the gate: before the wait, and of the last parking */
+    int interruptible;
+};
+
 static int ready_with_work(void *arg) {
-    struct rb_worker *w = arg;
-    return rb_ring_available(&w->link.request_ring) != 0 || rb_kit_control(w) != RB_CONTROL_RUN;
+    struct wait *wait = arg;
+    struct rb_worker *w = wait->worker;
+    uint32_t sequence = w->link.waiter.sequence;
+    if (rb_ring_available(&w->link.request_ring) != 0 || rb_kit_control(w) != RB_CONTROL_RUN)
+        return 1;
+    /* The gate looks twice in a parking, before its sleep and after it. */
+    int slept = sequence != wait->begun && sequence == wait->announced;
+    wait->announced = sequence;
+    return slept && wait->interruptible;
 }
 
-/* Waits without end, or, while large answers have left pages behind, until it is time to give those back. */
-static void wait_for_work(struct rb_worker *w) {
+/* Waits, and while large answers have left pages behind, gives those back when it is time. */
+void rb_kit_wait_for_work(struct rb_worker *w, int64_t slice_ns) {
     struct rb_region *region = &w->link.result_region;
+    struct wait wait = {.worker = w, .interruptible = slice_ns >= 0};
     for (;;) {
         int swollen = (uint64_t)region->highest_touched * region->block_bytes > RESULTS_KEPT_BYTES;
-        int found = rb_gate_wait(&w->link.waiter, ready_with_work, w, swollen ? TRIM_AFTER_NS : -1);
+        int trims = swollen && (slice_ns < 0 || slice_ns >= TRIM_AFTER_NS);
+        wait.begun = wait.announced = w->link.waiter.sequence;
+        int found =
+            rb_gate_wait(&w->link.waiter, ready_with_work, &wait, trims ? TRIM_AFTER_NS : slice_ns);
         rb_store_relaxed(&w->counters.gate,
                          w->link.waiter.last); /* for the heartbeat; one writer: this thread */
         if (found) return;
         rb_kit_take_givebacks(w);
-        rb_region_trim(region, w->link.fds.worker_side, w->link.header.results_at,
-                       RESULTS_KEPT_BYTES);
+        if (trims)
+            rb_region_trim(region, w->link.fds.worker_side, w->link.header.results_at,
+                           RESULTS_KEPT_BYTES);
+        if (slice_ns >= 0) return;
     }
 }
 
+enum rb_kit_turn rb_kit_turn(struct rb_worker *w) {
+    /* The control word first: what was published before "drain" is then in the count. */
+    int control = rb_kit_control(w);
+    int64_t count = rb_ring_available(&w->link.request_ring);
+    if (count < 0) rb_kit_broken(w, "the position of the request ring ran backwards or too far");
+    if (control == RB_CONTROL_STOP || (control != RB_CONTROL_RUN && count == 0))
+        return RB_KIT_LEAVE;
+    if (count == 0) return RB_KIT_IDLE;
+    rb_kit_take_givebacks(w);
+    uint64_t drained_ns = w->now_ns = rb_now_ns();
+    while (count-- > 0 && rb_kit_control(w) != RB_CONTROL_STOP && !w->leaving)
+        run_one(w, drained_ns);
+    rb_kit_publish(w);
+    return w->leaving ? RB_KIT_LEAVE : RB_KIT_RAN;
+}
+
 void rb_kit_serve(struct rb_worker *w) {
-    for (;;) {
-        /* The control word first: what was published before "drain" is then in the count. */
-        int control = rb_kit_control(w);
-        int64_t count = rb_ring_available(&w->link.request_ring);
-        if (count < 0)
-            rb_kit_broken(w, "the position of the request ring ran backwards or too far");
-        if (control == RB_CONTROL_STOP || (control != RB_CONTROL_RUN && count == 0)) return;
-        if (count == 0) {
-            wait_for_work(w);
-            continue;
-        }
-        rb_kit_take_givebacks(w);
-        uint64_t drained_ns = w->now_ns = rb_now_ns();
-        while (count-- > 0 && rb_kit_control(w) != RB_CONTROL_STOP) run_one(w, drained_ns);
-        rb_kit_publish(w);
-    }
+    enum rb_kit_turn turn;
+    while ((turn = rb_kit_turn(w)) != RB_KIT_LEAVE)
+        if (turn == RB_KIT_IDLE) rb_kit_wait_for_work(w, -1);
 }
