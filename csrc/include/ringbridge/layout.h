@@ -11,13 +11,13 @@
 #endif
 
 /* As a string literal: initializes a uint8_t[32] and can be handed to memcmp(). */
-#define RB_LAYOUT_DIGEST_HEX "8dca83f29861c737dd8172250fb80cdfc1bf87ff8d714907e458757b77f05c28"
+#define RB_LAYOUT_DIGEST_HEX "f31850dd340a41a1f12e09f7f9907c4ed21a733b4b27add55ad2c91cd02f11bb"
 #define RB_LAYOUT_DIGEST_SIZE 32
 #define RB_LAYOUT_DIGEST_BYTES \
-    "\x8d" "\xca" "\x83" "\xf2" "\x98" "\x61" "\xc7" "\x37" \
-    "\xdd" "\x81" "\x72" "\x25" "\x0f" "\xb8" "\x0c" "\xdf" \
-    "\xc1" "\xbf" "\x87" "\xff" "\x8d" "\x71" "\x49" "\x07" \
-    "\xe4" "\x58" "\x75" "\x7b" "\x77" "\xf0" "\x5c" "\x28"
+    "\xf3" "\x18" "\x50" "\xdd" "\x34" "\x0a" "\x41" "\xa1" \
+    "\xf1" "\x2e" "\x09" "\xf7" "\xf9" "\x90" "\x7c" "\x4e" \
+    "\xd2" "\x1a" "\x73" "\x3b" "\x4b" "\x27" "\xad" "\xd5" \
+    "\x5a" "\xd2" "\xc9" "\x1c" "\xd0" "\x2f" "\x11" "\xbb"
 
 #define RB_LAYOUT_VERSION 196608
 
@@ -30,6 +30,8 @@
 #define RB_PROGRESS_BYTES_MAX 4096
 #define RB_OPS_MAX 64
 #define RB_PACKET_BYTES_MAX 65536
+#define RB_PACKET_ID_BRIDGE UINT64_C(0x8000000000000000)
+#define RB_LOG_BYTES_MAX 4096
 #define RB_HEARTBEAT_MS 500
 #define RB_WAKE_SIGNAL 23
 
@@ -81,11 +83,36 @@
 #define RB_PACKET_CHECKPOINT_LOAD 5
 #define RB_PACKET_PEER_OPEN 6
 #define RB_PACKET_PEER_CLOSE 7
+#define RB_PACKET_FORGET 8
 #define RB_PACKET_REPLY 16
 #define RB_PACKET_CHECKPOINT_NOW 17
 #define RB_PACKET_PEER_OFFER 18
 #define RB_PACKET_PEER_REVOKE 19
 #define RB_PACKET_CHAOS 20
+#define RB_PACKET_RESTORE 21
+
+#define RB_CHECKPOINT_FULL 0
+#define RB_CHECKPOINT_INCREMENTAL 1
+
+#define RB_SAVE_NOW 0
+#define RB_SAVE_LEAVING 1
+
+#define RB_RESTORE_STATE 0
+#define RB_RESTORE_HOLD 1
+#define RB_RESTORE_COMING 2
+#define RB_RESTORE_ABANDONED 3
+
+#define RB_CHANNEL_ERROR_BAD_REQUEST 1
+#define RB_CHANNEL_ERROR_REFUSED 2
+#define RB_CHANNEL_ERROR_NO_PROCESS 3
+#define RB_CHANNEL_ERROR_NO_CONNECTION 4
+#define RB_CHANNEL_ERROR_DOWN 5
+#define RB_CHANNEL_ERROR_TIMEOUT 6
+#define RB_CHANNEL_ERROR_TOO_LARGE 7
+#define RB_CHANNEL_ERROR_BUSY 8
+#define RB_CHANNEL_ERROR_UNAVAILABLE 9
+#define RB_CHANNEL_ERROR_FULL_WANTED 10
+#define RB_CHANNEL_ERROR_STORE_FAILED 11
 
 #define RB_FD_RELAY_SIDE 3
 #define RB_FD_WORKER_SIDE 4

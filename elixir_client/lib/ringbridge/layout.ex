@@ -4,7 +4,7 @@ defmodule Ringbridge.Layout do
   What crosses a link, byte by byte: constants and records of `csrc/layout.toml`.
   """
 
-  @digest_hex "8dca83f29861c737dd8172250fb80cdfc1bf87ff8d714907e458757b77f05c28"
+  @digest_hex "f31850dd340a41a1f12e09f7f9907c4ed21a733b4b27add55ad2c91cd02f11bb"
   @digest Base.decode16!(@digest_hex, case: :lower)
 
   @doc "SHA-256 of the layout: both sides of a link must show the same."
@@ -50,6 +50,14 @@ defmodule Ringbridge.Layout do
   @doc false
   @spec packet_bytes_max() :: non_neg_integer()
   def packet_bytes_max, do: 65536
+
+  @doc false
+  @spec packet_id_bridge() :: non_neg_integer()
+  def packet_id_bridge, do: 0x8000000000000000
+
+  @doc false
+  @spec log_bytes_max() :: non_neg_integer()
+  def log_bytes_max, do: 4096
 
   @doc false
   @spec heartbeat_ms() :: non_neg_integer()
@@ -212,6 +220,10 @@ defmodule Ringbridge.Layout do
   def packet_peer_close, do: 7
 
   @doc false
+  @spec packet_forget() :: non_neg_integer()
+  def packet_forget, do: 8
+
+  @doc false
   @spec packet_reply() :: non_neg_integer()
   def packet_reply, do: 16
 
@@ -230,6 +242,86 @@ defmodule Ringbridge.Layout do
   @doc false
   @spec packet_chaos() :: non_neg_integer()
   def packet_chaos, do: 20
+
+  @doc false
+  @spec packet_restore() :: non_neg_integer()
+  def packet_restore, do: 21
+
+  @doc false
+  @spec checkpoint_full() :: non_neg_integer()
+  def checkpoint_full, do: 0
+
+  @doc false
+  @spec checkpoint_incremental() :: non_neg_integer()
+  def checkpoint_incremental, do: 1
+
+  @doc false
+  @spec save_now() :: non_neg_integer()
+  def save_now, do: 0
+
+  @doc false
+  @spec save_leaving() :: non_neg_integer()
+  def save_leaving, do: 1
+
+  @doc false
+  @spec restore_state() :: non_neg_integer()
+  def restore_state, do: 0
+
+  @doc false
+  @spec restore_hold() :: non_neg_integer()
+  def restore_hold, do: 1
+
+  @doc false
+  @spec restore_coming() :: non_neg_integer()
+  def restore_coming, do: 2
+
+  @doc false
+  @spec restore_abandoned() :: non_neg_integer()
+  def restore_abandoned, do: 3
+
+  @doc false
+  @spec channel_error_bad_request() :: non_neg_integer()
+  def channel_error_bad_request, do: 1
+
+  @doc false
+  @spec channel_error_refused() :: non_neg_integer()
+  def channel_error_refused, do: 2
+
+  @doc false
+  @spec channel_error_no_process() :: non_neg_integer()
+  def channel_error_no_process, do: 3
+
+  @doc false
+  @spec channel_error_no_connection() :: non_neg_integer()
+  def channel_error_no_connection, do: 4
+
+  @doc false
+  @spec channel_error_down() :: non_neg_integer()
+  def channel_error_down, do: 5
+
+  @doc false
+  @spec channel_error_timeout() :: non_neg_integer()
+  def channel_error_timeout, do: 6
+
+  @doc false
+  @spec channel_error_too_large() :: non_neg_integer()
+  def channel_error_too_large, do: 7
+
+  @doc false
+  @spec channel_error_busy() :: non_neg_integer()
+  def channel_error_busy, do: 8
+
+  @doc false
+  @spec channel_error_unavailable() :: non_neg_integer()
+  def channel_error_unavailable, do: 9
+
+  @doc false
+  @spec channel_error_full_wanted() :: non_neg_integer()
+  def channel_error_full_wanted, do: 10
+
+  @doc false
+  @spec channel_error_store_failed() :: non_neg_integer()
+  def channel_error_store_failed, do: 11
 
   @doc false
   @spec fd_relay_side() :: non_neg_integer()

@@ -21,10 +21,10 @@ macro_rules! assert_at {
 }
 
 pub const LAYOUT_DIGEST_HEX: &str =
-    "8dca83f29861c737dd8172250fb80cdfc1bf87ff8d714907e458757b77f05c28";
+    "f31850dd340a41a1f12e09f7f9907c4ed21a733b4b27add55ad2c91cd02f11bb";
 pub const LAYOUT_DIGEST: [u8; 32] = [
-    0x8d, 0xca, 0x83, 0xf2, 0x98, 0x61, 0xc7, 0x37, 0xdd, 0x81, 0x72, 0x25, 0x0f, 0xb8, 0x0c, 0xdf,
-    0xc1, 0xbf, 0x87, 0xff, 0x8d, 0x71, 0x49, 0x07, 0xe4, 0x58, 0x75, 0x7b, 0x77, 0xf0, 0x5c, 0x28,
+    0xf3, 0x18, 0x50, 0xdd, 0x34, 0x0a, 0x41, 0xa1, 0xf1, 0x2e, 0x09, 0xf7, 0xf9, 0x90, 0x7c, 0x4e,
+    0xd2, 0x1a, 0x73, 0x3b, 0x4b, 0x27, 0xad, 0xd5, 0x5a, 0xd2, 0xc9, 0x1c, 0xd0, 0x2f, 0x11, 0xbb,
 ];
 
 pub const LAYOUT_VERSION: u32 = 196608;
@@ -38,6 +38,8 @@ pub const PART_BYTES_MAX: usize = 1048576;
 pub const PROGRESS_BYTES_MAX: usize = 4096;
 pub const OPS_MAX: u32 = 64;
 pub const PACKET_BYTES_MAX: usize = 65536;
+pub const PACKET_ID_BRIDGE: u32 = 0x8000000000000000;
+pub const LOG_BYTES_MAX: usize = 4096;
 pub const HEARTBEAT_MS: u32 = 500;
 pub const WAKE_SIGNAL: u32 = 23;
 
@@ -89,11 +91,36 @@ pub const PACKET_CHECKPOINT_SAVE: u16 = 4;
 pub const PACKET_CHECKPOINT_LOAD: u16 = 5;
 pub const PACKET_PEER_OPEN: u16 = 6;
 pub const PACKET_PEER_CLOSE: u16 = 7;
+pub const PACKET_FORGET: u16 = 8;
 pub const PACKET_REPLY: u16 = 16;
 pub const PACKET_CHECKPOINT_NOW: u16 = 17;
 pub const PACKET_PEER_OFFER: u16 = 18;
 pub const PACKET_PEER_REVOKE: u16 = 19;
 pub const PACKET_CHAOS: u16 = 20;
+pub const PACKET_RESTORE: u16 = 21;
+
+pub const CHECKPOINT_FULL: u32 = 0;
+pub const CHECKPOINT_INCREMENTAL: u32 = 1;
+
+pub const SAVE_NOW: u32 = 0;
+pub const SAVE_LEAVING: u32 = 1;
+
+pub const RESTORE_STATE: u32 = 0;
+pub const RESTORE_HOLD: u32 = 1;
+pub const RESTORE_COMING: u32 = 2;
+pub const RESTORE_ABANDONED: u32 = 3;
+
+pub const CHANNEL_ERROR_BAD_REQUEST: u32 = 1;
+pub const CHANNEL_ERROR_REFUSED: u32 = 2;
+pub const CHANNEL_ERROR_NO_PROCESS: u32 = 3;
+pub const CHANNEL_ERROR_NO_CONNECTION: u32 = 4;
+pub const CHANNEL_ERROR_DOWN: u32 = 5;
+pub const CHANNEL_ERROR_TIMEOUT: u32 = 6;
+pub const CHANNEL_ERROR_TOO_LARGE: u32 = 7;
+pub const CHANNEL_ERROR_BUSY: u32 = 8;
+pub const CHANNEL_ERROR_UNAVAILABLE: u32 = 9;
+pub const CHANNEL_ERROR_FULL_WANTED: u32 = 10;
+pub const CHANNEL_ERROR_STORE_FAILED: u32 = 11;
 
 pub const FD_RELAY_SIDE: i32 = 3;
 pub const FD_WORKER_SIDE: i32 = 4;
