@@ -345,12 +345,16 @@ _KINDS = {
     "takes": "u16",
     "packet": "u16",
     "packet_flag": "u16",
+    "checkpoint": "u64",
+    "save": "u64",
+    "restore": "u64",
+    "channel_error": "u64",
     "fd": "i32",
 }
 
 
 def _rust_kind(constant: Constant) -> str:
-    if constant.name.endswith("_magic"):
+    if constant.name.endswith("_magic") or constant.value > 0xFFFF_FFFF:
         return "u64"
     if constant.full_name.endswith("_bytes") or constant.full_name.endswith("_bytes_max"):
         return "usize"

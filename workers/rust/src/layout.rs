@@ -38,7 +38,7 @@ pub const PART_BYTES_MAX: usize = 1048576;
 pub const PROGRESS_BYTES_MAX: usize = 4096;
 pub const OPS_MAX: u32 = 64;
 pub const PACKET_BYTES_MAX: usize = 65536;
-pub const PACKET_ID_BRIDGE: u32 = 0x8000000000000000;
+pub const PACKET_ID_BRIDGE: u64 = 0x8000000000000000;
 pub const LOG_BYTES_MAX: usize = 4096;
 pub const HEARTBEAT_MS: u32 = 500;
 pub const WAKE_SIGNAL: u32 = 23;
@@ -99,28 +99,28 @@ pub const PACKET_PEER_REVOKE: u16 = 19;
 pub const PACKET_CHAOS: u16 = 20;
 pub const PACKET_RESTORE: u16 = 21;
 
-pub const CHECKPOINT_FULL: u32 = 0;
-pub const CHECKPOINT_INCREMENTAL: u32 = 1;
+pub const CHECKPOINT_FULL: u64 = 0;
+pub const CHECKPOINT_INCREMENTAL: u64 = 1;
 
-pub const SAVE_NOW: u32 = 0;
-pub const SAVE_LEAVING: u32 = 1;
+pub const SAVE_NOW: u64 = 0;
+pub const SAVE_LEAVING: u64 = 1;
 
-pub const RESTORE_STATE: u32 = 0;
-pub const RESTORE_HOLD: u32 = 1;
-pub const RESTORE_COMING: u32 = 2;
-pub const RESTORE_ABANDONED: u32 = 3;
+pub const RESTORE_STATE: u64 = 0;
+pub const RESTORE_HOLD: u64 = 1;
+pub const RESTORE_COMING: u64 = 2;
+pub const RESTORE_ABANDONED: u64 = 3;
 
-pub const CHANNEL_ERROR_BAD_REQUEST: u32 = 1;
-pub const CHANNEL_ERROR_REFUSED: u32 = 2;
-pub const CHANNEL_ERROR_NO_PROCESS: u32 = 3;
-pub const CHANNEL_ERROR_NO_CONNECTION: u32 = 4;
-pub const CHANNEL_ERROR_DOWN: u32 = 5;
-pub const CHANNEL_ERROR_TIMEOUT: u32 = 6;
-pub const CHANNEL_ERROR_TOO_LARGE: u32 = 7;
-pub const CHANNEL_ERROR_BUSY: u32 = 8;
-pub const CHANNEL_ERROR_UNAVAILABLE: u32 = 9;
-pub const CHANNEL_ERROR_FULL_WANTED: u32 = 10;
-pub const CHANNEL_ERROR_STORE_FAILED: u32 = 11;
+pub const CHANNEL_ERROR_BAD_REQUEST: u64 = 1;
+pub const CHANNEL_ERROR_REFUSED: u64 = 2;
+pub const CHANNEL_ERROR_NO_PROCESS: u64 = 3;
+pub const CHANNEL_ERROR_NO_CONNECTION: u64 = 4;
+pub const CHANNEL_ERROR_DOWN: u64 = 5;
+pub const CHANNEL_ERROR_TIMEOUT: u64 = 6;
+pub const CHANNEL_ERROR_TOO_LARGE: u64 = 7;
+pub const CHANNEL_ERROR_BUSY: u64 = 8;
+pub const CHANNEL_ERROR_UNAVAILABLE: u64 = 9;
+pub const CHANNEL_ERROR_FULL_WANTED: u64 = 10;
+pub const CHANNEL_ERROR_STORE_FAILED: u64 = 11;
 
 pub const FD_RELAY_SIDE: i32 = 3;
 pub const FD_WORKER_SIDE: i32 = 4;

@@ -20,7 +20,7 @@ pub const part_bytes_max: usize = 1048576;
 pub const progress_bytes_max: usize = 4096;
 pub const ops_max: u32 = 64;
 pub const packet_bytes_max: usize = 65536;
-pub const packet_id_bridge: u32 = 0x8000000000000000;
+pub const packet_id_bridge: u64 = 0x8000000000000000;
 pub const log_bytes_max: usize = 4096;
 pub const heartbeat_ms: u32 = 500;
 pub const wake_signal: u32 = 23;
@@ -81,28 +81,28 @@ pub const packet_peer_revoke: u16 = 19;
 pub const packet_chaos: u16 = 20;
 pub const packet_restore: u16 = 21;
 
-pub const checkpoint_full: u32 = 0;
-pub const checkpoint_incremental: u32 = 1;
+pub const checkpoint_full: u64 = 0;
+pub const checkpoint_incremental: u64 = 1;
 
-pub const save_now: u32 = 0;
-pub const save_leaving: u32 = 1;
+pub const save_now: u64 = 0;
+pub const save_leaving: u64 = 1;
 
-pub const restore_state: u32 = 0;
-pub const restore_hold: u32 = 1;
-pub const restore_coming: u32 = 2;
-pub const restore_abandoned: u32 = 3;
+pub const restore_state: u64 = 0;
+pub const restore_hold: u64 = 1;
+pub const restore_coming: u64 = 2;
+pub const restore_abandoned: u64 = 3;
 
-pub const channel_error_bad_request: u32 = 1;
-pub const channel_error_refused: u32 = 2;
-pub const channel_error_no_process: u32 = 3;
-pub const channel_error_no_connection: u32 = 4;
-pub const channel_error_down: u32 = 5;
-pub const channel_error_timeout: u32 = 6;
-pub const channel_error_too_large: u32 = 7;
-pub const channel_error_busy: u32 = 8;
-pub const channel_error_unavailable: u32 = 9;
-pub const channel_error_full_wanted: u32 = 10;
-pub const channel_error_store_failed: u32 = 11;
+pub const channel_error_bad_request: u64 = 1;
+pub const channel_error_refused: u64 = 2;
+pub const channel_error_no_process: u64 = 3;
+pub const channel_error_no_connection: u64 = 4;
+pub const channel_error_down: u64 = 5;
+pub const channel_error_timeout: u64 = 6;
+pub const channel_error_too_large: u64 = 7;
+pub const channel_error_busy: u64 = 8;
+pub const channel_error_unavailable: u64 = 9;
+pub const channel_error_full_wanted: u64 = 10;
+pub const channel_error_store_failed: u64 = 11;
 
 pub const fd_relay_side: i32 = 3;
 pub const fd_worker_side: i32 = 4;
