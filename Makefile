@@ -11,7 +11,7 @@ export PYTHON
 PY := .venv/bin/python
 STAMPS := build/stamp
 VENV := .venv/ringbridge-lock
-c_files := $(shell find csrc/core csrc/relay csrc/etf csrc/include -name '*.[ch]' 2>/dev/null)
+c_files := $(shell find csrc/core csrc/relay csrc/etf csrc/include workers/c/kit workers/c/include workers/python/src -name '*.[ch]' 2>/dev/null)
 elixir_files := $(shell find elixir_client/lib -name '*.ex' 2>/dev/null)
 # What the generator writes is its own business.
 c_sources := git ls-files '*.c' '*.h' ':!csrc/include/ringbridge/layout.h'
@@ -67,7 +67,7 @@ fuzz: native system-fuzz ## coverage-guided fuzzing of what parses bytes of othe
 
 clean: ## remove everything that was compiled (make distclean: .venv too)
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
-	find bridge -name '*.so' -delete
+	find bridge workers/python -name '*.so' -delete
 
 distclean: clean
 	rm -rf .venv
@@ -145,7 +145,7 @@ lint-elixir:
 python_include = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))')
 tidy_flags = -std=gnu99 -Icsrc/include -Icsrc -Iworkers/c/include -isystem $(python_include)
 lint-bugs:
-	git ls-files 'csrc/*.c' 'workers/c/*.c' ':!csrc/tests' ':!workers/c/tests' | \
+	git ls-files 'csrc/*.c' 'workers/c/*.c' 'workers/python/*.c' ':!csrc/tests' ':!workers/c/tests' | \
 		xargs -r -n 1 -P 2 bash -c 'clang-tidy --quiet "$$@" -- $(tidy_flags)' _
 
 # ---- dependencies

@@ -2,6 +2,7 @@
 
 bridge.etf._codec     the term codec, a plain CPython extension (building objects by cffi is slow)
 bridge.fabric._core   the shared-memory core and the relay, by cffi in API mode
+ringbridge_worker._kit  the worker kit, a plain CPython extension upon the kit in C (decision 0033)
 
 A wheel also holds the shepherd, a program, as bridge/bin/ringbridge-shepherd; in a checkout it lies
 in build/bin.
@@ -53,8 +54,18 @@ codec = Extension(
     include_dirs=["csrc/include"],
     extra_compile_args=["-std=gnu99", "-O2", "-Wall", "-Wextra", "-Werror"],
 )
+worker_kit = Extension(
+    "ringbridge_worker._kit",
+    sources=sorted(
+        [*glob("workers/python/src/*.c"), *glob("workers/c/kit/*.c"), *glob("csrc/core/*.c")]
+    ),
+    depends=[*glob("workers/c/**/*.h", recursive=True), *glob("workers/python/src/*.h")],
+    include_dirs=["workers/c/include", "csrc/include"],
+    extra_compile_args=["-std=gnu99", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function"],
+    libraries=["pthread"],
+)
 native = {
-    "ext_modules": [codec] if codec.sources else [],
+    "ext_modules": [extension for extension in (codec, worker_kit) if extension.sources],
     "cffi_modules": [f"{CORE_BUILDER}:ffibuilder"] if _exists(CORE_BUILDER) else [],
 }
 

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""The conformance job language in Python (docs/workers-conformance.md): one function an opcode."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# As it stands in a checkout, it serves the kit beside it.
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[3])]
+
+from ringbridge_worker import Answer, Job, JobFailed, Term, serve  # noqa: E402 - see above
+
+BAD_PAYLOAD, REFUSED, UNKNOWN_OPCODE = 1, 2, 3
+PATTERN = 251
+PART_BYTES_MAX = 4 << 20
+
+# A call by PyDLL keeps the interpreter's lock.
+_holding = ctypes.PyDLL(None)
+_holding.usleep.argtypes = [ctypes.c_uint]
+
+
+def take(job: Job, layout: str) -> tuple[tuple[int, ...], memoryview]:
+    """The fields at the front of the payload, and what is behind them."""
+    fields = struct.Struct("<" + layout)
+    if len(job.payload) < fields.size:
+        raise JobFailed(BAD_PAYLOAD, f"{len(job.payload)} bytes, not at least {fields.size}")
+    return fields.unpack_from(job.payload), job.payload[fields.size :]
+
+
+def echo(job: Job) -> Answer:
+    return Term.of_bytes(bytes(job.payload)) if job.is_term else job.payload
+
+
+def fail(job: Job) -> Answer:
+    (code,), message = take(job, "H")
+    raise JobFailed(code, bytes(message))
+
+
+def sleep(job: Job) -> Answer:
+    (ms,), _ = take(job, "I")
+    job.sleep(ms / 1000)
+    return b""
+
+
+def say(job: Job, one: Callable[[bytes | Term], object]) -> int:
+    """Says what `emit` and `progress` ask for; how often it was not dropped."""
+    (count, size, as_term), _ = take(job, "IIB")
+    if size > PART_BYTES_MAX:
+        raise JobFailed(BAD_PAYLOAD, f"parts of {size} bytes are more than this worker makes")
+    kept = 0
+    for number in range(count):
+        part = bytes([number % PATTERN]) * size
+        job.check()
+        try:
+            kept += one(Term(part) if as_term else part) is not False
+        except ValueError as error:
+            raise JobFailed(REFUSED, f"number {number}: {error}") from error
+    return kept
+
+
+def emit(job: Job) -> Answer:
+    say(job, job.emit)
+    return b""
+
+
+def progress(job: Job) -> Answer:
+    return struct.pack("<I", say(job, job.progress))
+
+
+def large(job: Job) -> Answer:
+    (size, seed), _ = take(job, "QB")
+    room = job.reserve(size)
+    turn = bytes((k + seed) % PATTERN for k in range(PATTERN))
+    whole = turn * 4096
+    for at in range(0, size, len(whole)):
+        room[at : at + len(whole)] = whole[: size - at]
+    return room
+
+
+def end(job: Job) -> Answer:
+    (how,), rest = take(job, "B")
+    value = rest[0] if rest else 0
+    if how == 0:
+        sys.exit(value)
+    if how == 1:
+        if value not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(value, signal.SIG_DFL)
+        os.kill(os.getpid(), value)
+    if how == 2:
+        return None
+    raise RuntimeError("as told")
+
+
+def hold(job: Job) -> Answer:
+    (ms,), _ = take(job, "I")
+    while ms > 0:
+        slice_ms = min(ms, 500)
+        _holding.usleep(slice_ms * 1000)
+        ms -= slice_ms
+    return b""
+
+
+def term(job: Job) -> Answer:
+    if not job.is_term:
+        raise JobFailed(BAD_PAYLOAD, "raw bytes, not a term")
+    from bridge.etf import Atom
+
+    return Term((Atom("ok"), job.term()))
+
+
+def about(job: Job) -> Answer:
+    trace = bytes.fromhex((job.traceparent or f"00-{0:032x}-{0:016x}-00").replace("-", ""))[1:]
+    wants = job.wants_parts | job.wants_progress << 1
+    demand = job.demand
+    return struct.pack("<QQIB", job.id, job.deadline_ns or 0, demand, wants) + trace
+
+
+OPERATIONS = {
+    0: echo,
+    1: fail,
+    2: sleep,
+    3: emit,
+    4: progress,
+    5: large,
+    6: end,
+    7: hold,
+    8: term,
+    15: about,
+}
+
+
+def handle(job: Job) -> Answer:
+    operation = OPERATIONS.get(job.opcode)
+    if operation is None:
+        raise JobFailed(UNKNOWN_OPCODE, f"opcode {job.opcode} is not served here")
+    return operation(job)
+
+
+if __name__ == "__main__":
+    serve(handle)

@@ -1,0 +1,111 @@
+"""What a handler answers with: terms, and exceptions that are answers."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ringbridge_worker import _kit
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    Answer: TypeAlias = "Buffer | Term | None"
+else:
+    Answer = Any
+
+
+class Cancelled(BaseException):
+    """Nobody wants the answer any more. The kit answers for a handler that lets it through.
+
+    As in trio and asyncio it is no Exception, so that `except Exception` does not hold it up.
+    """
+
+
+class JobFailed(Exception):
+    """Raised by a handler: the caller gets `{:error, {:job_failed, code, message}}`.
+
+    `code`: 0 to 65279; from 65280 on codes are the kit's. `message`: cut at 1024 bytes of UTF-8.
+    """
+
+    def __init__(self, code: int, message: str | bytes = "") -> None:
+        if not 0 <= code <= 0xFFFF:
+            raise ValueError(f"code {code}: from 0 to 65535")
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+
+class AnswerTooLarge(ValueError):
+    """More than the link's result region holds; a handler that lets it through has code 65280."""
+
+
+class Term:
+    """A term as an answer, a part or a report: `return Term({"mean": 1.5})`.
+
+    What becomes what is told in docs/terms.md: str and bytes are binaries, `Atom("ok")` an atom.
+    """
+
+    __slots__ = ("_encoded", "_value")
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+        self._encoded: bytes | None = None
+
+    @classmethod
+    def of_bytes(cls, encoded: bytes) -> Term:
+        """External term bytes without the leading 131, as they are."""
+        term = cls(None)
+        term._encoded = encoded
+        return term
+
+    @property
+    def value(self) -> Any:
+        return self._value if self._encoded is None else decode(memoryview(self._encoded))
+
+    def encode(self) -> bytes:
+        """External term bytes without the leading 131. Raises bridge.etf.EncodeError."""
+        if self._encoded is None:
+            from bridge.etf import encode_bare
+
+            self._encoded = encode_bare(self._value)
+        return self._encoded
+
+
+def decode(payload: memoryview) -> Any:
+    """The term of a payload. Raises bridge.etf.DecodeError."""
+    from bridge.etf import DecodeError, decode_bare
+
+    term, end = decode_bare(payload)
+    if end != len(payload):
+        raise DecodeError("trailing_bytes", end, len(payload) - end)
+    return term
+
+
+def describe(error: Exception, job: int) -> tuple[int, bytes]:
+    """Code and message of a job whose handler raised; what nobody expected goes to stderr too."""
+    if isinstance(error, JobFailed):
+        return error.code, _cut(error.message)
+    print(f"job {job}: its handler raised:", file=sys.stderr)
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    name = type(error).__name__
+    return _kit.CODE_EXCEPTION, _cut(f"{name}: {text}" if (text := _text(error)) else name)
+
+
+def _text(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # a broken __str__ is no reason to say nothing
+        return f"<{type(second).__name__} in its __str__>"
+
+
+def _cut(message: str | bytes) -> bytes:
+    """At most the kit's limit, and not in the middle of a character."""
+    if isinstance(message, bytes):
+        return message[: _kit.MESSAGE_BYTES_MAX]
+    encoded = message.encode("utf-8", "replace")
+    if len(encoded) <= _kit.MESSAGE_BYTES_MAX:
+        return encoded
+    return encoded[: _kit.MESSAGE_BYTES_MAX].decode("utf-8", "ignore").encode()

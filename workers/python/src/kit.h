@@ -1,0 +1,89 @@
+/* kit.h: what the parts of ringbridge_worker._kit share.
+ *
+ *      module.c    the module, and serve(): the loop around the C kit's turn
+ *      answer.c    from what a handler returned or raised to the job's one answer
+ *      job.c       the Job object, what a handler may ask and say
+ *      view.c      memory of a job as Python sees it, and what becomes of it when a view outlives the job
+ *
+ * The kit in C (workers/c/kit) does everything that is about the link. All of this runs with the interpreter's lock held, which is
+ * given up where the C kit may wait or has much to copy. */
+#ifndef RINGBRIDGE_PYTHON_KIT_H
+#define RINGBRIDGE_PYTHON_KIT_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "../../c/kit/kit_pvt.h"
+
+#define RB_PYTHON_KIT_VERSION (1u << 16 | 0u) /* major << 16 | minor */
+#define RB_CODE_EXCEPTION 65282               /* a handler raised something else than JobFailed */
+
+/* --- view.c ------------------------------------------------------------------------------------------------------------ */
+
+/* The exporter behind each memoryview of a job's memory. Slices, casts and arrays made of the memoryview all count as exports of
+ * it, so `exports == 0` says that no view is left. */
+struct rb_view {
+    PyObject_HEAD uint8_t *base; /* NULL: the job is answered, nothing is exported any more */
+    Py_ssize_t size, exports;
+    int writable;
+    struct rb_view *next_kept; /* in the list of rooms whose blocks wait for their last view */
+    uint32_t first_block, blocks;
+    void *mapping; /* private pages that hold what a kept view sees; unmapped with this object */
+    size_t mapping_bytes;
+    uint8_t inline_bytes[RB_INLINE_BYTES_MAX]; /* small payloads and rooms lie here */
+};
+
+/* A payload or a room, and the memoryview that was handed out. */
+struct rb_seen {
+    struct rb_view *view;
+    PyObject *memory;
+};
+
+extern PyTypeObject rb_view_type;
+/* Makes both; `bytes` NULL: `size` bytes inside of the view itself. 0, or -1 with an exception. */
+int rb_seen_make(struct rb_seen *seen, const uint8_t *bytes, size_t size, int writable);
+/* Ends them: releases the memoryview that was handed out. 1 when other views are left. */
+int rb_seen_end(struct rb_seen *seen);
+void rb_seen_forget(struct rb_seen *seen);
+/* A view of the pool outlives its job: it keeps the bytes that it saw, in private pages at the same address, and the worker maps the
+ * pool anew. -1 with an exception when the memory for it cannot be had; then the view must not live on. */
+int rb_view_keep_payload(struct rb_worker *w, struct rb_view *view);
+/* A view of a reservation outlives its job: its blocks stay taken until the last view is gone. */
+void rb_view_keep_room(struct rb_view *view, uint32_t first_block, uint32_t blocks);
+void rb_view_give_kept_rooms(struct rb_worker *w); /* handler's thread, between jobs */
+
+/* --- job.c ------------------------------------------------------------------------------------------------------------- */
+
+struct rb_py_job {
+    PyObject_HEAD struct rb_job *job; /* NULL: the handler has returned */
+    struct rb_request request;
+    struct rb_seen payload, room;
+    unsigned long thread;
+};
+
+extern PyTypeObject rb_py_job_type;
+PyObject *rb_py_job_new(struct rb_job *job);
+/* The C kit's job, or NULL with an exception: it is answered, or this is another thread's business. */
+struct rb_job *rb_py_job_of(struct rb_py_job *self);
+
+/* --- answer.c ---------------------------------------------------------------------------------------------------------- */
+
+/* A room that is not the answer, or not any more: ends it. */
+void rb_py_room_end(struct rb_py_job *self);
+/* Answers with what the handler returned (a new reference, taken), or with the exception that is set where it is NULL. Sets
+ * leaving where the exception is to end the worker, and leaves it set. */
+void rb_py_answer(struct rb_py_job *self, PyObject *result);
+
+/* --- module.c ---------------------------------------------------------------------------------------------------------- */
+
+/* One worker a process, as the link's descriptors are the process's. */
+extern struct rb_py_worker {
+    struct rb_worker worker;
+    struct rb_worker_options options;
+    int serving, forked;
+    PyObject *handler, *describe;           /* describe(exception, job id) -> (code, message) */
+    PyObject *cancelled, *too_large, *term; /* the classes Cancelled, AnswerTooLarge, Term */
+    PyObject *decode;                       /* of a term payload */
+} rb_py;
+
+#endif
