@@ -135,6 +135,7 @@ class Reloading:
             self._supervisor.change_role(plan)
             if not plan.starts_as(before):
                 self._begin_upgrade(plan)
+        self._supervisor.together.set_groups(new.groups)
         for plan in added:
             self._supervisor.add_role(plan)
         return changed

@@ -100,6 +100,7 @@ class Bridge:
             relay=relay,
             driver=driver,
             drain_s=config.node.drain_ms / 1000,
+            groups=config.groups,
             register=self._register,
         )
         self.reloading = Reloading(

@@ -6,6 +6,7 @@ mend.
 
 section     what every table is
 sections    the tables but the roles
+groups      [groups.<name>] and its rules
 role        [roles.<name>] and its sub-tables
 whole       the file as one record
 rules       what no type can say; role_rules: of a role
@@ -16,6 +17,7 @@ words       msgspec's errors in our words
 
 from bridge.config.comparing import Change, changes, refused, with_value
 from bridge.config.errors import ConfigError, ConfigErrors
+from bridge.config.groups import GroupSettings
 from bridge.config.reading import build, load, parse, sections
 from bridge.config.role import Restart, RoleConfig
 from bridge.config.sections import (
@@ -33,6 +35,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "ConfigErrors",
+    "GroupSettings",
     "LimitSettings",
     "LinkSettings",
     "MetricsSettings",

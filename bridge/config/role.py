@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from bridge.config.admission import AdmissionSettings, BreakerSettings
+from bridge.config.groups import Strategy
 from bridge.config.section import GIB, KIB, MIB, Milliseconds, Section
 
 Restart = Literal["permanent", "transient", "temporary"]
@@ -62,6 +63,8 @@ class RoleConfig(Section, frozen=True):
     probation_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 1_000
     grace_ms: Annotated[int, Meta(ge=1, le=600_000)] = 2_000
     restart: Restart = "permanent"
+    strategy: Strategy = "one_for_one"
+    shutdown_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 5_000
     max_restarts: Annotated[int, Meta(ge=0, le=10_000)] = 10
     window_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
     backoff_min_ms: Milliseconds = 50

@@ -10,6 +10,7 @@ from msgspec import field
 
 from bridge.config.admission import AllowanceSettings
 from bridge.config.errors import ConfigError
+from bridge.config.groups import GroupSettings
 from bridge.config.role import RoleConfig
 from bridge.config.section import Section
 from bridge.config.sections import (
@@ -31,6 +32,7 @@ class Config(Section, frozen=True):
     limits: LimitSettings
     link: LinkSettings
     roles: dict[str, RoleConfig]
+    groups: dict[str, GroupSettings] = field(default_factory=dict)
     tenants: dict[str, TenantSettings] = field(default_factory=dict)
     nodes: dict[str, AllowanceSettings] = field(default_factory=dict)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)

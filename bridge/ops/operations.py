@@ -99,6 +99,8 @@ async def upgrade(
                 case "done":
                     console.print(words)
                     return
+                case "waiting":
+                    line.update(f"{role}: waits for another role's upgrade")
                 case "running":
                     line.update(words)
                 case "rolling_back":

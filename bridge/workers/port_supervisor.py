@@ -1,13 +1,13 @@
 """PortSupervisor: one task per worker of every role, and what the relay is told about each role.
 
-It holds the workers; each worker's own story (start, greeting, restart) is in worker.py. Roles come
-and go, and so do workers of a role, while it runs.
+It holds the workers; each worker's own story (start, greeting, restart) is in worker.py, and who
+falls with whom in together.py. Roles come and go, and so do workers of a role, while it runs.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Protocol
@@ -15,9 +15,12 @@ from typing import Protocol
 import structlog
 import trio
 
+from bridge.config import GroupSettings
 from bridge.fabric.relay import RoleState, RoleStats
 from bridge.workers.handshake_driver import HandshakeDriver, Links, RolePlan
-from bridge.workers.worker import Registration, State, Wanted, Worker, WorkerEvent
+from bridge.workers.together import Together
+from bridge.workers.wishes import Wanted
+from bridge.workers.worker import Registration, State, Worker, WorkerEvent
 
 QUEUE_LOOK_S = 0.02  # between two looks at the queue of a role that goes
 
@@ -41,6 +44,7 @@ class PortSupervisor:
         driver: HandshakeDriver,
         drain_s: float = 10.0,
         random: Random | None = None,
+        groups: Mapping[str, GroupSettings] | None = None,
         register: Callable[[Worker], Registration | None] = lambda worker: None,
     ) -> None:
         self.driver = driver
@@ -49,7 +53,9 @@ class PortSupervisor:
         self._relay = relay
         self._drain_s = drain_s
         self._random = random or Random()
+        self.together = Together(groups or {}, self._random)
         self._register = register
+        self.upgrading = trio.Lock()  # one upgrade at a time
         self._by_id: dict[int, Worker] = {}
         self._ids = itertools.count(1)
         self._told: dict[int, RoleState] = {}
@@ -67,11 +73,14 @@ class PortSupervisor:
 
         Cancelled, it ends all workers without a drain.
         """
-        async with trio.open_nursery() as self._nursery:
-            for worker in self.workers:
-                self._start(worker)
-            task_status.started()
-            await self.until(lambda: self._stopping)
+        async with trio.open_nursery() as beside:
+            async with trio.open_nursery() as self._nursery:
+                for worker in self.workers:
+                    self._start(worker)
+                beside.start_soon(self.together.run)
+                task_status.started()
+                await self.until(lambda: self._stopping)
+            beside.cancel_scope.cancel()
 
     def handle(self, event: WorkerEvent) -> None:
         """Take one of the relay's events about a worker. Never blocks."""
@@ -119,7 +128,7 @@ class PortSupervisor:
         states = {worker.state for worker in workers}
         if states & {State.STARTING, State.READY, State.RESTARTING}:
             return RoleState.RUNNING
-        if any(worker.comes_back for worker in workers):
+        if any(worker.comes_back for worker in workers) or self.together.waits(role):
             return RoleState.RUNNING
         if states & {State.DRAINING, State.DRAINED}:
             return RoleState.DRAINING
@@ -134,6 +143,7 @@ class PortSupervisor:
     def add_role(self, plan: RolePlan) -> None:
         """Start the workers of a role that the relay has been given under `plan.id`."""
         self.plans.append(plan)
+        self.together.add_role(plan)
         self._told[plan.id] = RoleState.RUNNING
         for _ in range(plan.config.workers):
             self.add_worker(plan)
@@ -143,6 +153,7 @@ class PortSupervisor:
         them; the relay forgets it after the last one. Both are bounded by the drain time.
         """
         self._removed.add(role)
+        self.together.remove_role(role)
         self._tell_role(role)
         self.begin(partial(self._end_role, role))
 
@@ -154,6 +165,7 @@ class PortSupervisor:
         """
         plan = plan.started_as(self.plan(plan.id))
         self._put_plan(plan)
+        self.together.change_role(plan)
         workers = self.lasting(plan.id)
         for worker in workers:
             worker.change(plan)
@@ -176,9 +188,13 @@ class PortSupervisor:
             changed=self._worker_changed,
             drain_s=self._drain_s,
             random=self._random,
+            siblings=self.together,
             register=self._register,
         )
+        place = sum(other.index < index for other in self.lasting(plan.id))
         self.workers.append(worker)
+        if not self.together.join(worker, place):
+            worker.told(Wanted.HOLD)
         order = [known.id for known in self.plans]
         self.workers.sort(key=lambda w: (order.index(w.plan.id), w.index, w.id))
         if self._nursery is not None:

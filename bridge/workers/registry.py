@@ -33,7 +33,8 @@ from bridge.etf import Atom, brief
 from bridge.fabric.figures import BreakerState
 from bridge.ops.answers import OK, Answering, BadRequest, Term, atom_keys
 from bridge.workers.port_supervisor import PortSupervisor
-from bridge.workers.worker import State, Wanted, Worker
+from bridge.workers.wishes import Wanted
+from bridge.workers.worker import State, Worker
 
 NAMES = ("Elixir.Ringbridge.WorkerRegistry", "worker_registry")
 SETTING_DEPTH_MAX = 8

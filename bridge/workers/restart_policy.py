@@ -71,6 +71,11 @@ class RestartPolicy:
         longest = min(self.backoff_max_s, self.backoff_min_s * 2.0 ** min(count - 1, 1000))
         return StartAgain(longest * (1.0 - random / 2))
 
+    def adjust(self, to: RestartPolicy) -> None:
+        """Take the numbers of another policy; the history stays."""
+        self.restart, self.max_restarts, self.window_s = to.restart, to.max_restarts, to.window_s
+        self.backoff_min_s, self.backoff_max_s = to.backoff_min_s, to.backoff_max_s
+
     def forget(self) -> None:
         """Begin with a clean history: somebody who knows better asked for the worker."""
         self._ends.clear()

@@ -8,8 +8,8 @@ rest_for_one  those behind it are ended, then it and they start again
 the roles of a group. It is told what happens and says what is to be done; time and randomness are
 arguments. As in supervisor.erl:
 
-- Children start one after the other, the next when the one before is up. (With one_for_one all
-  start at once: nothing says that one needs another.)
+- Children start one after the other, the next when the one before is up. (The workers of a role
+  with one_for_one start at once: nothing says that one needs another.)
 - What falls meanwhile, one that did not come up too, counts as a fall of its own; who has not
   started by then starts with those that follow from it.
 - A transient child that had finished starts again with the siblings of one that falls.
@@ -100,7 +100,8 @@ class _Is(Enum):
 class Siblings(Generic[T]):
     """The children of one supervisor. `policy`: their intensity, restart type and backoff.
 
-    `ends_in_turn`: the last one first, and the one before it when that is gone, as OTP does.
+    `in_turn`: the last one ends first, and the one before it when that is gone, as under OTP; and
+    they start in turn with one_for_one too.
     Each method returns what is to be done, in order.
     """
 
@@ -109,13 +110,13 @@ class Siblings(Generic[T]):
         strategy: Strategy,
         policy: RestartPolicy,
         *,
-        ends_in_turn: bool = False,
+        in_turn: bool = False,
         halted: bool = False,
     ) -> None:
         self.strategy: Strategy = strategy
         self.policy = policy
         self.line: list[T] = []
-        self._ends_in_turn = ends_in_turn
+        self._in_turn = in_turn
         self._is: dict[T, _Is] = {}
         self._to_start: set[T] = set()
         self._to_end: set[T] = set()  # whose turn to end has not come
@@ -142,6 +143,10 @@ class Siblings(Generic[T]):
     @property
     def is_halted(self) -> bool:
         return self._halted
+
+    def is_to_start(self, child: T) -> bool:
+        """It has ended, and will start."""
+        return child in self._to_start
 
     # ---- who belongs to it
 
@@ -214,6 +219,7 @@ class Siblings(Generic[T]):
         self._rising.discard(child)
         effects = self._go_on(now_s)
         if given_up is not None:
+            self._is[child] = _Is.DOWN
             self._given_up.add(child)
             if self._given_up.issuperset(self.line) and not self._halted:
                 effects.append(Spent(given_up))
@@ -262,7 +268,7 @@ class Siblings(Generic[T]):
     def _end_next(self) -> list[Effect[T]]:
         """Tell those to end whose turn it is, the last of the line first."""
         waiting = [child for child in reversed(self.line) if child in self._to_end]
-        if self._ends_in_turn:
+        if self._in_turn:
             told = {c for c, state in self._is.items() if state is _Is.ENDING} - self._to_end
             waiting = [] if told else waiting[:1]
         self._to_end.difference_update(waiting)
@@ -280,7 +286,7 @@ class Siblings(Generic[T]):
             return effects
         ready = [child for child in self.line if child in self._to_start]
         if ready and now_s >= self._due_s:
-            if self.strategy != "one_for_one":
+            if self._in_turn or self.strategy != "one_for_one":
                 ready = [] if self._rising else ready[:1]
             for child in ready:
                 self._to_start.discard(child)

@@ -1,9 +1,9 @@
 """Hot upgrade: the workers of a role are replaced by such of another program, one after the other.
 
-Each step: the successor starts beside the one that it replaces; it greets, and lives through its
-probation, in which both get jobs; then the old one gets nothing new, finishes what it has, and
-ends. It may take as long as its jobs' deadlines: none of them is lost. A role of one worker is
-never without one.
+One upgrade at a time: those of other roles wait for their turn (decision 0027). Each step: the
+successor starts beside the one that it replaces; it greets, and lives through its probation, in
+which both get jobs; then the old one gets nothing new, finishes what it has, and ends. It may take
+as long as its jobs' deadlines: none of them is lost. A role of one worker is never without one.
 
 When a successor cannot be started, is refused, does not greet in time or ends unasked before the
 upgrade is through, everything goes back: the old program's workers are started again and greet,
@@ -24,12 +24,14 @@ import trio
 from bridge.etf import Atom
 from bridge.workers.handshake_driver import RolePlan
 from bridge.workers.port_supervisor import PortSupervisor
-from bridge.workers.worker import State, Wanted, Worker
+from bridge.workers.wishes import Wanted
+from bridge.workers.worker import State, Worker
 
 _UNWELL = (State.RESTARTING, State.GIVEN_UP, State.FINISHED)
 
 
 class Stage(Enum):
+    WAITING = "waiting"  # for another upgrade
     RUNNING = "running"
     ROLLING_BACK = "rolling_back"
     DONE = "done"
@@ -53,7 +55,7 @@ class Upgrade:
 
     @property
     def is_under_way(self) -> bool:
-        return self.stage in (Stage.RUNNING, Stage.ROLLING_BACK)
+        return self.stage in (Stage.WAITING, Stage.RUNNING, Stage.ROLLING_BACK)
 
     def describe(self) -> Mapping[str, Any]:
         """What an operator is told."""
@@ -66,7 +68,25 @@ class Upgrade:
         }
 
     async def run(self) -> None:
-        """Replace them all, or go back. Returns when either is done, or when the bridge stops."""
+        """Replace them all, or go back, when it is this upgrade's turn. Returns when either is
+        done, or when the bridge stops.
+        """
+        turn, together = self._supervisor.upgrading, self._supervisor.together
+        if turn.locked():
+            self.stage = Stage.WAITING
+            self._log.info("upgrade waits for another one")
+        async with turn:
+            self.stage = Stage.RUNNING
+            self._old = self._supervisor.lasting(self.plan.id)
+            together.suspended.add(
+                self.plan.id
+            )  # what falls now rolls back, and takes nobody along
+            try:
+                await self._replace_all()
+            finally:
+                together.suspended.discard(self.plan.id)
+
+    async def _replace_all(self) -> None:
         self._log.info("upgrade begins", workers=len(self._old), command=self.plan.argv)
         for worker in self._old:
             if worker.leaves:  # somebody has ended it meanwhile

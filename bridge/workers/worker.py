@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import structlog
 import trio
@@ -28,8 +28,10 @@ from bridge.fabric.relay import (
 from bridge.ops.answers import atom_keys
 from bridge.workers.handshake_driver import HandshakeDriver, Links, RolePlan, Started
 from bridge.workers.output import LineCutter
-from bridge.workers.restart_policy import GiveUp, LeaveEnded, RestartPolicy, StartAgain
+from bridge.workers.restart_policy import GiveUp, LeaveEnded, StartAgain
 from bridge.workers.shepherd import RemoteProtocolError
+from bridge.workers.together import role_policy
+from bridge.workers.wishes import Siblings, Wanted
 
 WorkerEvent: TypeAlias = WorkerReady | WorkerRefused | WorkerBroke | WorkerEnded | WorkerOutput
 
@@ -41,18 +43,11 @@ class State(Enum):
     STARTING = "starting"  # its process runs, it has not greeted
     READY = "ready"
     DRAINING = "draining"  # finishes what it has, gets nothing new
-    RESTARTING = "restarting"  # ended; the backoff runs
+    RESTARTING = "restarting"  # ended; the backoff runs, or it waits for its siblings
     DRAINED = "drained"  # ended because it was asked to
     GIVEN_UP = "given_up"  # ended too often
     FINISHED = "finished"  # ended, and its restart type says: for good
     STOPPED = "stopped"  # ended for good: the bridge stops, or its place in the role is gone
-
-
-class Wanted(Enum):
-    RUN = "run"
-    RESTART = "restart"
-    DRAIN = "drain"
-    STOP = "stop"
 
 
 @dataclass(slots=True)
@@ -93,6 +88,7 @@ class Worker:
         changed: Callable[[Worker], None],
         drain_s: float,
         random: Random,
+        siblings: Siblings,
         register: Callable[[Worker], Registration | None] = lambda worker: None,
     ) -> None:
         self.plan = plan
@@ -114,9 +110,11 @@ class Worker:
         self._changed = changed
         self._drain_s = drain_s
         self._random = random
+        self._has_lived = False
         self._weight = 1  # as the relay knows it
         self._draining = trio.CancelScope()
-        self._policy = RestartPolicy(**_intensity(plan))
+        self._siblings = siblings
+        self._policy = role_policy(plan)
         self._wanted = Wanted.RUN
         self._life = _Life()
         self._news = trio.Event()
@@ -129,8 +127,7 @@ class Worker:
         self.plan = plan.started_as(self.plan)
         if self.os_pid is not None and not self._life.over:
             self._weigh()
-        for name, value in _intensity(plan).items():
-            setattr(self._policy, name, value)
+        self._policy.adjust(role_policy(plan))
 
     def _weigh(self) -> None:
         """Tell the relay its weight beside the others of its role, where that has changed."""
@@ -145,11 +142,31 @@ class Worker:
         self._draining.deadline = trio.current_time() + drain_s
 
     def want(self, wanted: Wanted) -> None:
-        """Ask for a drain, a restart or the stop. A worker told to stop hears nothing else."""
-        if self._wanted is not Wanted.STOP:
-            self._wanted = wanted
-            self._tell()
-            self._changed(self)  # a role whose worker comes back lets jobs wait for it, at once
+        """Ask for a drain, a restart or the stop. A worker told to stop hears nothing else, and one
+        that waits for its siblings starts again with them.
+        """
+        if self._wanted is Wanted.STOP or (self._wanted, wanted) == (Wanted.HOLD, Wanted.RESTART):
+            return
+        self._want(wanted)
+        if wanted is Wanted.RESTART:
+            self._siblings.come_back(self)
+        else:
+            self._siblings.leave(self)
+
+    def told(self, wanted: Wanted) -> None:
+        """What the siblings' supervisor wants of it."""
+        if self._wanted is Wanted.STOP:
+            return
+        self._want(wanted)
+        if self.state is State.DRAINING:
+            self._draining.deadline = min(
+                self._draining.deadline, trio.current_time() + self._drain_within_s()
+            )
+
+    def _want(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._tell()
+        self._changed(self)  # a role whose worker comes back lets jobs wait for it, at once
 
     @property
     def leaves(self) -> bool:
@@ -159,7 +176,7 @@ class Worker:
     @property
     def comes_back(self) -> bool:
         """It drains, or has drained, only to start again."""
-        return self._wanted is Wanted.RESTART
+        return self._wanted in (Wanted.RESTART, Wanted.HOLD)
 
     def handle(self, event: WorkerEvent) -> None:
         """Take one event of the present life. Never blocks."""
@@ -191,20 +208,35 @@ class Worker:
         """Live until the stop is wanted; when this returns or is cancelled, no process is left."""
         try:
             while self._wanted is not Wanted.STOP:
+                if self._wanted is not Wanted.RUN:
+                    await self._stay_ended()
+                    continue
+                if self._has_lived:
+                    self.restarts += 1
+                    self.id = self._next_id(self)
+                self._has_lived = True
                 normal = await self._live_once()
                 if self._wanted is Wanted.RUN:
                     await self._rest(normal)
-                if self._wanted is Wanted.DRAIN:
-                    self._enter(State.DRAINED)
-                    await self._until(lambda: self._wanted is not Wanted.DRAIN)
-                if self._wanted is Wanted.RESTART:
-                    self._policy.forget()
-                    self._wanted = Wanted.RUN
-                if self._wanted is Wanted.RUN:
-                    self.restarts += 1
-                    self.id = self._next_id(self)
         finally:
             self._enter(State.STOPPED)
+
+    async def _stay_ended(self) -> None:
+        """It has ended because that was wanted, or has not begun: until something else is."""
+        match wanted := self._wanted:
+            case Wanted.RESTART:
+                self._policy.forget()
+                self._wanted = Wanted.RUN
+                return
+            case Wanted.DRAIN:
+                self._enter(State.DRAINED)
+            case Wanted.QUIT:
+                self._enter(State.GIVEN_UP)
+            case Wanted.HOLD:
+                if self._has_lived:
+                    self._enter(State.RESTARTING)
+                self._siblings.gone(self)
+        await self._until(lambda: self._wanted is not wanted)
 
     async def _live_once(self) -> bool:
         """One life, from start to end. Returns whether its end was normal (exit status 0)."""
@@ -224,6 +256,7 @@ class Worker:
             await self._greet()
             if life.greeting and not life.over and self._wanted is Wanted.RUN:
                 self._enter(State.READY)
+                self._siblings.up(self)
                 await self._until(lambda: life.over or self._wanted is not Wanted.RUN)
             if life.greeting and not life.over:
                 await self._drain()
@@ -252,11 +285,19 @@ class Worker:
         """Let the worker finish what it has; past the drain time it is ended all the same."""
         self._enter(State.DRAINING)
         self._relay.drain_worker(self.id)
-        self._draining = trio.CancelScope(deadline=trio.current_time() + self._drain_s)
+        drain_s = self._drain_within_s()
+        self._draining = trio.CancelScope(deadline=trio.current_time() + drain_s)
         with self._draining:
             await self._until(lambda: self._life.over)
         if self._draining.cancelled_caught:
-            self._log.warning("worker did not drain in time and is ended", drain_s=self._drain_s)
+            drain_s = self._drain_within_s()
+            self._log.warning("worker did not drain in time and is ended", drain_s=drain_s)
+
+    def _drain_within_s(self) -> float:
+        """The time that its end may take, by who wants it."""
+        if self._wanted in (Wanted.HOLD, Wanted.QUIT):
+            return min(self._drain_s, self.plan.config.shutdown_ms / 1000)
+        return self._drain_s
 
     async def _bury(self, started: Started) -> None:
         """End what still runs, wait for the relay to tell the end, let go of the shepherd."""
@@ -315,9 +356,17 @@ class Worker:
     async def _rest(self, normal: bool) -> None:
         """After an end nobody asked for: the backoff, or until somebody asks for the worker."""
         self.failures += not normal or self.plan.config.restart == "permanent"
-        decision = self._policy.decide(
-            now_s=trio.current_time(), normal=normal, random=self._random.random()
-        )
+        if (decision := self._siblings.fell(self, normal=normal)) is not None:
+            if isinstance(decision, StartAgain):
+                self._enter(State.RESTARTING)
+                await self._until(lambda: self._wanted is not Wanted.RUN)
+                return
+        else:
+            decision = self._policy.decide(
+                now_s=trio.current_time(), normal=normal, random=self._random.random()
+            )
+            why = decision.why if isinstance(decision, GiveUp) else None
+            self._siblings.fell_alone(self, given_up=why)
         match decision:
             case StartAgain(delay_s):
                 self._enter(State.RESTARTING)
@@ -356,18 +405,6 @@ class Worker:
     def _log_output(self, stream: str, lines: list[str]) -> None:
         for line in lines:
             self._log.info("worker output", stream=stream, line=line)
-
-
-def _intensity(plan: RolePlan) -> dict[str, Any]:
-    """The role's settings in the words of RestartPolicy."""
-    config = plan.config
-    return {
-        "restart": config.restart,
-        "max_restarts": config.max_restarts,
-        "window_s": config.window_s,
-        "backoff_min_s": config.backoff_min_ms / 1000,
-        "backoff_max_s": config.backoff_max_ms / 1000,
-    }
 
 
 def describe_end(end: WorkerEnded) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bridge.config import RoleConfig
+from bridge.config import GroupSettings, RoleConfig
 from bridge.fabric.relay import (
     LinkConfig,
     LinkFds,
@@ -108,7 +108,12 @@ class Scene:
     """One role with its supervisor, over the fakes."""
 
     def __init__(
-        self, *, drain_s: float = 10.0, names: Sequence[str] = ("echo",), **config: object
+        self,
+        *,
+        drain_s: float = 10.0,
+        names: Sequence[str] = ("echo",),
+        groups: Mapping[str, GroupSettings] | None = None,
+        **config: object,
     ):
         self.relay = FakeRelay()
         self.guards: list[FakeGuard] = []
@@ -137,6 +142,7 @@ class Scene:
             driver=driver,
             drain_s=drain_s,
             random=FixedRandom(),  # type: ignore[arg-type]
+            groups=groups,
         )
         self.relay.tell = self.supervisor.handle
         self.workers = self.supervisor.workers

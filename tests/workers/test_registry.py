@@ -11,7 +11,8 @@ from bridge.config import ConfigError
 from bridge.etf import Atom, Term
 from bridge.fabric.figures import BreakerState
 from bridge.workers.registry import OPERATIONS, WorkerRegistry, operation
-from bridge.workers.worker import State, Wanted
+from bridge.workers.wishes import Wanted
+from bridge.workers.worker import State
 
 A = Atom
 OK = A("ok")
@@ -129,7 +130,7 @@ def test_stats_count_the_workers_by_state() -> None:
 
 
 @pytest.mark.parametrize(("verb", "wanted"), [("drain", Wanted.DRAIN), ("restart", Wanted.RESTART)])
-def test_drain_and_restart_ask_the_worker(verb: str, wanted: Wanted) -> None:
+async def test_drain_and_restart_ask_the_worker(verb: str, wanted: Wanted) -> None:
     scene = scene_of_two()
     assert registry(scene).answer((A(verb), 2)) == OK
     assert scene.workers[1]._wanted is wanted

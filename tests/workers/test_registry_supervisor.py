@@ -11,7 +11,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from bridge.fabric.relay import RoleState, WorkerBroke, WorkerOutput, WorkerRefused
 from bridge.workers.shepherd import RemoteProtocolError
-from bridge.workers.worker import State, Wanted
+from bridge.workers.wishes import Wanted
+from bridge.workers.worker import State
 
 
 @asynccontextmanager

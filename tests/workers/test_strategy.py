@@ -52,7 +52,7 @@ class World:
         failing: dict[str, int] | None = None,
     ) -> None:
         self.siblings: Siblings[str] = Siblings(
-            strategy, policy(restart, max_restarts), ends_in_turn=in_turn
+            strategy, policy(restart, max_restarts), in_turn=in_turn
         )
         self.now_s = 0.0
         self.log: list[str] = []

@@ -11,7 +11,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from bridge.fabric.relay import RoleState, WorkerRefused
 from bridge.workers.handshake_driver import RolePlan
 from bridge.workers.upgrade import Stage, Upgrade
-from bridge.workers.worker import State, Wanted
+from bridge.workers.wishes import Wanted
+from bridge.workers.worker import State
 
 NEW = ("/bin/rb-new",)
 
