@@ -35,6 +35,8 @@ enum {
      * kernel may drop it, so a wait for one never trusts it for longer than this. */
     SIGNAL_SLICE_NS = 100000000,
     YIELD_EVERY = 16, /* pauses of a spin */
+    /* Between two looks of a waiter that hears another descriptor and has no eventfd. */
+    NO_BELL_SLICE_NS = 5000000,
 };
 
 /* Set once a futex was refused in this process (a seccomp filter): not asked again. Relaxed: a
@@ -305,4 +307,42 @@ int rb_gate_wait(struct rb_gate_waiter *w, int (*ready)(void *arg), void *arg, i
     }
     adapt_to_park(w, now_ns() - begin);
     return found;
+}
+
+/* One sleep on both descriptors. Returns 1 when `fd` has something, else 0: news at the gate, the
+ * time is over, or nothing. A bell that is out of order is left out from then on (*no_bell). */
+static int sleep_both(struct rb_gate_waiter *w, struct pollfd *fd, int *no_bell, int64_t left_ns) {
+    struct pollfd both[2] = {*fd, {.fd = *no_bell ? -1 : w->eventfd, .events = POLLIN}};
+    if (both[1].fd < 0 && (left_ns < 0 || left_ns > NO_BELL_SLICE_NS)) left_ns = NO_BELL_SLICE_NS;
+    struct timespec left = to_timespec(left_ns);
+    if (ppoll(both, 2, left_ns < 0 ? NULL : &left, NULL) <= 0) return 0;
+    if (both[1].revents & (POLLNVAL | POLLERR | POLLHUP))
+        *no_bell = 1;
+    else if (both[1].revents)
+        eventfd_drain(w->eventfd);
+    return both[0].revents != 0;
+}
+
+int rb_gate_wait_or_fd(struct rb_gate_waiter *w, int fd, short events, int (*ready)(void *arg),
+                       void *arg, int64_t timeout_ns) {
+    struct pollfd other = {.fd = fd, .events = events};
+    int no_bell = w->eventfd < 0, found = ready(arg), timed_out = 0;
+    if (!found) found = poll(&other, 1, 0) > 0;
+    if (found || timeout_ns == 0) return found != 0;
+    found = spin(w, ready, arg);
+    int64_t begin = now_ns();
+    while (!found && !timed_out) {
+        int64_t left = timeout_ns < 0 ? -1 : begin + timeout_ns - now_ns();
+        timed_out = timeout_ns >= 0 && left <= 0;
+        rb_gate_announce(w, RB_PARK_EVENTFD);
+        found = ready(arg); /* G5 */
+        if (!found) {
+            found = sleep_both(w, &other, &no_bell, timed_out ? 0 : left);
+            w->last = RB_PARK_EVENTFD;
+            if (!found) found = ready(arg);
+        }
+        rb_gate_retract(w);
+    }
+    adapt_to_park(w, now_ns() - begin);
+    return found != 0;
 }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stddef.h>
@@ -23,6 +24,8 @@ enum { SANITIZED = 0, ROUNDS = 100000, ROUNDS_OTHER = 10000 };
 #endif
 
 static const uint32_t ways[] = {RB_PARK_FUTEX, RB_PARK_EVENTFD, RB_PARK_SIGNAL};
+enum { BESIDE = 100 }; /* no way of its own: rb_gate_wait_or_fd(), which parks by eventfd */
+static const uint32_t beside = BESIDE;
 static const int64_t ms = 1000000;
 
 static int64_t now_ns(void) {
@@ -43,6 +46,7 @@ struct gate {
         int failed;
     } *waiter_page;
     int eventfd;
+    int quiet; /* a descriptor on which nothing ever comes */
     struct rb_gate_waker waker;
     struct rb_gate_waiter waiter;
 };
@@ -55,6 +59,7 @@ static struct gate gate_new(uint32_t spin_max) {
     g.waker_page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
     g.waiter_page = check_shared(4096);
     g.eventfd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    g.quiet = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     rb_gate_waker_init(&g.waker, &g.waiter_page->park, &g.waker_page->doorbell, g.eventfd, pidfd);
     rb_gate_waiter_init(&g.waiter, &g.waiter_page->park,
                         mmap(NULL, 4096, PROT_READ, MAP_SHARED, memory, 0), g.eventfd, spin_max);
@@ -68,6 +73,7 @@ static void gate_free(struct gate *g) {
     munmap(g->waiter_page, 4096);
     munmap((uint8_t *)g->waiter.doorbell - 8, 4096);
     close(g->eventfd);
+    close(g->quiet);
     close(g->waker.pidfd);
 }
 
@@ -240,21 +246,64 @@ static void the_spin_shrinks_by_long_parks_and_grows_by_hits_within_its_bounds(v
     gate_free(&g);
 }
 
+static void a_descriptor_beside_the_gate_ends_the_wait_and_so_does_the_gate(void) {
+    struct gate g = gate_new(10);
+    int fds[2];
+    CHECK_EQUAL(pipe2(fds, O_CLOEXEC), 0);
+    int64_t begin = now_ns();
+    CHECK_EQUAL(rb_gate_wait_or_fd(&g.waiter, fds[0], POLLIN, news, &g, 20 * ms), 0);
+    CHECK(now_ns() - begin >= 20 * ms);
+    CHECK_EQUAL(g.waiter.last, RB_PARK_EVENTFD);
+    CHECK_EQUAL(g.waiter_page->park & 3, RB_PARK_AWAKE);
+    CHECK_EQUAL(write(fds[1], "x", 1), 1);
+    CHECK_EQUAL(rb_gate_wait_or_fd(&g.waiter, fds[0], POLLIN, news, &g, -1), 1);
+    CHECK_EQUAL(rb_gate_wait_or_fd(&g.waiter, fds[0], POLLIN, news, &g, 0), 1);
+    publish(&g, 1);
+    CHECK_EQUAL(rb_gate_wait_or_fd(&g.waiter, fds[1], POLLIN, news, &g, -1), 1);
+    close(fds[1]); /* its end is something to be heard too */
+    rb_store_relaxed(&g.waiter_page->seen, 1);
+    CHECK_EQUAL(read(fds[0], &begin, 1), 1);
+    CHECK_EQUAL(rb_gate_wait_or_fd(&g.waiter, fds[0], POLLIN, news, &g, -1), 1);
+    close(fds[0]);
+    gate_free(&g);
+}
+
+static void beside_a_descriptor_it_waits_without_a_bell_too(void) {
+    struct gate g = gate_new(0);
+    int fds[2];
+    CHECK_EQUAL(pipe2(fds, O_CLOEXEC), 0);
+    g.waiter.eventfd = -1;
+    int64_t begin = now_ns();
+    CHECK_EQUAL(rb_gate_wait_or_fd(&g.waiter, fds[0], POLLIN, news, &g, 30 * ms), 0);
+    CHECK(now_ns() - begin >= 30 * ms);
+    CHECK(g.waiter.sequence > 1);
+    int looks = 0;
+    CHECK_EQUAL(rb_gate_wait_or_fd(&g.waiter, fds[0], POLLIN, at_the_second_look, &looks, -1), 1);
+    close(fds[0]);
+    close(fds[1]);
+    gate_free(&g);
+}
+
 /* --- no wake is lost ------------------------------------------------------------------------- */
 
 /* The waiter's half: takes `rounds` publications one by one. A lost wake-up ends in a timeout. */
 static void take_all(struct gate *g, int rounds, const uint32_t *how) {
     uint64_t state = 77;
     for (int i = 0; i < rounds; i++) {
+        int64_t begin = now_ns();
         int found;
         if (how) {
             for (int wait = (int)(check_random(&state) % 60); wait; wait--) rb_pause();
-            found = rb_gate_wait_by(&g->waiter, *how, news, g, 5000 * ms);
+            g->waiter.spin = 0; /* or it would hardly ever park */
+            found = *how == BESIDE
+                        ? rb_gate_wait_or_fd(&g->waiter, g->quiet, POLLIN, news, g, 5000 * ms)
+                        : rb_gate_wait_by(&g->waiter, *how, news, g, 5000 * ms);
         } else {
             g->waiter.spin = (uint32_t)(check_random(&state) % 64);
             found = rb_gate_wait(&g->waiter, news, g, 5000 * ms);
         }
-        if (found != 1) {
+        /* At its timeout a wait looks once more, so a lost wake-up shows as a wait of all that time. */
+        if (found != 1 || now_ns() - begin > 4500 * ms) {
             rb_store_relaxed(&g->waiter_page->failed, i + 1);
             return;
         }
@@ -320,6 +369,7 @@ static void between_processes(int rounds, const uint32_t *how) {
     gate_free(&g);
 }
 
+static void no_wake_is_lost_beside_a_descriptor(void) { between_processes(ROUNDS_OTHER, &beside); }
 static void no_wake_is_lost_between_two_threads(void) { between_threads(ROUNDS, NULL); }
 static void no_wake_is_lost_between_two_processes(void) { between_processes(ROUNDS, NULL); }
 static void no_wake_is_lost_by_each_way_between_threads(void) {
@@ -395,6 +445,9 @@ int main(void) {
     RUN(a_spoilt_eventfd_blocks_neither_side);
     RUN(a_bell_that_nobody_reads_blocks_nobody);
     RUN(the_spin_shrinks_by_long_parks_and_grows_by_hits_within_its_bounds);
+    RUN(a_descriptor_beside_the_gate_ends_the_wait_and_so_does_the_gate);
+    RUN(beside_a_descriptor_it_waits_without_a_bell_too);
+    RUN(no_wake_is_lost_beside_a_descriptor);
     RUN(no_wake_is_lost_between_two_threads);
     RUN(no_wake_is_lost_between_two_processes);
     RUN(no_wake_is_lost_by_each_way_between_threads);

@@ -90,4 +90,9 @@ int rb_gate_wait(struct rb_gate_waiter *w, int (*ready)(void *arg), void *arg, i
 int rb_gate_wait_by(struct rb_gate_waiter *w, uint32_t how, int (*ready)(void *arg), void *arg,
                     int64_t timeout_ns);
 
+/* The same for a waiter that has a descriptor of its own to hear, beside the gate: returns 1 also when `fd` has one of `events`
+ * (poll.h) or has failed. Parks by eventfd alone; without one it looks again every 5 ms. */
+int rb_gate_wait_or_fd(struct rb_gate_waiter *w, int fd, short events, int (*ready)(void *arg),
+                       void *arg, int64_t timeout_ns);
+
 #endif

@@ -21,6 +21,10 @@ enum opcode {
     END = 6,
     HOLD = 7,
     TERM = 8,
+    CHECKPOINT = 9,
+    CALL = 10,
+    SEND = 11,
+    LOG = 12,
     ABOUT = 15
 };
 enum { CODE_BAD_PAYLOAD = 1, CODE_REFUSED = 2, CODE_UNKNOWN_OPCODE = 3 };
@@ -175,6 +179,83 @@ static void term(struct rb_job *job, struct payload p) {
     rb_complete_term(job, sizeof ok_and + p.size);
 }
 
+/* --- over the channel --------------------------------------------------------------------------------------------------- */
+
+static void answer_as_told(struct rb_job *job, int failed) {
+    if (failed == -ECANCELED)
+        rb_cancelled(job);
+    else if (failed)
+        rb_fail(job, CODE_REFUSED, "%s", strerror(-failed));
+    else
+        rb_done(job);
+}
+
+struct loaded {
+    uint8_t *bytes;
+    size_t size;
+};
+
+static int keep(enum rb_state_kind kind, const void *bytes, size_t size, void *user) {
+    struct loaded *l = user;
+    uint8_t *grown = realloc(l->bytes, l->size + size + 1);
+    (void)kind;
+    if (grown == NULL) return -ENOMEM;
+    memcpy(grown + l->size, bytes, size);
+    l->bytes = grown;
+    l->size += size;
+    return 0;
+}
+
+static void checkpoint(struct rb_job *job, struct payload p) {
+    struct loaded l = {NULL, 0};
+    int failed;
+    if (p.bytes[0] < 2) {
+        answer_as_told(job,
+                       rb_checkpoint(job, (enum rb_state_kind)p.bytes[0], p.bytes + 1, p.size - 1));
+        return;
+    }
+    failed = rb_checkpoint_load(job, keep, &l);
+    if (failed || l.size == 0)
+        answer_as_told(job, failed);
+    else
+        rb_complete_bytes(job, l.bytes, l.size);
+    free(l.bytes);
+}
+
+static int splits(struct rb_job *job, struct payload p, size_t head, uint64_t dest) {
+    if (dest <= p.size - head) return 1;
+    rb_fail(job, CODE_BAD_PAYLOAD, "a destination of %llu bytes in a payload of %zu",
+            (unsigned long long)dest, p.size);
+    return 0;
+}
+
+static void call(struct rb_job *job, struct payload p) {
+    uint64_t size = number(p.bytes + 4, 4);
+    struct rb_dest to = RB_DEST(p.bytes + 8, size);
+    struct rb_reply reply;
+    int failed;
+    if (!splits(job, p, 8, size)) return;
+    failed = rb_call(job, &to, p.bytes + 8 + size, p.size - 8 - size, (uint32_t)number(p.bytes, 4),
+                     &reply);
+    if (failed)
+        answer_as_told(job, failed);
+    else
+        rb_complete_term_bytes(job, reply.term, reply.size);
+    rb_reply_free(&reply);
+}
+
+static void send_message(struct rb_job *job, struct payload p) {
+    uint64_t size = number(p.bytes, 4);
+    struct rb_dest to = RB_DEST(p.bytes + 4, size);
+    if (splits(job, p, 4, size))
+        answer_as_told(job, rb_send(job, &to, p.bytes + 4 + size, p.size - 4 - size));
+}
+
+static void log_text(struct rb_job *job, struct payload p) {
+    answer_as_told(job, rb_log(job, (enum rb_log_level)p.bytes[0], "%.*s", (int)(p.size - 1),
+                               (const char *)p.bytes + 1));
+}
+
 static void about(struct rb_job *job, struct payload p) {
     uint8_t answer[46], *at = answer;
     struct rb_trace trace;
@@ -198,9 +279,13 @@ static const struct operation {
     void (*run)(struct rb_job *job, struct payload p);
     size_t size_min;
 } operations[] = {
-    [ECHO] = {echo, 0},         [FAIL] = {fail, 2},   [SLEEP] = {sleep_for, 4}, [EMIT] = {emit, 9},
-    [PROGRESS] = {progress, 9}, [LARGE] = {large, 9}, [END] = {end, 2},         [HOLD] = {hold, 4},
-    [TERM] = {term, 0},         [ABOUT] = {about, 0},
+    [ECHO] = {echo, 0},         [FAIL] = {fail, 2},
+    [SLEEP] = {sleep_for, 4},   [EMIT] = {emit, 9},
+    [PROGRESS] = {progress, 9}, [LARGE] = {large, 9},
+    [END] = {end, 2},           [HOLD] = {hold, 4},
+    [TERM] = {term, 0},         [CHECKPOINT] = {checkpoint, 1},
+    [CALL] = {call, 8},         [SEND] = {send_message, 4},
+    [LOG] = {log_text, 1},      [ABOUT] = {about, 0},
 };
 
 static void handle(struct rb_job *job, void *user) {

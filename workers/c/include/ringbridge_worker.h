@@ -9,8 +9,8 @@
  * A crash is not the kit's business: no signal handlers. The bridge sees the death, answers the job, starts the next worker.
  * Calling the kit wrongly (two answers, more bytes than reserved) is a bug of the worker: a line on stderr and abort().
  *
- * All functions belong to the handler's thread, except rb_is_cancelled(), which any thread of the handler may call while the
- * handler has not returned. */
+ * All functions belong to the handler's thread, except rb_is_cancelled() and rb_log(), which any thread of the handler may call
+ * while the handler has not returned. */
 #ifndef RINGBRIDGE_WORKER_H
 #define RINGBRIDGE_WORKER_H
 
@@ -24,6 +24,8 @@ extern "C" {
 #define RB_KIT_VERSION (1u << 16 | 1u) /* major << 16 | minor */
 
 struct rb_job;
+struct rb_state;
+enum rb_state_kind { RB_STATE_FULL, RB_STATE_INCREMENT };
 typedef void (*rb_handler)(struct rb_job *job, void *user);
 
 struct rb_worker_options {
@@ -32,10 +34,17 @@ struct rb_worker_options {
     /* 1: every job takes microseconds. Then answers are published in batches, up to 50 us late, which saves a store and
      * perhaps a wake-up each. 0: each answer leaves at once, so none waits behind the next job, however long that takes. */
     int short_jobs;
+    /* State that outlives the process, for roles with [roles.NAME.checkpoint] (docs/channel.md); NULL: none. Both are called
+     * by the handler's thread between two jobs. `save` writes it by rb_state_write() and returns what it has written: the whole,
+     * or, where an increment was asked for, what is new since the last time; negative: it has none. `restore` takes one part, the
+     * whole first and increments behind it; negative: it cannot, and a worker that begins ends (65). Before the hello it is given the
+     * latest, if there is one. */
+    int (*save)(struct rb_state *state, enum rb_state_kind wanted, void *user);
+    int (*restore)(enum rb_state_kind kind, const void *bytes, size_t size, void *user);
 };
 
 /* Serves until the bridge says drain or stop. Returns main()'s exit status:
- * 0 done; 64 not started by a bridge; 71 the link cannot be mapped; 78 built for another layout, or a header that breaks a rule
+ * 0 done; 64 not started by a bridge; 65 options.restore would not take its state; 71 the link cannot be mapped; 78 built for another layout, or a header that breaks a rule
  * (the reason is on stderr; both digests when they differ). A bridge that breaks a rule later ends the process with 76. */
 int rb_worker_main(int argc, char **argv, const struct rb_worker_options *options);
 
@@ -104,6 +113,59 @@ int rb_job_wants_progress(const struct rb_job *job);
  * 0 (also where nobody wants to hear it); -EAGAIN: dropped, as there was no room; -EMSGSIZE: more than 4096 bytes. */
 int rb_progress(struct rb_job *job, const void *bytes, size_t size);
 int rb_progress_term(struct rb_job *job, const void *bytes, size_t size);
+
+/* --- beyond its jobs: the channel (docs/channel.md) -------------------------------------------------------------------- */
+
+/* Where a message goes. What a worker may write to is its role's policy: [roles.NAME.callback] allow. */
+struct rb_dest {
+    const char *name, *node; /* UTF-8; node NULL: the bridge's own */
+    const void *term;  /* in place of a name: a pid, say, as external term bytes out of a payload */
+    size_t term_bytes; /* 0: a name */
+};
+#define RB_NAME(name_) ((struct rb_dest){.name = (name_)})
+#define RB_NAME_AT(name_, node_) ((struct rb_dest){.name = (name_), .node = (node_)})
+#define RB_DEST(bytes_, size_) ((struct rb_dest){.term = (bytes_), .term_bytes = (size_)})
+
+/* For all of these: `job` is the one in whose course it is said, or NULL outside of any. They give 0, or a negative errno:
+ * -ENOTCONN there is no channel; -ESHUTDOWN the bridge has closed it; -ECANCELED the job was cancelled, or the worker told to stop,
+ * while it waited. Terms are external term bytes without the leading 131. */
+
+/* Erlang's `!`. Waits while the socket is full. 0 says that it is on its way: nobody hears whether it was allowed or arrived. */
+int rb_send(struct rb_job *job, const struct rb_dest *to, const void *term, size_t size);
+
+struct rb_reply {
+    const void *term; /* the answer; after an error of the bridge's its reason, otherwise NULL */
+    size_t size;
+    void *memory; /* the kit's */
+    size_t mapped_bytes;
+};
+/* GenServer.call. Waits for the answer for at most `timeout_ms` (a day at most) and the job's own deadline. Also gives
+ * -EACCES not allowed; -ESRCH nobody there; -EHOSTUNREACH its node is not reached; -EPIPE it ended before it answered;
+ * -ETIMEDOUT; -EMSGSIZE; -EBUSY too many calls; -EINVAL no term, or no destination. rb_reply_free() in every case. */
+int rb_call(struct rb_job *job, const struct rb_dest *to, const void *term, size_t size,
+            uint32_t timeout_ms, struct rb_reply *reply);
+void rb_reply_free(struct rb_reply *reply);
+
+enum rb_log_level { RB_LOG_DEBUG, RB_LOG_INFO, RB_LOG_WARNING, RB_LOG_ERROR };
+/* A line in the bridge's log with worker and job, cut at 4,095 bytes. Never waits: -EAGAIN when the socket is full; the line is
+ * counted, and the next that gets through is preceded by the count. Any thread may log while the job's handler has not returned. */
+int rb_log(const struct rb_job *job, enum rb_log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Saves state out of a handler; returns once it is stored. -ENOTSUP: the role keeps none; -EMSGSIZE: too large; -ESTALE: an
+ * increment with nothing to go behind, so save the whole; -EBUSY; -EIO: it could not be stored, and the one before stands. */
+int rb_checkpoint(struct rb_job *job, enum rb_state_kind kind, const void *bytes, size_t size);
+/* Asks for the latest state and hands its parts to `restore`, the whole first: for a worker that has no options.restore. Gives also
+ * what that gave, if not 0. */
+int rb_checkpoint_load(struct rb_job *job,
+                       int (*restore)(enum rb_state_kind kind, const void *bytes, size_t size,
+                                      void *user),
+                       void *user);
+/* Adds to what options.save saves. 0, or what went wrong: then the checkpoint is not sent. */
+int rb_state_write(struct rb_state *state, const void *bytes, size_t size);
+/* For a job that needs the state which {:move_state, ..., :post_copy} has promised: waits for it, and has options.restore take it. 0
+ * at once when none is promised. */
+int rb_await_state(struct rb_job *job);
 
 #define RB_MESSAGE_BYTES_MAX 1024
 #define RB_CODE_KIT 65280

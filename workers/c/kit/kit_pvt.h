@@ -5,7 +5,8 @@
  *      job.c        what a handler may ask of its job
  *      answer.c     room for answers, completions, give-backs
  *      part.c       what a job says before its answer: parts, progress
- *      heartbeat.c  the thread that tells the bridge that we live */
+ *      heartbeat.c  the thread that tells the bridge that we live
+ *      packet.c, channel.c, state.c   the socket beside the link (channel_pvt.h) */
 #ifndef RINGBRIDGE_KIT_PVT_H
 #define RINGBRIDGE_KIT_PVT_H
 
@@ -18,6 +19,7 @@
 
 enum {
     RB_EXIT_USAGE = 64,
+    RB_EXIT_DATAERR = 65,
     RB_EXIT_OSERR = 71,
     RB_EXIT_PROTOCOL = 76,
     RB_EXIT_CONFIG = 78
@@ -78,6 +80,10 @@ void rb_kit_broken(const struct rb_worker *w, const char *format, ...)
     __attribute__((noreturn, format(printf, 2, 3)));
 /* The worker called the kit wrongly: a line on stderr, abort(). */
 void rb_kit_misused(const struct rb_job *job, const char *what) __attribute__((noreturn));
+
+/* The same of the channel beside it. */
+void rb_kit_channel_broken(const char *what) __attribute__((noreturn));
+int rb_kit_first_descriptor(void); /* of the link, or -1 */
 
 /* rb_worker_main() in its parts, for a kit of another language that is built upon this one and runs handlers in a loop of its own
  * (workers/python). Opens the link and says hello: 0, or the exit status of a process that cannot, its reason on stderr. */

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "channel_pvt.h"
 #include "kit_pvt.h"
 
 static const char *environment_or(const char *name, const char *otherwise) {
@@ -36,8 +37,12 @@ void rb_kit_misused(const struct rb_job *job, const char *what) {
     abort();
 }
 
-/* The first of the link's descriptors, or -1. */
-static int first_descriptor(void) {
+void rb_kit_channel_broken(const char *what) {
+    fprintf(stderr, "worker: the bridge broke a rule of the channel: %s\n", what);
+    _exit(RB_EXIT_PROTOCOL);
+}
+
+int rb_kit_first_descriptor(void) {
     const char *text = getenv(RB_ENV_LINK_FD);
     char *end;
     long fd;
@@ -52,7 +57,7 @@ static int open_or_none(int fd) { return fcntl(fd, F_GETFD) < 0 ? -1 : fd; }
 
 int rb_kit_open(struct rb_worker *w, const char *program, const char *kit, uint32_t kit_version) {
     char why[512];
-    int first = first_descriptor(), failed;
+    int first = rb_kit_first_descriptor(), failed;
 
     if (first < 0 || open_or_none(first) < 0) {
         fprintf(stderr,
@@ -84,11 +89,19 @@ int rb_kit_open(struct rb_worker *w, const char *program, const char *kit, uint3
         fprintf(stderr, "%s: no thread for the heartbeat: %s\n", program, strerror(-failed));
         return RB_EXIT_OSERR;
     }
+    rb_channel.worker = w;
+    failed = rb_state_load(w);
+    if (failed) {
+        fprintf(stderr, "%s: it has no state to begin with: %s\n", program, strerror(-failed));
+        rb_kit_close(w);
+        return RB_EXIT_DATAERR;
+    }
     rb_link_greet(&w->link, kit, kit_version, environment_or(RB_ENV_ROLE, ""));
     return 0;
 }
 
 void rb_kit_close(struct rb_worker *w) {
+    if (!w->leaving) rb_channel_leave(w);
     rb_heartbeat_stop(w);
     rb_link_detach(&w->link);
 }

@@ -7,8 +7,10 @@
  * Death: killed before `started` moves, the bridge gives the job to another worker; killed after it, the job is lost with us and
  * answered {:worker_crashed, ...}; killed after the completion is published, the answer stands. */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
+#include "channel_pvt.h"
 #include "kit_pvt.h"
 #include "ringbridge/envelope.h"
 
@@ -87,6 +89,7 @@ static int ready_with_work(void *arg) {
     struct wait *wait = arg;
     struct rb_worker *w = wait->worker;
     uint32_t sequence = w->link.waiter.sequence;
+    if (rb_channel.held) return rb_kit_control(w) == RB_CONTROL_STOP;
     if (rb_ring_available(&w->link.request_ring) != 0 || rb_kit_control(w) != RB_CONTROL_RUN)
         return 1;
     /* The gate looks twice in a parking, before its sleep and after it. */
@@ -103,8 +106,11 @@ void rb_kit_wait_for_work(struct rb_worker *w, int64_t slice_ns) {
         int swollen = (uint64_t)region->highest_touched * region->block_bytes > RESULTS_KEPT_BYTES;
         int trims = swollen && (slice_ns < 0 || slice_ns >= TRIM_AFTER_NS);
         wait.begun = wait.announced = w->link.waiter.sequence;
-        int found =
-            rb_gate_wait(&w->link.waiter, ready_with_work, &wait, trims ? TRIM_AFTER_NS : slice_ns);
+        int64_t limit_ns = trims ? TRIM_AFTER_NS : slice_ns;
+        int found = rb_channel.listens
+                        ? rb_gate_wait_or_fd(&w->link.waiter, rb_channel.fd, POLLIN,
+                                             ready_with_work, &wait, limit_ns)
+                        : rb_gate_wait(&w->link.waiter, ready_with_work, &wait, limit_ns);
         rb_store_relaxed(&w->counters.gate,
                          w->link.waiter.last); /* for the heartbeat; one writer: this thread */
         if (found) return;
@@ -121,13 +127,19 @@ enum rb_kit_turn rb_kit_turn(struct rb_worker *w) {
     int control = rb_kit_control(w);
     int64_t count = rb_ring_available(&w->link.request_ring);
     if (count < 0) rb_kit_broken(w, "the position of the request ring ran backwards or too far");
+    rb_channel_look(w,
+                    1); /* so what the bridge has said before a job was published is known to it */
+    if (rb_channel.held && control != RB_CONTROL_STOP) return RB_KIT_IDLE;
     if (control == RB_CONTROL_STOP || (control != RB_CONTROL_RUN && count == 0))
         return RB_KIT_LEAVE;
     if (count == 0) return RB_KIT_IDLE;
     rb_kit_take_givebacks(w);
     uint64_t drained_ns = w->now_ns = rb_now_ns();
-    while (count-- > 0 && rb_kit_control(w) != RB_CONTROL_STOP && !w->leaving)
+    while (count-- > 0 && rb_kit_control(w) != RB_CONTROL_STOP && !w->leaving) {
         run_one(w, drained_ns);
+        rb_channel_look(w, 0);
+        if (rb_channel.held) break;
+    }
     rb_kit_publish(w);
     return w->leaving ? RB_KIT_LEAVE : RB_KIT_RAN;
 }

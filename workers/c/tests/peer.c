@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -34,18 +35,20 @@ uint64_t peer_now_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+enum { DESCRIPTORS = 6 };
+
 /* --- the process ------------------------------------------------------------------------------------------------------- */
 
-/* Between fork and exec: async-signal-safe calls only. The five descriptors go high first, so that none is overwritten. */
-static void exec_in_child(const char *program, char *const environment[], const int fds[5],
-                          int stderr_fd) {
-    int high[5];
+/* Between fork and exec: async-signal-safe calls only. The descriptors go high first, so that none is overwritten. */
+static void exec_in_child(const char *program, char *const environment[],
+                          const int fds[DESCRIPTORS], int stderr_fd) {
+    int high[DESCRIPTORS];
     char *argv[] = {(char *)program, NULL};
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < DESCRIPTORS; i++) {
         high[i] = fds[i] < 0 ? -1 : fcntl(fds[i], F_DUPFD, 100);
         if (fds[i] >= 0 && high[i] < 0) _exit(120);
     }
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < DESCRIPTORS; i++) {
         if (high[i] < 0)
             close(3 + i);
         else if (dup2(high[i], 3 + i) < 0)
@@ -71,7 +74,7 @@ void peer_start(struct peer *p, const char *program, const struct peer_options *
     int pipe_fds[2] = {-1, -1};
     const char *bin = getenv("WORKERS_BIN");
 
-    *p = (struct peer){.stderr_fd = -1, .next_job = 1};
+    *p = (struct peer){.stderr_fd = -1, .channel = -1, .next_job = 1};
     snprintf(path, sizeof path, "%s%s%s", program[0] == '/' ? "" : bin,
              program[0] == '/' ? "" : "/", program);
     if (options->pool_bytes) NEED(rb_pool_create(&p->pool, options->pool_bytes, 4096) == 0);
@@ -80,13 +83,20 @@ void peer_start(struct peer *p, const char *program, const struct peer_options *
     p->pool_counts = calloc(options->link.slots, sizeof *p->pool_counts);
     if (options->stderr_kept) NEED(pipe2(pipe_fds, O_CLOEXEC) == 0);
 
-    int fds[5] = {p->link.fds.relay_side, p->link.fds.worker_side,
-                  options->pool_bytes ? p->pool.fd : -1, p->link.fds.wake_worker,
-                  p->link.fds.wake_relay};
+    int ends[2] = {-1, -1};
+    if (options->channel) {
+        NEED(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
+        p->channel = ends[0];
+    }
+
+    int fds[DESCRIPTORS] = {
+        p->link.fds.relay_side,  p->link.fds.worker_side, options->pool_bytes ? p->pool.fd : -1,
+        p->link.fds.wake_worker, p->link.fds.wake_relay,  ends[1]};
     fflush(stdout);
     p->pid = fork();
     NEED(p->pid >= 0);
     if (p->pid == 0) exec_in_child(path, environment, fds, pipe_fds[1]);
+    if (ends[1] >= 0) close(ends[1]);
     if (options->stderr_kept) {
         close(pipe_fds[1]);
         p->stderr_fd = pipe_fds[0];
@@ -117,6 +127,7 @@ void peer_close(struct peer *p) {
         waitpid(p->pid, NULL, 0);
     }
     if (p->stderr_fd >= 0) close(p->stderr_fd);
+    if (p->channel >= 0) close(p->channel);
     free(p->pool_blocks);
     free(p->pool_counts);
     rb_link_close(&p->link);

@@ -13,6 +13,7 @@ struct peer_options {
     struct rb_link_config link;
     uint64_t pool_bytes; /* 0: no pool */
     int stderr_kept;     /* 1: peer_stderr() has what the worker wrote there */
+    int channel;         /* 1: it has a channel; peer.channel is the bridge's end */
 };
 #define PEER_DEFAULT {.link = RB_LINK_CONFIG_DEFAULT, .pool_bytes = 80u << 20}
 
@@ -21,6 +22,7 @@ struct peer {
     struct rb_pool pool;
     pid_t pid;
     int stderr_fd;
+    int channel; /* -1: none */
     uint64_t next_job;
     int64_t *pool_blocks; /* first block of the payload in each request slot; -1: inline */
     uint32_t *pool_counts;
