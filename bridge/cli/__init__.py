@@ -4,6 +4,7 @@ The cookie is never an argument: arguments are visible to every user of the mach
 
 serving     serve, doctor: what runs the bridge on this machine, or would
 replaying   replay: runs a recording of the relay again
+checking    conformance: holds an executable to the rules of a worker
 asking      status, and what changes a running bridge: reload, configure, drain, upgrade, ...
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 import typer
 
 import bridge
-from bridge.cli import asking, replaying, serving
+from bridge.cli import asking, checking, replaying, serving
 from bridge.config import ConfigError
 from bridge.dist.errors import CookieError, EpmdError
 from bridge.dist.tls import TlsError
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serving.serve, serving.doctor, replaying.replay):
+for command in (serving.serve, serving.doctor, replaying.replay, checking.conformance):
     app.command(rich_help_panel="On this machine")(command)
 app.command(rich_help_panel="A running bridge")(asking.status)
 for command in asking.OPERATIONS:

@@ -73,6 +73,8 @@ int rb_kit_open(struct rb_worker *w, const char *program, const char *kit, uint3
         .wake_worker = open_or_none(first + 3),
         .wake_relay = open_or_none(first + 4),
     };
+    /* The channel, used or not: nothing that the worker starts may speak for it. */
+    fcntl(first + RB_FD_CHANNEL - RB_FD_RELAY_SIDE, F_SETFD, FD_CLOEXEC);
     failed = rb_link_attach(&w->link, &fds, why, sizeof why);
     if (failed) {
         fprintf(stderr, "%s: refused: %s\n", program, why);

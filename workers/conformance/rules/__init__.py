@@ -1,0 +1,22 @@
+"""The rules, one module a chapter; docs/workers-conformance.md has the list."""
+
+from __future__ import annotations
+
+from workers.conformance.bench import Rule
+from workers.conformance.rules import (
+    ending,
+    faults,
+    health,
+    hello,
+    leftovers,
+    room,
+    serving,
+    streams,
+    waking,
+)
+
+CHAPTERS = tuple(
+    module.CHAPTER
+    for module in (hello, serving, room, streams, ending, health, waking, faults, leftovers)
+)
+RULES: tuple[Rule, ...] = tuple(rule for chapter in CHAPTERS for rule in chapter.rules)

@@ -1,0 +1,76 @@
+"""What a worker must not leave behind or hand on."""
+
+from __future__ import annotations
+
+import os
+
+from bridge.fabric import layout
+from workers.conformance import bench
+from workers.conformance.bench import Bench, Chapter, end, large, noise, parts
+from workers.conformance.jobs import CODE_NO_ANSWER, FAILED, Broke
+
+CHAPTER = Chapter("Nothing left, nothing handed on")
+O_CLOEXEC = os.O_CLOEXEC
+
+
+def open_files(pid: int) -> dict[int, str]:
+    found = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+        except FileNotFoundError:
+            continue
+    return found
+
+
+@CHAPTER.rule(91, "the link's descriptors are close-on-exec, so nothing that it starts holds them")
+def close_on_exec(bench_: Bench) -> None:
+    peer = bench_.start()
+    pid = peer.process.pid
+    for number in range(layout.FD_RELAY_SIDE, layout.FD_CHANNEL + 1):
+        try:
+            with open(f"/proc/{pid}/fdinfo/{number}") as info:
+                flags = next(int(line.split()[1], 8) for line in info if line.startswith("flags"))
+        except FileNotFoundError:
+            continue  # a worker may close what it does not use
+        if not flags & O_CLOEXEC:
+            raise Broke(f"descriptor {number} is inherited by what the worker starts")
+
+
+@CHAPTER.rule(92, "no job leaves a descriptor open")
+def no_descriptor_per_job(bench_: Bench) -> None:
+    peer = bench_.start()
+    peer.expect(peer.submit(bench.ECHO, b"warm"))
+    before = open_files(peer.process.pid)
+    for i in range(60):
+        peer.expect(peer.submit(bench.ECHO, noise(100 * i)), payload=noise(100 * i))
+        peer.expect(peer.submit(bench.LARGE, large(5000)))
+        peer.expect(peer.submit(bench.END, end(bench.NO_ANSWER)), FAILED, code=CODE_NO_ANSWER)
+        job = peer.submit(bench.EMIT, parts(1, 100), flags=layout.FLAG_PARTS, demand=1)
+        peer.give_back(peer.take())
+        peer.expect(job)
+    after = open_files(peer.process.pid)
+    if len(after) > len(before) + 1:  # one: what a runtime opens once, and later
+        raise Broke(f"{len(before)} descriptors were open, and then {len(after)}: {after}")
+
+
+@CHAPTER.rule(93, "nothing comes on stdout")
+def silent_stdout(bench_: Bench) -> None:
+    peer = bench_.start()
+    peer.expect(peer.submit(bench.ECHO, b"hush"))
+    peer.control(layout.CONTROL_DRAIN)
+    peer.expect_exit(0)
+    if said := peer.process.stdout:
+        raise Broke(f"stdout has {said[:200]!r}")
+
+
+@CHAPTER.rule(94, "whatever it has started ends with it: its process group is empty afterwards")
+def no_processes_left(bench_: Bench) -> None:
+    peer = bench_.start()
+    peer.control(layout.CONTROL_DRAIN)
+    peer.expect_exit(0)
+    try:
+        os.killpg(peer.process.pid, 0)
+    except ProcessLookupError:
+        return
+    raise Broke("processes of its group live on")

@@ -1,0 +1,185 @@
+"""Waiting and waking: no wake-up is lost, none is needed while awake, a false one does no harm."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bridge.fabric import layout
+from workers.conformance import bench
+from workers.conformance.bench import Bench, Chapter, milliseconds, parts
+from workers.conformance.gate import WAY
+from workers.conformance.jobs import PART, Broke
+from workers.conformance.peer import Peer
+from workers.conformance.trap import On, Trap, address_in
+
+CHAPTER = Chapter("Waiting and waking")
+FUTEX, EVENTFD, SIGNAL = layout.PARK_FUTEX, layout.PARK_EVENTFD, layout.PARK_SIGNAL
+
+
+def await_parked(peer: Peer) -> int:
+    """The way in which it waits when it has nothing to do."""
+    peer.until(lambda: peer.gate.parked_way() != 0, "it never parks")
+    return peer.gate.parked_way()
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process so far, user and system."""
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@CHAPTER.rule(101, "an idle worker sleeps")
+def idle_sleeps(bench_: Bench) -> None:
+    peer = bench_.start()
+    peer.expect(peer.submit(bench.ECHO, b"warm"))
+    await_parked(peer)
+    before = cpu_s(peer.process.pid)
+    time.sleep(0.3)
+    if (used := cpu_s(peer.process.pid) - before) > 0.1:
+        raise Broke(f"it used {used:.2f} s of CPU in 0.3 s with nothing to do")
+
+
+def wake_often(peer: Peer, way: int) -> None:
+    """Jobs with sleeps between: each parking is by `way`, and each job is answered."""
+    for i in range(20):
+        if (found := await_parked(peer)) != way:
+            raise Broke(f"it waits in way {found}, not {way}")
+        peer.expect(peer.submit(bench.ECHO, bytes([i])), payload=bytes([i]))
+
+
+@CHAPTER.rule(102, "it waits by futex, and is woken so")
+def by_futex(bench_: Bench) -> None:
+    wake_often(bench_.start(), FUTEX)
+
+
+@CHAPTER.rule(103, "where no futex is to be had it waits by the socket, and empties it")
+def by_socket(bench_: Bench) -> None:
+    peer = bench_.start(without_futex=True)
+    wake_often(peer, EVENTFD)
+    await_parked(peer)
+    before = cpu_s(peer.process.pid)
+    time.sleep(0.2)
+    if (used := cpu_s(peer.process.pid) - before) > 0.1:
+        raise Broke(f"rung by the socket once, it used {used:.2f} s of CPU in 0.2 s")
+
+
+@CHAPTER.rule(104, "where there is no socket either it waits for the signal")
+def by_signal(bench_: Bench) -> None:
+    wake_often(bench_.start(without_futex=True, bell=False), SIGNAL)
+
+
+@contextmanager
+def stopped_at_its_parking(peer: Peer) -> Iterator[Trap]:
+    """The worker has announced that it waits, and executed nothing since."""
+    park_at = layout.AT_POSITIONS + layout.WORKER_POSITIONS.at("park")
+    trap = Trap(peer.process.pid, peer.patience_s)
+    try:
+        trap.watch(address_in(peer.process.pid, "worker-side", park_at), 4, On.STORE)
+        peer.submit(bench.ECHO, b"and then park")
+        while True:
+            trap.wait("it never stores its park word")
+            park = peer.gate.their_park.load()
+            if park & WAY and peer.completion_tail.load():
+                break
+        yield trap
+    finally:
+        trap.release()
+
+
+@CHAPTER.rule(105, "it looks again after it has announced that it waits")
+def second_look(bench_: Bench) -> None:
+    peer = bench_.start()
+    with stopped_at_its_parking(peer):
+        # As if published just before the announcement, when nobody had to be woken.
+        job = peer.put(bench.ECHO, b"in between")
+        peer.request_tail.store(peer.put_count)
+    peer.take()
+    peer.expect(job, payload=b"in between")
+
+
+@CHAPTER.rule(106, "a ring between its second look and its sleep is not lost")
+def ring_before_the_sleep(bench_: Bench) -> None:
+    peer = bench_.start()
+    tail_at = layout.AT_POSITIONS + layout.RELAY_POSITIONS.at("request_tail")
+    with stopped_at_its_parking(peer) as trap:
+        trap.watch(address_in(peer.process.pid, "relay-side", tail_at), 8, On.ACCESS)
+        trap.wait("it does not look at the position again after it has announced that it waits")
+        job = peer.submit(bench.ECHO, b"in between")
+    peer.take()
+    peer.expect(job, payload=b"in between")
+
+
+@CHAPTER.rule(107, "rings for nothing do no harm")
+def spurious_rings(bench_: Bench) -> None:
+    peer = bench_.start()
+    for way in (FUTEX, EVENTFD, SIGNAL):
+        for _ in range(40):
+            peer.gate.ring_anyhow(way)
+            time.sleep(0.0005)
+        peer.expect(peer.submit(bench.ECHO, b"on"), payload=b"on")
+    job = peer.submit(bench.SLEEP, milliseconds(50))
+    peer.await_started(4)
+    for _ in range(40):
+        peer.gate.ring_anyhow(FUTEX)
+    if peer.expect(job).run_ns < 50_000_000:
+        raise Broke("a ring for nothing ended a sleep early")
+    job = peer.submit(bench.EMIT, parts(1, 5), flags=layout.FLAG_PARTS)
+    peer.await_started(5)
+    for _ in range(40):
+        peer.gate.ring_anyhow(FUTEX)
+    peer.silence(0.03)
+    peer.demand(job, 1)
+    peer.expect(job, PART)
+    peer.expect(job)
+
+
+@CHAPTER.rule(108, "each sleep is announced anew, as one announcement is rung for once")
+def announced_anew(bench_: Bench) -> None:
+    peer = bench_.start()
+    for i in range(10):
+        await_parked(peer)
+        before = peer.gate.their_park.load()
+        if not peer.gate.ring():  # for nothing
+            raise Broke("a parking that was rung for already is announced again")
+        expect_other_announcement(peer, before)
+        time.sleep(0.002)
+        peer.expect(peer.submit(bench.ECHO, bytes([i])), payload=bytes([i]))
+
+
+def expect_other_announcement(peer: Peer, before: int) -> None:
+    peer.until(
+        lambda: peer.gate.their_park.load() != before,
+        "rung for nothing, it sleeps on under the same announcement",
+    )
+
+
+@CHAPTER.rule(109, "it rings as the bridge waits: by futex, by the eventfd")
+def rings_the_bridge(bench_: Bench) -> None:
+    peer = bench_.start()
+    for way in (FUTEX, EVENTFD, FUTEX, EVENTFD):
+        job = peer.submit(bench.SLEEP, milliseconds(15))
+        answer = peer.take(way=way)
+        if answer.job != job:
+            raise Broke(f"{answer} came for another job")
+
+
+@CHAPTER.rule(110, "it rings once a parking, and not at all for a bridge that is awake")
+def rings_once(bench_: Bench) -> None:
+    peer = bench_.start()
+    peer.gate.rings()
+    for _ in range(5):
+        peer.submit(bench.SLEEP, milliseconds(1))
+    peer.until(lambda: peer.completion_tail.load() == 5, "five jobs are not answered")
+    if rings := peer.gate.rings():
+        raise Broke(f"it rang {rings} times for a bridge that is awake")
+    peer.gate.our_park.store(1000 << 2 | EVENTFD)  # and stays so
+    for _ in range(5):
+        peer.submit(bench.SLEEP, milliseconds(1))
+    peer.until(lambda: peer.completion_tail.load() == 10, "ten jobs are not answered")
+    time.sleep(0.01)
+    if (rings := peer.gate.rings()) != 1:
+        raise Broke(f"it rang {rings} times for one parking")
