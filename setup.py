@@ -5,7 +5,8 @@ bridge.fabric._core   the shared-memory core and the relay, by cffi in API mode
 ringbridge_worker._kit  the worker kit, a plain CPython extension upon the kit in C (decision 0033)
 
 A wheel also holds the shepherd, a program, as bridge/bin/ringbridge-shepherd; in a checkout it lies
-in build/bin.
+in build/bin. And the sources of the worker kits with the core, as bridge/kits/{workers,csrc}: what
+`ringbridge new worker` writes is built upon them.
 """
 
 import shutil
@@ -32,8 +33,16 @@ class build_native(build_ext):  # noqa: N801 - setuptools names commands in lowe
         super().build_extensions()
 
 
+KITS = [
+    "csrc/core",
+    "csrc/include",
+    *(path.removesuffix("/template/template.toml") for path in glob("workers/*/template/*.toml")),
+]
+BUILT = shutil.ignore_patterns("tests", "target", "*.so", "__pycache__", ".zig-cache", "zig-out")
+
+
 class build_with_shepherd(build_py):  # noqa: N801
-    """build_py that puts the shepherd's program beside the modules of a wheel."""
+    """build_py that puts the shepherd's program and the kits beside the modules of a wheel."""
 
     def run(self) -> None:
         super().run()
@@ -42,6 +51,9 @@ class build_with_shepherd(build_py):  # noqa: N801
             target = Path(self.build_lib, "bridge", "bin")
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy2(SHEPHERD, target)
+            for kit in sorted(KITS):
+                place = Path(self.build_lib, "bridge", "kits", kit)
+                shutil.copytree(kit, place, ignore=BUILT, dirs_exist_ok=True)
 
 
 def _exists(path: str) -> bool:

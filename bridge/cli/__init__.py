@@ -5,6 +5,7 @@ The cookie is never an argument: arguments are visible to every user of the mach
 serving     serve, doctor: what runs the bridge on this machine, or would
 replaying   replay: runs a recording of the relay again
 checking    conformance: holds an executable to the rules of a worker
+making      new: writes a worker to begin with
 asking      status, and what changes a running bridge: reload, configure, drain, upgrade, ...
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 import typer
 
 import bridge
-from bridge.cli import asking, checking, replaying, serving
+from bridge.cli import asking, checking, making, replaying, serving
 from bridge.config import ConfigError
 from bridge.dist.errors import CookieError, EpmdError
 from bridge.dist.tls import TlsError
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 for command in (serving.serve, serving.doctor, replaying.replay, checking.conformance):
     app.command(rich_help_panel="On this machine")(command)
+app.add_typer(making.app, name="new", rich_help_panel="On this machine")
 app.command(rich_help_panel="A running bridge")(asking.status)
 for command in asking.OPERATIONS:
     app.command(rich_help_panel="A running bridge, for admin_nodes")(command)

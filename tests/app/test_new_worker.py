@@ -1,0 +1,81 @@
+"""`ringbridge new worker`: what each template makes is built, served by a bridge, and called."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+import trio
+from serve_support import BIN, ask, serving
+from test_cli import ringbridge
+
+from bridge.ops import new_worker
+from bridge.ops.errors import Refused
+from bridge.testing import Beam, EpmdDaemon
+
+
+@pytest.mark.beam
+@pytest.mark.skipif(shutil.which("elixir") is None, reason="no Elixir here")
+@pytest.mark.skipif(not (BIN / "rb-echo").exists(), reason="the core is not built")
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("language", new_worker.languages())
+async def test_the_worker_of_each_template_answers_a_call(
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path, language: str
+) -> None:
+    role = f"new_{language}"
+    made = new_worker.create(language, role, tmp_path / "folder of mine")
+    if made.build:
+        if shutil.which(made.build[0]) is None:
+            pytest.skip(f"{made.build[0]} is not installed")
+        await trio.run_process(made.build, cwd=made.folder)
+    settings = made.settings()
+    async with serving(epmd, tmp_path, alive=f"new_{language}", settings=settings) as bridge:
+
+        async def submit(payload: str) -> str:
+            request = f"{{:submit, :{role}, {payload}}}"
+            return await ask(beam, f"GenServer.call({bridge.target()}, {request})")
+
+        assert await submit('"hello"') == '{:ok, "HELLO"}'
+        assert await submit('""') == '{:ok, ""}'
+        big = 'String.duplicate("ab1", 100_000)'
+        assert await ask(
+            beam,
+            f"GenServer.call({bridge.target()}, {{:submit, :{role}, {big}}}) == "
+            f"{{:ok, String.upcase({big})}}",
+        ) == ("true")
+
+
+def test_the_command_says_how_to_build_serve_and_call_it(tmp_path: Path) -> None:
+    done = ringbridge("new", "worker", "--lang", "c", "--role", "paint", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"cd {tmp_path}/paint && make" in done.stdout
+    assert f'command = ["{tmp_path}/paint/build/paint"]' in done.stdout
+    assert '{:submit, :paint, "hello"}' in done.stdout
+    again = ringbridge("new", "worker", "--lang", "c", "--role", "paint", cwd=tmp_path)
+    assert again.returncode == 1
+    assert again.stderr.startswith("ringbridge: paint is there already")
+
+
+@pytest.mark.parametrize("language", new_worker.languages())
+def test_nothing_is_left_to_fill_in(tmp_path: Path, language: str) -> None:
+    made = new_worker.create(language, "paint", tmp_path / "paint")
+    text = "".join(p.read_text() for p in made.folder.rglob("*") if p.is_file())
+    for word in ("@ROLE@", "@RINGBRIDGE@", "@PYTHON@"):
+        assert word not in text + made.settings()
+    assert "paint" in text
+    assert not (made.folder / new_worker.ABOUT).exists()
+    assert tomllib.loads(made.settings())["roles"]["paint"]["command"] == list(made.command)
+
+
+@pytest.mark.parametrize("role", ["", "Paint", "1st", "a-b", "../up", "a b", "x" * 64])
+def test_a_name_that_no_kit_could_take_is_refused(tmp_path: Path, role: str) -> None:
+    with pytest.raises(Refused, match="is no name for a worker"):
+        new_worker.create("c", role, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_language_without_a_kit_is_refused_with_those_that_have_one(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"no kit for perl; there are: c,.*python"):
+        new_worker.create("perl", "paint", tmp_path / "new")
