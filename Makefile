@@ -23,7 +23,7 @@ help: ## list the verbs
 
 # ---- the verbs
 
-.PHONY: demo test bench large lint types format lint-generated lint-python lint-c lint-elixir lint-bugs
+.PHONY: demo test bench large lint types format lint-generated lint-python lint-c lint-elixir lint-zig lint-bugs
 demo: all ## the main job: an Elixir node has the solar system integrated by a C worker
 	@$(PY) -m integration.demo
 
@@ -35,16 +35,17 @@ bench: all ## every row of the table of speed beside its peer (ROWS=calls,large 
 	@$(PY) -m integration.bench $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--quick)
 
 lint: setup system-lint ## formatters as checks, linters, stale generated files
-	@$(MAKE) -k lint-generated lint-python lint-c lint-elixir lint-bugs
+	@$(MAKE) -k lint-generated lint-python lint-c lint-elixir lint-zig lint-bugs
 
 types: setup ## mypy --strict over bridge
 	$(PY) -m mypy
 
-format: setup ## let the formatters decide the layout: ruff, clang-format, mix format
+format: setup ## let the formatters decide the layout: ruff, clang-format, mix format, zig fmt
 	$(PY) -m ruff check --fix-only --exit-zero
 	$(PY) -m ruff format
 	$(c_sources) | xargs -r .venv/bin/clang-format -i
 	mix format
+	$(MAKE) -C workers/zig format
 
 .PHONY: matrix soak fuzz clean distclean
 matrix: all system-matrix ## the tests that talk to a real Erlang node, against OTP 25 (here), 27, 28 and 29
@@ -115,8 +116,9 @@ sub_make = $(MAKE) -q $(1) >/dev/null 2>&1 || { printf '== %s\n' '$(2)'; $(MAKE)
 core: system
 	@$(call sub_make,-C csrc all,C core and shepherd)
 
-workers: system
+workers: system $(VENV)
 	@$(call sub_make,-C workers/c all,C workers)
+	@$(call sub_make,-C workers/zig all,Zig workers)
 
 elixir: $(STAMPS)/elixir
 
@@ -139,6 +141,9 @@ lint-c:
 
 lint-elixir:
 	mix format --check-formatted
+
+lint-zig:
+	$(MAKE) -C workers/zig lint
 
 # clang-tidy sees each file by itself, and what runs in production only: tests have the sanitizers, and
 # their programs crash on purpose. One file a run: of several, the analyzer takes a va_list of the later for uninitialised.
