@@ -30,9 +30,11 @@ def battery(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-KITS = {"c": [str(C_WORKER)]}
+PYTHON_WORKER = ROOT / "workers" / "python" / "conformance" / "rb_conformance.py"
+
+KITS = {"c": [str(C_WORKER)], "python": [sys.executable, str(PYTHON_WORKER)]}
 # What a kit of ours does not offer yet, each with what it waits for.
-NOT_YET: dict[str, set[int]] = {"c": {6, 9, 76, 77}}
+NOT_YET: dict[str, set[int]] = {"c": {6, 9, 76, 77}, "python": {6, 9, 76, 77}}
 
 
 @pytest.mark.parametrize("kit", KITS)

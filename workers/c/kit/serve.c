@@ -92,8 +92,9 @@ static int ready_with_work(void *arg) {
     if (rb_channel.held) return rb_kit_control(w) == RB_CONTROL_STOP;
     if (rb_ring_available(&w->link.request_ring) != 0 || rb_kit_control(w) != RB_CONTROL_RUN)
         return 1;
-    /* The gate looks twice in a parking, before its sleep and after it. */
-    int slept = sequence != wait->begun && sequence == wait->announced;
+    /* The gate looks twice in a parking, before its sleep and after it; a way that was refused it does not call the last one. */
+    int slept = sequence != wait->begun && sequence == wait->announced &&
+                w->link.waiter.last != RB_PARK_AWAKE;
     wait->announced = sequence;
     return slept && wait->interruptible;
 }
@@ -106,6 +107,7 @@ void rb_kit_wait_for_work(struct rb_worker *w, int64_t slice_ns) {
         int swollen = (uint64_t)region->highest_touched * region->block_bytes > RESULTS_KEPT_BYTES;
         int trims = swollen && (slice_ns < 0 || slice_ns >= TRIM_AFTER_NS);
         wait.begun = wait.announced = w->link.waiter.sequence;
+        w->link.waiter.last = RB_PARK_AWAKE;
         int64_t limit_ns = trims ? TRIM_AFTER_NS : slice_ns;
         int found = rb_channel.listens
                         ? rb_gate_wait_or_fd(&w->link.waiter, rb_channel.fd, POLLIN,

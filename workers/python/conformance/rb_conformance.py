@@ -84,8 +84,7 @@ def large(job: Job) -> Answer:
 
 
 def end(job: Job) -> Answer:
-    (how,), rest = take(job, "B")
-    value = rest[0] if rest else 0
+    (how, value), _ = take(job, "BB")
     if how == 0:
         sys.exit(value)
     if how == 1:
