@@ -23,7 +23,7 @@ help: ## list the verbs
 
 # ---- the verbs
 
-.PHONY: demo test bench large lint types format lint-generated lint-python lint-c lint-elixir lint-zig lint-bugs
+.PHONY: demo test bench large lint types format lint-generated lint-python lint-c lint-elixir lint-rust lint-zig lint-bugs
 demo: all ## the main job: an Elixir node has the solar system integrated by a C worker
 	@$(PY) -m integration.demo
 
@@ -35,7 +35,7 @@ bench: all ## every row of the table of speed beside its peer (ROWS=calls,large 
 	@$(PY) -m integration.bench $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--quick)
 
 lint: setup system-lint ## formatters as checks, linters, stale generated files
-	@$(MAKE) -k lint-generated lint-python lint-c lint-elixir lint-zig lint-bugs
+	@$(MAKE) -k lint-generated lint-python lint-c lint-elixir lint-rust lint-zig lint-bugs
 
 types: setup ## mypy --strict over bridge
 	$(PY) -m mypy
@@ -118,6 +118,7 @@ core: system
 
 workers: system $(VENV)
 	@$(call sub_make,-C workers/c all,C workers)
+	@$(call sub_make,-C workers/rust all,Rust workers)
 	@$(call sub_make,-C workers/zig all,Zig workers)
 
 elixir: $(STAMPS)/elixir
@@ -141,6 +142,12 @@ lint-c:
 
 lint-elixir:
 	mix format --check-formatted
+
+# Clippy is there where rustup is; Debian's cargo has neither it nor rustfmt.
+lint-rust:
+	@if cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1; then \
+		$(MAKE) -C workers/rust lint; \
+	else echo 'lint-rust is skipped: no rustfmt and clippy here'; fi
 
 lint-zig:
 	$(MAKE) -C workers/zig lint

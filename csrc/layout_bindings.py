@@ -319,6 +319,8 @@ use core::mem::{size_of, transmute};
 /// Asserts where a field lies: its bits are set in a record of zeros, and the bytes looked at.
 macro_rules! assert_at {
     ($record:ident, $field:ident: $kind:ty, $at:expr) => {
+        // Of integers it could be a method, of arrays nothing at all.
+        #[allow(unknown_lints, unnecessary_transmutes, clippy::useless_transmute)]
         const _: () = {
             const SIZE: usize = size_of::<$kind>();
             // SAFETY: records are plain integers without implicit padding; any bits are a value.

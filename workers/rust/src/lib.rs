@@ -1,0 +1,58 @@
+//! A worker of a ringbridge in Rust: jobs come from shared memory, answers are written there.
+//!
+//! ```no_run
+//! use ringbridge_worker::{Answer, Error, Job, Worker};
+//!
+//! fn upper(job: &Job) -> Result<Answer, Error> {
+//!     let text = job.payload(); // where it lies: no copy
+//!     let mut room = job.reserve(text.len())?; // in memory that the bridge reads
+//!     for (to, from) in room.chunks_mut(65536).zip(text.chunks(65536)) {
+//!         job.check()?; // does anybody still want it?
+//!         to.copy_from_slice(from);
+//!         to.make_ascii_uppercase();
+//!     }
+//!     Ok(room.raw())
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     Worker::new().serve(upper)
+//! }
+//! ```
+//!
+//! The handler is a function from a job to its one answer: that there is exactly one is its type. An
+//! error that it hands on with `?` says how the job is answered ([`Error`]). A panic ends the process
+//! (`panic = "abort"`): the bridge sees the death, answers the job, starts the next worker.
+//!
+//! docs/workers-rust.md is the tour; csrc/include/ringbridge/*.h have the protocols and the labels
+//! (R0, G1, ...) that the orders here name.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+#![warn(missing_debug_implementations)]
+
+pub mod layout;
+
+mod crc32c;
+mod envelope;
+mod error;
+mod gate;
+mod heartbeat;
+mod job;
+mod kit;
+mod link;
+mod memory;
+mod park;
+mod primitive;
+mod region;
+mod ring;
+mod room;
+mod serve;
+mod sys;
+mod telemetry;
+mod worker;
+
+pub use error::{
+    Error, CODE_ANSWER_TOO_LARGE, CODE_KIT, CODE_NO_ANSWER, CODE_REFUSED, MESSAGE_BYTES_MAX,
+};
+pub use job::{Cancel, Job, Trace};
+pub use room::{Answer, Room};
+pub use worker::{Op, Takes, Worker, KIT_VERSION};

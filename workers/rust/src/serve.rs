@@ -1,0 +1,193 @@
+//! The loop: wait at the gate, take what is in the ring as one batch, run job by job.
+//!
+//! ```text
+//!      wait ──> batch of n ──> copy, check ──> started ──> handler ──> completion ──┐
+//!       ^          ^────────────────────── next job ────────────────────────────────┤
+//!       └───────────────────────── publish, release slots ──────────────────────────┘
+//! ```
+//!
+//! Death: killed before `started` moves, the bridge gives the job to another worker; killed after
+//! it, the job is lost with us and answered `{:worker_crashed, ...}`; killed after the completion is
+//! published, the answer stands.
+
+use core::cell::Cell;
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::envelope::request_crc;
+use crate::error::MESSAGE_BYTES_MAX;
+use crate::heartbeat::Counters;
+use crate::job::{Cancel, Job};
+use crate::kit::Kit;
+use crate::layout::*;
+use crate::primitive::u64s;
+use crate::room::{Answer, HandedOver};
+use crate::sys::now_ns;
+use crate::Error;
+
+/// Pages of large answers go back to the kernel after this long without work.
+const TRIM_AFTER_NS: u64 = 1_000_000_000;
+/// A job with more payload than this is not short: answers do not wait behind it.
+const SHORT_PAYLOAD_BYTES_MAX: u32 = 16 << 10;
+
+/// Serves until told to drain or stop.
+pub fn serve(kit: &'static Kit, handler: &mut dyn FnMut(&Job) -> Result<Answer, Error>) {
+    loop {
+        // The control word first: what was published before "drain" is then in the count.
+        let control = kit.control();
+        let count = kit.requests.borrow_mut().available();
+        let count = count.unwrap_or_else(|_| kit.broken_ring("request"));
+        if control == CONTROL_STOP || (control != CONTROL_RUN && count == 0) {
+            return;
+        }
+        if count == 0 {
+            wait_for_work(kit);
+            continue;
+        }
+        kit.take_givebacks();
+        let drained_ns = now_ns();
+        let mut start_ns = drained_ns;
+        for _ in 0..count {
+            if kit.control() == CONTROL_STOP {
+                break;
+            }
+            start_ns = run_one(kit, drained_ns, start_ns, handler);
+        }
+        kit.publish();
+    }
+}
+
+/// Waits without end, or, while large answers have left pages behind, until it is time to give those
+/// back.
+fn wait_for_work(kit: &Kit) {
+    loop {
+        let slice = kit.is_swollen().then_some(TRIM_AFTER_NS);
+        let work =
+            || kit.requests.borrow_mut().available() != Ok(0) || kit.control() != CONTROL_RUN;
+        let found = kit.wait(work, slice);
+        kit.counters.gate.store(kit.waiter.borrow().last(), Relaxed);
+        if found {
+            return;
+        }
+        kit.trim();
+    }
+}
+
+/// Runs the next request; returns when it ended, which is when the next one starts.
+#[inline]
+fn run_one(
+    kit: &'static Kit,
+    drained_ns: u64,
+    start_ns: u64,
+    handler: &mut dyn FnMut(&Job) -> Result<Answer, Error>,
+) -> u64 {
+    let (position, slot) = kit.requests.borrow().at(kit.unreleased.get());
+    // SAFETY: R1 in available(): the slot is written; it lies in the ring.
+    let request = unsafe { kit.link.requests.add(slot).read() };
+    if kit.holds_back() && request.payload_bytes > SHORT_PAYLOAD_BYTES_MAX {
+        kit.publish();
+    }
+    let job = Job {
+        kit,
+        slot,
+        position,
+        drained_ns,
+        start_ns,
+        parts: Cell::new(0),
+        cancel: Cancel::new(kit, &request, slot),
+        in_pool: payload(kit, &request),
+        request,
+    };
+    let crc =
+        request_crc(&job.request, job.in_pool.map(|_| job.payload()), kit.link.header.features);
+    if crc != request.crc {
+        kit.broken(format_args!(
+            "job {} has CRC {:08x}, its bytes make {crc:08x}",
+            request.job, request.crc
+        ));
+    }
+    let started = Counters::count(&kit.counters.started);
+    // K0: pairs with the relay's acquire load after our death. In order with the handler's own
+    // effects, as the handler is opaque to the compiler (dyn) and a process that dies has made its
+    // earlier stores.
+    u64s::store_release(kit.link.ours.started, started);
+    let answer = if job.is_cancelled() { Err(Error::Cancelled) } else { handler(&job) };
+    let end = give(&job, answer);
+    kit.unreleased.set(kit.unreleased.get() + 1);
+    end
+}
+
+/// Where a request's payload lies in the pool; None: in the envelope. The relay is ours, and never
+/// sends what breaks a rule.
+fn payload(kit: &Kit, q: &Request) -> Option<*const u8> {
+    let (job, bytes, at) = (q.job, q.payload_bytes, q.payload_at);
+    if q.flags & FLAG_INLINE != 0 {
+        if bytes as usize > INLINE_BYTES_MAX {
+            kit.broken(format_args!("job {job} has {bytes} bytes inline"));
+        }
+        return None;
+    }
+    let pool = kit.link.header.pool_bytes;
+    if at > pool || u64::from(bytes) > pool - at {
+        kit.broken(format_args!("job {job} has {bytes} bytes at {at} of a pool of {pool}"));
+    }
+    // No pool: 0 bytes, of the envelope.
+    // SAFETY: inside the pool, as just checked.
+    (!kit.link.pool.is_null()).then(|| unsafe { kit.link.pool.add(at as usize) })
+}
+
+/// Gives the job its one answer; returns the time.
+#[inline]
+fn give(job: &Job, answer: Result<Answer, Error>) -> u64 {
+    match answer {
+        Ok(answer) => complete(job, STATUS_OK, 0, answer),
+        Err(error) => give_error(job, &error),
+    }
+}
+
+#[cold]
+fn give_error(job: &Job, error: &Error) -> u64 {
+    let (code, mut message) = match error.answer() {
+        None => return complete(job, STATUS_CANCELLED, 0, Answer::done()),
+        Some(answer) => answer,
+    };
+    let mut size = message.len().min(MESSAGE_BYTES_MAX);
+    while !message.is_char_boundary(size) {
+        size -= 1;
+    }
+    message.truncate(size);
+    match job.answer(message.as_bytes()) {
+        Ok(answer) => complete(job, STATUS_FAILED, code, answer),
+        // No room before the cancel came.
+        Err(_) => complete(job, STATUS_CANCELLED, 0, Answer::done()),
+    }
+}
+
+fn complete(job: &Job, status: u16, code: u16, answer: Answer) -> u64 {
+    let (kit, now) = (job.kit, now_ns());
+    let mut completion = job.completion(status, answer.flags, answer.room.len(), now);
+    completion.code = code;
+    match answer.room.hand_over() {
+        HandedOver::Inline(bytes) => {
+            completion.flags |= FLAG_INLINE;
+            completion.body = bytes;
+            kit.complete(completion, None, now);
+        }
+        HandedOver::Blocks(first, bytes) => {
+            let block = u64::from(kit.link.header.result_block_bytes);
+            completion.payload_at = u64::from(first) * block;
+            kit.complete(completion, Some(bytes), now);
+        }
+    }
+    count(kit, &completion);
+    now
+}
+
+fn count(kit: &Kit, c: &Completion) {
+    let counters = kit.counters;
+    Counters::count(&counters.jobs);
+    counters.run_ns.store(c.run_ns, Relaxed);
+    if c.status == STATUS_FAILED {
+        Counters::count(&counters.failed);
+        counters.last_code.store(u32::from(c.code), Relaxed);
+    }
+}

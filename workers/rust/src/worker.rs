@@ -1,0 +1,142 @@
+//! Opens the link that the process was started with, says hello, serves, ends.
+
+use std::process::ExitCode;
+
+use crate::heartbeat::{Counters, Heart, Heartbeat};
+use crate::kit::Kit;
+use crate::layout::{self, WorkerOp};
+use crate::link::{is_open, text_field, Descriptors, Link, Refusal};
+use crate::park::block_wake_signal;
+use crate::room::Answer;
+use crate::serve::serve;
+use crate::{Error, Job};
+
+/// major << 16 | minor
+pub const KIT_VERSION: u32 = 1 << 16;
+
+// sysexits.h
+const EXIT_USAGE: u8 = 64;
+const EXIT_OSERR: u8 = 71;
+const EXIT_CONFIG: u8 = 78;
+
+/// What an operation takes: see [`Op::takes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    Raw,
+    Term,
+}
+
+/// An operation that a worker declares in its hello.
+#[derive(Clone, Copy, Debug)]
+pub struct Op(WorkerOp);
+
+impl Op {
+    /// One of this name (cut at 27 bytes) under this opcode, which takes anything.
+    pub fn new(opcode: u16, name: &str) -> Op {
+        Op(WorkerOp { opcode, takes: 0, name: text_field(name) })
+    }
+
+    /// Takes raw bytes, or terms; called twice: either.
+    #[must_use]
+    pub fn takes(mut self, what: Takes) -> Op {
+        self.0.takes |= match what {
+            Takes::Raw => layout::TAKES_RAW,
+            Takes::Term => layout::TAKES_TERM,
+        };
+        self
+    }
+
+    /// Answers in parts, for streams.
+    #[must_use]
+    pub fn in_parts(mut self) -> Op {
+        self.0.takes |= layout::TAKES_PARTS;
+        self
+    }
+}
+
+/// How a worker serves. What a program sets up before [`Worker::serve`] is set up before the hello,
+/// so a worker is not called ready before it is: load tables, open files there.
+#[derive(Clone, Debug, Default)]
+pub struct Worker {
+    short_jobs: bool,
+    ops: Vec<WorkerOp>,
+}
+
+impl Worker {
+    pub fn new() -> Worker {
+        Worker::default()
+    }
+
+    /// Every job takes microseconds: answers are published in batches, up to 50 us late, which saves
+    /// a store and perhaps a wake-up each. Otherwise each answer leaves at once, so none waits behind
+    /// the next job.
+    #[must_use]
+    pub fn short_jobs(mut self, short: bool) -> Worker {
+        self.short_jobs = short;
+        self
+    }
+
+    /// Declares an operation, 64 at most. A worker that declares none takes every opcode.
+    #[must_use]
+    pub fn op(mut self, op: Op) -> Worker {
+        self.ops.push(op.0);
+        self
+    }
+
+    /// Serves until the bridge says drain or stop, calling `handler` for each job in order, one at a
+    /// time, on this thread. Returns main()'s exit status: 0 done; 64 not started by a bridge; 71
+    /// the link cannot be mapped; 78 built for another layout, or a header that breaks a rule (the
+    /// reason is on stderr). A bridge that breaks a rule later ends the process with 76.
+    ///
+    /// To be called once in a process: the link is the process's.
+    pub fn serve(self, mut handler: impl FnMut(&Job) -> Result<Answer, Error>) -> ExitCode {
+        match self.open() {
+            Ok((kit, heartbeat)) => {
+                serve(kit, &mut handler);
+                heartbeat.stop();
+                ExitCode::SUCCESS
+            }
+            Err((status, why)) => {
+                let program = std::env::args().next().unwrap_or_else(|| "worker".into());
+                eprintln!("{program}: {why}");
+                ExitCode::from(status)
+            }
+        }
+    }
+
+    fn open(&self) -> Result<(&'static Kit, Heartbeat), (u8, String)> {
+        let first = first_descriptor().ok_or_else(|| {
+            let named = layout::ENV_LINK_FD;
+            let why = format!(
+                "a worker of a ringbridge: it is started by one, with {named} naming its link"
+            );
+            (EXIT_USAGE, why)
+        })?;
+        let link = Link::attach(Descriptors::from_first(first)).map_err(|e| match e {
+            Refusal::Protocol(rule) => (EXIT_CONFIG, format!("refused: {rule}")),
+            Refusal::System(error) => {
+                (EXIT_OSERR, format!("refused: the link cannot be mapped: {error}"))
+            }
+        })?;
+        // Before the first thread, so that every one has it blocked (gate.h).
+        block_wake_signal();
+        // The kit is the process's: there is nothing that would outlive it.
+        let counters: &'static Counters = Box::leak(Box::default());
+        let heart: &'static Heart = Box::leak(Box::new(Heart::new(&link, counters)));
+        let heartbeat = Heartbeat::start(heart)
+            .map_err(|error| (EXIT_OSERR, format!("no thread for the heartbeat: {error}")))?;
+        let kit: &'static Kit =
+            Box::leak(Box::new(Kit::new(link, self.short_jobs, counters, heart)));
+        let role = std::env::var(layout::ENV_ROLE).unwrap_or_default();
+        kit.link.greet("rust", KIT_VERSION, &role, &self.ops);
+        kit.waker.borrow_mut().ring();
+        Ok((kit, heartbeat))
+    }
+}
+
+/// The first of the link's descriptors.
+fn first_descriptor() -> Option<i32> {
+    let text = std::env::var(layout::ENV_LINK_FD).ok()?;
+    let fd = text.parse().ok().filter(|fd| (0..1 << 20).contains(fd))?;
+    is_open(fd).then_some(fd)
+}
