@@ -24,36 +24,42 @@ def first_beat(bench_: Bench) -> None:
 
 
 def watch_beats(peer: Peer, seconds: float) -> None:
-    """Beats have to come every 500 ms or so, none of them 2 s late, and be whole."""
+    """Beats have to come every 500 ms or so, none of them 2 s late, and be whole.
+
+    On a busy machine some may be late; of those in 3 s, one has to be in time.
+    """
     first = last = peer.telemetry()
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    begin, in_time = time.monotonic(), False
+    while (passed := time.monotonic() - begin) < seconds or (not in_time and passed < 3):
         time.sleep(0.02)
         beat = peer.telemetry()
-        if beat["heartbeats"] < last["heartbeats"] or beat["heartbeat_ns"] < last["heartbeat_ns"]:
+        between = beat["heartbeat_ns"] - last["heartbeat_ns"]
+        if beat["heartbeats"] < last["heartbeats"] or between < 0:
             raise Broke(f"beats run backwards: {last} and then {beat}")
-        if beat["heartbeat_ns"] - last["heartbeat_ns"] > LATE_NS:
-            raise Broke(f"{beat['heartbeat_ns'] - last['heartbeat_ns']} ns between two beats")
+        if max(between, now_ns() - beat["heartbeat_ns"]) > LATE_NS:
+            raise Broke(f"no beat for {max(between, now_ns() - beat['heartbeat_ns'])} ns")
+        if beat["heartbeats"] == last["heartbeats"] + 1:
+            in_time |= between <= BEAT_NS * 3 // 2
         last = beat
-    beats, passed = last["heartbeats"] - first["heartbeats"], now_ns() - first["heartbeat_ns"]
-    # Half as many as are due, for a busy machine; not one more than are due and one.
-    if not passed // BEAT_NS // 2 <= beats <= passed // BEAT_NS + 1:
-        raise Broke(f"{beats} beats in {passed / 1e9:.2f} s, one is due every 0.5 s")
+    beats = last["heartbeats"] - first["heartbeats"]
+    due = (last["heartbeat_ns"] - first["heartbeat_ns"]) // BEAT_NS
+    if not in_time or beats > due + 1:
+        raise Broke(f"{beats} beats came and {due} were due, one every {BEAT_NS} ns")
 
 
 @CHAPTER.rule(72, "the heart beats every 500 ms while it is idle")
 def beats_when_idle(bench_: Bench) -> None:
-    watch_beats(bench_.start(), 1.3)
+    watch_beats(bench_.start(), 1.1)
 
 
 @CHAPTER.rule(73, "and while a handler holds the CPU and calls nothing")
 def beats_while_held(bench_: Bench) -> None:
     peer = bench_.start()
-    peer.submit(bench.HOLD, milliseconds(1500))
+    peer.submit(bench.HOLD, milliseconds(20_000))
     peer.await_started(1)
-    watch_beats(peer, 1.3)
+    watch_beats(peer, 1.1)
     if peer.completion_tail.load():
-        raise Broke("`hold` of 1500 ms was answered within 1300 ms")
+        raise Broke("`hold` of 20 s was answered within 3 s")
 
 
 @CHAPTER.rule(74, "a beat has the jobs, the failed ones, the last code and run time, the queue")

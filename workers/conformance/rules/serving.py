@@ -246,7 +246,7 @@ def about_the_job(bench_: Bench) -> None:
 @CHAPTER.rule(28, "a handler is told the trace that its caller belongs to")
 def trace_context(bench_: Bench) -> None:
     peer = bench_.start()
-    for trace in ((noise(16), noise(8), 1), (bytes(16), bytes(8), 0)):
+    for trace in ((noise(16), noise(8, 2), 1), (bytes(16), bytes(8), 0)):
         told = about(peer, peer.submit(bench.ABOUT, trace=trace))[21:]
         if told != trace[0] + trace[1] + bytes([trace[2]]):
             raise Broke(f"the handler is told {told.hex()}, the request says {trace}")
