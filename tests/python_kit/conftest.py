@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from workers.conformance.link import LinkPlan
 from workers.conformance.peer import Peer
 from workers.conformance.process import environment_of
@@ -25,10 +26,19 @@ Start = Callable[..., Peer]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """start(source, **plan): a worker of that source, which has greeted."""
+    """start(source, **plan): a worker of that source, which has greeted.
+
+    before_hello(peer): what the bridge does before; greets=False: it is not waited for.
+    """
     peers: list[Peer] = []
 
-    def make(source: str, **plan: Any) -> Peer:
+    def make(
+        source: str,
+        *,
+        before_hello: Callable[[Peer], None] = lambda peer: None,
+        greets: bool = True,
+        **plan: Any,
+    ) -> Peer:
         script = tmp_path / f"worker_{len(peers)}.py"
         script.write_text(HEAD + source)
         whole = LinkPlan(**plan)
@@ -36,7 +46,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "workers" / "python")])
         argv = [sys.executable, str(script)]
         peers.append(Peer(argv, whole, PATIENCE_S, environment=environment))
-        peers[-1].greet()
+        before_hello(peers[-1])
+        if greets:
+            peers[-1].greet()
         return peers[-1]
 
     yield make

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from workers.conformance.jobs import CANCELLED, FAILED, OK
 
 from bridge.etf import Atom, encode_bare
 from bridge.fabric import layout
+from workers.conformance.jobs import CANCELLED, FAILED, OK
 
 from .conftest import Start
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 
 import pytest
-from workers.conformance.jobs import CANCELLED, FAILED, OK, PART
 
 from bridge.fabric import layout
+from workers.conformance.jobs import CANCELLED, FAILED, OK, PART
 
 from .conftest import Start
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workers.conformance.jobs import FAILED, OK
-
 from bridge.fabric import layout
+from workers.conformance.jobs import FAILED, OK
 
 from .conftest import Start
 

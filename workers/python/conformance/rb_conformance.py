@@ -10,11 +10,12 @@ import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # As it stands in a checkout, it serves the kit beside it.
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[3])]
 
-from ringbridge_worker import Answer, Job, JobFailed, Term, serve  # noqa: E402 - see above
+from ringbridge_worker import Answer, ChannelError, Job, JobFailed, Term, serve  # noqa: E402 - see above
 
 BAD_PAYLOAD, REFUSED, UNKNOWN_OPCODE = 1, 2, 3
 PATTERN = 251
@@ -113,6 +114,59 @@ def term(job: Job) -> Answer:
     return Term((Atom("ok"), job.term()))
 
 
+def refused(error: ChannelError) -> JobFailed:
+    return JobFailed(REFUSED, str(error))
+
+
+def checkpoint(job: Job) -> Answer:
+    (what,), state = take(job, "B")
+    if what not in (0, 1, 2):
+        raise JobFailed(BAD_PAYLOAD, f"{what} is nothing to do with a checkpoint")
+    try:
+        if what == 2:
+            return b"".join(part.data for part in job.load_state())
+        job.checkpoint(bytes(state), is_increment=what == 1)
+    except ChannelError as error:
+        raise refused(error) from error
+    return b""
+
+
+def call(job: Job) -> Answer:
+    (timeout_ms, size), terms = take(job, "II")
+    dest, request = decode(terms[:size]), decode(terms[size:])
+    try:
+        return Term(job.call(dest, request, timeout_ms / 1000))
+    except ChannelError as error:
+        raise refused(error) from error
+
+
+def send(job: Job) -> Answer:
+    (size,), terms = take(job, "I")
+    dest, message = decode(terms[:size]), decode(terms[size:])
+    try:
+        job.send(dest, message)
+    except ChannelError as error:
+        raise refused(error) from error
+    return b""
+
+
+def decode(encoded: memoryview) -> Any:
+    from bridge.etf import DecodeError, decode_bare
+
+    try:
+        return decode_bare(encoded)[0]
+    except DecodeError as error:
+        raise JobFailed(BAD_PAYLOAD, str(error)) from error
+
+
+def log(job: Job) -> Answer:
+    (level,), text = take(job, "B")
+    if level > 3:
+        raise JobFailed(BAD_PAYLOAD, f"{level} is no level")
+    job.log(("debug", "info", "warning", "error")[level], bytes(text).decode(errors="replace"))
+    return b""
+
+
 def about(job: Job) -> Answer:
     trace = bytes.fromhex((job.traceparent or f"00-{0:032x}-{0:016x}-00").replace("-", ""))[1:]
     wants = job.wants_parts | job.wants_progress << 1
@@ -130,6 +184,10 @@ OPERATIONS = {
     6: end,
     7: hold,
     8: term,
+    9: checkpoint,
+    10: call,
+    11: send,
+    12: log,
     15: about,
 }
 

@@ -15,20 +15,23 @@ from ringbridge_worker._answers import (
     Answer,
     AnswerTooLarge,
     Cancelled,
+    ChannelError,
     JobFailed,
     Term,
 )
 from ringbridge_worker._handlers import Handler
-from ringbridge_worker._kit import Job
+from ringbridge_worker._job import Job, State
 from ringbridge_worker._serve import serve
 
 __all__ = [
     "Answer",
     "AnswerTooLarge",
     "Cancelled",
+    "ChannelError",
     "Handler",
     "Job",
     "JobFailed",
+    "State",
     "Term",
     "serve",
 ]

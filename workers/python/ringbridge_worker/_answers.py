@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -41,6 +42,21 @@ class AnswerTooLarge(ValueError):
     """More than the link's result region holds; a handler that lets it through has code 65280."""
 
 
+class ChannelError(Exception):
+    """What was said over the channel failed (docs/channel.md).
+
+    `errno` is the kit's: EACCES, the role's policy does not allow it; ESRCH, nobody there;
+    EHOSTUNREACH; EPIPE, it ended before it answered; ETIMEDOUT; EMSGSIZE; EBUSY; ENOTSUP; ESTALE,
+    save in full; EIO; ENOTCONN and ESHUTDOWN, there is no channel. `reason`: the bridge's, a term.
+    """
+
+    def __init__(self, number: int, reason: bytes | None = None) -> None:
+        self.errno = number
+        self.reason = None if reason is None else decode(reason)
+        told = "" if reason is None else f": {self.reason!r}"
+        super().__init__(f"{os.strerror(number)}{told}")
+
+
 class Term:
     """A term as an answer, a part or a report: `return Term({"mean": 1.5})`.
 
@@ -62,7 +78,7 @@ class Term:
 
     @property
     def value(self) -> Any:
-        return self._value if self._encoded is None else decode(memoryview(self._encoded))
+        return self._value if self._encoded is None else decode(self._encoded)
 
     def encode(self) -> bytes:
         """External term bytes without the leading 131. Raises bridge.etf.EncodeError."""
@@ -73,8 +89,8 @@ class Term:
         return self._encoded
 
 
-def decode(payload: memoryview) -> Any:
-    """The term of a payload. Raises bridge.etf.DecodeError."""
+def decode(payload: bytes | memoryview) -> Any:
+    """The term of external term bytes without the leading 131. Raises bridge.etf.DecodeError."""
     from bridge.etf import DecodeError, decode_bare
 
     term, end = decode_bare(payload)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeAlias, cast
 
 from ringbridge_worker._answers import Answer, Cancelled, Term
-from ringbridge_worker._kit import Job
+from ringbridge_worker._job import Job
 
 Handler: TypeAlias = Callable[[Job], "Answer | Iterator[Any] | Awaitable[Answer]"]
 

@@ -1,18 +1,21 @@
 """The native part (workers/python/src)."""
 
 from collections.abc import Callable
-from typing import Any, Final, final
+from typing import Final
 
 from typing_extensions import Buffer
 
-from ringbridge_worker._answers import Answer, Term
+from ringbridge_worker import _job
+from ringbridge_worker._answers import Answer, ChannelError, Term
+from ringbridge_worker._job import State
 
 CODE_EXCEPTION: Final[int]
 MESSAGE_BYTES_MAX: Final[int]
 
-@final
 class Job:
-    """One job, as its handler sees it."""
+    """The native part of a job."""
+
+    __slots__ = ()
 
     @property
     def id(self) -> int: ...
@@ -32,21 +35,36 @@ class Job:
     def payload(self) -> memoryview: ...
     @property
     def demand(self) -> int: ...
-    def term(self) -> Any: ...
     def is_cancelled(self) -> bool: ...
     def check(self) -> None: ...
     def sleep(self, seconds: float, /) -> None: ...
     def emit(self, part: Buffer | Term, /) -> None: ...
     def progress(self, report: Buffer | Term, /) -> bool: ...
     def reserve(self, size: int, /) -> memoryview: ...
+    def await_state(self) -> None: ...
+    def _send(self, to: bytes | tuple[str, str | None], message: bytes, /) -> None: ...
+    def _call(
+        self, to: bytes | tuple[str, str | None], request: bytes, timeout_ms: int, /
+    ) -> bytes: ...
+    def _log(self, level: int, text: str, /) -> bool: ...
+    def _checkpoint(self, data: Buffer, is_increment: bool, /) -> None: ...
+    def _load_state(self) -> list[tuple[bytes, bool]]: ...
 
-def serve(handler: Callable[[Job], Answer], program: str, short_jobs: bool, /) -> int: ...
+def serve(
+    handler: Callable[[_job.Job], Answer],
+    program: str,
+    short_jobs: bool,
+    save: Callable[[bool], State | None] | None,
+    restore: Callable[[bytes, bool], None] | None,
+    /,
+) -> int: ...
 def bind(
+    job: type[_job.Job],
+    term: type[Term],
     cancelled: type[BaseException],
     too_large: type[Exception],
-    term: type[Term],
+    channel_error: type[ChannelError],
     describe: Callable[[Exception, int], tuple[int, bytes]],
-    decode: Callable[[memoryview], Any],
     /,
 ) -> None: ...
 def after_fork() -> None: ...

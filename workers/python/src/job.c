@@ -7,7 +7,9 @@
 static const int64_t SIGNALS_EVERY_NS = 50000000;
 
 PyObject *rb_py_job_new(struct rb_job *job) {
-    struct rb_py_job *self = PyObject_New(struct rb_py_job, &rb_py_job_type);
+    PyTypeObject *type =
+        (PyTypeObject *)rb_py.job; /* a subclass, with what is easier said in Python */
+    struct rb_py_job *self = (struct rb_py_job *)type->tp_alloc(type, 0);
     if (self == NULL) return NULL;
     self->job = job;
     self->request = job->request;
@@ -20,7 +22,7 @@ static void job_free(PyObject *object) {
     struct rb_py_job *self = (struct rb_py_job *)object;
     rb_seen_forget(&self->payload);
     rb_seen_forget(&self->room);
-    PyObject_Free(self);
+    Py_TYPE(object)->tp_free(object);
 }
 
 struct rb_job *rb_py_job_of(struct rb_py_job *self) {
@@ -111,20 +113,6 @@ static PyGetSetDef job_members[] = {
     {"demand", get_demand, NULL, "How many parts can be sent now without waiting.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
-
-static PyObject *job_term(PyObject *object, PyObject *unused) {
-    PyObject *payload, *term;
-    (void)unused;
-    if (!(SELF->request.flags & RB_FLAG_TERM)) {
-        PyErr_SetString(PyExc_ValueError, "the payload is raw bytes, not a term");
-        return NULL;
-    }
-    payload = get_payload(object, NULL);
-    if (payload == NULL) return NULL;
-    term = PyObject_CallOneArg(rb_py.decode, payload);
-    Py_DECREF(payload);
-    return term;
-}
 
 /* --- cancelling --------------------------------------------------------------------------------------------------------- */
 
@@ -270,7 +258,6 @@ static PyObject *job_repr(PyObject *object) {
 }
 
 static PyMethodDef job_methods[] = {
-    {"term", job_term, METH_NOARGS, "The payload, decoded."},
     {"is_cancelled", job_is_cancelled, METH_NOARGS,
      "Does nobody want the answer any more? Any thread may ask."},
     {"check", job_check, METH_NOARGS, "Raise Cancelled if nobody wants the answer any more."},
@@ -279,14 +266,21 @@ static PyMethodDef job_methods[] = {
     {"progress", job_progress, METH_O, "Say how far the job is; False where it was dropped."},
     {"reserve", job_reserve, METH_O,
      "Room for an answer of so many bytes, as a writable memoryview: return it, or its front."},
+    {"_send", rb_py_job_send, METH_VARARGS, NULL},
+    {"_call", rb_py_job_call, METH_VARARGS, NULL},
+    {"_log", rb_py_job_log, METH_VARARGS, NULL},
+    {"_checkpoint", rb_py_job_checkpoint, METH_VARARGS, NULL},
+    {"_load_state", rb_py_job_load, METH_NOARGS, NULL},
+    {"await_state", rb_py_job_await_state, METH_NOARGS,
+     "Wait for the state that a move has promised, and have it restored; at once when none is."},
     {NULL, NULL, 0, NULL},
 };
 
 PyTypeObject rb_py_job_type = {
-    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "ringbridge_worker.Job",
-    .tp_doc = "One job, handed to the handler (docs/workers-python.md).",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "ringbridge_worker._kit.Job",
+    .tp_doc = "The native part of a job.",
     .tp_basicsize = sizeof(struct rb_py_job),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .tp_dealloc = job_free,
     .tp_repr = job_repr,
     .tp_getset = job_members,

@@ -3,6 +3,7 @@
  *      module.c    the module, and serve(): the loop around the C kit's turn
  *      answer.c    from what a handler returned or raised to the job's one answer
  *      job.c       the Job object, what a handler may ask and say
+ *      channel.c   what goes over the socket beside the link
  *      view.c      memory of a job as Python sees it, and what becomes of it when a view outlives the job
  *
  * The kit in C (workers/c/kit) does everything that is about the link. All of this runs with the interpreter's lock held, which is
@@ -66,6 +67,17 @@ PyObject *rb_py_job_new(struct rb_job *job);
 /* The C kit's job, or NULL with an exception: it is answered, or this is another thread's business. */
 struct rb_job *rb_py_job_of(struct rb_py_job *self);
 
+/* --- channel.c: methods of Job, and options.save and options.restore of the C kit ---------------------------------------- */
+
+PyObject *rb_py_job_send(PyObject *object, PyObject *args);
+PyObject *rb_py_job_call(PyObject *object, PyObject *args);
+PyObject *rb_py_job_checkpoint(PyObject *object, PyObject *args);
+PyObject *rb_py_job_load(PyObject *object, PyObject *unused);
+PyObject *rb_py_job_await_state(PyObject *object, PyObject *unused);
+PyObject *rb_py_job_log(PyObject *object, PyObject *args);
+int rb_py_save(struct rb_state *state, enum rb_state_kind wanted, void *user);
+int rb_py_restore(enum rb_state_kind kind, const void *bytes, size_t size, void *user);
+
 /* --- answer.c ---------------------------------------------------------------------------------------------------------- */
 
 /* A room that is not the answer, or not any more: ends it. */
@@ -81,9 +93,9 @@ extern struct rb_py_worker {
     struct rb_worker worker;
     struct rb_worker_options options;
     int serving, forked;
-    PyObject *handler, *describe;           /* describe(exception, job id) -> (code, message) */
-    PyObject *cancelled, *too_large, *term; /* the classes Cancelled, AnswerTooLarge, Term */
-    PyObject *decode;                       /* of a term payload */
+    PyObject *handler, *save, *restore;
+    PyObject *job, *term, *cancelled, *too_large, *channel_error; /* the classes Job, Term, ... */
+    PyObject *describe; /* describe(exception, job id) -> (code, message) */
 } rb_py;
 
 #endif

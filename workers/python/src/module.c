@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "../../c/kit/channel_pvt.h"
 #include "kit.h"
 
 /* A signal that comes just between the look for it and the sleep is seen after so long. */
@@ -45,8 +46,9 @@ static PyObject *kit_after_fork(PyObject *module, PyObject *unused) {
     (void)unused;
     if (rb_py.serving && !rb_py.forked) {
         const struct rb_link_fds *fds = &rb_py.worker.link.fds;
-        const int all[] = {fds->relay_side, fds->worker_side, fds->pool, fds->wake_worker,
-                           fds->wake_relay};
+        const int all[] = {fds->relay_side, fds->worker_side,
+                           fds->pool,       fds->wake_worker,
+                           fds->wake_relay, fds->relay_side + RB_FD_CHANNEL - RB_FD_RELAY_SIDE};
         rb_py.forked = 1;
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
             if (all[i] >= 0) close(all[i]);
@@ -77,31 +79,35 @@ static PyObject *kit_serve(PyObject *module, PyObject *args) {
         PyErr_SetString(PyExc_RuntimeError, "one worker a process");
         return NULL;
     }
-    if (!PyArg_ParseTuple(args, "Osp", &rb_py.handler, &program, &rb_py.options.short_jobs))
+    if (!PyArg_ParseTuple(args, "OspOO", &rb_py.handler, &program, &rb_py.options.short_jobs,
+                          &rb_py.save, &rb_py.restore))
         return NULL;
     rb_py.options.handler = run_handler;
+    rb_py.options.save = rb_py.save == Py_None ? NULL : rb_py_save;
+    rb_py.options.restore = rb_py.restore == Py_None ? NULL : rb_py_restore;
     rb_py.worker.options = &rb_py.options;
-    failed = rb_kit_open(&rb_py.worker, program, "python", RB_PYTHON_KIT_VERSION);
-    if (failed) return PyLong_FromLong(failed);
     rb_py.serving = 1;
     Py_INCREF(rb_py.handler);
+    Py_INCREF(rb_py.save);
+    Py_INCREF(rb_py.restore);
+    failed = rb_kit_open(&rb_py.worker, program, "python", RB_PYTHON_KIT_VERSION);
+    if (failed) return PyLong_FromLong(failed);
     keep_from_children(&rb_py.worker.link);
     failed = serve_until_told(&rb_py.worker);
-    /* The mapping stays: an object of the last job may still be about. It goes with the process. */
+    /* As rb_kit_close(), but the mapping stays: an object of the last job may still be about. It goes with the process. */
+    if (!failed) rb_channel_leave(&rb_py.worker);
     rb_heartbeat_stop(&rb_py.worker);
     return failed ? NULL : PyLong_FromLong(0);
 }
 
 static PyObject *kit_bind(PyObject *module, PyObject *args) {
+    PyObject **const bound[] = {&rb_py.job,       &rb_py.term,          &rb_py.cancelled,
+                                &rb_py.too_large, &rb_py.channel_error, &rb_py.describe};
     (void)module;
-    if (!PyArg_ParseTuple(args, "OOOOO", &rb_py.cancelled, &rb_py.too_large, &rb_py.term,
-                          &rb_py.describe, &rb_py.decode))
+    if (!PyArg_ParseTuple(args, "OOOOOO", bound[0], bound[1], bound[2], bound[3], bound[4],
+                          bound[5]))
         return NULL;
-    Py_INCREF(rb_py.cancelled);
-    Py_INCREF(rb_py.too_large);
-    Py_INCREF(rb_py.term);
-    Py_INCREF(rb_py.describe);
-    Py_INCREF(rb_py.decode);
+    for (unsigned i = 0; i < sizeof bound / sizeof *bound; i++) Py_INCREF(*bound[i]);
     Py_RETURN_NONE;
 }
 
