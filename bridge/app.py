@@ -77,8 +77,10 @@ async def serve(
     before anything has started.
     """
     plans = [
-        RolePlan(number, role, config.role_argv(role), str(config.role_cwd(role)), settings)
-        for number, (role, settings) in enumerate(config.roles.items())
+        RolePlan(
+            number, role, config.role_argv(role), str(config.role_cwd(role)), config.role(role)
+        )
+        for number, role in enumerate(config.roles)
     ]
     descriptors.raise_limit(config)
     async with AsyncExitStack() as stack:

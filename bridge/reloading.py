@@ -164,7 +164,7 @@ class Reloading:
 
     def _plan(self, config: Config, role: str, number: int) -> RolePlan:
         argv, cwd = config.role_argv(role), str(config.role_cwd(role))
-        return RolePlan(number, role, argv, cwd, config.roles[role])
+        return RolePlan(number, role, argv, cwd, config.role(role))
 
     def _add_roles(self, config: Config, names: list[str]) -> list[RolePlan]:
         """Give the relay new roles; their workers start when all is sure."""

@@ -12,6 +12,7 @@ from msgspec import Meta, field
 
 from bridge.config.admission import AdmissionSettings, BreakerSettings
 from bridge.config.groups import Strategy
+from bridge.config.sandbox import SandboxSettings, WorkerLimits
 from bridge.config.section import GIB, KIB, MIB, Milliseconds, Section
 
 Restart = Literal["permanent", "transient", "temporary"]
@@ -47,6 +48,7 @@ class RoleConfig(Section, frozen=True):
     workers: Annotated[int, Meta(ge=1, le=1_024)] = 1
     env: dict[str, str] = field(default_factory=dict)
     cwd: str | None = None
+    terminal: bool = False
 
     payload_bytes_max: Annotated[int, Meta(ge=64, le=2 * GIB)] = 64 * MIB
     pool_bytes: Annotated[int, Meta(ge=64 * KIB, le=64 * GIB)] = 256 * MIB
@@ -74,3 +76,5 @@ class RoleConfig(Section, frozen=True):
     choice: ChoiceSettings = field(default_factory=ChoiceSettings)
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    limits: WorkerLimits = field(default_factory=WorkerLimits)

@@ -7,6 +7,7 @@ from typing import Any
 
 from bridge.config.admission import broken_admission_rules
 from bridge.config.role import RoleConfig
+from bridge.config.sandbox import broken_sandbox_rules
 from bridge.dist.cookie import COOKIE_VARIABLE
 
 PAGE_BYTES = 4_096
@@ -49,6 +50,7 @@ def broken_role_rules(name: str, role: RoleConfig) -> Iterator[Broken]:
         if low > high:
             rule = f"it must not be above {upper}, which is {high}"
             yield f"{key}.{lower}", low, rule, f"Lower it, or raise {upper}"
+    yield from broken_sandbox_rules(key, role.sandbox)
     yield from broken_admission_rules(key, role.admission, role.breaker)
 
 

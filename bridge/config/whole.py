@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import field
 
 from bridge.config.admission import AllowanceSettings
@@ -37,6 +38,22 @@ class Config(Section, frozen=True):
     nodes: dict[str, AllowanceSettings] = field(default_factory=dict)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     tls: TlsSettings | None = None
+
+    def role(self, name: str) -> RoleConfig:
+        """The role with the places of its sandbox made absolute."""
+        role = self.roles[name]
+        sandbox = msgspec.structs.replace(
+            role.sandbox,
+            read=self._places(role.sandbox.read),
+            write=self._places(role.sandbox.write),
+            hide=self._places(role.sandbox.hide) or (),
+        )
+        return msgspec.structs.replace(role, sandbox=sandbox)
+
+    def _places(self, paths: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if paths is None:
+            return None
+        return tuple(str((self.file.parent / Path(path).expanduser()).resolve()) for path in paths)
 
     def role_cwd(self, name: str) -> Path:
         """The folder in which the role's workers start: the file's own when the role names none."""

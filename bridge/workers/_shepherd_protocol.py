@@ -10,24 +10,35 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 
-VERSION = 1
+VERSION = 2
 SOCKET_FD = 3
 MESSAGE_MAX = 65536
 ARGC_MAX = 256
 ENVC_MAX = 512
 LINK_FDS = 6
+GROUPS_MAX = 64
+LIMITS_MAX = 16
+NAME_MAX = 64  # of a control group, its NUL included
+LIMIT_INFINITY = 0xFFFFFFFFFFFFFFFF
 GRACE_OF_START = 0xFFFFFFFF
 GRACE_MAX_MS = GRACE_OF_START - 1
 
 HEADER = struct.Struct("=HHI")  # version, type, length
-START = struct.Struct("=HHIIIIIII")  # header, flags, grace_ms, argc, envc, strings_bytes, reserved
+# header, flags, grace_ms, argc, envc, limitc, groupc, uid, gid, syscalls, nice, strings_bytes,
+# reserved, memory_bytes, address_bytes
+START = struct.Struct("=HHIIIIIIIIIIiIIQQ")
+LIMIT = struct.Struct("=IIQ")  # resource, reserved, value
 SIGNAL = struct.Struct("=HHIII")  # header, signum, reserved
 CLOSE_STDIN = HEADER
 STOP = struct.Struct("=HHIII")  # header, grace_ms, reserved
-STARTED = struct.Struct("=HHIIiiiII")  # header, flags, pids, namespace_error, spawn_us, reserved
+STATUS = HEADER
+WINDOW_SIZE = struct.Struct("=HHIII")  # header, rows, columns
+STARTED = struct.Struct("=HHIIiiiIi")  # header, flags, pids, namespace_error, spawn_us, group_error
+# header, state, process, threads, grace_left_ms, user_us, system_us, rss, memory, age_us
+REPORT = struct.Struct("=HHIIIII5Q")
 EXITED = struct.Struct("=HHIiIII7Q")  # header, status, signal, flags, reserved, usage
 ERROR = struct.Struct("=HHIiI")  # header, error, step
 
@@ -39,9 +50,12 @@ class Message(IntEnum):
     SIGNAL = 2
     CLOSE_STDIN = 3
     STOP = 4
+    STATUS = 5
+    WINDOW_SIZE = 6
     STARTED = 16
     EXITED = 17
     ERROR = 18
+    REPORT = 19
 
 
 class StartFlag(IntFlag):
@@ -50,6 +64,19 @@ class StartFlag(IntFlag):
     NO_NAMESPACES = 0x1
     LANDLOCK = 0x2
     HOLD_STDIN = 0x4
+    USER = 0x8
+    NO_NETWORK = 0x10
+    TERMINAL = 0x20
+    MEMORY_GROUP = 0x40
+    KILL_GROUP = 0x80
+
+
+class Syscalls(IntEnum):
+    """RB_SYSCALLS_*"""
+
+    ANY = 0
+    GUARDED = 1
+    STRICT = 2
 
 
 class StartedFlag(IntFlag):
@@ -59,6 +86,10 @@ class StartedFlag(IntFlag):
     USER_NAMESPACE = 0x2
     SUBREAPER = 0x4
     LANDLOCK = 0x8
+    SECCOMP = 0x10
+    MEMORY_GROUP = 0x20
+    ADDRESS_LIMIT = 0x40
+    KILL_GROUP = 0x80
 
 
 class ExitedFlag(IntFlag):
@@ -85,6 +116,19 @@ class Step(IntEnum):
     LANDLOCK = 9
     EXEC = 10
     SIGNAL = 11
+    LIMITS = 12
+    USER = 13
+    TERMINAL = 14
+    SECCOMP = 15
+
+
+class ReportState(IntEnum):
+    """RB_REPORT_*"""
+
+    RUNNING = 1
+    STOPPING = 2
+    KILLING = 3
+    LEAVING = 4
 
 
 class RemoteProtocolError(Exception):
@@ -98,6 +142,7 @@ class Started:
     init_pid: int
     namespace_error: int  # errno, 0 = none
     spawn_us: int
+    group_error: int  # errno, 0 = none
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +167,46 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """REPORT: the worker's own process, but `memory_bytes`: that is all of its control group's."""
+
+    state: ReportState
+    process: str  # as proc(5): "R", "S", "D", "T", ...; "" = it cannot be looked at
+    threads: int
+    grace_left_ms: int
+    user_us: int
+    system_us: int
+    rss_bytes: int
+    memory_bytes: int  # 0 = it has no such group
+    age_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """As whom a worker runs. `groups`: the supplementary ones."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What START lays on a worker, beside its flags. `limits`: RLIMIT_* to value."""
+
+    limits: Mapping[int, int] = field(default_factory=dict)
+    user: User | None = None
+    syscalls: Syscalls = Syscalls.ANY
+    nice: int = 0
+    memory_bytes: int = 0  # 0 = no cap
+    address_bytes: int = 0  # RLIMIT_AS where no control group keeps that cap
+    group_name: str = ""
+
+
+NO_CONFINEMENT = Confinement()
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """ERROR"""
 
@@ -137,8 +222,9 @@ def pack_start(
     cwd: str,
     grace_ms: int,
     flags: StartFlag,
+    confinement: Confinement = NO_CONFINEMENT,
 ) -> bytes:
-    """Pack START. `cwd`: "" leaves it as it is.
+    """Pack START. `cwd`: "" leaves it as it is. The flag USER is set by `confinement`.
 
     Raises: ValueError when a count, a string or the whole is outside the limits of the protocol.
     """
@@ -151,20 +237,57 @@ def pack_start(
     for name in env:
         if not name or "=" in name:
             raise ValueError(f"{name!r} cannot name an environment variable")
-    texts = [cwd, *argv, *(f"{name}={value}" for name, value in env.items())]
+    user = confinement.user or User(0, 0)
+    if confinement.user is not None:
+        flags |= StartFlag.USER
+    if len(user.groups) > GROUPS_MAX:
+        raise ValueError(f"a user has at most {GROUPS_MAX} groups here, not {len(user.groups)}")
+    if len(confinement.limits) > LIMITS_MAX:
+        raise ValueError(f"there are at most {LIMITS_MAX} limits, not {len(confinement.limits)}")
+    texts = [
+        cwd,
+        confinement.group_name,
+        *argv,
+        *(f"{name}={value}" for name, value in env.items()),
+    ]
     for text in texts:
         if "\0" in text:
             raise ValueError(f"a string for a worker holds a NUL: {text!r}")
     strings = b"".join(os.fsencode(text) + b"\0" for text in texts)
-    length = START.size + len(strings)
+    lists = b"".join(_pack_limit(*limit) for limit in confinement.limits.items())
+    lists += struct.pack(f"={len(user.groups)}I", *user.groups)
+    length = START.size + len(lists) + len(strings)
     if length > MESSAGE_MAX:
         raise ValueError(
             f"arguments and environment take {length} bytes, the limit is {MESSAGE_MAX}"
         )
-    head = START.pack(
-        VERSION, Message.START, length, flags, grace_ms, len(argv), len(env), len(strings), 0
-    )
-    return head + strings
+    try:
+        head = START.pack(
+            VERSION,
+            Message.START,
+            length,
+            flags,
+            grace_ms,
+            len(argv),
+            len(env),
+            len(confinement.limits),
+            len(user.groups),
+            user.uid,
+            user.gid,
+            confinement.syscalls,
+            confinement.nice,
+            len(strings),
+            0,
+            confinement.memory_bytes,
+            confinement.address_bytes,
+        )
+    except struct.error as error:
+        raise ValueError(f"a number of this start is out of its range: {error}") from error
+    return head + lists + strings
+
+
+def _pack_limit(resource: int, value: int) -> bytes:
+    return LIMIT.pack(resource, 0, min(value, LIMIT_INFINITY))
 
 
 def pack_signal(signum: int) -> bytes:
@@ -179,7 +302,18 @@ def pack_stop(grace_ms: int = GRACE_OF_START) -> bytes:
     return STOP.pack(VERSION, Message.STOP, STOP.size, grace_ms, 0)
 
 
-def unpack(packet: bytes) -> Started | Exited | Failed:
+def pack_status() -> bytes:
+    return STATUS.pack(VERSION, Message.STATUS, STATUS.size)
+
+
+def pack_window_size(rows: int, columns: int) -> bytes:
+    """Raises: ValueError outside 1 to 65535."""
+    if not (1 <= rows <= 65535 and 1 <= columns <= 65535):
+        raise ValueError(f"a window of {rows} rows and {columns} columns is outside 1 to 65535")
+    return WINDOW_SIZE.pack(VERSION, Message.WINDOW_SIZE, WINDOW_SIZE.size, rows, columns)
+
+
+def unpack(packet: bytes) -> Started | Report | Exited | Failed:
     """One packet from the shepherd. Raises: RemoteProtocolError, naming the rule."""
     if len(packet) < HEADER.size:
         raise RemoteProtocolError(f"a message of {len(packet)} bytes is shorter than its header")
@@ -191,8 +325,11 @@ def unpack(packet: bytes) -> Started | Exited | Failed:
     try:
         match kind:
             case Message.STARTED:
-                _, _, _, flags, worker, init, error, spawn_us, _ = STARTED.unpack(packet)
-                return Started(StartedFlag(flags), worker, init, error, spawn_us)
+                _, _, _, flags, worker, init, error, spawn_us, group = STARTED.unpack(packet)
+                return Started(StartedFlag(flags), worker, init, error, spawn_us, group)
+            case Message.REPORT:
+                _, _, _, state, process, *rest = REPORT.unpack(packet)
+                return Report(ReportState(state), chr(process) if process else "", *rest)
             case Message.EXITED:
                 _, _, _, status, signum, flags, _, *usage = EXITED.unpack(packet)
                 return Exited(status, signum, ExitedFlag(flags), Usage(*usage))

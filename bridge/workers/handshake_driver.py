@@ -20,6 +20,9 @@ from bridge.fabric.relay import LinkConfig, LinkFds
 from bridge.workers.environment import worker_environment
 from bridge.workers.shepherd import Spawn
 
+# Keys of a role that a worker keeps for life.
+_SETTLED_AT_THE_START = ("command", "env", "cwd", "terminal", "sandbox", "limits")
+
 
 @dataclass(frozen=True, slots=True)
 class RolePlan:
@@ -36,9 +39,11 @@ class RolePlan:
         return self == self.started_as(other)
 
     def started_as(self, other: RolePlan) -> RolePlan:
-        """This role with workers that start like those of `other`: program, folder, variables."""
+        """This role with workers that start like those of `other`: program, folder, variables, and
+        what is laid on them before they run.
+        """
         config = msgspec.structs.replace(
-            self.config, command=other.config.command, env=other.config.env, cwd=other.config.cwd
+            self.config, **{name: getattr(other.config, name) for name in _SETTLED_AT_THE_START}
         )
         return replace(self, argv=other.argv, cwd=other.cwd, config=config)
 
@@ -143,6 +148,9 @@ class HandshakeDriver:
             ),
             cwd=plan.cwd,
             grace_s=plan.config.grace_ms / 1000,
+            terminal=plan.config.terminal,
+            sandbox=plan.config.sandbox,
+            limits=plan.config.limits,
             hide=self._hide,
         )
         obituary, obituary_end = os.pipe2(os.O_CLOEXEC)

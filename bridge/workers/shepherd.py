@@ -11,41 +11,49 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import signal as signals
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import structlog
 import trio
 
-from bridge.workers import _landlock, _spawner
+from bridge.workers import _control_groups, _shepherd_socket, _spawner
 from bridge.workers import _shepherd_protocol as protocol
+from bridge.workers import spawn as spawning
+from bridge.workers._control_groups import Places
 from bridge.workers._shepherd_protocol import (
     Exited,
     ExitedFlag,
     Failed,
     RemoteProtocolError,
+    Report,
+    ReportState,
     Started,
     StartedFlag,
-    StartFlag,
     Step,
     Usage,
 )
+from bridge.workers.spawn import Spawn, WorkerStartError, without_cookie
 
 __all__ = [
     "Exit",
     "Isolation",
     "RemoteProtocolError",
+    "Report",
+    "ReportState",
     "Shepherd",
     "Spawn",
     "WorkerStartError",
     "find_shepherd",
     "probe_isolation",
+    "without_cookie",
 ]
+
+MemoryCap: TypeAlias = Literal["group", "address space"] | None
 
 PROGRAM = "ringbridge-shepherd"
 PROGRAM_VARIABLE = "RINGBRIDGE_SHEPHERD"
@@ -57,23 +65,6 @@ GONE_WITHIN_S = 1.5
 STOPPED_WITHIN_S = 3.0
 
 
-@dataclass(frozen=True)
-class Spawn:
-    """What to run. `argv[0]` without a slash is looked up in the PATH of `env`.
-
-    `env` is given to the worker as it is, but for the cookie, which never is.
-    """
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    cwd: str | None = None
-    grace_s: float = 2.0
-    hold_stdin: bool = False  # stdin stays open until close_stdin(), whoever else closes it
-    namespaces: bool = True  # False: do not try them, so that a debugger sees the tree
-    hide: tuple[str, ...] = ()  # files that it may not read, beside the usual places of the cookie
-    hide_cookie: bool = True  # False: no Landlock at all, unless `hide` asks for it
-
-
 @dataclass(frozen=True, slots=True)
 class Isolation:
     """How surely the worker's tree ends; docs/shepherd.md has the table."""
@@ -82,6 +73,10 @@ class Isolation:
     user_namespace: bool
     landlock: bool
     namespace_error: int  # errno that made namespaces impossible, 0 = none
+    seccomp: bool = False
+    memory_cap: MemoryCap = None  # what keeps limits.memory_bytes
+    kill_group: bool = False  # the tree is in a control group that can be killed as a whole
+    group_error: int = 0  # errno that made a control group impossible, 0 = none
 
     def __str__(self) -> str:
         if self.pid_namespace:
@@ -103,17 +98,6 @@ class Exit:
     shepherd_lost: bool = False  # its shepherd was killed, and took the tree along
     lingers: bool = False  # something of the tree is in uninterruptible sleep and not gone yet
     usage: Usage | None = None
-
-
-class WorkerStartError(OSError):
-    """The worker could not be started; nothing of it is left. `step` says where it failed."""
-
-    def __init__(self, error: int, step: Step, text: str, filename: str | None) -> None:
-        if filename is None:
-            super().__init__(error, f"{os.strerror(error)} ({step.name.lower()}) {text}".rstrip())
-        else:
-            super().__init__(error, f"{os.strerror(error)} ({step.name.lower()})", filename)
-        self.step = step
 
 
 class _Descriptors:
@@ -154,22 +138,22 @@ class Shepherd:
         started: Started,
         fds: _Descriptors,
         grace_s: float,
+        places: Places,
     ) -> None:
         self.pid = started.worker_pid  # of the worker, in our PID namespace
         self.init_pid = started.init_pid
         self.shepherd_pid = child.pid
         self.spawn_s = started.spawn_us / 1e6  # from START's arrival to the end of the exec
-        self.isolation = Isolation(
-            pid_namespace=StartedFlag.PID_NAMESPACE in started.flags,
-            user_namespace=StartedFlag.USER_NAMESPACE in started.flags,
-            landlock=StartedFlag.LANDLOCK in started.flags,
-            namespace_error=started.namespace_error,
-        )
+        self.isolation = _isolation(started)
         self._sock: socket.socket | None = sock
         self._child = child
         self._fds = fds
         self._grace_s = grace_s
-        self._reading = trio.Lock()
+        self._places = places
+        self._is_reading = False
+        self._news = trio.lowlevel.ParkingLot()  # of those who wait while another one reads
+        self._asking = trio.Lock()
+        self._report: Report | None = None
         self._exit: Exit | None = None
         self._closed = False
         self._log = structlog.get_logger("ringbridge.shepherd").bind(os_pid=self.pid)
@@ -187,34 +171,26 @@ class Shepherd:
         """
         if len(link_fds) != protocol.LINK_FDS:
             raise ValueError(f"a link has {protocol.LINK_FDS} descriptors, not {len(link_fds)}")
-        env = without_cookie(spawn.env)
-        argv = (_resolve(spawn.argv, env), *spawn.argv[1:])
-        flags = StartFlag(0)
-        if spawn.hold_stdin:
-            flags |= StartFlag.HOLD_STDIN
-        if not spawn.namespaces:
-            flags |= StartFlag.NO_NAMESPACES
-        hidden = _hidden_files(spawn)
-        if hidden:
-            flags |= StartFlag.LANDLOCK
-        packet = protocol.pack_start(
-            argv, env, cwd=spawn.cwd or "", grace_ms=round(spawn.grace_s * 1000), flags=flags
-        )
-
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        places = await trio.to_thread.run_sync(_control_groups.places)
+        places = places.wanted(memory=spawn.limits.memory_bytes is not None)
+        shared_bytes = sum(os.fstat(fd).st_size for fd in link_fds)
+        ours, theirs = _shepherd_socket.pair()
         child: _spawner.Child | None = None
         try:
             with theirs:
+                # Before any process is there: what cannot be said is told at once.
+                spawning.order(spawn, places=places, group_name="-", shared_bytes=shared_bytes)
                 child = await _spawner.spawn(find_shepherd(), theirs.fileno())
-            ours.setblocking(False)
-            await _send_start(ours, packet, [*link_fds, obituary_fd], hidden)
-            started, fds = await _receive_started(ours, argv[0], spawn.cwd)
+            name = _control_groups.name_of(child.pid)
+            order = spawning.order(spawn, places=places, group_name=name, shared_bytes=shared_bytes)
+            await _send_start(ours, order, [*link_fds, obituary_fd], places)
+            started, fds = await _receive_started(ours, child.pid, order.program, spawn.cwd)
         except BaseException:
-            _close_socket(ours)
+            _shepherd_socket.close(ours)
             if child is not None:
-                await _reap(child)
+                await _reap(child, places)
             raise
-        return cls(ours, child, started, fds, spawn.grace_s)
+        return cls(ours, child, started, fds, spawn.grace_s, places)
 
     def take_pidfd(self) -> int:
         """The worker's pidfd; yours from now on, as with the other three. Each is given once."""
@@ -238,10 +214,27 @@ class Shepherd:
         Several tasks may wait. A cancelled wait has no effect.
         Raises: trio.ClosedResourceError when closed meanwhile, RemoteProtocolError.
         """
-        async with self._reading:
-            while self._exit is None:
-                self._exit = await self._read_exit()
+        await self._read_until(lambda: self._exit is not None)
+        assert self._exit is not None
         return self._exit
+
+    async def status(self) -> Report | None:
+        """How the worker does now; None when it has ended.
+
+        Raises: trio.ClosedResourceError when closed meanwhile, RemoteProtocolError.
+        """
+        async with self._asking:
+            self._report = None
+            await self._command(protocol.pack_status())
+            await self._read_until(lambda: self._report is not None or self._exit is not None)
+            return self._report
+
+    async def resize_terminal(self, rows: int, columns: int) -> None:
+        """Give the worker's terminal another size; it is told by SIGWINCH.
+
+        Raises: ValueError for sizes outside 1 to 65535. Without a terminal: one log line.
+        """
+        await self._command(protocol.pack_window_size(rows, columns))
 
     async def signal(self, signum: int) -> None:
         """Send a signal to the worker itself (not to its children); none if it has ended."""
@@ -250,7 +243,9 @@ class Shepherd:
         await self._command(protocol.pack_signal(signum))
 
     async def close_stdin(self) -> None:
-        """End the worker's stdin, as far as it is still in our hands."""
+        """End the worker's stdin, as far as it is still in our hands. On a terminal: type an end of
+        file, which a program that has switched lines off does not notice.
+        """
         self._fds.close("stdin")
         await self._command(protocol.pack_close_stdin())
 
@@ -279,12 +274,27 @@ class Shepherd:
             return
         self._closed = True
         if self._sock is not None:
-            _close_socket(self._sock)
+            _shepherd_socket.close(self._sock)
             self._sock = None
-        await _reap(self._child)
+        self._news.unpark_all()
+        await _reap(self._child, self._places)
         self._fds.close_all()
 
-    async def _read_exit(self) -> Exit | None:
+    async def _read_until(self, told: Callable[[], bool]) -> None:
+        """Read until `told()`: one task does for all that wait."""
+        while not told():
+            if self._is_reading:
+                await self._news.park()
+                continue
+            self._is_reading = True
+            try:
+                self._exit = await self._read_one()
+            finally:
+                self._is_reading = False
+                self._news.unpark_all()
+        await trio.lowlevel.checkpoint()
+
+    async def _read_one(self) -> Exit | None:
         """Take one packet. None: it was not the end yet."""
         packet, _ = await self._receive()
         if packet == b"":
@@ -292,6 +302,9 @@ class Shepherd:
         match protocol.unpack(packet):
             case Exited() as exited:
                 return _exit_from(exited)
+            case Report() as report:
+                self._report = report
+                return None
             case Failed(error, step, text):
                 self._log.warning(
                     "shepherd could not carry out a command",
@@ -304,21 +317,43 @@ class Shepherd:
                 raise RemoteProtocolError("STARTED came twice")
 
     async def _mourn_with_shepherd(self) -> Exit:
-        """The shepherd was killed: so is the tree. Wait for the worker's own end."""
+        """The shepherd was killed: so is the tree. Wait for the worker's own end, and see to it
+        that nothing of the tree is left should its init have been killed with it.
+        """
         await trio.lowlevel.wait_readable(self._fds.own_pidfd)
+        await _end_groups(self._child, self._places)
         return Exit(status=None, signal=signals.SIGKILL, core=False, oom=False, shepherd_lost=True)
 
     async def _receive(self) -> tuple[bytes, list[int]]:
         if self._sock is None:
             raise trio.ClosedResourceError("this shepherd was closed")
-        return await _receive(self._sock)
+        return await _shepherd_socket.receive(self._sock, self._child.pid)
 
     async def _command(self, packet: bytes) -> None:
         """Send a command; one that comes after the end is dropped, as its wish is fulfilled."""
         if self._sock is None:
             raise trio.ClosedResourceError("this shepherd was closed")
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            await _send(self._sock, packet, [])
+            await _shepherd_socket.send(self._sock, packet, [])
+
+
+def _isolation(started: Started) -> Isolation:
+    flags = started.flags
+    cap: MemoryCap = None
+    if StartedFlag.MEMORY_GROUP in flags:
+        cap = "group"
+    elif StartedFlag.ADDRESS_LIMIT in flags:
+        cap = "address space"
+    return Isolation(
+        pid_namespace=StartedFlag.PID_NAMESPACE in flags,
+        user_namespace=StartedFlag.USER_NAMESPACE in flags,
+        landlock=StartedFlag.LANDLOCK in flags,
+        namespace_error=started.namespace_error,
+        seccomp=StartedFlag.SECCOMP in flags,
+        memory_cap=cap,
+        kill_group=StartedFlag.KILL_GROUP in flags,
+        group_error=started.group_error,
+    )
 
 
 def _exit_from(exited: Exited) -> Exit:
@@ -353,11 +388,6 @@ def find_shepherd() -> Path:
     )
 
 
-def without_cookie(env: Mapping[str, str]) -> dict[str, str]:
-    """`env` without the cookie: who has it owns the cluster, and no worker may."""
-    return {name: value for name, value in env.items() if not name.startswith("RINGBRIDGE_COOKIE")}
-
-
 async def probe_isolation() -> Isolation:
     """What a worker started here and now would get; for `ringbridge doctor`. Raises: OSError."""
     fds = [os.memfd_create("ringbridge-probe") for _ in range(protocol.LINK_FDS)]
@@ -372,40 +402,22 @@ async def probe_isolation() -> Isolation:
             os.close(fd)
 
 
-def _resolve(argv: Sequence[str], env: Mapping[str, str]) -> str:
-    if not argv:
-        raise ValueError("a worker needs a program to run")
-    if "/" in argv[0]:
-        return argv[0]
-    found = shutil.which(argv[0], path=env.get("PATH", os.defpath))
-    if found is None:
-        raise WorkerStartError(errno.ENOENT, Step.EXEC, "", f"{argv[0]} (looked for in PATH)")
-    return found
-
-
-def _hidden_files(spawn: Spawn) -> set[str]:
-    if not _landlock.available():
-        return set()
-    return {*spawn.hide, *(_landlock.cookie_files(os.environ) if spawn.hide_cookie else ())}
-
-
 async def _send_start(
-    sock: socket.socket, packet: bytes, fds: Sequence[int], hidden: set[str]
+    sock: socket.socket, order: spawning.Order, fds: Sequence[int], places: Places
 ) -> None:
-    ruleset = await trio.to_thread.run_sync(_landlock.ruleset_hiding, hidden) if hidden else None
-    try:
+    ruleset = await spawning.make_ruleset(order.rules)
+    with (
+        spawning.descriptors(fds, ruleset, places) as given,
         # A shepherd that is gone has left its reason to be read.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            await _send(sock, packet, fds if ruleset is None else [*fds, ruleset])
-    finally:
-        if ruleset is not None:
-            os.close(ruleset)
+        contextlib.suppress(BrokenPipeError, ConnectionResetError),
+    ):
+        await _shepherd_socket.send(sock, order.packet, given)
 
 
 async def _receive_started(
-    sock: socket.socket, program: str, cwd: str | None
+    sock: socket.socket, shepherd_pid: int, program: str, cwd: str | None
 ) -> tuple[Started, _Descriptors]:
-    packet, fds = await _receive(sock)
+    packet, fds = await _shepherd_socket.receive(sock, shepherd_pid)
     try:
         if packet == b"":
             raise WorkerStartError(
@@ -425,47 +437,7 @@ async def _receive_started(
             os.close(fd)
 
 
-async def _send(sock: socket.socket, packet: bytes, fds: Sequence[int]) -> None:
-    """Send one packet. Cancelled: it was not sent."""
-    await trio.lowlevel.checkpoint_if_cancelled()
-    while True:
-        try:
-            socket.send_fds(sock, [packet], fds) if fds else sock.send(packet)
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(sock)
-        else:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return
-
-
-async def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
-    """Receive one packet and its descriptors; b"" at end of file. Cancelled: it was not taken."""
-    await trio.lowlevel.checkpoint_if_cancelled()
-    receive = partial(socket.recv_fds, sock, protocol.MESSAGE_MAX, 8, socket.MSG_CMSG_CLOEXEC)
-    reset_seen = False
-    while True:
-        try:
-            packet, fds, _, _ = receive()
-        except BlockingIOError:
-            await trio.lowlevel.wait_readable(sock)
-        except ConnectionResetError:
-            # A shepherd that ends with commands of ours unread makes the kernel report this first,
-            # once, before the packets that it sent (unix(7) queues survive the sender).
-            if reset_seen:
-                return b"", []
-            reset_seen = True
-        else:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return packet, fds
-
-
-def _close_socket(sock: socket.socket) -> None:
-    if sock.fileno() >= 0:
-        trio.lowlevel.notify_closing(sock)
-        sock.close()
-
-
-async def _reap(child: _spawner.Child) -> None:
+async def _reap(child: _spawner.Child, places: Places) -> None:
     """Wait for a shepherd whose socket is closed; kill one that does not go; reap it."""
     with trio.CancelScope(shield=True):
         with trio.move_on_after(GONE_WITHIN_S) as scope:
@@ -476,3 +448,12 @@ async def _reap(child: _spawner.Child) -> None:
         os.waitid(os.P_PIDFD, child.pidfd, os.WEXITED)  # noqa: ASYNC222 - it has ended
         trio.lowlevel.notify_closing(child.pidfd)
         os.close(child.pidfd)
+        await _end_groups(child, places)
+
+
+async def _end_groups(child: _spawner.Child, places: Places) -> None:
+    """End what a shepherd that is gone has left in its control groups; it leaves none unless it was
+    killed.
+    """
+    if _control_groups.are_left(places, child.pid):
+        await trio.to_thread.run_sync(_control_groups.end, places, child.pid)

@@ -69,6 +69,7 @@ static int signal_worker(struct rb_shepherd *s, int signum) {
 /* As long as the init is our child and not reaped, its pid is nobody else's; after that it is 0. */
 static enum rb_state kill_tree(struct rb_shepherd *s) {
     s->sent_kill = 1;
+    rb_kill_groups(&s->groups);
     if (s->family.init_pid > 0) kill(s->family.init_pid, SIGKILL);
     arm(s, RB_LINGER_MS);
     return KILLING;
@@ -99,40 +100,6 @@ static uint32_t grace_of(const struct rb_shepherd *s, const struct rb_news *news
 
 static uint32_t grace_of_orphan(const struct rb_shepherd *s) {
     return s->grace_ms < RB_BRIDGE_GONE_GRACE_MS ? s->grace_ms : RB_BRIDGE_GONE_GRACE_MS;
-}
-
-/* Pipes and socket pairs, then the init. After a failure the shepherd ends, and all with it. */
-static int give_birth(struct rb_shepherd *s, const struct rb_job *job, uint32_t *step) {
-    int in[2] = {-1, -1}, out[2] = {-1, -1}, err[2] = {-1, -1};
-    int life[2] = {-1, -1}, birth[2] = {-1, -1};
-    const int on = 1, type = SOCK_SEQPACKET | SOCK_CLOEXEC;
-    struct rb_worker_ends ends;
-    int result = 0;
-
-    *step = RB_STEP_PIPES;
-    if (pipe2(in, O_CLOEXEC) != 0 || pipe2(out, O_CLOEXEC) != 0 || pipe2(err, O_CLOEXEC) != 0 ||
-        socketpair(AF_UNIX, type, 0, life) != 0 || socketpair(AF_UNIX, type, 0, birth) != 0 ||
-        setsockopt(birth[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof on) != 0)
-        result = -errno;
-    if (result == 0) {
-        ends.stdin_fd = in[0];
-        ends.stdout_fd = out[1];
-        ends.stderr_fd = err[1];
-        ends.birth = birth[1];
-        *step = RB_STEP_INIT;
-        result = rb_start_family(job, &ends, life, &s->family);
-    }
-    rb_close(&in[0]);
-    rb_close(&out[1]);
-    rb_close(&err[1]);
-    rb_close(&life[1]);
-    rb_close(&birth[1]);
-    s->stdin_fd = in[1];
-    s->stdout_fd = out[0];
-    s->stderr_fd = err[0];
-    s->life = life[0];
-    s->birth = birth[0];
-    return result;
 }
 
 /* Cells ---------------------------------------------------------------------------------------- */
@@ -173,7 +140,9 @@ static enum rb_state start(struct rb_shepherd *s, const struct rb_news *news) {
     s->start_us = rb_now_us();
     s->grace_ms = job.grace_ms;
     s->start_flags = job.flags;
-    result = give_birth(s, &job, &step);
+    s->confined = ((job.flags & RB_START_LANDLOCK) ? RB_STARTED_LANDLOCK : 0u) |
+                  (rb_filters_syscalls(&job) ? RB_STARTED_SECCOMP : 0u);
+    result = rb_give_birth(s, &job, &step);
     if (result != 0) {
         tell_error(s, -result, step, NULL);
         return GONE;
@@ -188,12 +157,12 @@ static enum rb_state announce(struct rb_shepherd *s, const struct rb_news *news)
     (void)news;
     memset(&message, 0, sizeof message);
     message.header = header(RB_MESSAGE_STARTED, sizeof message);
-    message.flags =
-        s->family.flags | ((s->start_flags & RB_START_LANDLOCK) ? RB_STARTED_LANDLOCK : 0u);
+    message.flags = s->family.flags | s->confined;
     message.worker_pid = s->worker_pid;
     message.init_pid = s->family.init_pid;
     message.namespace_error = s->family.namespace_error;
     message.spawn_us = (uint32_t)(rb_now_us() - s->start_us);
+    message.group_error = s->groups.error;
     tell(s, &message, sizeof message, fds, sizeof fds / sizeof *fds);
     rb_close(&s->stdout_fd);
     rb_close(&s->stderr_fd);
@@ -220,6 +189,7 @@ static enum rb_state kill_unborn(struct rb_shepherd *s, const struct rb_news *ne
 
 static enum rb_state lose_unborn(struct rb_shepherd *s, const struct rb_news *news) {
     (void)news;
+    rb_kill_groups(&s->groups);
     rb_sweep_children(0);
     tell_error(s, ECHILD, RB_STEP_INIT, "the init was killed before the worker ran");
     return GONE;
@@ -239,6 +209,39 @@ static enum rb_state pass_signal(struct rb_shepherd *s, const struct rb_news *ne
 static enum rb_state close_stdin(struct rb_shepherd *s, const struct rb_news *news) {
     (void)news;
     rb_close(&s->stdin_fd);
+    if (s->terminal >= 0) rb_type_end_of_file(s->terminal);
+    return s->state;
+}
+
+static enum rb_state resize_terminal(struct rb_shepherd *s, const struct rb_news *news) {
+    struct rb_message_window_size message;
+    int result = -ENOTTY;
+
+    memcpy(&message, news->message, sizeof message);
+    if (s->terminal >= 0) result = rb_resize_terminal(s->terminal, message.rows, message.columns);
+    if (result != 0) tell_error(s, -result, RB_STEP_TERMINAL, NULL);
+    return s->state;
+}
+
+static enum rb_state report(struct rb_shepherd *s, const struct rb_news *news) {
+    static const uint32_t states[STATES] = {
+        [RUNNING] = RB_REPORT_RUNNING,
+        [STOPPING] = RB_REPORT_STOPPING,
+        [KILLING] = RB_REPORT_KILLING,
+        [LEAVING] = RB_REPORT_LEAVING,
+    };
+    struct rb_message_report message;
+    int64_t left_ms = s->deadline_ms - rb_now_ms();
+
+    (void)news;
+    memset(&message, 0, sizeof message);
+    message.header = header(RB_MESSAGE_REPORT, sizeof message);
+    message.state = states[s->state];
+    if (s->state == STOPPING && left_ms > 0) message.grace_left_ms = (uint32_t)left_ms;
+    message.age_us = (uint64_t)(rb_now_us() - s->start_us);
+    /* Its pid is its own for as long as the init has not reaped it, and told us. */
+    rb_put_report(&message, s->worker_dead ? 0 : s->worker_pid, &s->groups);
+    tell(s, &message, sizeof message, NULL, 0);
     return s->state;
 }
 
@@ -286,6 +289,7 @@ static enum rb_state say_it_lingers(struct rb_shepherd *s, const struct rb_news 
 
 static enum rb_state say_the_end(struct rb_shepherd *s, const struct rb_news *news) {
     (void)news;
+    rb_kill_groups(&s->groups);
     if (s->family.flags & RB_STARTED_SUBREAPER)
         rb_sweep_children(s->worker_pid); /* what the init left is our child now */
     tell_end(s, 0);
@@ -301,6 +305,8 @@ static action *const actions[STATES][EVENTS] = {
             [SIGNAL] = refuse_fatally,
             [CLOSE_STDIN] = refuse_fatally,
             [STOP] = leave,
+            [STATUS] = refuse_fatally,
+            [WINDOW_SIZE] = refuse_fatally,
             [NONSENSE] = refuse_fatally,
             [BRIDGE_GONE] = leave,
             [ASKED] = leave,
@@ -311,6 +317,8 @@ static action *const actions[STATES][EVENTS] = {
             [SIGNAL] = refuse,
             [CLOSE_STDIN] = refuse,
             [STOP] = kill_unborn,
+            [STATUS] = refuse,
+            [WINDOW_SIZE] = refuse,
             [NONSENSE] = refuse,
             [BRIDGE_GONE] = kill_unborn,
             [ASKED] = kill_unborn,
@@ -324,6 +332,8 @@ static action *const actions[STATES][EVENTS] = {
             [SIGNAL] = pass_signal,
             [CLOSE_STDIN] = close_stdin,
             [STOP] = stop,
+            [STATUS] = report,
+            [WINDOW_SIZE] = resize_terminal,
             [NONSENSE] = refuse,
             [BRIDGE_GONE] = stop_orphan,
             [ASKED] = stop_asked,
@@ -336,6 +346,8 @@ static action *const actions[STATES][EVENTS] = {
             [SIGNAL] = pass_signal,
             [CLOSE_STDIN] = close_stdin,
             [STOP] = stop_faster,
+            [STATUS] = report,
+            [WINDOW_SIZE] = resize_terminal,
             [NONSENSE] = refuse,
             [BRIDGE_GONE] = stop_orphan_faster,
             [ASKED] = ignore,
@@ -349,6 +361,8 @@ static action *const actions[STATES][EVENTS] = {
             [SIGNAL] = ignore,
             [CLOSE_STDIN] = close_stdin,
             [STOP] = ignore,
+            [STATUS] = report,
+            [WINDOW_SIZE] = ignore,
             [NONSENSE] = refuse,
             [BRIDGE_GONE] = ignore,
             [ASKED] = ignore,
@@ -364,6 +378,8 @@ static action *const actions[STATES][EVENTS] = {
             [SIGNAL] = ignore,
             [CLOSE_STDIN] = close_stdin,
             [STOP] = ignore,
+            [STATUS] = report,
+            [WINDOW_SIZE] = ignore,
             [NONSENSE] = refuse,
             [BRIDGE_GONE] = ignore,
             [ASKED] = ignore,

@@ -39,6 +39,8 @@ enum rb_event {
     SIGNAL,
     CLOSE_STDIN,
     STOP,
+    STATUS,
+    WINDOW_SIZE,
     NONSENSE, /* a message that breaks the rules */
     BRIDGE_GONE,
     ASKED,       /* SIGTERM, SIGINT or SIGHUP to the shepherd itself */
@@ -54,7 +56,10 @@ struct rb_shepherd {
     enum rb_state state;
     int bridge, life, birth, signals;
     int worker_pidfd, stdin_fd, stdout_fd, stderr_fd;
+    int terminal; /* the master of the worker's, -1 = it has none */
+    pid_t bridge_pid;
     pid_t worker_pid;
+    struct rb_groups groups;
     struct rb_family family;
     uint32_t grace_ms;
     int64_t deadline_ms; /* of TIMER; 0 = none */
@@ -64,6 +69,7 @@ struct rb_shepherd {
     int worker_dead; /* `end` holds the init's report */
     int told_end;    /* EXITED or the fatal ERROR is sent */
     uint32_t start_flags;
+    uint32_t confined; /* RB_STARTED_* that the job brings with it, and that the worker told */
     struct rb_life_note end;
     struct rb_birth_note failure;
 };
@@ -76,6 +82,10 @@ struct rb_news {
     size_t fd_count;
     const char *rule; /* NONSENSE: the rule that was broken */
 };
+
+/* Pipes or a terminal, socket pairs, control groups, then the init (birth.c). Returns 0, or -errno
+ * and the RB_STEP_* that failed; after that the shepherd ends, and all with it. */
+int rb_give_birth(struct rb_shepherd *s, struct rb_job *job, uint32_t *step);
 
 /* Take one event: actions[state][event] decides. `news` may be NULL. */
 void rb_dispatch(struct rb_shepherd *s, enum rb_event event, const struct rb_news *news);

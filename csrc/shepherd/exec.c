@@ -2,10 +2,10 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -18,7 +18,7 @@
     (WORKER_FDS + 8) /* sources are moved up here first, so that none lies where another belongs */
 
 void rb_report_failed_birth(int birth, int error, uint32_t step) {
-    struct rb_birth_note note = {RB_BIRTH_FAILED, error, step};
+    struct rb_birth_note note = {RB_BIRTH_FAILED, error, step, 0};
     rb_send(birth, &note, sizeof note, NULL, 0);
 }
 
@@ -28,17 +28,21 @@ static void fail(int birth, uint32_t step) {
     _exit(127);
 }
 
+/* A change of user clears the parent death signal, so this is done again after it. */
+static int die_with(pid_t parent) {
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return -1;
+    if (getppid() != parent) _exit(127); /* it died before we asked to die with it */
+    return 0;
+}
+
 /* Die with the init, lead a session of our own, and tell the shepherd who we are: the socket
  * adds our pid in the shepherd's namespace (SO_PASSCRED), which we cannot know; the pidfd is
  * ours from the first moment. */
-static int enter_session(int birth, pid_t parent) {
-    struct rb_birth_note note = {RB_BIRTH_HELLO, 0, 0};
+static int enter_session(int birth, pid_t parent, uint32_t flags) {
+    struct rb_birth_note note = {RB_BIRTH_HELLO, 0, 0, flags};
     int pidfd;
 
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return -1;
-    if (getppid() != parent) /* the init died before we asked to die with it */
-        _exit(127);
-    if (setsid() < 0) return -1;
+    if (die_with(parent) != 0 || setsid() < 0) return -1;
     pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
     if (pidfd < 0) return -1;
     errno = -rb_send(birth, &note, sizeof note, &pidfd, 1);
@@ -68,27 +72,6 @@ static int place_descriptors(const struct rb_job *job, const struct rb_worker_en
     return (int)syscall(SYS_close_range, BIRTH_FD + (*landlock >= 0 ? 2 : 1), ~0U, 0);
 }
 
-/* What a worker that runs as root may keep: its way with files, sockets, users and the scheduler.
- * Not what reaches into other processes, the kernel or devices: CAP_PERFMON alone opens the
- * bridge's environment, Landlock or not. Only the bounding set is cut, which root's exec then
- * obeys (capabilities(7)); without CAP_SETPCAP there is nothing to cut. */
-static void drop_capabilities(void) {
-    static const int kept[] = {
-        CAP_CHOWN,  CAP_DAC_OVERRIDE,     CAP_FOWNER,   CAP_FSETID,   CAP_SETGID,
-        CAP_SETUID, CAP_NET_BIND_SERVICE, CAP_IPC_LOCK, CAP_SYS_NICE, CAP_SYS_RESOURCE,
-    };
-    uint64_t kept_mask = 0;
-    size_t i;
-    int cap;
-
-    for (i = 0; i < sizeof kept / sizeof *kept; i++) kept_mask |= (uint64_t)1 << kept[i];
-    for (cap = 0; cap < 64; cap++) {
-        if (kept_mask >> cap & 1) continue;
-        if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) != 0 && errno == EINVAL)
-            break; /* past the last one that this kernel knows */
-    }
-}
-
 /* Ignored signals and the mask survive an exec; the worker starts with neither. */
 static void reset_signals(void) {
     sigset_t none;
@@ -105,19 +88,31 @@ static void collect(const char *at, uint32_t count, char **pointers) {
     pointers[count] = NULL;
 }
 
+/* A cap on memory that no control group keeps is kept by the address space. */
+static uint32_t join_groups(const struct rb_job *job, int born_into) {
+    uint32_t flags = rb_join_groups_async_signal_safe(job->control, born_into);
+    if (job->memory_bytes != 0 && !(flags & RB_STARTED_MEMORY_GROUP))
+        flags |= RB_STARTED_ADDRESS_LIMIT;
+    return flags;
+}
+
 void rb_exec_worker_async_signal_safe(const struct rb_job *job, const struct rb_worker_ends *ends,
-                                      pid_t parent) {
+                                      pid_t parent, int born_into) {
     char *argv[RB_SHEPHERD_ARGC_MAX + 1], *env[RB_SHEPHERD_ENVC_MAX + 1];
     int birth = ends->birth, landlock = job->landlock_fd;
+    uint32_t flags = join_groups(job, born_into), step;
 
-    if (enter_session(birth, parent) != 0) fail(birth, RB_STEP_SESSION);
+    if (enter_session(birth, parent, flags) != 0) fail(birth, RB_STEP_SESSION);
+    if ((job->flags & RB_START_TERMINAL) && ioctl(ends->stdin_fd, TIOCSCTTY, 0) != 0)
+        fail(birth, RB_STEP_TERMINAL);
     if (place_descriptors(job, ends, &birth, &landlock) != 0) fail(birth, RB_STEP_DESCRIPTORS);
+    step = rb_give_up_rights_async_signal_safe(job, flags);
+    if (step != 0) fail(birth, step);
+    if (die_with(parent) != 0) fail(birth, RB_STEP_SESSION);
     if (job->cwd[0] != 0 && chdir(job->cwd) != 0) fail(birth, RB_STEP_CWD);
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) fail(birth, RB_STEP_PRIVILEGES);
-    drop_capabilities();
-    if (landlock >= 0 && syscall(SYS_landlock_restrict_self, landlock, 0) != 0)
-        fail(birth, RB_STEP_LANDLOCK);
     reset_signals();
+    step = rb_enter_sandbox_async_signal_safe(job, landlock);
+    if (step != 0) fail(birth, step);
     collect(job->argv, job->argc, argv);
     collect(job->env, job->envc, env);
     execve(job->argv, argv, env); /* the first of its strings is the path */

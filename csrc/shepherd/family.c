@@ -14,7 +14,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -30,8 +30,14 @@ pid_t rb_clone(unsigned long flags) {
     return (pid_t)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
 }
 
-/* Write `value` in decimal at `at`; returns the end. */
-static char *put_decimal(char *at, unsigned long value) {
+pid_t rb_clone_into_group(int group) {
+    struct clone_args how = {
+        .flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)group};
+    pid_t pid = (pid_t)syscall(SYS_clone3, &how, sizeof how);
+    return pid < 0 ? -errno : pid;
+}
+
+char *rb_put_decimal(char *at, uint64_t value) {
     char digits[24];
     int count = 0;
     do digits[count++] = (char)('0' + value % 10);
@@ -42,7 +48,7 @@ static char *put_decimal(char *at, unsigned long value) {
 
 static int write_proc(pid_t pid, const char *name, const char *text, size_t size) {
     char path[64];
-    char *end = put_decimal(stpcpy(path, "/proc/"), (unsigned long)pid);
+    char *end = rb_put_decimal(stpcpy(path, "/proc/"), (unsigned long)pid);
     int fd, result = 0;
 
     *stpcpy(stpcpy(end, "/"), name) = 0;
@@ -55,9 +61,9 @@ static int write_proc(pid_t pid, const char *name, const char *text, size_t size
 
 static int write_map(pid_t pid, const char *name, unsigned long id) {
     char text[80];
-    char *end = put_decimal(text, id);
+    char *end = rb_put_decimal(text, id);
     *end++ = ' ';
-    end = stpcpy(put_decimal(end, id), " 1");
+    end = stpcpy(rb_put_decimal(end, id), " 1");
     return write_proc(pid, name, text, (size_t)(end - text));
 }
 

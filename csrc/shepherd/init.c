@@ -30,11 +30,13 @@
 #include "ringbridge/obituary.h"
 #include "shepherd_pvt.h"
 
-enum { LIFE_FD, OBITUARY_FD, SIGNAL_FD, INIT_FDS }; /* all that an init holds */
+enum { LIFE_FD, OBITUARY_FD, SIGNAL_FD, INIT_FDS }; /* all that an init waits for, and */
+enum { EVENTS_FD = INIT_FDS }; /* beside them the count of a memory group, where there is one */
 
 struct init {
     pid_t worker;
     int in_namespace;
+    int events; /* EVENTS_FD, or -1 */
     uint64_t oom_kills_before;
     int64_t orphaned_at_ms; /* 0 = the obituary has a reader */
 };
@@ -52,9 +54,9 @@ static void wait_for_go(int life) {
     if (rb_receive(life, &go, 1, NULL, NULL, NULL) != 1) _exit(0);
 }
 
-/* Keep life and obituary and a signalfd, at 0, 1 and 2; close everything else, the link first of
- * all. */
-static int keep_own_descriptors(int life, int obituary) {
+/* Keep life and obituary and a signalfd, at 0, 1 and 2, and `*events` at 3; close everything else,
+ * the link first of all. */
+static int keep_own_descriptors(int life, int obituary, int *events) {
     sigset_t child;
     int signals;
 
@@ -62,12 +64,16 @@ static int keep_own_descriptors(int life, int obituary) {
     sigaddset(&child, SIGCHLD);
     signals = signalfd(-1, &child, SFD_NONBLOCK | SFD_CLOEXEC);
     if (signals < 0) return -errno;
-    /* The three sources are above 2: the shepherd was started with 0, 1 and 2 taken (main.c sees
-     * to it). */
+    /* The sources are above 3: the shepherd has 0, 1 and 2 taken (main.c sees to it), and 3 is its
+     * socket. */
     if (dup3(life, LIFE_FD, O_CLOEXEC) < 0 || dup3(obituary, OBITUARY_FD, O_CLOEXEC) < 0 ||
         dup3(signals, SIGNAL_FD, O_CLOEXEC) < 0)
         return -errno;
-    return syscall(SYS_close_range, INIT_FDS, ~0U, 0) == 0 ? 0 : -errno;
+    if (*events >= 0) {
+        if (dup3(*events, EVENTS_FD, O_CLOEXEC) < 0) return -errno;
+        *events = EVENTS_FD;
+    }
+    return syscall(SYS_close_range, INIT_FDS + (*events >= 0), ~0U, 0) == 0 ? 0 : -errno;
 }
 
 static void report(const struct init *init, int wait_status, const struct rusage *usage) {
@@ -80,7 +86,7 @@ static void report(const struct init *init, int wait_status, const struct rusage
     } else {
         record.signal = (uint32_t)WTERMSIG(wait_status);
         record.flags = WCOREDUMP(wait_status) ? RB_OBITUARY_CORE : 0;
-        if (record.signal == SIGKILL && rb_oom_kills() > init->oom_kills_before)
+        if (record.signal == SIGKILL && rb_oom_kills(init->events) > init->oom_kills_before)
             record.flags |= RB_OBITUARY_OOM;
     }
     do written = write(OBITUARY_FD, &record, sizeof record);
@@ -136,6 +142,19 @@ static void watch(struct init *init) {
     }
 }
 
+/* In its control group from birth where the kernel can; where not, it moves there by itself. */
+static pid_t start_worker(const struct rb_job *job, const struct rb_worker_ends *ends, pid_t self) {
+    int group = rb_group_of_birth(job->control);
+    pid_t pid = group >= 0 ? rb_clone_into_group(group) : -ENOENT;
+
+    if (pid < 0) {
+        group = -1;
+        pid = rb_clone(0);
+    }
+    if (pid == 0) rb_exec_worker_async_signal_safe(job, ends, self, group);
+    return pid;
+}
+
 void rb_run_init(const struct rb_job *job, const struct rb_worker_ends *ends, int life,
                  int in_namespace) {
     struct init init = {.in_namespace = in_namespace};
@@ -147,18 +166,18 @@ void rb_run_init(const struct rb_job *job, const struct rb_worker_ends *ends, in
     if (!in_namespace) prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     wait_for_go(life);
 
-    init.worker = rb_clone(0);
-    if (init.worker == 0) rb_exec_worker_async_signal_safe(job, ends, self);
+    init.worker = start_worker(job, ends, self);
     if (init.worker < 0) {
         rb_report_failed_birth(ends->birth, errno, RB_STEP_WORKER);
         _exit(0);
     }
-    errno = -keep_own_descriptors(life, job->obituary_fd);
+    init.events = job->control->memory.events;
+    errno = -keep_own_descriptors(life, job->obituary_fd, &init.events);
     if (errno != 0) {
         rb_report_failed_birth(ends->birth, errno, RB_STEP_INIT);
         end_tree(&init);
     }
-    init.oom_kills_before = rb_oom_kills();
+    init.oom_kills_before = rb_oom_kills(init.events);
     rb_forget_startup();
     watch(&init);
 }

@@ -1,4 +1,4 @@
-/* message.c: one packet with its descriptors, out and in, and the rules of START. */
+/* message.c: one packet with its descriptors, out and in. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 
 #include "shepherd_pvt.h"
 
-#define FDS_MAX 8
+#define FDS_MAX RB_START_FDS_MAX
 
 union control {
     struct cmsghdr align;
@@ -92,58 +92,6 @@ ssize_t rb_receive(int socket_fd, void *data, size_t size, int *fds, size_t *cou
     }
     if (count != NULL) *count = total;
     return received;
-}
-
-/* Step over `count` NUL-terminated strings. Returns where they end, or NULL when they run past
- * `end`. */
-static const char *skip_strings(const char *at, const char *end, uint32_t count) {
-    while (count-- > 0) {
-        const char *nul = at == NULL ? NULL : memchr(at, 0, (size_t)(end - at));
-        if (nul == NULL) return NULL;
-        at = nul + 1;
-    }
-    return at;
-}
-
-/* The cookie owns the cluster. The bridge strips it; a bridge that forgot to is stopped here. */
-static int names_cookie(const char *env, uint32_t envc) {
-    static const char cookie[] = "RINGBRIDGE_COOKIE";
-    for (; envc-- > 0; env += strlen(env) + 1)
-        if (strncmp(env, cookie, sizeof cookie - 1) == 0) return 1;
-    return 0;
-}
-
-const char *rb_parse_start(char *message, size_t size, const int *fds, size_t count,
-                           struct rb_job *job) {
-    struct rb_message_start head;
-    const char *end = message + size, *after;
-    size_t i;
-
-    if (size < sizeof head) return "START is shorter than its head";
-    memcpy(&head, message, sizeof head);
-    if (head.strings_bytes != size - sizeof head) return "START: strings_bytes is not what follows";
-    if (head.flags & ~(uint32_t)(RB_START_NO_NAMESPACES | RB_START_LANDLOCK | RB_START_HOLD_STDIN))
-        return "START: unknown flag";
-    if (head.argc < 1 || head.argc > RB_SHEPHERD_ARGC_MAX)
-        return "START: argc is not 1..RB_SHEPHERD_ARGC_MAX";
-    if (head.envc > RB_SHEPHERD_ENVC_MAX) return "START: envc is above RB_SHEPHERD_ENVC_MAX";
-    if (count != RB_SHEPHERD_LINK_FDS + 1 + ((head.flags & RB_START_LANDLOCK) ? 1u : 0u))
-        return "START: wrong number of descriptors";
-
-    job->flags = head.flags;
-    job->grace_ms = head.grace_ms;
-    job->argc = head.argc;
-    job->envc = head.envc;
-    job->cwd = message + sizeof head;
-    job->argv = skip_strings(job->cwd, end, 1);
-    job->env = skip_strings(job->argv, end, head.argc);
-    after = skip_strings(job->env, end, head.envc);
-    if (after != end) return "START: strings do not end where the message ends";
-    if (names_cookie(job->env, job->envc)) return "START: the environment holds the cookie";
-    for (i = 0; i < RB_SHEPHERD_LINK_FDS; i++) job->link_fds[i] = fds[i];
-    job->obituary_fd = fds[RB_SHEPHERD_LINK_FDS];
-    job->landlock_fd = (head.flags & RB_START_LANDLOCK) ? fds[RB_SHEPHERD_LINK_FDS + 1] : -1;
-    return NULL;
 }
 
 static uint64_t in_us(struct timeval time) {

@@ -27,11 +27,12 @@ static void read_birth(struct rb_shepherd *s) {
             rb_close(&s->birth);
             /* Without a word of who it is, it was killed before it could say so. */
             if (s->failure.kind != RB_BIRTH_FAILED && s->worker_pidfd < 0)
-                s->failure = (struct rb_birth_note){RB_BIRTH_FAILED, ECHILD, RB_STEP_WORKER};
+                s->failure = (struct rb_birth_note){RB_BIRTH_FAILED, ECHILD, RB_STEP_WORKER, 0};
             rb_dispatch(s, s->failure.kind == RB_BIRTH_FAILED ? STILLBORN : BORN, NULL);
         } else if (note.kind == RB_BIRTH_HELLO && count == 1) {
             s->worker_pid = sender;
             s->worker_pidfd = pidfd;
+            s->confined |= note.flags;
         } else if (note.kind == RB_BIRTH_FAILED) {
             s->failure = note;
         }
@@ -82,30 +83,34 @@ static void read_signals(struct rb_shepherd *s) {
 }
 
 /* Which event a packet is; NONSENSE with the rule when it is none. */
-static enum rb_event classify(const char *message, size_t size, const char **rule) {
+static enum rb_event classify(const struct rb_news *news, const char **rule) {
     static const struct {
         uint16_t type;
         enum rb_event event;
-        size_t size; /* 0: checked by its own action */
+        size_t size; /* 0: checked by its own action, as are its descriptors */
     } known[] = {
         {RB_MESSAGE_START, START, 0},
         {RB_MESSAGE_SIGNAL, SIGNAL, sizeof(struct rb_message_signal)},
         {RB_MESSAGE_CLOSE_STDIN, CLOSE_STDIN, sizeof(struct rb_message_close_stdin)},
         {RB_MESSAGE_STOP, STOP, sizeof(struct rb_message_stop)},
+        {RB_MESSAGE_STATUS, STATUS, sizeof(struct rb_message_status)},
+        {RB_MESSAGE_WINDOW_SIZE, WINDOW_SIZE, sizeof(struct rb_message_window_size)},
     };
     struct rb_message_header head;
     size_t i;
 
     *rule = "a message is shorter than its header, or its length is not the packet's";
-    if (size < sizeof head) return NONSENSE;
-    memcpy(&head, message, sizeof head);
-    if (head.length != size) return NONSENSE;
+    if (news->size < sizeof head) return NONSENSE;
+    memcpy(&head, news->message, sizeof head);
+    if (head.length != news->size) return NONSENSE;
     *rule = "another version of shepherd_protocol.h";
     if (head.version != RB_SHEPHERD_VERSION) return NONSENSE;
     for (i = 0; i < sizeof known / sizeof *known; i++) {
         if (known[i].type != head.type) continue;
         *rule = "a message has not its type's size";
-        if (known[i].size != 0 && known[i].size != size) return NONSENSE;
+        if (known[i].size != 0 && known[i].size != news->size) return NONSENSE;
+        *rule = "only START brings descriptors";
+        if (known[i].size != 0 && news->fd_count != 0) return NONSENSE;
         *rule = NULL;
         return known[i].event;
     }
@@ -115,16 +120,17 @@ static enum rb_event classify(const char *message, size_t size, const char **rul
 
 static void read_bridge(struct rb_shepherd *s, short revents) {
     static char buffer[RB_SHEPHERD_MESSAGE_MAX]; /* pages that no message touches cost nothing */
-    int fds[RB_SHEPHERD_LINK_FDS + 2];
+    int fds[RB_START_FDS_MAX];
     struct rb_news news = {.message = buffer, .fds = fds, .fd_count = sizeof fds / sizeof *fds};
     enum rb_event event;
     ssize_t size;
+    pid_t sender = 0;
     size_t i;
 
     /* A dead bridge's last commands are not carried out: who would hear the answer? */
     size = (revents & (POLLHUP | POLLERR))
                ? 0
-               : rb_receive(s->bridge, buffer, sizeof buffer, fds, &news.fd_count, NULL);
+               : rb_receive(s->bridge, buffer, sizeof buffer, fds, &news.fd_count, &sender);
     if (size == -EAGAIN) return;
     if (size == 0) {
         rb_close(&s->bridge);
@@ -135,9 +141,12 @@ static void read_bridge(struct rb_shepherd *s, short revents) {
         news.fd_count = 0;
         news.rule = "a message or its descriptors are too many to receive";
         event = NONSENSE;
+    } else if (sender != s->bridge_pid) {
+        news.rule = "a message is not from the process that started the shepherd";
+        event = NONSENSE;
     } else {
         news.size = (size_t)size;
-        event = classify(buffer, news.size, &news.rule);
+        event = classify(&news, &news.rule);
     }
     rb_dispatch(s, event, &news);
     /* The worker and the init have their own by now. */
@@ -179,8 +188,11 @@ int rb_shepherd_run(int bridge) {
         .stdin_fd = -1,
         .stdout_fd = -1,
         .stderr_fd = -1,
+        .terminal = -1,
+        .bridge_pid = getppid(),
     };
 
+    rb_no_groups(&s.groups);
     if (s.signals < 0) return errno;
     while (s.state != GONE) {
         struct pollfd fds[] = {
@@ -199,5 +211,6 @@ int rb_shepherd_run(int bridge) {
             rb_dispatch(&s, TIMER, NULL);
         }
     }
+    rb_remove_groups(&s.groups);
     return 0;
 }

@@ -10,8 +10,9 @@
  *          of file = it runs.
  *
  * Who holds which descriptor, once the worker runs:
- *   shepherd  socket to the bridge, life, signalfd, the worker's pidfd; its stdin if START said so
- *   init      life, obituary, signalfd
+ *   shepherd  socket to the bridge, life, signalfd, the worker's pidfd; its stdin if START said so;
+ *             its terminal's master and its control groups, if it has any
+ *   init      life, obituary, signalfd; the OOM count of the worker's memory group
  *   worker    0..8
  * Nobody but the worker holds the link, so its memory is freed with the worker's and the bridge's
  * last descriptor.
@@ -28,6 +29,25 @@
 #define RB_BRIDGE_GONE_GRACE_MS 500 /* a dead bridge leaves nothing behind after a second */
 #define RB_ORPHAN_MS 700  /* the init acts by itself when the shepherd should have and did not */
 #define RB_LINGER_MS 1000 /* a killed tree is gone in milliseconds; past this we say it is not */
+#define RB_START_FDS_MAX (RB_SHEPHERD_LINK_FDS + 4) /* obituary, ruleset, two places for groups */
+
+/* One control group of a worker (group.c); descriptors are -1 where there is none. */
+struct rb_group {
+    int place;     /* the directory that it is in */
+    int directory; /* its own */
+    int procs;     /* who writes "0" here moves in */
+    int kill;      /* who writes "1" here ends it */
+    int events;    /* of a memory group: its count of OOM kills */
+    int made;
+    int joined_by_birth; /* of version 2: a process is born into it */
+};
+
+struct rb_groups {
+    struct rb_group memory; /* with a limit; of version 2 it can be killed, too */
+    struct rb_group kill;   /* for that alone, beside a memory group of version 1 or none */
+    int error;              /* errno that made one impossible */
+    char name[RB_SHEPHERD_NAME_MAX];
+};
 
 /* What START asked for, checked. The strings stay in the message's own buffer. */
 struct rb_job {
@@ -35,12 +55,26 @@ struct rb_job {
     uint32_t grace_ms;
     uint32_t argc;
     uint32_t envc;
-    const char *cwd;  /* "" = as it is */
-    const char *argv; /* argc strings, one after the other */
-    const char *env;  /* envc strings */
+    uint32_t limitc;
+    uint32_t groupc;
+    uint32_t uid; /* with RB_START_USER */
+    uint32_t gid;
+    uint32_t syscalls; /* RB_SYSCALLS_* */
+    int32_t nice;
+    uint64_t memory_bytes; /* 0 = no cap */
+    uint64_t address_bytes;
+    struct rb_message_limit limits[RB_SHEPHERD_LIMITS_MAX];
+    uint32_t groups[RB_SHEPHERD_GROUPS_MAX];
+    const char *cwd;        /* "" = as it is */
+    const char *group_name; /* "" = none */
+    const char *argv;       /* argc strings, one after the other */
+    const char *env;        /* envc strings */
     int link_fds[RB_SHEPHERD_LINK_FDS];
     int obituary_fd;
-    int landlock_fd; /* -1 = none */
+    int landlock_fd; /* -1 = none, as the next two */
+    int memory_place;
+    int kill_place;
+    const struct rb_groups *control; /* what was made there */
 };
 
 /* The worker's ends of stdio and of the birth socket; all are closed in the shepherd once the
@@ -60,6 +94,7 @@ struct rb_birth_note {
     uint32_t kind;
     int32_t error;
     uint32_t step;
+    uint32_t flags; /* of HELLO: RB_STARTED_*, as far as the worker itself knows best */
 };
 
 /* Init -> shepherd, on the life socket: the worker ended so. */
@@ -83,10 +118,6 @@ int rb_send(int socket_fd, const void *data, size_t size, const int *fds, size_t
  * be NULL) is the sender's pid, in our namespace, when the socket has SO_PASSCRED, else 0. */
 ssize_t rb_receive(int socket_fd, void *data, size_t size, int *fds, size_t *count, pid_t *sender);
 
-/* Check START and its descriptors. Returns NULL and fills `job`, or the rule that was broken. */
-const char *rb_parse_start(char *message, size_t size, const int *fds, size_t count,
-                           struct rb_job *job);
-
 struct rusage;
 /* The seven figures of rb_message_exited, from user_us on. */
 void rb_put_usage(uint64_t figures[7], const struct rusage *usage);
@@ -94,6 +125,33 @@ void rb_put_usage(uint64_t figures[7], const struct rusage *usage);
 void rb_close(int *fd); /* closes once, sets -1 */
 int64_t rb_now_ms(void);
 int64_t rb_now_us(void);
+
+/* Write `value` in decimal at `at`, without a NUL; returns the end. Async-signal-safe. */
+char *rb_put_decimal(char *at, uint64_t value);
+
+/* start.c -------------------------------------------------------------------------------------- */
+
+/* Check START and its descriptors. Returns NULL and fills `job`, whose strings stay in `message`;
+ * or the rule that was broken. */
+const char *rb_parse_start(const char *message, size_t size, const int *fds, size_t count,
+                           struct rb_job *job);
+
+/* group.c -------------------------------------------------------------------------------------- */
+
+void rb_no_groups(struct rb_groups *groups); /* nothing made yet */
+
+/* Make what START asks for. A group that cannot be made is none, and `groups->error` says why. */
+void rb_make_groups(const struct rb_job *job, struct rb_groups *groups);
+
+/* The directory of the group that a worker is to be born into, or -1. */
+int rb_group_of_birth(const struct rb_groups *groups);
+
+/* In the child: move into the groups into which it was not born. Returns the RB_STARTED_* that
+ * then hold. */
+uint32_t rb_join_groups_async_signal_safe(const struct rb_groups *groups, int born_into);
+
+void rb_kill_groups(const struct rb_groups *groups); /* SIGKILL to all that is in them */
+void rb_remove_groups(struct rb_groups *groups);     /* may be repeated */
 
 /* family.c ------------------------------------------------------------------------------------- */
 
@@ -111,25 +169,54 @@ int rb_start_family(const struct rb_job *job, const struct rb_worker_ends *ends,
 /* fork(2) with namespace flags, without the C library's own ideas of what a fork is. */
 pid_t rb_clone(unsigned long flags);
 
-/* init.c, exec.c, sweep.c, oom.c, footprint.c ------------------------------------------------- */
+/* The same, born into a control group of version 2. Returns -errno where that cannot be. */
+pid_t rb_clone_into_group(int group);
+
+/* init.c, exec.c, confine.c, seccomp.c -------------------------------------------------------- */
 
 void rb_run_init(const struct rb_job *job, const struct rb_worker_ends *ends, int life,
                  int in_namespace) __attribute__((noreturn));
 
-/* In the child: become the worker. Only async-signal-safe calls; never returns. */
+/* In the child: become the worker. `born_into`: the control group, -1 = none. Only
+ * async-signal-safe calls; never returns. */
 void rb_exec_worker_async_signal_safe(const struct rb_job *job, const struct rb_worker_ends *ends,
-                                      pid_t parent) __attribute__((noreturn));
+                                      pid_t parent, int born_into) __attribute__((noreturn));
+
+/* In the child, with its descriptors in place: limits, privileges, user. `flags`: RB_STARTED_*
+ * that hold. Returns 0, or the RB_STEP_* that failed, with errno. */
+uint32_t rb_give_up_rights_async_signal_safe(const struct rb_job *job, uint32_t flags);
+
+/* The last thing before exec: Landlock and the filter. Returns as above. */
+uint32_t rb_enter_sandbox_async_signal_safe(const struct rb_job *job, int landlock);
+
+int rb_filters_syscalls(const struct rb_job *job);
+
+/* Put a filter of system calls in force (RB_SYSCALLS_*). Async-signal-safe. Returns 0 or -errno. */
+int rb_filter_syscalls(uint32_t syscalls, int no_network);
 
 /* Tell the shepherd that a step of the birth failed. */
 void rb_report_failed_birth(int birth, int error, uint32_t step);
+
+/* terminal.c, report.c ------------------------------------------------------------------------- */
+
+/* Both ends are the caller's. Returns 0 or -errno. */
+int rb_open_terminal(int *master, int *slave);
+int rb_resize_terminal(int master, uint32_t rows, uint32_t columns);
+void rb_type_end_of_file(int master); /* unless the program has switched lines off */
+
+/* All of a report but its state. */
+void rb_put_report(struct rb_message_report *report, pid_t pid, const struct rb_groups *groups);
+
+/* sweep.c, oom.c, footprint.c ------------------------------------------------------------------ */
 
 /* SIGKILL every child of this process and reap it, until none is left: as a subreaper inherits
  * orphans, that is the whole tree. Where the kernel lists no children (no /proc), only `group`
  * is ended. */
 void rb_sweep_children(pid_t group);
 
-/* The kernel's count of OOM kills since boot, 0 when it cannot be read. */
-uint64_t rb_oom_kills(void);
+/* The count of OOM kills: of a memory group (its `events`), or where that is -1 the kernel's since
+ * boot. 0 when it cannot be read. */
+uint64_t rb_oom_kills(int group_events);
 
 /* Give back the text pages that only the start needed; they come again on demand. */
 void rb_forget_startup(void);

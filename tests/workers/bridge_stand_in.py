@@ -11,6 +11,7 @@ import json
 import os
 import sys
 
+import structlog
 import trio
 from shepherd_support import Link, read_line
 
@@ -50,6 +51,7 @@ async def main(order: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     order = json.loads(sys.argv[1])
     if limit := order.get("write_first"):  # of a user namespace of our own
         path, text = limit

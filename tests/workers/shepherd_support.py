@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import resource
 import select
+import signal
+import socket
 import subprocess
 import time
 import uuid
@@ -21,6 +23,7 @@ from pathlib import Path
 import trio
 
 from bridge.workers import _shepherd_protocol as protocol
+from bridge.workers._shepherd_protocol import Exited, Failed, Report, Started, StartFlag
 from bridge.workers.shepherd import Shepherd, Spawn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -250,3 +253,49 @@ def open_descriptors() -> dict[str, str]:
         except FileNotFoundError:
             continue  # the listing's own
     return found
+
+
+class Bare:
+    """A shepherd without a bridge: only its socket."""
+
+    def __init__(self) -> None:
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.link = Link()
+        with theirs:
+            pid = os.posix_spawn(
+                shepherd_program(),
+                ["ringbridge-shepherd"],
+                {},
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), protocol.SOCKET_FD)],
+            )
+        self.pidfd = os.pidfd_open(pid)
+        self.socket.settimeout(5)
+
+    def start_packet(self, *argv: str) -> bytes:
+        spawn = self.link.spawn(*argv)
+        return protocol.pack_start(argv, spawn.env, cwd="", grace_ms=100, flags=StartFlag(0))
+
+    def start_fds(self) -> list[int]:
+        return [*self.link.fds, self.link.obituary_end]
+
+    def say(self, packet: bytes, fds: list[int] | None = None) -> None:
+        socket.send_fds(self.socket, [packet], fds or [])
+
+    def hear(self) -> Started | Report | Exited | Failed | None:
+        packet, fds, _, _ = socket.recv_fds(self.socket, protocol.MESSAGE_MAX, 8)
+        for fd in fds:
+            os.close(fd)
+        return protocol.unpack(packet) if packet else None
+
+    def close(self) -> None:
+        self.socket.close()
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        if not poll.poll(2000):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            raise AssertionError("the shepherd outlived its bridge")
+        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        os.close(self.pidfd)
+        self.link.close()
+        assert marked_processes(self.link.mark) == {}

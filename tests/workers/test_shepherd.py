@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import socket
 import struct
 import threading
 from pathlib import Path
@@ -27,9 +26,10 @@ from shepherd_support import (
     witnessed,
 )
 
+from bridge.workers import _shepherd_socket
 from bridge.workers import shepherd as shepherd_module
 from bridge.workers._shepherd_protocol import Step
-from bridge.workers.shepherd import Shepherd, WorkerStartError, probe_isolation
+from bridge.workers.shepherd import RemoteProtocolError, Shepherd, WorkerStartError, probe_isolation
 
 OBITUARY = struct.Struct("=4siII")  # csrc/include/ringbridge/obituary.h
 
@@ -502,14 +502,21 @@ async def test_one_thread_starts_all_shepherds_and_outlives_every_event_loop() -
 
 
 async def test_words_of_a_shepherd_that_ended_with_ours_unread_still_arrive() -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = _shepherd_socket.pair()
     with ours:
-        ours.setblocking(False)
         theirs.send(b"last words")
         ours.send(b"never read")
         theirs.close()  # the kernel now reports ECONNRESET before it gives out the last words
-        assert await shepherd_module._receive(ours) == (b"last words", [])
-        assert await shepherd_module._receive(ours) == (b"", [])
+        assert await _shepherd_socket.receive(ours, os.getpid()) == (b"last words", [])
+        assert await _shepherd_socket.receive(ours, os.getpid()) == (b"", [])
+
+
+async def test_words_of_another_process_than_the_shepherd_are_not_heard() -> None:
+    ours, theirs = _shepherd_socket.pair()
+    with ours, theirs:
+        theirs.send(b"not from the shepherd")
+        with pytest.raises(RemoteProtocolError, match="the shepherd is 1"):
+            await _shepherd_socket.receive(ours, 1)
 
 
 async def test_the_probe_says_what_a_worker_gets() -> None:

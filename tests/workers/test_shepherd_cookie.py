@@ -9,6 +9,7 @@ import pytest
 from shepherd_support import read_all, started
 
 from bridge.workers import _landlock
+from bridge.workers._landlock import Rules
 
 pytestmark = pytest.mark.skipif(not _landlock.available(), reason="no Landlock in this kernel")
 
@@ -129,5 +130,5 @@ def test_the_usual_places_of_a_cookie() -> None:
 
 def test_a_ruleset_leaves_no_descriptor() -> None:
     before = os.listdir("/proc/self/fd")
-    os.close(_landlock.ruleset_hiding({"/nowhere/cookie", "/etc/hostname"}))
+    os.close(_landlock.ruleset(Rules(frozenset({"/nowhere/cookie", "/etc/hostname"}))))
     assert os.listdir("/proc/self/fd") == before

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,7 +12,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shepherd_support import ROOT, Link, marked_processes, shepherd_program
+from shepherd_support import ROOT, Bare, shepherd_program
 
 from bridge.workers import _shepherd_protocol as protocol
 from bridge.workers._shepherd_protocol import (
@@ -22,10 +20,13 @@ from bridge.workers._shepherd_protocol import (
     ExitedFlag,
     Failed,
     RemoteProtocolError,
+    Report,
+    ReportState,
     Started,
     StartedFlag,
     StartFlag,
     Step,
+    Syscalls,
     Usage,
 )
 
@@ -36,6 +37,10 @@ STRUCTS = {
     "signal": protocol.SIGNAL,
     "close_stdin": protocol.CLOSE_STDIN,
     "stop": protocol.STOP,
+    "status": protocol.STATUS,
+    "window_size": protocol.WINDOW_SIZE,
+    "limit": protocol.LIMIT,
+    "report": protocol.REPORT,
     "started": protocol.STARTED,
     "exited": protocol.EXITED,
     "error": protocol.ERROR,
@@ -59,6 +64,8 @@ def constants(prefix: str) -> dict[str, int]:
         ("RB_STARTED_", StartedFlag),
         ("RB_EXITED_", ExitedFlag),
         ("RB_STEP_", Step),
+        ("RB_SYSCALLS_", Syscalls),
+        ("RB_REPORT_", ReportState),
     ],
 )
 def test_every_constant_is_the_same_in_c_and_python(
@@ -75,7 +82,11 @@ def test_the_limits_are_the_same_in_c_and_python() -> None:
         "ARGC_MAX": protocol.ARGC_MAX,
         "ENVC_MAX": protocol.ENVC_MAX,
         "LINK_FDS": protocol.LINK_FDS,
+        "GROUPS_MAX": protocol.GROUPS_MAX,
+        "LIMITS_MAX": protocol.LIMITS_MAX,
+        "NAME_MAX": protocol.NAME_MAX,
     }
+    assert constants("RB_LIMIT_") == {"INFINITY": protocol.LIMIT_INFINITY}
     assert constants("RB_STOP_") == {"GRACE_OF_START": protocol.GRACE_OF_START}
 
 
@@ -92,13 +103,15 @@ def test_every_message_has_the_same_fields_in_c_and_python(name: str) -> None:
 
 # ---- what the shepherd says, as the bridge reads it
 
-STARTED = Started(StartedFlag.PID_NAMESPACE, 1234, 1233, 0, 420)
+STARTED = Started(StartedFlag.PID_NAMESPACE, 1234, 1233, 0, 420, 13)
 EXITED = Exited(-1, 11, ExitedFlag.CORE, Usage(1, 2, 3, 4, 5, 6, 7))
 FAILED = Failed(2, Step.EXEC, "why")
+REPORT = Report(ReportState.STOPPING, "S", 3, 500, 1, 2, 3, 4, 5)
 VECTORS = [
-    (protocol.STARTED.pack(1, 16, 32, 1, 1234, 1233, 0, 420, 0), STARTED),
-    (protocol.EXITED.pack(1, 17, 80, -1, 11, 1, 0, 1, 2, 3, 4, 5, 6, 7), EXITED),
-    (protocol.ERROR.pack(1, 18, 19, 2, 10) + b"why", FAILED),
+    (protocol.STARTED.pack(2, 16, 32, 1, 1234, 1233, 0, 420, 13), STARTED),
+    (protocol.EXITED.pack(2, 17, 80, -1, 11, 1, 0, 1, 2, 3, 4, 5, 6, 7), EXITED),
+    (protocol.ERROR.pack(2, 18, 19, 2, 10) + b"why", FAILED),
+    (protocol.REPORT.pack(2, 19, 64, 2, 83, 3, 500, 1, 2, 3, 4, 5), REPORT),
 ]
 
 
@@ -113,10 +126,10 @@ def test_each_message_is_read_and_none_of_its_prefixes(packet: bytes, message: o
 @pytest.mark.parametrize(
     ("packet", "rule"),
     [
-        (protocol.HEADER.pack(2, 16, 8), "version 2"),
-        (protocol.HEADER.pack(1, 99, 8), "unknown message type 99"),
-        (protocol.HEADER.pack(1, 16, 8), "type 16"),
-        (protocol.ERROR.pack(1, 18, 16, 2, 77), "type 18"),
+        (protocol.HEADER.pack(1, 16, 8), "version 1"),
+        (protocol.HEADER.pack(2, 99, 8), "unknown message type 99"),
+        (protocol.HEADER.pack(2, 16, 8), "type 16"),
+        (protocol.ERROR.pack(2, 18, 16, 2, 77), "type 18"),
     ],
 )
 def test_a_broken_rule_is_named(packet: bytes, rule: str) -> None:
@@ -127,55 +140,10 @@ def test_a_broken_rule_is_named(packet: bytes, rule: str) -> None:
 @given(st.binary(max_size=200))
 def test_garbage_is_a_message_or_a_protocol_error(packet: bytes) -> None:
     with suppress(RemoteProtocolError):
-        assert isinstance(protocol.unpack(packet), (Started, Exited, Failed))
+        assert isinstance(protocol.unpack(packet), (Started, Report, Exited, Failed))
 
 
 # ---- what the bridge says, as the shepherd reads it
-
-
-class Bare:
-    """A shepherd without a bridge: only its socket."""
-
-    def __init__(self) -> None:
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.link = Link()
-        with theirs:
-            pid = os.posix_spawn(
-                shepherd_program(),
-                ["ringbridge-shepherd"],
-                {},
-                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), protocol.SOCKET_FD)],
-            )
-        self.pidfd = os.pidfd_open(pid)
-        self.socket.settimeout(5)
-
-    def start_packet(self, *argv: str) -> bytes:
-        spawn = self.link.spawn(*argv)
-        return protocol.pack_start(argv, spawn.env, cwd="", grace_ms=100, flags=StartFlag(0))
-
-    def start_fds(self) -> list[int]:
-        return [*self.link.fds, self.link.obituary_end]
-
-    def say(self, packet: bytes, fds: list[int] | None = None) -> None:
-        socket.send_fds(self.socket, [packet], fds or [])
-
-    def hear(self) -> Started | Exited | Failed | None:
-        packet, fds, _, _ = socket.recv_fds(self.socket, protocol.MESSAGE_MAX, 8)
-        for fd in fds:
-            os.close(fd)
-        return protocol.unpack(packet) if packet else None
-
-    def close(self) -> None:
-        self.socket.close()
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        if not poll.poll(2000):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-            pytest.fail("the shepherd outlived its bridge")
-        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        os.close(self.pidfd)
-        self.link.close()
-        assert marked_processes(self.link.mark) == {}
 
 
 @pytest.fixture
@@ -209,11 +177,11 @@ def test_a_start_and_a_stop_by_hand(bare: Bare) -> None:
     [
         (b"", ""),
         (b"x", "shorter than its header"),
-        (protocol.HEADER.pack(1, 1, 9), "shorter than its header"),
-        (protocol.HEADER.pack(2, 1, 8), "another version"),
-        (protocol.HEADER.pack(1, 99, 8), "unknown message type"),
-        (protocol.HEADER.pack(1, 1, 8), "START is shorter"),
-        (protocol.HEADER.pack(1, 4, 8), "type's size"),
+        (protocol.HEADER.pack(2, 1, 9), "shorter than its header"),
+        (protocol.HEADER.pack(1, 1, 8), "another version"),
+        (protocol.HEADER.pack(2, 99, 8), "unknown message type"),
+        (protocol.HEADER.pack(2, 1, 8), "START is shorter"),
+        (protocol.HEADER.pack(2, 4, 8), "type's size"),
         (protocol.pack_signal(15), "before START"),
         (protocol.pack_close_stdin(), "before START"),
     ],
@@ -227,7 +195,7 @@ def test_nonsense_before_start_ends_the_shepherd(bare: Bare, packet: bytes, rule
 
 
 def test_a_message_above_the_limit_is_refused(bare: Bare) -> None:
-    bare.say(protocol.HEADER.pack(1, 1, 70000) + bytes(70000 - 8))
+    bare.say(protocol.HEADER.pack(2, 1, 70000) + bytes(70000 - 8))
     check_refused(bare, "too many to receive")
 
 
@@ -253,7 +221,7 @@ def test_a_start_that_does_not_add_up_is_refused_at_every_cut() -> None:
     whole.close()
     for end in range(protocol.HEADER.size, len(packet), 7):
         bare = Bare()
-        cut = protocol.HEADER.pack(1, 1, end) + packet[protocol.HEADER.size : end]
+        cut = protocol.HEADER.pack(2, 1, end) + packet[protocol.HEADER.size : end]
         bare.say(cut, bare.start_fds())
         check_refused(bare, "START")
         bare.close()
@@ -283,8 +251,8 @@ def test_commands_that_break_a_rule_are_refused_and_the_worker_goes_on(bare: Bar
     assert isinstance(started, Started)
     for packet, fds in (
         (bare.start_packet("/bin/true"), bare.start_fds()),  # a second START
-        (protocol.HEADER.pack(1, 99, 8), []),
-        (protocol.HEADER.pack(1, 4, 8), []),
+        (protocol.HEADER.pack(2, 99, 8), []),
+        (protocol.HEADER.pack(2, 4, 8), []),
         (protocol.pack_close_stdin(), [bare.link.fds[0]] * 9),  # more descriptors than it takes
         (protocol.pack_signal(200), []),
     ):
