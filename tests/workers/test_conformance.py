@@ -20,6 +20,7 @@ from workers.conformance.rules import CHAPTERS, RULES
 ROOT = Path(__file__).parent.parent.parent
 C_WORKER = ROOT / "build" / "bin" / "rb-conformance"
 RUST_WORKER = ROOT / "build" / "bin" / "rb-conformance-rust"
+ZIG_WORKER = ROOT / "build" / "bin" / "rb-conformance-zig"
 PYTHON_WORKER = ROOT / "workers" / "python" / "conformance" / "rb_conformance.py"
 
 
@@ -36,10 +37,16 @@ def battery(*arguments: str) -> subprocess.CompletedProcess[str]:
 KITS = {
     "c": [str(C_WORKER)],
     "rust": [str(RUST_WORKER)],
+    "zig": [str(ZIG_WORKER)],
     "python": [sys.executable, str(PYTHON_WORKER)],
 }
 # What a kit of ours does not offer yet, each with what it waits for.
-NOT_YET: dict[str, set[int]] = {"c": {6, 9, 76, 77}, "rust": set(), "python": {6, 9, 76, 77}}
+NOT_YET: dict[str, set[int]] = {
+    "c": {6, 9, 76, 77},
+    "rust": set(),
+    "zig": set(),
+    "python": {6, 9, 76, 77},
+}
 
 
 @pytest.mark.parametrize("kit", KITS)

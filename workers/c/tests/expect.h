@@ -29,8 +29,11 @@ static inline void expect_failure(struct peer *p, unsigned code, const char *mes
     CHECK_EQUAL(a.completion.status, RB_STATUS_FAILED);
     CHECK_EQUAL(a.completion.code, code);
     memcpy(text, a.payload, a.completion.payload_bytes);
-    if (strcmp(text, message) != 0) printf("message: \"%s\", not \"%s\"\n", text, message);
-    CHECK(strcmp(text, message) == 0);
+    /* Kits of other languages, which these tests are run on too, have words of their own. */
+    if (getenv("WORKERS_OWN_WORDS") == NULL) {
+        if (strcmp(text, message) != 0) printf("message: \"%s\", not \"%s\"\n", text, message);
+        CHECK(strcmp(text, message) == 0);
+    }
     peer_give_back(p, &a);
 }
 

@@ -127,6 +127,34 @@ pub const Waiter = struct {
         return w.parkBy(.signal, context, ready, deadline) orelse false;
     }
 
+    /// The same for a waiter that has a descriptor of its own to hear, beside the gate: true also when `fd` has one of `events`
+    /// (poll(2)) or has failed. Parks by the bell alone; without one it looks again every 5 ms.
+    pub fn waitOr(
+        w: *Waiter,
+        other: struct { fd: os.Fd, events: i16 },
+        context: anytype,
+        comptime ready: fn (@TypeOf(context)) bool,
+        timeout_ns: ?u64,
+    ) bool {
+        var both = [2]linux.pollfd{
+            .{ .fd = other.fd, .events = other.events, .revents = 0 },
+            .{ .fd = w.bell orelse -1, .events = linux.POLL.IN, .revents = 0 },
+        };
+        if (ready(context) or linux.errno(linux.poll(&both, 1, 0)) == .SUCCESS and both[0].revents != 0) return true;
+        if (timeout_ns == 0) return false;
+        if (w.spinFor(context, ready)) return true;
+        const begin = os.now();
+        defer w.adapt(os.now() - begin);
+        while (true) { // bound: as wait()
+            const left = if (timeout_ns) |ns| (begin +| ns) -| os.now() else null;
+            _ = w.announce(.eventfd);
+            const found = ready(context) or sleepBoth(&both, left) or ready(context); // G5
+            w.retract();
+            w.last = .eventfd;
+            if (found or left == 0) return found;
+        }
+    }
+
     fn spinFor(w: *Waiter, context: anytype, comptime ready: fn (@TypeOf(context)) bool) bool {
         var i: u32 = 0;
         while (i < w.spin) : (i += 1) {
@@ -230,6 +258,22 @@ pub const Waiter = struct {
         return .woken;
     }
 };
+
+/// One sleep on a descriptor and the bell. False: news at the gate, the time is over, or nothing. A bell that is out of order
+/// is left out from then on.
+fn sleepBoth(both: *[2]linux.pollfd, left_ns: ?u64) bool {
+    const no_bell_slice_ns = 5 * std.time.ns_per_ms;
+    const limit = if (both[1].fd < 0) @min(left_ns orelse no_bell_slice_ns, no_bell_slice_ns) else left_ns;
+    var left = os.timespec(limit orelse 0);
+    const found = linux.ppoll(both, 2, if (limit == null) null else &left, null);
+    if (linux.errno(found) != .SUCCESS or found == 0) return false;
+    if (both[1].revents & (linux.POLL.NVAL | linux.POLL.ERR | linux.POLL.HUP) != 0) {
+        both[1].fd = -1;
+    } else if (both[1].revents != 0) {
+        drain(both[1].fd);
+    }
+    return both[0].revents != 0;
+}
 
 fn drain(fd: os.Fd) void {
     var rings: [64]u8 = undefined;

@@ -7,7 +7,9 @@ const std = @import("std");
 const envelope = @import("envelope.zig");
 const layout = @import("layout.zig");
 const os = @import("os.zig");
+const channel = @import("channel.zig");
 const part = @import("part.zig");
+const state_of = @import("state.zig");
 const Region = @import("region.zig");
 const workers = @import("worker.zig");
 const Worker = workers.Worker;
@@ -146,6 +148,21 @@ pub const demand = part.demand;
 pub const emit = part.emit;
 pub const wantsProgress = part.wantsProgress;
 pub const progress = part.progress;
+
+// --- beside the answer (channel.zig, state.zig) --------------------------------------------------------------------------
+
+pub const send = channel.send;
+pub const call = channel.call;
+pub const log = channel.log;
+pub const checkpoint = state_of.checkpoint;
+pub const loadState = state_of.load;
+pub const awaitState = state_of.awaitState;
+
+/// For what was given up since the job is cancelled: a handler may then return nothing, too.
+pub fn noteCancel(job: *Job, why: anytype) @TypeOf(why) {
+    if (why == error.Cancelled) job.refused = error.Cancelled;
+    return why;
+}
 
 // --- the answer ----------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ pub const Fd = linux.fd_t;
 
 /// sysexits.h, as docs/workers-conformance.md has them.
 pub const exit_usage = 64;
+pub const exit_dataerr = 65;
 pub const exit_oserr = 71;
 pub const exit_protocol = 76;
 pub const exit_config = 78;
@@ -57,6 +58,50 @@ pub fn sealedSize(fd: Fd) ?u64 {
     var stat: linux.Statx = undefined;
     const asked = linux.statx(fd, "", linux.AT.EMPTY_PATH, .{ .SIZE = true }, &stat);
     return if (linux.errno(asked) == .SUCCESS) stat.size else null;
+}
+
+/// What a memfd that carries a body must have (docs/channel.md): it cannot change any more.
+const seals_of_body = seals_of_size | 0x8; // F_SEAL_WRITE
+const add_seals = 1033; // F_ADD_SEALS
+
+pub fn sealForGood(fd: Fd) bool {
+    return linux.errno(linux.fcntl(fd, add_seals, seals_of_body)) == .SUCCESS;
+}
+
+/// The size of a memfd that cannot change any more; null of anything else.
+pub fn unchangingSize(fd: Fd) ?u64 {
+    const seals = linux.fcntl(fd, get_seals, 0);
+    if (linux.errno(seals) != .SUCCESS or seals & seals_of_body != seals_of_body) return null;
+    return sealedSize(fd);
+}
+
+/// A memfd that may still be sealed, close-on-exec.
+pub fn memfd(name: [*:0]const u8) error{SystemResources}!Fd {
+    const fd = linux.memfd_create(name, linux.MFD.CLOEXEC | linux.MFD.ALLOW_SEALING);
+    return if (linux.errno(fd) == .SUCCESS) @intCast(fd) else error.SystemResources;
+}
+
+/// All of the bytes, however often that takes.
+pub fn writeAll(fd: Fd, bytes: []const u8) error{SystemResources}!void {
+    var rest = bytes;
+    while (rest.len > 0) {
+        const n = linux.write(fd, rest.ptr, rest.len);
+        switch (linux.errno(n)) {
+            .SUCCESS => rest = rest[n..],
+            .INTR => {},
+            else => return error.SystemResources,
+        }
+    }
+}
+
+pub fn close(fd: Fd) void {
+    _ = linux.close(fd);
+}
+
+pub fn isSocket(fd: Fd) bool {
+    var kind: i32 = undefined;
+    var size: linux.socklen_t = @sizeOf(i32);
+    return linux.errno(linux.getsockopt(fd, linux.SOL.SOCKET, linux.SO.TYPE, @ptrCast(&kind), &size)) == .SUCCESS;
 }
 
 pub const Memory = []align(std.heap.page_size_min) u8;

@@ -19,7 +19,7 @@ pub fn demand(job: *const Job) u32 {
     // D1: pairs with D0 in the relay's rb_stream_grant(). seq_cst, since a gate waits for it (gate.zig, G5). Nothing else is
     // read on the strength of it.
     const word = @atomicLoad(u64, &job.worker.link.demands[job.slot], .seq_cst);
-    return left(@bitCast(word), @truncate(job.position), job.parts);
+    return left(.{ .parts = @truncate(word), .position = @intCast(word >> 32) }, @truncate(job.position), job.parts);
 }
 
 /// How many more than `sent` a demand word allows the job at `position`: all parts are counted since its beginning, freely.

@@ -11,7 +11,9 @@
 const std = @import("std");
 const gate = @import("gate.zig");
 const os = @import("os.zig");
+const channel = @import("channel.zig");
 const Link = @import("link.zig");
+const State = @import("state.zig");
 const Worker = @import("worker.zig").Worker;
 
 /// What crosses a link, byte by byte.
@@ -19,6 +21,14 @@ pub const layout = @import("layout.zig");
 pub const Job = @import("job.zig");
 pub const Kind = Job.Kind;
 pub const Trace = Job.Trace;
+/// Where a message or a call goes.
+pub const Dest = channel.Dest;
+pub const Reply = channel.Reply;
+pub const Level = channel.Level;
+/// Of a checkpoint: the whole state, or what is new.
+pub const StateKind = State.Kind;
+/// What a `save` writes to.
+pub const Saving = State.Saving;
 /// CLOCK_MONOTONIC, in ns: the clock of deadlines.
 pub const now = os.now;
 
@@ -27,20 +37,55 @@ pub const kit_version: u32 = 1 << 16 | 0;
 
 /// For a worker's root file: `pub const std_options = rb.std_options;`. A crash stays what it is, with its own signal and core,
 /// since Zig's handler of SIGSEGV would make an abort of it. Traces of the stack are for debug builds: what prints them is
-/// larger than the kit and takes longer to compile.
+/// larger than the kit and takes longer to compile. What std.log says goes to the bridge's log, or where there is none to
+/// stderr.
 pub const std_options: std.Options = .{
     .enable_segfault_handler = false,
     .signal_stack_size = null,
     .allow_stack_tracing = @import("builtin").mode == .debug,
+    .logFn = logStandard,
 };
 
-pub const Options = struct {
-    /// Every job takes microseconds. Then answers are published in batches, up to 50 us late, which saves a store and perhaps a
-    /// wake-up each. Otherwise each answer leaves at once, so none waits behind the next job, however long that takes.
-    short_jobs: bool = false,
-    /// What the worker declares that it serves; none: every opcode. At most 64, names of at most 27 bytes.
-    ops: []const Op = &.{},
-};
+pub fn Options(comptime Context: type) type {
+    return struct {
+        /// Every job takes microseconds. Then answers are published in batches, up to 50 us late, which saves a store and
+        /// perhaps a wake-up each. Otherwise each answer leaves at once, so none waits behind the next job, however long that
+        /// takes.
+        short_jobs: bool = false,
+        /// What the worker declares that it serves; none: every opcode. At most 64, names of at most 27 bytes.
+        ops: []const Op = &.{},
+        /// State that outlives the process, for roles with [roles.NAME.checkpoint] (docs/channel.md). Both are called by the
+        /// handler's thread between two jobs. `save` writes it and returns what it has written: the whole, or, where an
+        /// increment was asked for, what is new since the last time; an error: it has none. `restore` takes one part, the whole
+        /// first and increments behind it; an error: it cannot, and a worker that begins ends (65). Before the hello it is
+        /// given the latest, if there is one.
+        save: ?fn (Context, *Saving, StateKind) anyerror!StateKind = null,
+        restore: ?fn (Context, StateKind, []const u8) anyerror!void = null,
+
+        const Self = @This();
+
+        /// The hooks with the context's type forgotten.
+        fn hooks(comptime options: Self, context: *const Context) ?State.Hooks {
+            if (options.save == null and options.restore == null) return null;
+            const Erased = struct {
+                fn of(erased: *const anyopaque) Context {
+                    return @as(*const Context, @ptrCast(@alignCast(erased))).*;
+                }
+                fn save(erased: *const anyopaque, saving: *Saving, wanted: StateKind) anyerror!StateKind {
+                    return options.save.?(of(erased), saving, wanted);
+                }
+                fn restore(erased: *const anyopaque, kind: StateKind, bytes: []const u8) anyerror!void {
+                    return options.restore.?(of(erased), kind, bytes);
+                }
+            };
+            return .{
+                .context = @ptrCast(context),
+                .save = if (options.save != null) Erased.save else null,
+                .restore = if (options.restore != null) Erased.restore else null,
+            };
+        }
+    };
+}
 
 /// An operation, as the hello declares it.
 pub const Op = struct {
@@ -57,14 +102,15 @@ comptime {
     }) |bit, value| std.debug.assert(@as(u16, @bitCast(bit)) == value);
 }
 
-/// Serves until the bridge says drain or stop. `handle` is `fn (state, *Job) !void`. Returns main()'s exit status: 0 done; 64
-/// not started by a bridge; 71 the link cannot be mapped, or no thread; 78 built for another layout, or a header that breaks a
-/// rule (the reason is on stderr; both digests when they differ). A bridge that breaks a rule later ends the process with 76.
+/// Serves until the bridge says drain or stop. `handle` is `fn (context, *Job) !void`. Returns main()'s exit status: 0 done; 64
+/// not started by a bridge; 65 `restore` would not take its state; 71 the link cannot be mapped, or no thread; 78 built for
+/// another layout, or a header that breaks a rule (the reason is on stderr; both digests when they differ). A bridge that
+/// breaks a rule later ends the process with 76.
 pub fn run(
     init: std.process.Init.Minimal,
-    state: anytype,
-    comptime handle: fn (@TypeOf(state), *Job) anyerror!void,
-    comptime options: Options,
+    context: anytype,
+    comptime handle: fn (@TypeOf(context), *Job) anyerror!void,
+    comptime options: Options(@TypeOf(context)),
 ) u8 {
     const ops = comptime declared(options.ops);
     var arguments = init.args.iterate();
@@ -90,10 +136,56 @@ pub fn run(
         return os.exit_oserr;
     };
     defer worker.heartbeat.stop(&worker);
+    current = &worker;
+    defer current = null;
+    if (worker.link.fds.channel) |fd| {
+        if (os.isSocket(fd)) worker.channel.fd = fd;
+    }
+    if (options.hooks(&context)) |hooks| State.begin(&worker, hooks) catch |failed| {
+        os.complain("{s}: it has no state to begin with: {s}", .{ name, @errorName(failed) });
+        return os.exit_dataerr;
+    };
     const role = init.environ.getPosix(layout.env_role) orelse "";
     worker.link.greet(.{ .kit = "zig", .kit_version = kit_version, .role = role, .ops = &ops });
-    worker.serve(state, handle);
+    worker.serve(context, handle);
+    State.leave(&worker);
     return 0;
+}
+
+/// The worker of this process, for what is said outside of its jobs.
+var current: ?*Worker = null;
+
+/// A line in the bridge's log. It names the job that runs. NotConnected also before run() and after it.
+pub fn log(level: Level, comptime format: []const u8, arguments: anytype) channel.LogError!void {
+    const w = current orelse return error.NotConnected;
+    // Relaxed: a label. Of another thread it is the job that runs meanwhile.
+    return channel.logFrom(w, @atomicLoad(u64, &w.running, .monotonic), level, format, arguments);
+}
+
+fn logStandard(
+    comptime level: std.log.Level,
+    comptime scope: @EnumLiteral(),
+    comptime format: []const u8,
+    arguments: anytype,
+) void {
+    const mine: Level = switch (level) {
+        .debug => .debug,
+        .info => .info,
+        .warn => .warning,
+        .err => .@"error",
+    };
+    const prefix = if (scope == .default) "" else @tagName(scope) ++ ": ";
+    log(mine, prefix ++ format, arguments) catch |why| switch (why) {
+        error.Dropped => {}, // counted, and told by the next
+        error.NotConnected, error.Closed => os.complain(@tagName(mine) ++ ": " ++ prefix ++ format, arguments),
+    };
+}
+
+/// Whether the bridge may give the worker new jobs. It goes on serving those that it has. Told by a heartbeat at once.
+pub fn setReady(ready: bool) void {
+    const w = current orelse return;
+    w.counters.set("unready", @intFromBool(!ready));
+    w.heartbeat.hurry();
 }
 
 /// The first of the link's descriptors.
@@ -127,4 +219,7 @@ test {
     _ = @import("link.zig");
     _ = @import("part.zig");
     _ = @import("worker.zig");
+    _ = @import("channel.zig");
+    _ = @import("packet.zig");
+    _ = @import("state.zig");
 }

@@ -14,9 +14,11 @@ const envelope = @import("envelope.zig");
 const gate = @import("gate.zig");
 const layout = @import("layout.zig");
 const os = @import("os.zig");
+const Channel = @import("packet.zig");
 const Heartbeat = @import("heartbeat.zig");
 const Job = @import("job.zig");
 const Link = @import("link.zig");
+const State = @import("state.zig");
 
 /// Pages of large answers go back to the kernel after this long without work; the first MiB stays.
 const trim_after_ns = std.time.ns_per_s;
@@ -54,8 +56,11 @@ pub const Worker = struct {
     unpublished_ns: u64 = 0,
     /// The clock at the end of the last job, which is the start of the next.
     now_ns: u64 = 0,
+    /// The id of the job whose handler runs; 0: none. For log lines.
+    running: u64 = 0,
     counters: Counters = .{},
     heartbeat: Heartbeat = .{},
+    channel: Channel = .{},
 
     /// Returns when told to drain or stop.
     pub fn serve(w: *Worker, state: anytype, comptime handle: fn (@TypeOf(state), *Job) anyerror!void) void {
@@ -64,6 +69,11 @@ pub const Worker = struct {
             const told = w.control();
             const count = w.link.requests.available() catch
                 w.broken("the position of the request ring ran backwards or too far", .{});
+            State.look(w, true); // so what the bridge has said before a job was published is known to it
+            if (w.channel.state.held and told != layout.control_stop) {
+                w.waitForWork();
+                continue;
+            }
             if (told == layout.control_stop or (told != layout.control_run and count == 0)) return;
             if (count == 0) {
                 w.waitForWork();
@@ -75,6 +85,8 @@ pub const Worker = struct {
             for (0..count) |_| {
                 if (w.control() == layout.control_stop) break;
                 w.runOne(drained_ns, state, handle);
+                State.look(w, false);
+                if (w.channel.state.held) break;
             }
             w.publish();
         }
@@ -92,7 +104,10 @@ pub const Worker = struct {
         if (job.isCancelled()) {
             job.cancelled();
         } else {
+            // Relaxed: for log lines of any thread; one writer, this one.
+            @atomicStore(u64, &w.running, job.request.job, .monotonic);
             job.settle(handle(state, &job));
+            @atomicStore(u64, &w.running, 0, .monotonic); // as above
         }
         w.unreleased += 1;
     }
@@ -124,6 +139,7 @@ pub const Worker = struct {
 
     fn readyWithWork(w: *Worker) bool {
         // A position that breaks the rule ends the wait, too: serve() says so.
+        if (w.channel.state.held) return w.control() == layout.control_stop;
         const count = w.link.requests.available() catch return true;
         return count != 0 or w.control() != layout.control_run;
     }
@@ -133,7 +149,11 @@ pub const Worker = struct {
         const link = &w.link;
         while (true) {
             const touched = @as(u64, link.region.highest_touched) * link.region.block_bytes;
-            const found = link.waiter.wait(w, readyWithWork, if (touched > results_kept_bytes) trim_after_ns else null);
+            const limit_ns: ?u64 = if (touched > results_kept_bytes) trim_after_ns else null;
+            const found = if (w.channel.state.listens)
+                link.waiter.waitOr(.{ .fd = w.channel.fd.?, .events = linux.POLL.IN }, w, readyWithWork, limit_ns)
+            else
+                link.waiter.wait(w, readyWithWork, limit_ns);
             w.counters.set("gate", @backingInt(link.waiter.last));
             if (found) return;
             w.takeGivebacks();
