@@ -161,6 +161,7 @@ class Bridge:
             case WorkerReady() | WorkerRefused() | WorkerBroke() | WorkerEnded() | WorkerOutput():
                 self.supervisor.handle(event)
             case JobLost(worker, job, reason, meta):
+                self.supervisor.handle(event)
                 log.warning("job lost", job=job, worker=worker, reason=reason, meta=_noted(meta))
             case RoleGone(number):
                 log.debug("the relay has forgotten a role", number=number)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
+Stream = Literal["stdout", "stderr"]
+
 
 class Signal(NamedTuple):
     """A frame that is not the relay's own business: bare terms, without the leading 131.
@@ -75,11 +77,16 @@ class JobLost:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOutput:
-    """Bytes that a worker wrote. Cut anywhere; dropped when nobody takes events for long."""
+    """Bytes that a worker wrote. Cut anywhere; dropped when nobody takes events for long.
+
+    `job`: the one under way as they were read, or that had ended a moment before; of jobs of a few
+    microseconds it may be a neighbour.
+    """
 
     worker_id: int
-    stream: Literal["stdout", "stderr"]
+    stream: Stream
     data: bytes
+    job: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from bridge.fabric.events import (
     JobLost,
     RoleGone,
     Signal,
+    Stream,
     WorkerBroke,
     WorkerEnded,
     WorkerOutput,
@@ -499,7 +500,8 @@ def _event(raw: Any) -> Event:
         case lib.RB_EVENT_ROLE_GONE:
             return RoleGone(raw.a)
         case lib.RB_EVENT_WORKER_OUTPUT:
-            return WorkerOutput(raw.worker, "stdout" if raw.a == 1 else "stderr", data)
+            stream: Stream = "stdout" if raw.a == 1 else "stderr"
+            return WorkerOutput(raw.worker, stream, data, raw.b or None)
         case lib.RB_EVENT_BREAKER:
             return BreakerChanged(raw.a, raw.worker or None, data.decode())
         case kind:

@@ -17,10 +17,12 @@ import trio
 
 from bridge.config import GroupSettings
 from bridge.fabric.relay import RoleState, RoleStats
+from bridge.workers.crash_reports import CrashReports
 from bridge.workers.handshake_driver import HandshakeDriver, Links, RolePlan
+from bridge.workers.life import WorkerEvent
 from bridge.workers.together import Together
 from bridge.workers.wishes import Wanted
-from bridge.workers.worker import Registration, State, Worker, WorkerEvent
+from bridge.workers.worker import Registration, State, Worker
 
 QUEUE_LOOK_S = 0.02  # between two looks at the queue of a role that goes
 
@@ -50,6 +52,7 @@ class PortSupervisor:
         self.driver = driver
         self.plans: list[RolePlan] = []
         self.workers: list[Worker] = []
+        self.crashes = CrashReports()
         self._relay = relay
         self._drain_s = drain_s
         self._random = random or Random()
@@ -189,6 +192,7 @@ class PortSupervisor:
             drain_s=self._drain_s,
             random=self._random,
             siblings=self.together,
+            crashes=self.crashes,
             register=self._register,
         )
         place = sum(other.index < index for other in self.lasting(plan.id))

@@ -7,33 +7,24 @@ arrives as the relay's events, what people want of it through `want`; both wake 
 
 from __future__ import annotations
 
-import signal as signals
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import structlog
 import trio
 
-from bridge.etf import Atom, Pid, brief
-from bridge.fabric.relay import (
-    WorkerBroke,
-    WorkerEnded,
-    WorkerOutput,
-    WorkerReady,
-    WorkerRefused,
-)
-from bridge.ops.answers import atom_keys
+from bridge.etf import Pid, brief
+from bridge.fabric.relay import WorkerBroke, WorkerOutput
+from bridge.workers.crash_reports import CrashReports
 from bridge.workers.handshake_driver import HandshakeDriver, Links, RolePlan, Started
-from bridge.workers.output import LineCutter
+from bridge.workers.life import Life, WorkerEvent, describe_end
+from bridge.workers.output import Line
 from bridge.workers.restart_policy import GiveUp, LeaveEnded, StartAgain
 from bridge.workers.shepherd import RemoteProtocolError
 from bridge.workers.together import role_policy
 from bridge.workers.wishes import Siblings, Wanted
-
-WorkerEvent: TypeAlias = WorkerReady | WorkerRefused | WorkerBroke | WorkerEnded | WorkerOutput
 
 # A killed worker's end is told by the relay within milliseconds; past this the relay has lost it.
 END_TOLD_WITHIN_S = 5.0
@@ -48,22 +39,6 @@ class State(Enum):
     GIVEN_UP = "given_up"  # ended too often
     FINISHED = "finished"  # ended, and its restart type says: for good
     STOPPED = "stopped"  # ended for good: the bridge stops, or its place in the role is gone
-
-
-@dataclass(slots=True)
-class _Life:
-    """What the relay has told about the life that runs now."""
-
-    greeting: WorkerReady | None = None
-    refused: str | None = None
-    end: WorkerEnded | None = None
-    killed: bool = False
-    failure: str | None = None  # the first thing that went wrong: what follows from it is not told
-    output: dict[str, LineCutter] = field(default_factory=dict)
-
-    @property
-    def over(self) -> bool:
-        return self.end is not None or self.refused is not None or self.killed
 
 
 class Registration(Protocol):
@@ -89,6 +64,7 @@ class Worker:
         drain_s: float,
         random: Random,
         siblings: Siblings,
+        crashes: CrashReports,
         register: Callable[[Worker], Registration | None] = lambda worker: None,
     ) -> None:
         self.plan = plan
@@ -114,9 +90,10 @@ class Worker:
         self._weight = 1  # as the relay knows it
         self._draining = trio.CancelScope()
         self._siblings = siblings
+        self._crashes = crashes
         self._policy = role_policy(plan)
         self._wanted = Wanted.RUN
-        self._life = _Life()
+        self._life = Life()
         self._news = trio.Event()
         self._log = structlog.get_logger("ringbridge.worker").bind(role=plan.name)
 
@@ -180,20 +157,15 @@ class Worker:
 
     def handle(self, event: WorkerEvent) -> None:
         """Take one event of the present life. Never blocks."""
-        life = self._life
         match event:
             case WorkerOutput():
-                cutter = life.output.setdefault(event.stream, LineCutter())
-                self._log_output(event.stream, cutter.feed(event.data, trio.current_time()))
+                lines = self._life.take_output(event, trio.current_time())
+                self._log_output(event.stream, lines)
                 return
-            case WorkerReady():
-                life.greeting = event
-            case WorkerRefused():
-                life.refused = event.why
             case WorkerBroke():
                 self._fail(f"it broke a rule and was fenced: {event.rule}")
-            case WorkerEnded():
-                life.end = event
+            case _:
+                self._life.take(event)
         self._tell()
 
     def kill(self, reason: object) -> None:
@@ -240,7 +212,7 @@ class Worker:
 
     async def _live_once(self) -> bool:
         """One life, from start to end. Returns whether its end was normal (exit status 0)."""
-        self._life = life = _Life()
+        self._life = life = Life(began_s=trio.current_time())
         self._log = self._log.bind(worker=self.id)
         self._enter(State.STARTING)
         try:
@@ -264,6 +236,9 @@ class Worker:
             with trio.CancelScope(shield=True):
                 await self._bury(started)
             normal = self._tell_end()
+            if report := life.report(self, trio.current_time()):
+                self._crashes.add(report)
+            self.os_pid = None
             self._unregister()
         return normal
 
@@ -278,7 +253,7 @@ class Worker:
             self._fail(f"it was refused: {life.refused}")
         elif life.greeting:
             self.kit = life.greeting.kit
-            self.kit_version = "{}.{}".format(*life.greeting.kit_version)
+            self.kit_version = life.kit_version
             self._log.info("worker ready", os_pid=self.os_pid, kit=self.kit)
 
     async def _drain(self) -> None:
@@ -312,30 +287,14 @@ class Worker:
         await started.guard.aclose()
         started.channel.close()
         now_s = trio.current_time()
-        for stream, cutter in self._life.output.items():
-            self._log_output(stream, cutter.finish(now_s))
-        self.os_pid = None
+        for stream, lines in self._life.last_lines(now_s):
+            self._log_output(stream, lines)
 
     def _unregister(self) -> None:
         if self.registration:
-            self.registration.end(self._down_reason())
+            asked = self._wanted is not Wanted.RUN
+            self.registration.end(self._life.down_reason(self.id, asked=asked))
             self.registration = None
-
-    def _down_reason(self) -> object:
-        """What the watchers of the worker's pid hear."""
-        life = self._life
-        if self._wanted is not Wanted.RUN:
-            return Atom("shutdown")
-        if life.failure is None and life.end is not None and life.end.status == 0:
-            return Atom("normal")
-        details = {
-            "worker": self.id,
-            "status": life.end.status if life.end else None,
-            "signal": life.end.signal if life.end else None,
-            "oom": bool(life.end and life.end.oom),
-            "why": life.failure,
-        }
-        return (Atom("worker_crashed"), atom_keys(details))
 
     def _tell_end(self) -> bool:
         """Log how the life ended. Returns whether that was normal."""
@@ -402,21 +361,7 @@ class Worker:
         while not condition():
             await self._news.wait()
 
-    def _log_output(self, stream: str, lines: list[str]) -> None:
-        for line in lines:
-            self._log.info("worker output", stream=stream, line=line)
-
-
-def describe_end(end: WorkerEnded) -> str:
-    """How a worker ended, in words: "exit status 3", "signal 11 (SIGSEGV), core dumped"."""
-    if end.signal:
-        try:
-            name = signals.Signals(end.signal).name
-        except ValueError:
-            name = "real-time"
-        words = f"signal {end.signal} ({name})"
-    elif end.status is not None:
-        words = f"exit status {end.status}"
-    else:
-        words = "an unknown status"
-    return words + (", core dumped" if end.core else "") + (", out of memory" if end.oom else "")
+    def _log_output(self, stream: str, lines: list[Line]) -> None:
+        for text, job in lines:
+            about = {} if job is None else {"job": job}
+            self._log.info("worker output", stream=stream, line=text, **about)

@@ -16,9 +16,9 @@ from bridge.fabric.relay import (
     WorkerReady,
 )
 from bridge.workers.handshake_driver import HandshakeDriver, RolePlan
+from bridge.workers.life import WorkerEvent
 from bridge.workers.port_supervisor import PortSupervisor
 from bridge.workers.shepherd import Spawn
-from bridge.workers.worker import WorkerEvent
 
 
 class FixedRandom:

@@ -19,6 +19,7 @@ enum {
     COMPLETIONS_A_ROUND = 256, /* one worker's flood must not starve the others */
     OUTPUT_CHUNK = 4096,
     OUTPUT_CHUNKS_A_ROUND = 4,
+    OUTPUT_LATE_NS = 20000000, /* what a job wrote is read within so long of its end */
     OUTPUT_CHUNKS_AT_END =
         32, /* all that a pipe of the usual size holds; a grandchild that is left may write for ever */
 };
@@ -264,6 +265,7 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e, uint64
     if (j->sampled) sample(r, j, e->run_ns);
     w->placed[j->position & (w->link.config.slots - 1)] = NULL;
     w->in_flight--;
+    w->last_job = j->id;
     GAUGE(w->stats.in_flight, w->in_flight);
     COUNT(w->stats.done, 1);
     if (j->state == RB_JOB_PLACED) {
@@ -423,6 +425,18 @@ ssize_t rb_worker_read(int fd, void *at, size_t size) {
     return n < 0 ? -errno : n;
 }
 
+/* The job in whose course output was written that is read now: the one under way; else the last one, if that ended a moment ago, as its words
+ * were in the pipe before its answer was in the ring. 0: none. It says what a line is about and decides nothing: of several jobs
+ * in so short a time it may be the wrong one. */
+static uint64_t job_of_output(struct rb_worker *w) {
+    if (w->shadow) rb_tape_look(w);
+    /* S1: pairs with the kit's release store, as S0. A lie names another job of the liar. */
+    uint64_t started = rb_load_acquire(&w->link.theirs->started);
+    const struct rb_job *j = w->placed[(started - 1) & (w->link.config.slots - 1)];
+    if (j && j->position == started - 1) return j->id;
+    return w->relay->now - w->stirred_ns < OUTPUT_LATE_NS ? w->last_job : 0;
+}
+
 static void take_output(struct rb_worker *w, int which, int chunks) {
     int *fd = which == 1 ? &w->stdout_fd : &w->stderr_fd;
     char chunk[OUTPUT_CHUNK];
@@ -445,7 +459,8 @@ static void take_output(struct rb_worker *w, int which, int chunks) {
             memcpy(w->stderr_tail + w->stderr_size, chunk + n - keep, keep);
             w->stderr_size += (uint32_t)keep;
         }
-        rb_up_event(w->relay, RB_EVENT_WORKER_OUTPUT, 0, w->id, which, 0, 0, chunk, (size_t)n);
+        rb_up_event(w->relay, RB_EVENT_WORKER_OUTPUT, 0, w->id, which, (int64_t)job_of_output(w), 0,
+                    chunk, (size_t)n);
     }
 }
 

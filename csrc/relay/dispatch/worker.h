@@ -64,6 +64,7 @@ struct rb_worker {
     struct rb_worker *next_polled;
     int called_by_bell;  /* or they have been out for long, and its bell will tell */
     uint64_t stirred_ns; /* when it was given a job, or one was taken back, last */
+    uint64_t last_job;   /* that was taken back */
     const char *broke;   /* rule, once fenced for it */
     struct rb_atom_budget atoms;
     struct rb_term_answer answering; /* of the first completion in its ring */
