@@ -42,6 +42,11 @@ class Operator:
     def configure(self, key: str, value: Any) -> list[Term]:
         return _described(self._reloading.configure(key, value))
 
+    def scale(self, role: str, workers: int) -> list[Term]:
+        """So many workers of a role, until the next reload: those with the highest places end."""
+        self._number(role)
+        return self.configure(f"roles.{role}.workers", workers)
+
     def upgrade(self, role: str, command: Sequence[str] | None) -> Term:
         return atom_keys(self._reloading.upgrade(role, command).describe())
 

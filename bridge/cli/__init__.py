@@ -6,6 +6,7 @@ serving     serve, doctor: what runs the bridge on this machine, or would
 replaying   replay: runs a recording of the relay again
 checking    conformance: holds an executable to the rules of a worker
 making      new: writes a worker to begin with
+workers     workers, watch, scale, crash-report
 asking      status, and what changes a running bridge: reload, configure, drain, upgrade, ...
 """
 
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 import typer
 
 import bridge
-from bridge.cli import asking, checking, making, replaying, serving
+from bridge.cli import asking, checking, making, replaying, serving, workers
 from bridge.config import ConfigError
 from bridge.dist.errors import CookieError, EpmdError
 from bridge.dist.tls import TlsError
@@ -34,8 +35,10 @@ for command in (serving.serve, serving.doctor, replaying.replay, checking.confor
     app.command(rich_help_panel="On this machine")(command)
 app.add_typer(making.app, name="new", rich_help_panel="On this machine")
 app.command(rich_help_panel="A running bridge")(asking.status)
-for command in asking.OPERATIONS:
-    app.command(rich_help_panel="A running bridge, for admin_nodes")(command)
+for look in workers.LOOKS:
+    app.command(rich_help_panel="A running bridge")(look)
+for operation in (*asking.OPERATIONS, *workers.OPERATIONS):
+    app.command(rich_help_panel="A running bridge, for admin_nodes")(operation)
 
 
 @app.command(rich_help_panel="On this machine")

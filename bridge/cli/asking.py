@@ -68,7 +68,7 @@ def reload(
 
     All of the file is taken over, or nothing; what is refused says why.
     """
-    _operate(name, config, cookie_file, lambda operations: operations.reload)
+    operate(name, config, cookie_file, lambda operations: operations.reload)
 
 
 def configure(
@@ -82,7 +82,7 @@ def configure(
 ) -> None:
     """Change one setting of the running bridge. The file stays as it is: the next reload wins."""
     parsed = _toml_value(value)
-    _operate(name, config, cookie_file, lambda ops: partial(ops.configure, key, parsed))
+    operate(name, config, cookie_file, lambda ops: partial(ops.configure, key, parsed))
 
 
 def drain(
@@ -103,7 +103,7 @@ def drain(
     """
     if role is not None and worker is not None:
         raise typer.BadParameter("give a role or --worker, not both")
-    _operate(name, config, cookie_file, lambda ops: partial(ops.drain, role, worker))
+    operate(name, config, cookie_file, lambda ops: partial(ops.drain, role, worker))
 
 
 def resume(
@@ -113,7 +113,7 @@ def resume(
     cookie_file: CookieFileOption = None,
 ) -> None:
     """Take jobs again for what was drained."""
-    _operate(name, config, cookie_file, lambda ops: partial(ops.resume, role))
+    operate(name, config, cookie_file, lambda ops: partial(ops.resume, role))
 
 
 def restart(
@@ -123,7 +123,7 @@ def restart(
     cookie_file: CookieFileOption = None,
 ) -> None:
     """Let one worker finish what it has and start it again; also one that was given up."""
-    _operate(name, config, cookie_file, lambda ops: partial(ops.restart, worker))
+    operate(name, config, cookie_file, lambda ops: partial(ops.restart, worker))
 
 
 def upgrade(
@@ -141,7 +141,7 @@ def upgrade(
     Shows how far it is, and returns when all are replaced. If a new worker fails, everything goes
     back to the old program, and the exit status is 1.
     """
-    _operate(name, config, cookie_file, lambda ops: partial(ops.upgrade, role, command or None))
+    operate(name, config, cookie_file, lambda ops: partial(ops.upgrade, role, command or None))
 
 
 def breaker(
@@ -154,7 +154,7 @@ def breaker(
     """Hold a circuit breaker open or closed, or let it go."""
     if how not in ("open", "close", "auto"):
         raise typer.BadParameter("HOW is open, close or auto")
-    _operate(name, config, cookie_file, lambda ops: partial(ops.breaker, target, how))
+    operate(name, config, cookie_file, lambda ops: partial(ops.breaker, target, how))
 
 
 def record(
@@ -166,7 +166,7 @@ def record(
     """Look at the recording that `serve --record` began, or end it."""
     if how not in ("status", "stop"):
         raise typer.BadParameter("HOW is status or stop")
-    _operate(name, config, cookie_file, lambda ops: partial(ops.record, how))
+    operate(name, config, cookie_file, lambda ops: partial(ops.record, how))
 
 
 OPERATIONS: list[Callable[..., None]] = [
@@ -181,13 +181,15 @@ OPERATIONS: list[Callable[..., None]] = [
 ]
 
 
-def _operate(
+def operate(
     name: str | None,
     config: Path,
     cookie_file: Path | None,
     choose: Callable[[Any], Callable[..., Any]],
 ) -> None:
-    """Run one of the functions of bridge.ops.operations against the bridge."""
+    """Run one of the functions of bridge.ops.operations, or of a module like it, against the
+    bridge.
+    """
     address = _address(name, config, cookie_file)
     from bridge.ops import operations
 

@@ -36,6 +36,7 @@ class WorkerReady:
     kit: str
     kit_version: tuple[int, int]
     role: str
+    layout_version: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)

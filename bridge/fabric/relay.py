@@ -472,6 +472,10 @@ class Relay:
         return signals
 
 
+def _version(word: int) -> tuple[int, int]:
+    return word >> 16, word & 0xFFFF
+
+
 def _event(raw: Any) -> Event:
     data: bytes = ffi.buffer(raw.data, raw.size)[:]
     match raw.kind:
@@ -482,7 +486,8 @@ def _event(raw: Any) -> Event:
             return ConnectionLost(raw.connection, data.decode())
         case lib.RB_EVENT_WORKER_READY:
             kit, _, role = data.decode("utf-8", "replace").partition("\0")
-            return WorkerReady(raw.worker, raw.a, kit, (raw.b >> 16, raw.b & 0xFFFF), role)
+            kit_version, layout_version = _version(raw.b), _version(raw.c)
+            return WorkerReady(raw.worker, raw.a, kit, kit_version, role, layout_version)
         case lib.RB_EVENT_WORKER_REFUSED:
             return WorkerRefused(raw.worker, data.decode("utf-8", "replace"))
         case lib.RB_EVENT_WORKER_BROKE:

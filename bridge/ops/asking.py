@@ -33,13 +33,13 @@ class Asking:
     """A bridge that can be asked."""
 
     def __init__(self, node: Node, bridge_name: str) -> None:
-        self._node = node
+        self.node = node
         self.name = bridge_name
 
     async def ask(self, service: str, request: Term) -> Any:
         """The answer of one of its services, as it is. Raises NoStatus."""
         try:
-            return await self._node.call((service, self.name), request, timeout=ANSWER_WITHIN_S)
+            return await self.node.call((service, self.name), request, timeout=ANSWER_WITHIN_S)
         except NoConnection as error:
             raise NoStatus(_why_none_answers(self.name, error)) from error
         except ProcessDown as error:

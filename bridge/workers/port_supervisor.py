@@ -53,6 +53,7 @@ class PortSupervisor:
         self.plans: list[RolePlan] = []
         self.workers: list[Worker] = []
         self.crashes = CrashReports()
+        self.observers: list[Callable[[Worker], None]] = []  # of changes; they never block
         self._relay = relay
         self._drain_s = drain_s
         self._random = random or Random()
@@ -287,6 +288,8 @@ class PortSupervisor:
         return worker_id
 
     def _worker_changed(self, worker: Worker) -> None:
+        for observer in self.observers:
+            observer(worker)
         self._tell_role(worker.plan.id)
         self._tell()
 

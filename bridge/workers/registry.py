@@ -5,8 +5,14 @@ Requests (GenServer.call to Ringbridge.WorkerRegistry or worker_registry):
     :list                        {:ok, [worker]}   a map per worker, see `describe`
     {:lookup, role}              {:ok, map}        the role and its workers; role: atom or binary
     :stats                       {:ok, map}        how many workers are in which state, restarts
+    :watch                       {:ok, ref, [worker]}   changes come as messages, see watching.py
+    {:watch, pid}                the same           to this process of the caller's node
+    :unwatch, {:unwatch, pid}    :ok               no more of them
     {:drain, id}                 :ok               finishes what it has, then stays ended
     {:restart, id}               :ok               the same, then starts again; also if given up
+    {:scale, role, n}            {:ok, [change]}   so many workers; the file stays as it is
+    :crash_reports               {:ok, [map]}      of the last lives that went wrong, newest first
+    {:crash_report, id}          {:ok, map}        one of them, with what the worker wrote last
     {:drain_role, role}          :ok               no new jobs; what waits and runs is finished
     {:resume_role, role}         :ok               it takes jobs again
     :drain_node, :resume_node    :ok               the same of all roles
@@ -17,7 +23,7 @@ Requests (GenServer.call to Ringbridge.WorkerRegistry or worker_registry):
     {:breaker, role | id, how}   :ok               how: :open, :close or :auto
     {:record, :status | :stop}   {:ok, map}        the recording that `serve --record` began
 
-All but the first three are for nodes that [node] admin_nodes names, see `operation`.
+All from {:drain, id} on are for nodes that [node] admin_nodes names, see `operation`.
 Anything else is {:error, {:bad_request, why}}, and so is what is refused; it changes nothing.
 """
 
@@ -26,24 +32,31 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from bridge.config import ConfigError
-from bridge.etf import Atom, brief
+from bridge.etf import Atom, Pid, brief
 from bridge.fabric.figures import BreakerState
-from bridge.ops.answers import OK, Answering, BadRequest, Term, atom_keys
+from bridge.node import Sender
+from bridge.ops.answers import OK, Answering, BadRequest, Term, atom_keys, bad_request
+from bridge.workers.crash_reports import REPORTS_MAX
 from bridge.workers.port_supervisor import PortSupervisor
+from bridge.workers.watching import Watching
 from bridge.workers.wishes import Wanted
 from bridge.workers.worker import State, Worker
 
 NAMES = ("Elixir.Ringbridge.WorkerRegistry", "worker_registry")
 SETTING_DEPTH_MAX = 8
 SETTING_MAX = 2**63 - 1  # as in TOML
-LOOKS = ":list, {:lookup, role} and :stats"
+LOOKS = ":list, {:lookup, role}, :stats, :watch and :unwatch"
 # Name, number of elements (0: the atom alone), and how it is spelt.
 OPERATIONS = {
     ("drain", 2): "{:drain, id}",
     ("restart", 2): "{:restart, id}",
+    ("scale", 3): "{:scale, role, n}",
+    ("crash_reports", 0): ":crash_reports",
+    ("crash_report", 2): "{:crash_report, id}",
     ("drain_role", 2): "{:drain_role, role}",
     ("resume_role", 2): "{:resume_role, role}",
     ("drain_node", 0): ":drain_node",
@@ -72,6 +85,7 @@ class Operator(Protocol):
 
     def reload(self) -> list[Term]: ...
     def configure(self, key: str, value: Any) -> list[Term]: ...
+    def scale(self, role: str, workers: int) -> list[Term]: ...
     def upgrade(self, role: str, command: Sequence[str] | None) -> Term: ...
     def describe_upgrade(self, role: str) -> Term: ...
     def close_role(self, role: str, closed: bool) -> None: ...
@@ -87,6 +101,12 @@ class WorkerFigures(Protocol):
     def in_flight(self) -> int: ...
     @property
     def done(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    @property
+    def credit(self) -> int: ...
+    @property
+    def service_ns(self) -> int: ...
     @property
     def breaker(self) -> BreakerState: ...
     @property
@@ -108,6 +128,68 @@ class WorkerRegistry(Answering):
         self._supervisor = supervisor
         self._figures = figures
         self._operator = operator
+        self._watching: Watching | None = None
+
+    async def init(self) -> None:
+        await super().init()
+        self._watching = Watching(self.node)
+        self._supervisor.observers.append(self._changed)
+
+    async def terminate(self, reason: Term) -> None:
+        if self._watching is not None:
+            self._supervisor.observers.remove(self._changed)
+            self._watching.end_all()
+        await super().terminate(reason)
+
+    async def handle_call(self, request: Term, sender: Sender) -> Term:
+        match request:
+            case Atom("watch"):
+                return self._answered(self._watch, sender.pid, sender)
+            case (Atom("watch"), Pid() as watcher):
+                return self._answered(self._watch, watcher, sender)
+            case Atom("unwatch"):
+                return self._answered(self._unwatch, sender.pid, sender)
+            case (Atom("unwatch"), Pid() as watcher):
+                return self._answered(self._unwatch, watcher, sender)
+        return self.answer_any(request)
+
+    async def handle_info(self, message: Term) -> None:
+        match message:
+            case (Atom("DOWN"), _, Atom("process"), Pid() as watcher, _) if self._watching:
+                self._watching.end(watcher)
+            case _:
+                await super().handle_info(message)
+
+    def _answered(self, do: Callable[[Pid], Term], watcher: Pid, sender: Sender) -> Term:
+        """A process may ask for itself and for others of its node, and for nobody else."""
+        if watcher.node != sender.pid.node:
+            return bad_request(f"{watcher} is not of the caller's node, {sender.pid.node.name}")
+        try:
+            return do(watcher)
+        except BadRequest as error:
+            return bad_request(str(error))
+
+    def _watch(self, watcher: Pid) -> Term:
+        assert self._watching is not None
+        ref = self._watching.ref_of(watcher)
+        if ref is None:
+            ref = self._me.monitor(watcher)
+            try:
+                self._watching.begin(watcher, ref)
+            except BadRequest:
+                self.demonitor(ref, flush=True)
+                raise
+        return (OK, ref, self.describe_all())
+
+    def _unwatch(self, watcher: Pid) -> Term:
+        assert self._watching is not None
+        if (ref := self._watching.end(watcher)) is not None:
+            self.demonitor(ref, flush=True)
+        return OK
+
+    def _changed(self, worker: Worker) -> None:
+        if self._watching:  # and somebody watches
+            self._watching.changed(worker.id, self.describe(worker))
 
     def answer(self, request: Term) -> Term:
         match request:
@@ -132,6 +214,13 @@ class WorkerRegistry(Answering):
         """What changes or stops things."""
         operator = self._operator
         match request:
+            case (Atom("scale"), role, int() as workers) if not isinstance(workers, bool):
+                return (OK, operator.scale(_role_name(role), workers))
+            case Atom("crash_reports"):
+                heads = [report.head() for report in self._supervisor.crashes.newest_first()]
+                return (OK, [atom_keys(head) for head in heads])
+            case (Atom("crash_report"), worker_id):
+                return (OK, self._crash_report(worker_id))
             case (Atom("drain_role"), role):
                 operator.close_role(_role_name(role), True)
             case (Atom("resume_role"), role):
@@ -184,6 +273,7 @@ class WorkerRegistry(Answering):
             "workers": len(workers),
             "states": Counter(worker.state.value for worker in workers),
             "restarts": sum(worker.restarts for worker in workers),
+            "watchers": len(self._watching) if self._watching is not None else 0,
             "roles": [Atom(plan.name) for plan in self._supervisor.plans],
         }
 
@@ -201,14 +291,29 @@ class WorkerRegistry(Answering):
                 "os_pid": worker.os_pid,
                 "kit": worker.kit,
                 "kit_version": worker.kit_version,
+                "layout_version": worker.layout_version,
+                "link": worker.link and asdict(worker.link),
+                "credit": figures.credit if figures else None,
                 "in_flight": figures.in_flight if figures else 0,
                 "done": figures.done if figures else 0,
+                "lost": figures.lost if figures else 0,
+                "service_us": figures.service_ns // 1000 if figures else None,
                 "restarts": worker.restarts,
                 "last_error": worker.last_error,
                 "breaker": Atom(figures.breaker.name.lower()) if figures else None,
                 "silent_ms": _silent_ms(figures) if figures else None,
             }
         )
+
+    def _crash_report(self, worker_id: Term) -> Term:
+        if type(worker_id) is not int:
+            raise BadRequest(f"a worker's id is an integer, not {brief(worker_id)}")
+        if (report := self._supervisor.crashes.find(worker_id)) is None:
+            raise BadRequest(
+                f"there is no crash report of worker {worker_id}; :crash_reports lists the last "
+                f"{REPORTS_MAX} lives that went wrong"
+            )
+        return atom_keys(report.whole())
 
     def _worker(self, worker_id: Term) -> Worker:
         if type(worker_id) is not int:

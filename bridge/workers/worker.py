@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from bridge.etf import Pid, brief
-from bridge.fabric.relay import WorkerBroke, WorkerOutput
+from bridge.fabric.relay import LinkConfig, WorkerBroke, WorkerOutput
 from bridge.workers.crash_reports import CrashReports
 from bridge.workers.handshake_driver import HandshakeDriver, Links, RolePlan, Started
 from bridge.workers.life import Life, WorkerEvent, describe_end
@@ -74,6 +74,8 @@ class Worker:
         self.os_pid: int | None = None
         self.kit: str | None = None
         self.kit_version: str | None = None
+        self.layout_version: str | None = None
+        self.link: LinkConfig | None = None
         self.restarts = 0
         self.failures = 0  # lives that ended unasked
         self.last_error: str | None = None
@@ -215,6 +217,7 @@ class Worker:
         self._life = life = Life(began_s=trio.current_time())
         self._log = self._log.bind(worker=self.id)
         self._enter(State.STARTING)
+        self.link = self._driver.link
         try:
             started = await self._driver.start(self.id, self.plan)
         except (OSError, ValueError, RemoteProtocolError) as error:
@@ -254,6 +257,7 @@ class Worker:
         elif life.greeting:
             self.kit = life.greeting.kit
             self.kit_version = life.kit_version
+            self.layout_version = "{}.{}".format(*life.greeting.layout_version)
             self._log.info("worker ready", os_pid=self.os_pid, kit=self.kit)
 
     async def _drain(self) -> None:

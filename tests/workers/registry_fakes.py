@@ -158,7 +158,9 @@ class Scene:
         return guard
 
     def greet(self, worker_id: int) -> None:
-        self.supervisor.handle(WorkerReady(worker_id, 1000 + worker_id, "c", (1, 0), "echo"))
+        self.supervisor.handle(
+            WorkerReady(worker_id, 1000 + worker_id, "c", (1, 0), "echo", (3, 0))
+        )
 
     def end(self, worker_id: int, *, status: int | None = None, signal: int | None = None) -> None:
         self.supervisor.handle(WorkerEnded(worker_id, status, signal, core=False, oom=False))

@@ -10,6 +10,8 @@ from registry_fakes import Scene
 from bridge.config import ConfigError
 from bridge.etf import Atom, Term
 from bridge.fabric.figures import BreakerState
+from bridge.fabric.relay import LinkConfig
+from bridge.workers.crash_reports import CrashReport, CrashReports
 from bridge.workers.registry import OPERATIONS, WorkerRegistry, operation
 from bridge.workers.wishes import Wanted
 from bridge.workers.worker import State
@@ -39,6 +41,9 @@ class FakeOperator:
     def configure(self, key: str, value: Any) -> list[Term]:
         return self._note("configure", key, value)  # type: ignore[no-any-return]
 
+    def scale(self, role: str, workers: int) -> list[Term]:
+        return self._note("scale", role, workers)  # type: ignore[no-any-return]
+
     def upgrade(self, role: str, command: Sequence[str] | None) -> Term:
         return self._note("upgrade", role, command)
 
@@ -56,7 +61,15 @@ class FakeOperator:
 
 
 def registry(scene: Scene) -> WorkerRegistry:
-    figures = SimpleNamespace(in_flight=2, done=40, breaker=BreakerState.CLOSED, heartbeat_ns=0)
+    figures = SimpleNamespace(
+        in_flight=2,
+        done=40,
+        lost=1,
+        credit=12,
+        service_ns=16_400,
+        breaker=BreakerState.CLOSED,
+        heartbeat_ns=0,
+    )
     return WorkerRegistry(
         scene.supervisor, figures=lambda worker_id: figures, operator=FakeOperator()
     )
@@ -70,6 +83,8 @@ def scene_of_two() -> Scene:
     scene.workers[0].state = State.READY
     scene.workers[0].kit = "c"
     scene.workers[0].os_pid = 77
+    scene.workers[0].layout_version = "3.0"
+    scene.workers[0].link = LinkConfig(8, 65536, 4096, "off")
     scene.workers[1].state = State.GIVEN_UP
     scene.workers[1].last_error = "it ended: signal 9 (SIGKILL)"
     return scene
@@ -84,8 +99,18 @@ ECHO = {
     A("os_pid"): 77,
     A("kit"): b"c",
     A("kit_version"): None,
+    A("layout_version"): b"3.0",
+    A("link"): {
+        A("slots"): 8,
+        A("result_bytes"): 65536,
+        A("result_block_bytes"): 4096,
+        A("crc"): b"off",
+    },
+    A("credit"): 12,
     A("in_flight"): 2,
     A("done"): 40,
+    A("lost"): 1,
+    A("service_us"): 16,
     A("restarts"): 0,
     A("last_error"): None,
     A("breaker"): A("closed"),
@@ -124,6 +149,7 @@ def test_stats_count_the_workers_by_state() -> None:
             A("workers"): 2,
             A("states"): {A("ready"): 1, A("given_up"): 1},
             A("restarts"): 0,
+            A("watchers"): 0,
             A("roles"): [A("echo"), A("sleep")],
         },
     )
@@ -153,6 +179,10 @@ async def test_drain_and_restart_ask_the_worker(verb: str, wanted: Wanted) -> No
         ((A("lookup"), 7), b"a role is an atom or a binary, not 7"),
         ((A("drain"), 9), b"no worker has the id 9"),
         ((A("drain"), True), b"a worker's id is an integer"),
+        ((A("crash_report"), 1), b"there is no crash report of worker 1; :crash_reports lists"),
+        ((A("crash_report"), A("one")), b"a worker's id is an integer"),
+        ((A("scale"), A("echo"), True), b"the WorkerRegistry knows"),
+        ((A("scale"), A("echo"), b"2"), b"the WorkerRegistry knows"),
         ((A("restart"), b"1"), b"a worker's id is an integer"),
         ([1, 2], b"the WorkerRegistry knows"),
         ({}, b"the WorkerRegistry knows"),
@@ -177,6 +207,7 @@ def test_anything_else_is_a_bad_request_that_names_the_rule(request_: Term, why:
         ((A("resume_role"), b"echo"), ("close_role", "echo", False), OK),
         ((A("breaker"), A("echo"), A("open")), ("breaker", "echo", "open"), OK),
         ((A("breaker"), 7, A("auto")), ("breaker", 7, "auto"), OK),
+        ((A("scale"), A("echo"), 3), ("scale", "echo", 3), (OK, ["done"])),
         ((A("record"), A("stop")), ("record", "stop"), (OK, ["done"])),
         ((A("upgrade"), A("echo")), ("upgrade", "echo", None), (OK, ["done"])),
         ((A("upgrade"), b"echo", [b"x"]), ("upgrade", "echo", ["x"]), (OK, ["done"])),
@@ -192,6 +223,50 @@ def test_what_changes_things_is_asked_of_the_operator_and_is_for_admins(
     assert subject.answer(request_) == (answer or (OK, ["done"]))
     assert subject._operator.asked == [asked]  # type: ignore[attr-defined]
     assert operation(request_) is not None
+
+
+def test_crash_reports_are_listed_newest_first_and_given_whole_one_by_one() -> None:
+    scene = scene_of_two()
+    for worker_id in (7, 8):
+        scene.supervisor.crashes.add(crash(worker_id))
+    subject = registry(scene)
+    _, listed = subject.answer(A("crash_reports"))
+    assert [report[A("worker")] for report in listed] == [8, 7]
+    assert A("output") not in listed[0]
+    _, report = subject.answer((A("crash_report"), 7))
+    assert report[A("output")] == b"last words\n"
+    assert report[A("jobs")] == [5, 6]
+    assert operation(A("crash_reports")) is not None  # others' jobs write there: for admins
+
+
+def test_the_oldest_crash_report_makes_room() -> None:
+    reports = CrashReports(2)
+    for worker_id in (1, 2, 3):
+        reports.add(crash(worker_id))
+    assert [report.worker for report in reports.newest_first()] == [3, 2]
+    assert reports.find(1) is None
+
+
+def crash(worker_id: int) -> CrashReport:
+    return CrashReport(
+        worker=worker_id,
+        role="echo",
+        index=0,
+        at="2026-01-01T00:00:00.000+00:00",
+        why="it ended: signal 9 (SIGKILL)",
+        status=None,
+        signal=9,
+        core=False,
+        oom=False,
+        os_pid=77,
+        kit="c",
+        kit_version="1.0",
+        lived_ms=12,
+        jobs_lost=2,
+        jobs=(5, 6),
+        output=b"last words\n",
+        output_forgotten=0,
+    )
 
 
 def test_every_operation_is_known_by_its_name_and_size() -> None:

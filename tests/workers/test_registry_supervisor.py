@@ -9,7 +9,8 @@ from registry_fakes import Scene
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from bridge.fabric.relay import RoleState, WorkerBroke, WorkerOutput, WorkerRefused
+from bridge.fabric.relay import JobLost, RoleState, WorkerBroke, WorkerOutput, WorkerRefused
+from bridge.workers.output import TAIL_BYTES_MAX
 from bridge.workers.shepherd import RemoteProtocolError
 from bridge.workers.wishes import Wanted
 from bridge.workers.worker import State
@@ -260,15 +261,49 @@ async def test_output_becomes_log_lines_with_worker_and_role(mock_clock: MockClo
     scene = Scene()
     with capture_logs() as logs:
         async with running(scene):
-            scene.supervisor.handle(WorkerOutput(1, "stderr", b"one\ntw"))
+            scene.supervisor.handle(WorkerOutput(1, "stderr", b"one\ntw", 7))
             scene.supervisor.handle(WorkerOutput(1, "stderr", b"o\nrest"))
             scene.end(1, status=1)
             await wait_all_tasks_blocked()
     lines = [entry for entry in logs if entry["event"] == "worker output"]
-    assert [entry["line"] for entry in lines] == ["one", "two", "rest"]
+    told = [(entry["line"], entry.get("job")) for entry in lines]
+    assert told == [("one", 7), ("two", 7), ("rest", None)]
     assert {(entry["role"], entry["worker"], entry["stream"]) for entry in lines} == {
         ("echo", 1, "stderr")
     }
+
+
+async def test_a_life_that_went_wrong_leaves_a_report_with_its_last_words_and_jobs(
+    mock_clock: MockClock,
+) -> None:
+    scene = Scene()
+    async with running(scene):
+        scene.greet(1)
+        await advance(mock_clock, 1.5)
+        for text in (b"x" * TAIL_BYTES_MAX, b"last\n"):
+            scene.supervisor.handle(WorkerOutput(1, "stderr", text, 7))
+        scene.supervisor.handle(WorkerOutput(1, "stdout", b"words", 7))
+        for job in range(200):
+            scene.supervisor.handle(JobLost(1, job, "worker_crashed", b""))
+        scene.end(1, signal=11)
+        await wait_all_tasks_blocked()
+        report = scene.supervisor.crashes.find(1)
+        assert report is not None
+        assert report.output.endswith(b"xlast\nwords")
+        assert (len(report.output), report.output_forgotten) == (TAIL_BYTES_MAX, 10)
+        assert (report.signal, report.os_pid, report.lived_ms) == (11, 1001, 1500)
+        assert (report.jobs_lost, report.jobs) == (200, tuple(range(100)))
+        assert report.why == "it ended: signal 11 (SIGSEGV)"
+
+
+async def test_an_end_that_was_asked_for_leaves_no_report(mock_clock: MockClock) -> None:
+    scene = Scene()
+    async with running(scene):
+        scene.greet(1)
+        await wait_all_tasks_blocked()
+        scene.workers[0].want(Wanted.RESTART)
+        await wait_all_tasks_blocked()
+        assert scene.supervisor.crashes.newest_first() == []
 
 
 async def test_a_worker_is_not_given_the_cookie_nor_the_rest_of_the_environment(

@@ -104,8 +104,8 @@ void rb_worker_greeted(struct rb_worker *w) {
     set_state(w, RB_WORKER_READY);
     rb_role_add_ready(w->role, w);
     rb_health_worker_ready(w);
-    rb_up_event(w->relay, RB_EVENT_WORKER_READY, 0, w->id, hello.pid, hello.kit_version, 0, text,
-                (size_t)n);
+    rb_up_event(w->relay, RB_EVENT_WORKER_READY, 0, w->id, hello.pid, hello.kit_version,
+                hello.version, text, (size_t)n);
 }
 
 /* --- Completions --------------------------------------------------------------------------------------------------------- */
