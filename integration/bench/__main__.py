@@ -10,6 +10,7 @@
     connections  1, 10 and 100 connections: cost of a job
     large        a large payload, and small calls beside it (--large BYTES: 64 MiB, up to 1 GiB)
     workers      1, 10, 100 and 1,000 workers: cost of a job; memory of a worker
+    deaths       from a worker's crash to its caller's answer, and to a working replacement
     python       a node in Python beside a BEAM's GenServer
     codec        the term codec beside msgspec's MessagePack
     ring         a link's rings beside the machine's cache-line round trip
@@ -35,6 +36,7 @@ from integration.bench import (
     codec,
     costs,
     curves,
+    deaths,
     hops,
     large,
     many,
@@ -53,7 +55,17 @@ CELLS = (
     Cell(1 << 20, 4),
 )
 QUICK_CELLS = (Cell(16, 1), Cell(16, 128), Cell(1 << 20, 1), Cell(1 << 20, 4))
-IN_CLUSTER = ("calls", "hops", "many", "overload", "connections", "large", "workers", "python")
+IN_CLUSTER = (
+    "calls",
+    "hops",
+    "many",
+    "overload",
+    "connections",
+    "large",
+    "workers",
+    "deaths",
+    "python",
+)
 ROWS = (*IN_CLUSTER, "codec", "ring", "memory")
 Row = dict[str, Any]
 
@@ -229,6 +241,8 @@ def in_cluster(sides: Sides, plan: Plan) -> tuple[Samples, list[Row], dict[str, 
     if "workers" in plan.rows:
         counts = curves.WORKERS[:3] if plan.quick else curves.WORKERS
         rows += curves.worker_rows(cluster, load, say, counts=counts, window_ms=plan.window_ms)
+    if "deaths" in plan.rows:
+        rows += deaths.rows(cluster, say, count=100 if plan.quick else 300)
     if "python" in plan.rows and "beam" in plan.sides:
         rows += python_answers(cluster, load, plan)
     return samples, rows, parts

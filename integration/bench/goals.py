@@ -58,6 +58,9 @@ GOALS = (
     Goal("2 x overload, p99 of refusals", None, None, None, "less", 1000, of="ours"),
     # "Flat" is a word there: half as much again is what placing on so many may cost.
     Goal("CPU of the relay a job, 1,000 workers", "1 worker", None, None, "less", 1.5),
+    Goal("crash to answered caller, p99", None, None, None, "less", 50, of="ours"),
+    Goal("crash to a working replacement, p99", None, None, None, "less", 150, of="ours"),
+    Goal("spawn to first job, p99", None, None, None, "less", 60, of="ours"),
     Goal("memory of a worker", None, None, None, "less", 4096, 1024, of="ours"),
 )
 CODEC = "codec "
