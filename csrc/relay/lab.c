@@ -119,7 +119,7 @@ int rb_lab_request(struct rb_lab_worker *w, uint64_t i, struct rb_lab_request *r
         .flags = e->flags,
         .priority = e->priority,
         .payload_bytes = e->payload_bytes,
-        .cancelled = rb_load_acquire(&w->link.cancels[slot]) == e->job,   /* C0, worker.c */
+        .cancelled = rb_load_acquire(&w->link.cancels[slot]) == e->job,   /* C0, job.c */
         .demand = rb_demand_left(rb_load_seq_cst(&w->link.demands[slot]), /* D0, stream.c */
                                  w->link.request_ring.head + i, 0),
         .payload = e->flags & RB_FLAG_INLINE ? e->body : w->link.pool + e->payload_at};
@@ -127,7 +127,7 @@ int rb_lab_request(struct rb_lab_worker *w, uint64_t i, struct rb_lab_request *r
 }
 
 void rb_lab_start(struct rb_lab_worker *w, uint64_t count) {
-    /* S0: pairs with leave_jobs() of the relay (dispatch/worker.c). */
+    /* S0: pairs with leave_jobs() of the relay (dispatch/death.c). */
     rb_store_release(&w->link.ours->started, w->link.request_ring.head + count);
 }
 

@@ -81,9 +81,10 @@ struct rb_worker **rb_worker_slot(struct rb_worker **table, uint64_t id); /* whe
 struct rb_worker **rb_worker_room(struct rb_worker **table,
                                   uint64_t id); /* where it may go, or NULL: full */
 struct rb_worker *rb_worker_find(struct rb_relay *r, uint64_t id);
-void rb_worker_watch(struct rb_worker *w);   /* joins epoll */
-void rb_worker_greeted(struct rb_worker *w); /* looks for the hello */
-int rb_worker_poll(struct rb_worker *w);     /* drains completions; how many */
+void rb_worker_watch(struct rb_worker *w);     /* joins epoll */
+void rb_worker_greeted(struct rb_worker *w);   /* looks for the hello */
+int rb_worker_poll(struct rb_worker *w);       /* drains completions; how many */
+void rb_worker_poll_last(struct rb_worker *w); /* of one that has ended: all that it has left */
 /* The request as term bytes, whose names an answer may use; empty: it was none. */
 struct rb_slice rb_worker_term_request(const struct rb_job *j);
 /* A term on a private copy. 0, or less with the rule that it breaks. */

@@ -71,7 +71,7 @@ const uint64_t *rb_shadow_real_tail(const struct rb_worker *w) {
 
 /* --- Recording ------------------------------------------------------------------------------------------------------------------ */
 
-/* Its bytes, if it has any that lie within the region: only those are ever looked at (dispatch/worker.c, result_at). */
+/* Its bytes, if it has any that lie within the region: only those are ever looked at (dispatch/completion.c, result_at). */
 static void copy_result(struct rb_tape *t, const struct rb_worker *w,
                         const struct rb_completion *e) {
     struct rb_shadow *s = w->shadow;
