@@ -61,6 +61,8 @@ class RoleConfig(Section, frozen=True):
     cancel_term_ms: Annotated[int, Meta(ge=1, le=600_000)] = 1_000
     cancel_kill_ms: Annotated[int, Meta(ge=1, le=600_000)] = 1_000
 
+    hang_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 2_000
+    progress_timeout_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 0
     start_ms: Milliseconds = 10_000
     probation_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 1_000
     grace_ms: Annotated[int, Meta(ge=1, le=600_000)] = 2_000

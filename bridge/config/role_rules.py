@@ -9,8 +9,10 @@ from bridge.config.admission import broken_admission_rules
 from bridge.config.role import RoleConfig
 from bridge.config.sandbox import broken_sandbox_rules
 from bridge.dist.cookie import COOKIE_VARIABLE
+from bridge.fabric.layout import HEARTBEAT_MS
 
 PAGE_BYTES = 4_096
+HANG_MS_MIN = 2 * HEARTBEAT_MS
 ROLE_NAME_MAX_BYTES = 63  # a link's header holds it in 64 bytes, NUL-terminated
 ATOM_MAX_BYTES = 127  # dispatch.h, RB_ROLE_ATOM_BYTES
 RESERVED_PREFIX = "RINGBRIDGE_"  # of environment variables: the bridge's own
@@ -41,6 +43,9 @@ def broken_role_rules(name: str, role: RoleConfig) -> Iterator[Broken]:
     if role.pool_bytes % PAGE_BYTES:
         mend = f"Take {role.pool_bytes // PAGE_BYTES * PAGE_BYTES}"
         yield f"{key}.pool_bytes", role.pool_bytes, f"it must be a multiple of {PAGE_BYTES}", mend
+    if 0 < role.hang_ms < HANG_MS_MIN:
+        rule = f"kits beat every {HEARTBEAT_MS} ms: below {HANG_MS_MIN} good workers would be ended"
+        yield f"{key}.hang_ms", role.hang_ms, rule, f"Take {HANG_MS_MIN} or more, or 0 for never"
     for lower, upper in (
         ("payload_bytes_max", "pool_bytes"),
         ("timeout_default_ms", "timeout_max_ms"),

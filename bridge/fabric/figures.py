@@ -84,6 +84,14 @@ class WorkerStats:
     state: int
     breaker: BreakerState
     share: int  # of the jobs that it would be given, in thousandths
+    failed: int  # as its kit counts them
+    run_ns: int  # of its last job
+    pulses: int  # signs of jobs that get on
+    silent_ns: int  # as the relay saw it: without a heartbeat; with jobs, and no sign of them
+    still_ns: int
+    last_code: int  # of its last job that failed
+    ring_queued: int  # jobs that wait in its ring
+    unready: int  # 1: it lives, and wants no jobs for now
 
 
 @dataclass(frozen=True, slots=True)

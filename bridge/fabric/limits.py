@@ -104,6 +104,14 @@ class BreakerLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthLimits:
+    """When a worker is no good any more. 0: never."""
+
+    hang_ms: int = 0  # hung after so long without a heartbeat
+    progress_timeout_ms: int = 0  # stuck, when its jobs show no sign for so long
+
+
+@dataclass(frozen=True, slots=True)
 class AllowanceLimits:
     """What one calling node, or one tenant, may ask of all roles. depth_max 0: no such bound."""
 
@@ -128,6 +136,7 @@ class RoleLimits:
     choice: ChoiceLimits = field(default_factory=ChoiceLimits)
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
+    health: HealthLimits = field(default_factory=HealthLimits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,12 @@ _WORKER = {
     "heartbeat_ns": ("age", "worker_heartbeat_age_seconds", "Since its last heartbeat.", NS),
     "wakes": ("counter", "worker_wakes", "Times that it was woken by a system call.", 1.0),
     "breaker": ("state", "worker_breaker", "State of the worker's circuit breaker.", 1.0),
+    "failed": ("counter", "worker_jobs_failed", "Jobs that failed, as its kit says.", 1.0),
+    "run_ns": ("gauge", "worker_last_run_seconds", "How long its last job ran.", NS),
+    "ring_queued": ("gauge", "worker_ring_jobs", "Jobs that wait in its ring.", 1.0),
+    "pulses": ("counter", "worker_pulses", "Signs of jobs that get on.", 1.0),
+    "still_ns": ("gauge", "worker_still_seconds", "With jobs, and no sign of them.", NS),
+    "unready": ("gauge", "worker_unready", "1: it lives, and wants no jobs for now.", 1.0),
     "share": ("gauge", "worker_share_ratio", "Of the jobs that it would be given.", 1e-3),
 }
 _HOPS = (

@@ -111,6 +111,20 @@ class WorkerFigures(Protocol):
     def breaker(self) -> BreakerState: ...
     @property
     def heartbeat_ns(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def run_ns(self) -> int: ...
+    @property
+    def pulses(self) -> int: ...
+    @property
+    def still_ns(self) -> int: ...
+    @property
+    def last_code(self) -> int: ...
+    @property
+    def ring_queued(self) -> int: ...
+    @property
+    def unready(self) -> int: ...
 
 
 class WorkerRegistry(Answering):
@@ -302,6 +316,7 @@ class WorkerRegistry(Answering):
                 "last_error": worker.last_error,
                 "breaker": Atom(figures.breaker.name.lower()) if figures else None,
                 "silent_ms": _silent_ms(figures) if figures else None,
+                "health": _health(figures) if figures else None,
             }
         )
 
@@ -323,6 +338,21 @@ class WorkerRegistry(Answering):
                 f"no worker has the id {worker_id}; :list and `ringbridge status` show them"
             )
         return worker
+
+
+def _health(figures: WorkerFigures) -> dict[Term, Term]:
+    """What its kit says of itself; how long its jobs have shown no sign (docs/health.md)."""
+    return atom_keys(
+        {
+            "ready": not figures.unready,
+            "waiting": figures.ring_queued,
+            "failed": figures.failed,
+            "last_code": figures.last_code,
+            "last_run_us": figures.run_ns // 1_000,
+            "pulses": figures.pulses,
+            "still_ms": figures.still_ns // 1_000_000,
+        }
+    )
 
 
 def _silent_ms(figures: WorkerFigures) -> int | None:

@@ -216,6 +216,13 @@ void rb_link_greet(struct rb_link_worker *link, const char *kit, uint32_t kit_ve
     rb_gate_ring(&link->waker);
 }
 
+void rb_link_knock(const struct rb_link_worker *link) {
+    const uint64_t one = 1;
+    while (link->fds.wake_relay >= 0 && write(link->fds.wake_relay, &one, sizeof one) < 0 &&
+           errno == EINTR) {
+    }
+}
+
 void rb_link_detach(struct rb_link_worker *link) {
     munmap((void *)link->relay_side, (size_t)link->header.relay_side_bytes);
     munmap(link->worker_side, (size_t)link->header.worker_side_bytes);

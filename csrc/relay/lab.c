@@ -10,6 +10,7 @@
 
 #include "relay/relay_pvt.h"
 #include "ringbridge/envelope.h"
+#include "ringbridge/telemetry.h"
 
 int rb_lab_open(struct rb_relay **relay, const struct rb_relay_config *config, uint64_t now) {
     struct rb_relay *r = NULL;
@@ -38,6 +39,7 @@ uint64_t rb_lab_due(const struct rb_relay *r) {
 struct rb_lab_worker {
     struct rb_link_worker link;
     int obituary;
+    uint64_t beats;
 };
 
 static int copies_of(const int fds[5], struct rb_link_fds *copies) {
@@ -177,6 +179,16 @@ int rb_lab_complete(struct rb_lab_worker *w, const struct rb_lab_answer *a) {
 }
 
 void rb_lab_ring(struct rb_lab_worker *w) { rb_gate_ring(&w->link.waker); }
+
+void rb_lab_beat(struct rb_lab_worker *w, int unready) {
+    struct rb_telemetry t = {.heartbeats = ++w->beats, .unready = (uint32_t)unready};
+    rb_telemetry_store(w->link.telemetry, &t);
+}
+
+void rb_lab_pulse(struct rb_lab_worker *w) {
+    /* Relaxed: nothing is read on the strength of it (vitals.c). */
+    rb_store_relaxed(&w->link.ours->pulse, w->link.ours->pulse + 1);
+}
 
 void rb_lab_release(struct rb_lab_worker *w, uint64_t count) {
     rb_ring_release(&w->link.request_ring, count);

@@ -95,7 +95,7 @@ static void tend(struct rb_relay *r) {
     shrink(r);
     rb_shared_expire(r);
     for (uint32_t i = 0; i < WORKERS_MAX; i++) {
-        if (r->workers[i]) rb_worker_tend(r->workers[i]);
+        if (r->workers[i]) rb_worker_look_again(r->workers[i]);
     }
 }
 
@@ -122,6 +122,7 @@ int rb_relay_round(struct rb_relay *r, uint64_t now, const struct epoll_event *r
     rb_conns_read(r);
     rb_jobs_due(r); /* first: what has expired in the queue does not run */
     if (now >= r->health_due_ns) rb_health_tick(r);
+    if (now >= r->vitals.due_ns) rb_vitals_round(r);
     place_jobs(r);
     worked |= rb_workers_poll(r) > 0;
     place_jobs(r); /* completions have made credit free */

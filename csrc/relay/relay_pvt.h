@@ -9,6 +9,7 @@
 #include "relay/dispatch/place.h"
 #include "relay/dispatch/role.h"
 #include "relay/dispatch/tenant.h"
+#include "relay/dispatch/vitals.h"
 #include "relay/dispatch/worker.h"
 #include "relay/duct.h"
 #include "relay/net/conn.h"
@@ -75,6 +76,7 @@ struct rb_relay {
     struct rb_backlogs backlogs;
     uint64_t backlog_due_ns; /* when a rate lets the next one in, if there are any */
     uint64_t health_due_ns;  /* when a breaker changes by time alone */
+    struct rb_vitals_watch vitals;
 
     struct rb_owned owned[RB_SERVICES]; /* the processes that the relay answers for */
 
@@ -123,10 +125,12 @@ struct rb_relay {
 #define COUNT(word, n) rb_store_relaxed(&(word), (word) + (uint64_t)(n))
 #define GAUGE(word, v) rb_store_relaxed(&(word), (uint64_t)(v))
 
-/* When something happens by time alone, ns: a deadline, a stage of stopping a job, a breaker, a rate. UINT64_MAX: nothing will. */
+/* When something happens by time alone, ns: a deadline, a stage of stopping a job, a breaker, a rate, a
+ * look at the workers. UINT64_MAX: nothing will. */
 static inline uint64_t rb_next_due(const struct rb_relay *r) {
     uint64_t due = rb_jobs_next_due(r);
     if (!due || r->health_due_ns < due) due = r->health_due_ns;
+    if (r->vitals.needed && r->vitals.due_ns < due) due = r->vitals.due_ns;
     return r->backlogs.count && r->backlog_due_ns < due ? r->backlog_due_ns : due;
 }
 

@@ -69,6 +69,13 @@ def registry(scene: Scene) -> WorkerRegistry:
         service_ns=16_400,
         breaker=BreakerState.CLOSED,
         heartbeat_ns=0,
+        failed=3,
+        run_ns=12_345,
+        pulses=9,
+        still_ns=20_000_000,
+        last_code=7,
+        ring_queued=1,
+        unready=1,
     )
     return WorkerRegistry(
         scene.supervisor, figures=lambda worker_id: figures, operator=FakeOperator()
@@ -115,6 +122,15 @@ ECHO = {
     A("last_error"): None,
     A("breaker"): A("closed"),
     A("silent_ms"): None,  # before its first heartbeat
+    A("health"): {
+        A("ready"): False,
+        A("waiting"): 1,
+        A("failed"): 3,
+        A("last_code"): 7,
+        A("last_run_us"): 12,
+        A("pulses"): 9,
+        A("still_ms"): 20,
+    },
 }
 
 

@@ -106,6 +106,12 @@ struct rb_breaker_config {
     uint32_t failures[4], failures_count; /* enum rb_breaker_failure: which ends count as one */
 };
 
+/* When a worker is no good any more (csrc/relay/dispatch/vitals.h). */
+struct rb_health_config {
+    uint32_t hang_ms;             /* hung after so long without a heartbeat; 0: never */
+    uint32_t progress_timeout_ms; /* stuck, when its jobs show no sign for so long; 0: never */
+};
+
 /* What a tenant is given (`tenant:` of a request's options), in every role (relay/dispatch/tenant.h). */
 enum { RB_WEIGHT_DEFAULT = 10, RB_WEIGHT_MAX = 1000 };
 struct rb_tenant_config {
@@ -129,6 +135,7 @@ struct rb_role_config {
     struct rb_choice_config choice;
     struct rb_admission_config admission;
     struct rb_breaker_config breaker;
+    struct rb_health_config health;
 };
 /* </cffi> */
 

@@ -57,6 +57,9 @@ struct rb_lab_answer {
 };
 int rb_lab_complete(struct rb_lab_worker *worker, const struct rb_lab_answer *answer);
 void rb_lab_ring(struct rb_lab_worker *worker); /* for nothing */
+void rb_lab_beat(struct rb_lab_worker *worker,
+                 int unready);                   /* one heartbeat more; 1: it wants no jobs */
+void rb_lab_pulse(struct rb_lab_worker *worker); /* its job gets on */
 void rb_lab_release(struct rb_lab_worker *worker, uint64_t count);
 int rb_lab_draining(const struct rb_lab_worker *worker); /* 1: it has been asked to end */
 /* Its init's last words, and the end of the pipe: the relay hears of it in its next round. Frees the worker. */

@@ -147,6 +147,8 @@ int rb_link_attach(struct rb_link_worker *link, const struct rb_link_fds *fds, c
  * relay. */
 void rb_link_greet(struct rb_link_worker *link, const char *kit, uint32_t kit_version,
                    const char *role);
+/* Makes the relay look, whether it waits for this worker or not: for what no position tells (readiness). A system call. */
+void rb_link_knock(const struct rb_link_worker *link);
 void rb_link_detach(struct rb_link_worker *link);
 
 #endif

@@ -123,6 +123,10 @@ struct rb_worker_stats {
     uint64_t in_flight, done, lost, service_ns, credit, heartbeats, heartbeat_ns, wakes;
     uint32_t gate, state;
     uint32_t breaker, share; /* enum rb_breaker_state; of what it would be given, in thousandths */
+    /* As its kit says: jobs that failed, how long the last one ran, signs of jobs that get on; the code of the last failure, jobs that
+     * wait in its ring, 1: it wants none for now. As the relay sees it: how long it has been silent, its jobs without a sign. */
+    uint64_t failed, run_ns, pulses, silent_ns, still_ns;
+    uint32_t last_code, ring_queued, unready;
 };
 /* Time between the stations of a job, sampled: sums in ns over `samples` jobs. */
 struct rb_relay_hops {

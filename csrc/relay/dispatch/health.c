@@ -18,6 +18,7 @@ static void tell(struct rb_relay *r, const struct rb_role *role, uint64_t worker
 
 static void share_of_worker(struct rb_worker *w) {
     uint32_t share = rb_breaker_share(&w->health.breaker, config_of(w->role), w->relay->now);
+    if (w->health.unready) share = 0;
     rb_store_relaxed(&w->stats.breaker, w->health.breaker.state);
     rb_store_relaxed(&w->stats.share, share);
     if (share == w->health.share) return;
@@ -94,6 +95,12 @@ void rb_health_worker_gone(struct rb_worker *w, int died) {
         h->bereaved[h->bereaved_count++] = w->health.breaker;
     }
     if (h->watched) watch(w->relay, w->role);
+}
+
+void rb_health_unready(struct rb_worker *w, int unready) {
+    if (w->health.unready == (uint32_t)unready) return;
+    w->health.unready = (uint32_t)unready;
+    if (w->listed) share_of_worker(w);
 }
 
 /* --- What happens to jobs ---------------------------------------------------------------------------------------------------- */

@@ -25,7 +25,8 @@ enum { RB_BEREAVED_MAX = 16 };
 
 struct rb_health { /* of a worker, or of a role */
     struct rb_breaker breaker;
-    uint32_t share; /* that it may be given now, of RB_BREAKER_WHOLE; none before it is ready */
+    uint32_t share;   /* that it may be given now, of RB_BREAKER_WHOLE; none before it is ready */
+    uint32_t unready; /* it says that it wants none for now: then its share is 0, too */
 };
 
 struct rb_role_health {
@@ -50,6 +51,8 @@ void rb_health_open_role(struct rb_role *role);
 void rb_health_worker_ready(struct rb_worker *w);
 /* It is among the ready ones no more. `died`: and left its breaker. */
 void rb_health_worker_gone(struct rb_worker *w, int died);
+/* What it says itself, whenever it is looked at (vitals.h). */
+void rb_health_unready(struct rb_worker *w, int unready);
 /* A job that was given to `w` at `placed_ns`, and begun, ended so. */
 void rb_health_ended(struct rb_worker *w, uint64_t placed_ns, enum rb_reason reason);
 /* Nothing of it is open, half open or reclosing. */

@@ -29,7 +29,7 @@ void rb_worker_stirs(struct rb_worker *w) {
 
 /* Who rings for nothing (for what was found meanwhile, or before it publishes) is looked at for a while, and gets a new announcement. */
 void rb_worker_rang(struct rb_worker *w) {
-    rb_worker_poll(w);
+    if (rb_worker_poll(w) == 0) rb_vitals_heard(w);
     if (w->called_by_bell) rb_worker_stirs(w);
 }
 

@@ -68,6 +68,7 @@ void rb_role_configure(struct rb_relay *r, struct rb_role *role,
     role->dirty = 1; /* what waits may be let through now */
     choose_by_policy(role);
     rb_health_configured(r, role);
+    rb_vitals_soon(r);
     rb_admission_configured(r, role, &before);
 }
 

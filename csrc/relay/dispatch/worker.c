@@ -90,19 +90,10 @@ void rb_worker_greeted(struct rb_worker *w) {
     n += snprintf(text + n, sizeof text - (size_t)n, "%s", (const char *)hello.role);
     rb_worker_set_state(w, RB_WORKER_READY);
     rb_role_add_ready(w->role, w);
+    rb_vitals_begin(w);
     rb_health_worker_ready(w);
     rb_up_event(w->relay, RB_EVENT_WORKER_READY, 0, w->id, hello.pid, hello.kit_version,
                 hello.version, text, (size_t)n);
-}
-
-void rb_worker_tend(struct rb_worker *w) {
-    struct rb_telemetry t;
-    rb_worker_look_again(w);
-    if (w->state == RB_WORKER_LINKED || rb_link_telemetry(&w->link, &t) < 0) return;
-    GAUGE(w->stats.heartbeats, t.heartbeats);
-    GAUGE(w->stats.heartbeat_ns, t.heartbeat_ns);
-    GAUGE(w->stats.wakes, w->link.waker.wakes);
-    rb_store_relaxed(&w->stats.gate, t.gate);
 }
 
 void rb_worker_drain(struct rb_worker *w) {

@@ -8,6 +8,7 @@
 #include "relay/dispatch/choose.h"
 #include "relay/dispatch/health.h"
 #include "relay/dispatch/term_answer.h"
+#include "relay/dispatch/vitals.h"
 #include <sys/types.h>
 
 #include "ringbridge/link.h"
@@ -69,6 +70,7 @@ struct rb_worker {
     struct rb_atom_budget atoms;
     struct rb_term_answer answering; /* of the first completion in its ring */
     struct rb_health health;
+    struct rb_vitals vitals;
     uint8_t obituary[sizeof(struct rb_obituary)];
     uint32_t obituary_size;
     char stderr_tail[STDERR_TAIL];
@@ -99,7 +101,6 @@ void rb_worker_drain(struct rb_worker *w);
 ssize_t rb_worker_read(int fd, void *at, size_t size);
 void rb_worker_free(struct rb_worker *w);
 void rb_worker_signal(struct rb_worker *w, int signal);
-void rb_worker_tend(struct rb_worker *w); /* now and then: figures from its telemetry */
 
 /* --- Whom a round looks at (poll.c) --- */
 

@@ -35,6 +35,7 @@ const char *rb_item_name(uint32_t kind) {
         [RB_ITEM_REQUEST] = "a request to worker",
         [RB_ITEM_SIGNAL] = "a signal to worker",
         [RB_ITEM_EVENT] = "an event of",
+        [RB_ITEM_VITALS] = "the vital signs of worker",
         [RB_ITEM_END] = "the end of the record",
     };
     return kind < sizeof names / sizeof *names && names[kind] ? names[kind] : "nothing known";
@@ -179,6 +180,9 @@ int rb_replay(const char *path, struct rb_replay *result) {
     r->random.state = head.random;
     r->ticked_ns = head.ticked_ns;
     r->tended_ns = head.tended_ns;
+    r->vitals = (struct rb_vitals_watch){.due_ns = head.vitals_due_ns,
+                                         .looked_ns = head.vitals_looked_ns,
+                                         .step_ns = head.vitals_step_ns};
     while (run_round(r, &t)) {
     }
     struct rb_item item = item_at(&t, t.at);

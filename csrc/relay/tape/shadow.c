@@ -186,3 +186,16 @@ void rb_tape_look(struct rb_worker *w) {
         }
     }
 }
+
+void rb_tape_vitals(struct rb_worker *w, struct rb_vital_signs *seen) {
+    struct rb_tape *t = w->relay->tape;
+    struct rb_item item;
+    memset(seen, 0, sizeof *seen);
+    if (!t->replaying) {
+        *seen = rb_vital_signs_of(&w->link, w->shadow->real);
+        rb_tape_put(t, RB_ITEM_VITALS, w->id, 0, 0, &(struct rb_part){seen, sizeof *seen}, 1);
+        return;
+    }
+    const uint8_t *data = rb_replay_take(t, RB_ITEM_VITALS, w->id, &item);
+    if (data && item.size == sizeof *seen) memcpy(seen, data, sizeof *seen);
+}

@@ -26,6 +26,7 @@ struct rb_note;
 struct rb_relay;
 struct rb_tape;
 struct rb_tls;
+struct rb_vital_signs;
 struct rb_wire;
 struct rb_worker;
 
@@ -47,6 +48,7 @@ enum rb_item_kind {
     RB_ITEM_SIGNAL,      /* id: worker, a: signal */
     RB_ITEM_EVENT,       /* id: connection or worker; struct rb_taped_event */
     RB_ITEM_END,         /* a: enum rb_record_end */
+    RB_ITEM_VITALS,      /* id: worker; struct rb_vital_signs */
 };
 enum { RB_WIRE_DRAINED = 1, RB_WIRE_UNSENT = 2 };
 
@@ -74,6 +76,7 @@ struct rb_tape_head {
     uint32_t head_bytes, config_bytes, role_config_bytes, creation;
     uint8_t digest[32]; /* of the layout */
     uint64_t now, random, ticked_ns, tended_ns;
+    uint64_t vitals_due_ns, vitals_looked_ns, vitals_step_ns;
     char node[256];
     /* struct rb_relay_config follows, padded to 8 bytes */
 };
@@ -105,6 +108,7 @@ ssize_t rb_tape_read(struct rb_wire *w, struct iovec *iov, int pieces);
 ssize_t rb_tape_write(struct rb_wire *w, struct iovec *iov, int pieces);
 int rb_tape_flush(struct rb_wire *w);
 void rb_tape_look(struct rb_worker *w); /* its positions, and what is published behind them */
+void rb_tape_vitals(struct rb_worker *w, struct rb_vital_signs *seen);
 ssize_t rb_tape_obituary(struct rb_worker *w, void *at, size_t size);
 ssize_t rb_tape_output(struct rb_worker *w, int which, int fd, void *at, size_t size);
 int rb_tape_has_room(struct rb_conn *c, int has_room);

@@ -25,6 +25,8 @@ enum opcode {
     CALL = 10,
     SEND = 11,
     LOG = 12,
+    PULSE = 13,
+    READY = 14,
     ABOUT = 15
 };
 enum { CODE_BAD_PAYLOAD = 1, CODE_REFUSED = 2, CODE_UNKNOWN_OPCODE = 3 };
@@ -256,6 +258,18 @@ static void log_text(struct rb_job *job, struct payload p) {
                                (const char *)p.bytes + 1));
 }
 
+/* --- how it is ------------------------------------------------------------------------------------------------------ */
+
+static void pulse(struct rb_job *job, struct payload p) {
+    for (uint64_t n = number(p.bytes, 4); n > 0; n--) rb_pulse(job);
+    rb_done(job);
+}
+
+static void ready(struct rb_job *job, struct payload p) {
+    rb_set_ready(p.bytes[0]);
+    rb_done(job);
+}
+
 static void about(struct rb_job *job, struct payload p) {
     uint8_t answer[46], *at = answer;
     struct rb_trace trace;
@@ -285,7 +299,8 @@ static const struct operation {
     [END] = {end, 2},           [HOLD] = {hold, 4},
     [TERM] = {term, 0},         [CHECKPOINT] = {checkpoint, 1},
     [CALL] = {call, 8},         [SEND] = {send_message, 4},
-    [LOG] = {log_text, 1},      [ABOUT] = {about, 0},
+    [LOG] = {log_text, 1},      [PULSE] = {pulse, 4},
+    [READY] = {ready, 1},       [ABOUT] = {about, 0},
 };
 
 static void handle(struct rb_job *job, void *user) {

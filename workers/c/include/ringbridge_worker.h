@@ -9,8 +9,8 @@
  * A crash is not the kit's business: no signal handlers. The bridge sees the death, answers the job, starts the next worker.
  * Calling the kit wrongly (two answers, more bytes than reserved) is a bug of the worker: a line on stderr and abort().
  *
- * All functions belong to the handler's thread, except rb_is_cancelled() and rb_log(), which any thread of the handler may call
- * while the handler has not returned. */
+ * All functions belong to the handler's thread, except rb_is_cancelled(), rb_log() and rb_pulse(), which any thread of the handler
+ * may call while the handler has not returned, and rb_set_ready(). */
 #ifndef RINGBRIDGE_WORKER_H
 #define RINGBRIDGE_WORKER_H
 
@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define RB_KIT_VERSION (1u << 16 | 1u) /* major << 16 | minor */
+#define RB_KIT_VERSION (1u << 16 | 2u) /* major << 16 | minor */
 
 struct rb_job;
 struct rb_state;
@@ -113,6 +113,16 @@ int rb_job_wants_progress(const struct rb_job *job);
  * 0 (also where nobody wants to hear it); -EAGAIN: dropped, as there was no room; -EMSGSIZE: more than 4096 bytes. */
 int rb_progress(struct rb_job *job, const void *bytes, size_t size);
 int rb_progress_term(struct rb_job *job, const void *bytes, size_t size);
+
+/* The job gets on: for a role with progress_timeout_ms, which ends a worker whose job shows no sign for so long. Parts and reports of
+ * progress are signs too. A store in memory: often is fine. Any thread of the handler may call it. */
+void rb_pulse(struct rb_job *job);
+
+/* --- the worker ------------------------------------------------------------------------------------------------------- */
+
+/* 0: give me nothing new for now (a model is being loaded, a cache is cold); what it has been given it keeps. 1: ready again.
+ * Told at once. Any thread, also before rb_worker_main(): then the worker greets, and gets its first job once it is ready. */
+void rb_set_ready(int ready);
 
 /* --- beyond its jobs: the channel (docs/channel.md) -------------------------------------------------------------------- */
 

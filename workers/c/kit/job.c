@@ -6,6 +6,11 @@
 /* A cancelled job notices within this time; a worker asleep in one job costs 200 wake-ups a second. */
 static const uint64_t SLEEP_SLICE_NS = 5000000;
 
+void rb_pulse(struct rb_job *job) {
+    /* Relaxed, and atomic since threads of the handler may call: nothing is read on the strength of it (relay/dispatch/vitals.c). */
+    __atomic_fetch_add(&job->worker->link.ours->pulse, 1, __ATOMIC_RELAXED);
+}
+
 uint64_t rb_job_id(const struct rb_job *job) { return job->request.job; }
 uint16_t rb_job_opcode(const struct rb_job *job) { return job->request.opcode; }
 uint64_t rb_job_deadline_ns(const struct rb_job *job) { return job->request.deadline_ns; }

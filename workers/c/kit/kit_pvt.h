@@ -37,7 +37,8 @@ struct rb_heartbeat {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t wake;
-    int ending; /* under the lock */
+    int ending; /* under the lock, as the next */
+    int now;    /* a beat is wanted at once */
     uint64_t beats;
 };
 

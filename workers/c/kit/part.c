@@ -77,6 +77,7 @@ static int emit(struct rb_job *job, const void *bytes, size_t size, uint16_t fla
         return failed;
     }
     job->parts++;
+    rb_pulse(job);
     send_copy(job, &c, bytes, size, first);
     return 0;
 }
@@ -100,6 +101,7 @@ static int progress(struct rb_job *job, const void *bytes, size_t size, uint16_t
     int64_t first = -1;
     if (job->state == RB_JOB_ANSWERED)
         rb_kit_misused(job, "progress was reported after the answer");
+    rb_pulse(job); /* it gets on, whether somebody hears of it or not */
     if (!rb_job_wants_progress(job)) return 0;
     if (size > RB_PROGRESS_BYTES_MAX) return -EMSGSIZE;
     int64_t free_slots = rb_ring_free(&link->completion_ring);
