@@ -28,8 +28,20 @@ class ConnectionLost:
 
 
 @dataclass(frozen=True, slots=True)
+class Operation:
+    """What a worker declares that it can do. `takes`: of "raw", "term", "parts"; none: anything."""
+
+    opcode: int
+    name: str
+    takes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """A worker has greeted and its layout fits: jobs flow to it. `pid` is as the worker sees it."""
+    """A worker has greeted and its layout fits: jobs flow to it. `pid` is as the worker sees it.
+
+    `operations`: those that it declares; a worker that declares none takes every opcode.
+    """
 
     worker_id: int
     pid: int
@@ -37,6 +49,7 @@ class WorkerReady:
     kit_version: tuple[int, int]
     role: str
     layout_version: tuple[int, int]
+    operations: tuple[Operation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

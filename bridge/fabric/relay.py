@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-from bridge.fabric import layout, structs
+from bridge.fabric import layout, structs, told
 from bridge.fabric._core import ffi, lib
 from bridge.fabric.events import (
     BreakerChanged,
@@ -27,7 +27,6 @@ from bridge.fabric.events import (
     JobLost,
     RoleGone,
     Signal,
-    Stream,
     WorkerBroke,
     WorkerEnded,
     WorkerOutput,
@@ -86,7 +85,6 @@ __all__ = [
 SIGNALS_AT_ONCE = 64  # half a millisecond of handling, before other tasks have their turn
 _SIGNAL_ROOM = 64 << 10  # for these; a larger signal comes by itself
 _OURS = frozenset({"outgoing_high_bytes"})  # of the limits; the relay tells of the low mark
-_OBITUARY_CORE, _OBITUARY_OOM = 1, 2
 _CRC_FEATURES = {
     "off": 0,
     "envelope": layout.FEATURE_CRC_ENVELOPE,
@@ -461,7 +459,11 @@ class Relay:
                 self._has_room(self._event.connection)
             if self._event.kind == lib.RB_EVENT_ROLE_GONE:
                 self._roles.discard(self._event.a)
-            return [] if self._event.kind == lib.RB_EVENT_CONNECTION_ROOM else [_event(self._event)]
+            return (
+                []
+                if self._event.kind == lib.RB_EVENT_CONNECTION_ROOM
+                else [told.event(self._event)]
+            )
         heads, data, at = ffi.unpack(self._heads, 3 * count), self._signal_bytes, 0
         signals: list[Event] = []
         for head in range(0, 3 * count, 3):
@@ -470,44 +472,3 @@ class Relay:
             signals.append(Signal(heads[head], data[at:middle], data[middle:end] or None))
             at = end
         return signals
-
-
-def _version(word: int) -> tuple[int, int]:
-    return word >> 16, word & 0xFFFF
-
-
-def _event(raw: Any) -> Event:
-    data: bytes = ffi.buffer(raw.data, raw.size)[:]
-    match raw.kind:
-        case lib.RB_EVENT_SIGNAL:
-            control = data[: raw.a]
-            return Signal(raw.connection, control, data[raw.a :] or None)
-        case lib.RB_EVENT_CONNECTION_LOST:
-            return ConnectionLost(raw.connection, data.decode())
-        case lib.RB_EVENT_WORKER_READY:
-            kit, _, role = data.decode("utf-8", "replace").partition("\0")
-            kit_version, layout_version = _version(raw.b), _version(raw.c)
-            return WorkerReady(raw.worker, raw.a, kit, kit_version, role, layout_version)
-        case lib.RB_EVENT_WORKER_REFUSED:
-            return WorkerRefused(raw.worker, data.decode("utf-8", "replace"))
-        case lib.RB_EVENT_WORKER_BROKE:
-            return WorkerBroke(raw.worker, data.decode())
-        case lib.RB_EVENT_WORKER_ENDED:
-            return WorkerEnded(
-                raw.worker,
-                status=None if raw.a < 0 else raw.a,
-                signal=raw.b or None,
-                core=bool(raw.c & _OBITUARY_CORE),
-                oom=bool(raw.c & _OBITUARY_OOM),
-            )
-        case lib.RB_EVENT_JOB_LOST:
-            return JobLost(raw.worker, raw.a, structs.reasons()[raw.b], data)
-        case lib.RB_EVENT_ROLE_GONE:
-            return RoleGone(raw.a)
-        case lib.RB_EVENT_WORKER_OUTPUT:
-            stream: Stream = "stdout" if raw.a == 1 else "stderr"
-            return WorkerOutput(raw.worker, stream, data, raw.b or None)
-        case lib.RB_EVENT_BREAKER:
-            return BreakerChanged(raw.a, raw.worker or None, data.decode())
-        case kind:
-            raise AssertionError(f"unknown event kind {kind}")

@@ -31,12 +31,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
 from bridge.config import ConfigError
 from bridge.etf import Atom, Pid, brief
+from bridge.fabric.events import Operation
 from bridge.fabric.figures import BreakerState
 from bridge.node import Sender
 from bridge.ops.answers import OK, Answering, BadRequest, Term, atom_keys, bad_request
@@ -306,6 +307,7 @@ class WorkerRegistry(Answering):
                 "kit": worker.kit,
                 "kit_version": worker.kit_version,
                 "layout_version": worker.layout_version,
+                "operations": _operations(worker.operations),
                 "link": worker.link and asdict(worker.link),
                 "credit": figures.credit if figures else None,
                 "in_flight": figures.in_flight if figures else 0,
@@ -338,6 +340,16 @@ class WorkerRegistry(Answering):
                 f"no worker has the id {worker_id}; :list and `ringbridge status` show them"
             )
         return worker
+
+
+def _operations(declared: Iterable[Operation]) -> list[Term]:
+    """As maps; an empty list: it takes every opcode."""
+    return [
+        atom_keys(
+            {"opcode": op.opcode, "name": op.name, "takes": [Atom(word) for word in op.takes]}
+        )
+        for op in declared
+    ]
 
 
 def _health(figures: WorkerFigures) -> dict[Term, Term]:

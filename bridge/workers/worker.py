@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from bridge.etf import Pid, brief
+from bridge.fabric.events import Operation
 from bridge.fabric.relay import LinkConfig, WorkerBroke, WorkerOutput
 from bridge.workers.crash_reports import CrashReports
 from bridge.workers.handshake_driver import HandshakeDriver, Links, RolePlan, Started
@@ -76,6 +77,7 @@ class Worker:
         self.kit_version: str | None = None
         self.layout_version: str | None = None
         self.link: LinkConfig | None = None
+        self.operations: tuple[Operation, ...] = ()
         self.restarts = 0
         self.failures = 0  # lives that ended unasked
         self.last_error: str | None = None
@@ -258,6 +260,7 @@ class Worker:
             self.kit = life.greeting.kit
             self.kit_version = life.kit_version
             self.layout_version = "{}.{}".format(*life.greeting.layout_version)
+            self.operations = life.greeting.operations
             self._log.info("worker ready", os_pid=self.os_pid, kit=self.kit)
 
     async def _drain(self) -> None:

@@ -12,7 +12,9 @@
 #include <unistd.h>
 
 #include "link_pvt.h"
+#include "ringbridge/ops.h"
 #include "ringbridge/telemetry.h"
+#include "ringbridge/version.h"
 
 static const uint64_t features_known = RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD;
 
@@ -124,6 +126,7 @@ static void point(struct rb_link *link, const struct rb_link_parts *parts) {
     link->demands = (void *)(link->relay_side + parts->demands_at);
     link->givebacks = (void *)(link->relay_side + parts->givebacks_at);
     link->hello = (const void *)(link->worker_side + RB_AT_HEADER);
+    link->ops = (const void *)(link->worker_side + RB_AT_HEADER + RB_AT_OPS);
     link->theirs = (const void *)(link->worker_side + RB_AT_POSITIONS);
     link->telemetry = (const void *)(link->worker_side + RB_AT_TELEMETRY);
     link->completions = (const void *)(link->worker_side + parts->completions_at);
@@ -247,9 +250,10 @@ int rb_link_hello(const struct rb_link *link, struct rb_worker_header *copy, cha
                  (unsigned long long)h.magic);
         return -EPROTO;
     }
-    if (h.version != RB_LAYOUT_VERSION ||
-        memcmp(h.digest, RB_LAYOUT_DIGEST_BYTES, sizeof h.digest) != 0) {
-        rb_link_mismatch("the worker", h.version, h.digest, "the bridge", why, why_bytes);
+    enum rb_layout_kin kin = rb_layout_kin(h.version, h.digest);
+    /* A worker that is newer judges us, and says so by its hello. */
+    if (kin == RB_LAYOUT_STRANGE || (kin != RB_LAYOUT_SAME && hello == RB_HELLO_REFUSED)) {
+        rb_layout_mismatch("the worker", h.version, h.digest, "the bridge", why, why_bytes);
         return -EPROTO;
     }
     if (hello == RB_HELLO_REFUSED)
@@ -264,6 +268,19 @@ int rb_link_hello(const struct rb_link *link, struct rb_worker_header *copy, cha
     }
     *copy = h;
     return 1;
+}
+
+int64_t rb_link_ops(const struct rb_link *link, const struct rb_worker_header *hello,
+                    struct rb_worker_op ops[RB_OPS_MAX], char *why, uint64_t why_bytes) {
+    uint32_t count = hello->ops <= RB_OPS_MAX ? hello->ops : RB_OPS_MAX;
+    memcpy(ops, link->ops, count * sizeof *ops); /* private from here on */
+    /* A later minor may know more ways of taking payloads, which we cannot mean. */
+    for (uint32_t i = 0; i < count && hello->version > RB_LAYOUT_VERSION; i++)
+        ops[i].takes &= RB_TAKES_RAW | RB_TAKES_TERM | RB_TAKES_PARTS;
+    const char *rule = rb_ops_rule(ops, hello->ops);
+    if (!rule) return count;
+    snprintf(why, (size_t)why_bytes, "%s", rule);
+    return -EPROTO;
 }
 
 int rb_link_telemetry(const struct rb_link *link, struct rb_telemetry *copy) {

@@ -1,7 +1,6 @@
 /* link_parts.c: where each part of a link lies. The relay lays a link out with it, the worker
  * checks the header against it. */
 #include <errno.h>
-#include <stdio.h>
 
 #include "link_pvt.h"
 
@@ -66,13 +65,4 @@ int rb_link_worker_guards(const struct rb_link_parts *p, struct rb_guard *guards
     const uint64_t begins[] = {RB_AT_POSITIONS, p->completions_at, p->results_at,
                                p->worker_side_bytes};
     return guards_before(begins, sizeof begins / sizeof *begins, guards);
-}
-
-void rb_link_mismatch(const char *stranger, uint32_t version, const uint8_t *digest,
-                      const char *self, char *why, uint64_t why_bytes) {
-    char hex[2 * RB_LAYOUT_DIGEST_SIZE + 1];
-    for (int i = 0; i < RB_LAYOUT_DIGEST_SIZE; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-    snprintf(why, (size_t)why_bytes,
-             "%s was built for layout version %u, digest %s; %s has version %u, digest %s",
-             stranger, version, hex, self, RB_LAYOUT_VERSION, RB_LAYOUT_DIGEST_HEX);
 }

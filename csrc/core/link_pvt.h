@@ -28,11 +28,6 @@ struct rb_guard {
 int rb_link_relay_guards(const struct rb_link_parts *parts, struct rb_guard *guards);
 int rb_link_worker_guards(const struct rb_link_parts *parts, struct rb_guard *guards);
 
-/* Says that `stranger` has another layout than `self`, with both versions and both digests in
- * hex. */
-void rb_link_mismatch(const char *stranger, uint32_t version, const uint8_t *digest,
-                      const char *self, char *why, uint64_t why_bytes);
-
 /* --- link_memory.c: memfds, seals, mappings -------------------------------------------------- */
 
 /* A close-on-exec memfd of `bytes` that may still be sealed, or a negative errno. */

@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include "link_pvt.h"
+#include "ringbridge/ops.h"
+#include "ringbridge/version.h"
 
 static const uint64_t features_known = RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD;
 
@@ -42,7 +44,7 @@ static void tell_refusal(const struct rb_link_fds *fds, uint64_t nonce) {
 static const char *broken_rule(const struct rb_relay_header *h, const struct rb_link_parts *parts,
                                int64_t relay_bytes, int64_t worker_bytes, int64_t pool_bytes) {
     if (h->nonce == 0) return "the link has no nonce";
-    if (h->features & ~features_known)
+    if (h->version == RB_LAYOUT_VERSION && h->features & ~features_known)
         return "the link asks for features that this worker does not know";
     if (h->result_blocks != h->result_bytes / h->result_block_bytes)
         return "the number of result blocks does not fit";
@@ -67,9 +69,8 @@ static int check_header(const struct rb_relay_header *h, const struct rb_link_fd
 
     if (h->magic != RB_RELAY_MAGIC)
         return refuse(why, why_bytes, "descriptor 3 holds no link of a relay");
-    if (h->version != RB_LAYOUT_VERSION ||
-        memcmp(h->digest, RB_LAYOUT_DIGEST_BYTES, sizeof h->digest) != 0) {
-        rb_link_mismatch("the bridge", h->version, h->digest, "this worker", why, why_bytes);
+    if (rb_layout_kin(h->version, h->digest) == RB_LAYOUT_STRANGE) {
+        rb_layout_mismatch("the bridge", h->version, h->digest, "this worker", why, why_bytes);
         tell_refusal(fds, h->nonce);
         return -EPROTO;
     }
@@ -187,6 +188,7 @@ int rb_link_attach(struct rb_link_worker *link, const struct rb_link_fds *fds, c
         snprintf(why, (size_t)why_bytes, "the link cannot be mapped: %s", strerror(-failed));
         return failed;
     }
+    made.header.features &= features_known; /* of a later minor, those that we know */
     point(&made, &parts);
     *link = made;
     return 0;
@@ -197,6 +199,18 @@ static void put_text(uint8_t *field, size_t bytes, const char *text) {
     memcpy(field, text, strnlen(text, bytes - 1));
 }
 
+int rb_link_declare(struct rb_link_worker *link, const struct rb_worker_op *ops, uint32_t count,
+                    const char **why) {
+    const char *rule = rb_ops_rule(ops, count);
+    if (rule) {
+        *why = rule;
+        return -EINVAL;
+    }
+    memcpy(link->worker_side + RB_AT_HEADER + RB_AT_OPS, ops, count * sizeof *ops);
+    link->hello->ops = count;
+    return 0;
+}
+
 void rb_link_greet(struct rb_link_worker *link, const char *kit, uint32_t kit_version,
                    const char *role) {
     struct rb_worker_header *h = link->hello;
@@ -205,7 +219,7 @@ void rb_link_greet(struct rb_link_worker *link, const char *kit, uint32_t kit_ve
     h->version = RB_LAYOUT_VERSION;
     memcpy(h->digest, RB_LAYOUT_DIGEST_BYTES, sizeof h->digest);
     h->nonce = link->header.nonce;
-    h->features = link->header.features; /* all are known: rb_link_attach() has refused others */
+    h->features = link->header.features; /* all are known: rb_link_attach() has seen to it */
     h->pid = (uint32_t)getpid();
     h->kit_version = kit_version;
     put_text(h->kit, sizeof h->kit, kit);

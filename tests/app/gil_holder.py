@@ -14,7 +14,14 @@ HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 
 
 class Options(ctypes.Structure):
-    _fields_ = (("handler", HANDLER), ("user", ctypes.c_void_p), ("short_jobs", ctypes.c_int))
+    """struct rb_worker_options; what comes behind these is left empty."""
+
+    _fields_ = (
+        ("handler", HANDLER),
+        ("user", ctypes.c_void_p),
+        ("short_jobs", ctypes.c_int),
+        ("more", ctypes.c_byte * 256),
+    )
 
 
 @HANDLER  # type: ignore[untyped-decorator]
@@ -25,5 +32,5 @@ def handle(job: int, user: int) -> None:
     kit.rb_complete_bytes(ctypes.c_void_p(job), b"held", 4)
 
 
-options = Options(handle, None, 0)
+options = Options(handle)
 sys.exit(kit.rb_worker_main(0, None, ctypes.byref(options)))

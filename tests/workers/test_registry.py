@@ -9,6 +9,7 @@ from registry_fakes import Scene
 
 from bridge.config import ConfigError
 from bridge.etf import Atom, Term
+from bridge.fabric.events import Operation
 from bridge.fabric.figures import BreakerState
 from bridge.fabric.relay import LinkConfig
 from bridge.workers.crash_reports import CrashReport, CrashReports
@@ -89,6 +90,7 @@ def scene_of_two() -> Scene:
         scene.supervisor._by_id[worker_id] = worker
     scene.workers[0].state = State.READY
     scene.workers[0].kit = "c"
+    scene.workers[0].operations = (Operation(3, "mean", ("term",)),)
     scene.workers[0].os_pid = 77
     scene.workers[0].layout_version = "3.0"
     scene.workers[0].link = LinkConfig(8, 65536, 4096, "off")
@@ -107,6 +109,7 @@ ECHO = {
     A("kit"): b"c",
     A("kit_version"): None,
     A("layout_version"): b"3.0",
+    A("operations"): [{A("opcode"): 3, A("name"): b"mean", A("takes"): [A("term")]}],
     A("link"): {
         A("slots"): 8,
         A("result_bytes"): 65536,

@@ -82,6 +82,7 @@ struct rb_link {
     struct rb_relay_positions *ours;
     const struct rb_worker_positions *theirs;
     const struct rb_worker_header *hello;
+    const struct rb_worker_op *ops;
     const struct rb_telemetry *telemetry;
     struct rb_request *requests;
     uint64_t *cancels; /* one word a request slot: the job id to stop */
@@ -106,10 +107,14 @@ int rb_link_create(struct rb_link *link, const struct rb_link_config *config,
 void rb_link_close(struct rb_link *link);
 
 /* A private, checked copy of the worker's hello. Returns 1 when ready, 0 when not yet, -EPROTO with
- * `why` filled in (both digests in hex, both versions) when the worker was built for another layout
- * or broke a rule. */
+ * `why` filled in (both digests in hex, both versions) when the worker was built for a layout that
+ * does not go with ours (version.h) or broke a rule. */
 int rb_link_hello(const struct rb_link *link, struct rb_worker_header *copy, char *why,
                   uint64_t why_bytes);
+/* The operations that a worker declares, behind a hello that is ready: a private, checked copy. How many, or
+ * -EPROTO with `why`. */
+int64_t rb_link_ops(const struct rb_link *link, const struct rb_worker_header *hello,
+                    struct rb_worker_op ops[RB_OPS_MAX], char *why, uint64_t why_bytes);
 /* A consistent copy of the telemetry block. 0, or -EAGAIN when no still moment was found in a
  * bounded number of tries. */
 int rb_link_telemetry(const struct rb_link *link, struct rb_telemetry *copy);
@@ -143,6 +148,10 @@ struct rb_link_worker {
  * that the relay can name both. */
 int rb_link_attach(struct rb_link_worker *link, const struct rb_link_fds *fds, char *why,
                    uint64_t why_bytes);
+/* What the worker can do, before it greets: a worker that declares nothing takes every opcode. 0; or -EINVAL with `why`, and nothing is
+ * declared. */
+int rb_link_declare(struct rb_link_worker *link, const struct rb_worker_op *ops, uint32_t count,
+                    const char **why);
 /* Publishes the hello (kit and role are NUL-terminated UTF-8, cut to their fields) and wakes the
  * relay. */
 void rb_link_greet(struct rb_link_worker *link, const char *kit, uint32_t kit_version,

@@ -46,12 +46,12 @@ enum rb_event_kind {
     RB_EVENT_SIGNAL = 1,      /* connection; control in data[0..a), message in data[a..size) */
     RB_EVENT_CONNECTION_LOST, /* connection; reason text in data */
     RB_EVENT_CONNECTION_ROOM, /* connection; the answer to rb_relay_want_room() */
-    RB_EVENT_WORKER_READY,    /* worker; a = pid; b kit, c layout version; kit NUL role in data */
-    RB_EVENT_WORKER_REFUSED,  /* worker; why in data */
-    RB_EVENT_WORKER_BROKE,    /* worker; rule in data */
-    RB_EVENT_WORKER_ENDED,    /* worker; a = status (or -1), b = signal, c = obituary flags */
-    RB_EVENT_WORKER_OUTPUT,   /* worker; a = 1 stdout, 2 stderr; b = job, or 0; bytes in data */
-    RB_EVENT_ROLE_GONE,       /* a = role: removed, its last job has ended, its number is free */
+    RB_EVENT_WORKER_READY, /* worker; a = pid; b kit, c layout version; kit NUL role NUL ops in data */
+    RB_EVENT_WORKER_REFUSED, /* worker; why in data */
+    RB_EVENT_WORKER_BROKE,   /* worker; rule in data */
+    RB_EVENT_WORKER_ENDED,   /* worker; a = status (or -1), b = signal, c = obituary flags */
+    RB_EVENT_WORKER_OUTPUT,  /* worker; a = 1 stdout, 2 stderr; b = job, or 0; bytes in data */
+    RB_EVENT_ROLE_GONE,      /* a = role: removed, its last job has ended, its number is free */
     RB_EVENT_JOB_LOST, /* worker; a = job, b = enum rb_reason; its meta in data, a bare term, or nothing */
     RB_EVENT_BREAKER, /* worker, or 0 for its role's own; a = role; its state's name in data */
 };

@@ -69,32 +69,47 @@ void rb_worker_signal(struct rb_worker *w, int signal) {
 
 /* --- Greeting ------------------------------------------------------------------------------------------------------------ */
 
+/* Who it is, for the other thread: kit NUL role NUL, then its operations as they stand in the layout. */
+static void tell_ready(struct rb_worker *w, struct rb_worker_header *hello,
+                       const struct rb_worker_op *ops, uint32_t count) {
+    char text[sizeof hello->kit + sizeof hello->role + RB_OPS_MAX * sizeof *ops];
+    hello->kit[sizeof hello->kit - 1] = hello->role[sizeof hello->role - 1] = 0;
+    int n = snprintf(text, sizeof text, "%s", (const char *)hello->kit) + 1;
+    n += snprintf(text + n, sizeof text - (size_t)n, "%s", (const char *)hello->role) + 1;
+    memcpy(text + n, ops, count * sizeof *ops);
+    rb_up_event(w->relay, RB_EVENT_WORKER_READY, 0, w->id, hello->pid, hello->kit_version,
+                hello->version, text, (size_t)n + count * sizeof *ops);
+}
+
+static void refuse(struct rb_worker *w, const char *why) {
+    rb_up_event(w->relay, RB_EVENT_WORKER_REFUSED, 0, w->id, 0, 0, 0, why, strlen(why));
+    rb_worker_set_state(w, RB_WORKER_FENCED);
+    rb_worker_signal(w, SIGKILL);
+}
+
 void rb_worker_greeted(struct rb_worker *w) {
     struct rb_worker_header hello;
-    char why[512];
+    struct rb_worker_op ops[RB_OPS_MAX];
+    char why[640];
     if (w->state != RB_WORKER_GREETING) return;
     if (w->shadow) rb_tape_look(w);
     int rc = rb_link_hello(&w->link, &hello, why, sizeof why);
     if (rc == 0) return;
-    if (rc < 0) {
-        rb_up_event(w->relay, RB_EVENT_WORKER_REFUSED, 0, w->id, 0, 0, 0, why, strlen(why));
-        rb_worker_set_state(w, RB_WORKER_FENCED);
-        rb_worker_signal(w, SIGKILL);
+    int64_t count = rc < 0 ? rc : rb_link_ops(&w->link, &hello, ops, why, sizeof why);
+    if (count < 0) {
+        refuse(w, why);
         return;
     }
     rb_gate_retract(&w->link.waiter);
     w->link.config.features &= hello.features;
-    hello.kit[sizeof hello.kit - 1] = hello.role[sizeof hello.role - 1] = 0;
-    char text[sizeof hello.kit + sizeof hello.role];
-    int n = snprintf(text, sizeof text, "%s", (const char *)hello.kit) + 1;
-    n += snprintf(text + n, sizeof text - (size_t)n, "%s", (const char *)hello.role);
     rb_worker_set_state(w, RB_WORKER_READY);
     rb_role_add_ready(w->role, w);
     rb_vitals_begin(w);
     rb_health_worker_ready(w);
-    rb_up_event(w->relay, RB_EVENT_WORKER_READY, 0, w->id, hello.pid, hello.kit_version,
-                hello.version, text, (size_t)n);
+    tell_ready(w, &hello, ops, (uint32_t)count);
 }
+
+/* --- Its end by request, and its end ------------------------------------------------------------------------------------- */
 
 void rb_worker_drain(struct rb_worker *w) {
     if (w->state != RB_WORKER_READY) return;

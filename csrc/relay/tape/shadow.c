@@ -12,10 +12,11 @@
 #include "relay/tape/tape_pvt.h"
 
 static void turn(struct rb_link *link, const struct rb_worker_positions *positions,
-                 const struct rb_worker_header *hello, const struct rb_completion *completions,
-                 const uint8_t *results) {
+                 const struct rb_worker_header *hello, const struct rb_worker_op *ops,
+                 const struct rb_completion *completions, const uint8_t *results) {
     link->theirs = positions;
     link->hello = hello;
+    link->ops = ops;
     link->completions = completions;
     link->results = results;
     link->request_ring.shared_head = &positions->request_head;
@@ -39,17 +40,18 @@ int rb_shadow_open(struct rb_worker *w) {
     }
     s->real = link->theirs;
     s->real_hello = link->hello;
+    s->real_ops = link->ops;
     s->real_completions = link->completions;
     s->real_results = link->results;
     w->shadow = s;
-    turn(link, &s->positions, &s->hello, s->completions, s->results);
+    turn(link, &s->positions, &s->hello, s->ops, s->completions, s->results);
     return 0;
 }
 
 void rb_shadow_close(struct rb_worker *w) {
     struct rb_shadow *s = w->shadow;
     if (!s) return;
-    turn(&w->link, s->real, s->real_hello, s->real_completions, s->real_results);
+    turn(&w->link, s->real, s->real_hello, s->real_ops, s->real_completions, s->real_results);
     munmap(s->results, s->results_bytes);
     free(s->completions);
     free(s);
@@ -105,11 +107,13 @@ static int look_at_hello(struct rb_tape *t, const struct rb_worker *w) {
     uint32_t hello = rb_load_seq_cst(&s->real_hello->hello); /* H1 (link.c) */
     if (hello == RB_HELLO_NONE) return 0;
     memcpy(&s->hello, s->real_hello, sizeof s->hello);
+    memcpy(s->ops, s->real_ops, sizeof s->ops);
     s->hello.hello = hello;
     struct rb_worker_header taped = s->hello;
     taped.nonce ^=
         w->link.nonce; /* each link has its own, the replayed one too: 0 is the right one */
-    rb_tape_put(t, RB_ITEM_HELLO, w->id, 0, 0, &(struct rb_part){&taped, sizeof taped}, 1);
+    const struct rb_part parts[] = {{&taped, sizeof taped}, {s->ops, sizeof s->ops}};
+    rb_tape_put(t, RB_ITEM_HELLO, w->id, 0, 0, parts, 2);
     return 1;
 }
 
@@ -145,7 +149,10 @@ static int look_again(struct rb_tape *t, struct rb_worker *w) {
     const uint8_t *data;
     if (rb_replay_next_is(t, RB_ITEM_HELLO, w->id)) {
         data = rb_replay_take(t, RB_ITEM_HELLO, w->id, &item);
-        if (item.size == sizeof s->hello) memcpy(&s->hello, data, sizeof s->hello);
+        if (item.size == sizeof s->hello + sizeof s->ops) {
+            memcpy(&s->hello, data, sizeof s->hello);
+            memcpy(s->ops, data + sizeof s->hello, sizeof s->ops);
+        }
         s->hello.nonce ^= w->link.nonce;
         return 0;
     }

@@ -37,7 +37,7 @@ enum rb_item_kind {
     RB_ITEM_WRITE,       /* the same of a write; the bytes that were taken */
     RB_ITEM_FLUSH,       /* TLS: the same, without bytes */
     RB_ITEM_CLOCK,       /* a: ns */
-    RB_ITEM_HELLO,       /* id: worker; its header */
+    RB_ITEM_HELLO,       /* id: worker; its header, and the operations behind it */
     RB_ITEM_LOOK,        /* id: worker; its positions */
     RB_ITEM_COMPLETIONS, /* id: worker, a: position of the first; envelopes */
     RB_ITEM_RESULT,      /* id: worker, a: offset in its region; the bytes */
@@ -85,10 +85,12 @@ struct rb_tape_head {
 struct rb_shadow {
     const struct rb_worker_positions *real;
     const struct rb_worker_header *real_hello;
+    const struct rb_worker_op *real_ops;
     const struct rb_completion *real_completions;
     const uint8_t *real_results;
     struct rb_worker_positions positions;
     struct rb_worker_header hello;
+    struct rb_worker_op ops[RB_OPS_MAX];
     struct rb_completion *completions;
     uint8_t *results;
     size_t results_bytes;

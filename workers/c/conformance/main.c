@@ -292,22 +292,33 @@ static void about(struct rb_job *job, struct payload p) {
 static const struct operation {
     void (*run)(struct rb_job *job, struct payload p);
     size_t size_min;
+    const char *name;
+    uint16_t takes;
 } operations[] = {
-    [ECHO] = {echo, 0},         [FAIL] = {fail, 2},
-    [SLEEP] = {sleep_for, 4},   [EMIT] = {emit, 9},
-    [PROGRESS] = {progress, 9}, [LARGE] = {large, 9},
-    [END] = {end, 2},           [HOLD] = {hold, 4},
-    [TERM] = {term, 0},         [CHECKPOINT] = {checkpoint, 1},
-    [CALL] = {call, 8},         [SEND] = {send_message, 4},
-    [LOG] = {log_text, 1},      [PULSE] = {pulse, 4},
-    [READY] = {ready, 1},       [ABOUT] = {about, 0},
+    [ECHO] = {echo, 0, "echo", 0},
+    [FAIL] = {fail, 2, "fail", RB_TAKES_RAW},
+    [SLEEP] = {sleep_for, 4, "sleep", RB_TAKES_RAW},
+    [EMIT] = {emit, 9, "emit", RB_TAKES_RAW | RB_TAKES_PARTS},
+    [PROGRESS] = {progress, 9, "progress", RB_TAKES_RAW},
+    [LARGE] = {large, 9, "large", RB_TAKES_RAW},
+    [END] = {end, 2, "end", RB_TAKES_RAW},
+    [HOLD] = {hold, 4, "hold", RB_TAKES_RAW},
+    [TERM] = {term, 0, "term", RB_TAKES_TERM},
+    [CHECKPOINT] = {checkpoint, 1, "checkpoint", RB_TAKES_RAW},
+    [CALL] = {call, 8, "call", RB_TAKES_RAW},
+    [SEND] = {send_message, 4, "send", RB_TAKES_RAW},
+    [LOG] = {log_text, 1, "log", RB_TAKES_RAW},
+    [PULSE] = {pulse, 4, "pulse", RB_TAKES_RAW},
+    [READY] = {ready, 1, "ready", RB_TAKES_RAW},
+    [ABOUT] = {about, 0, "about", RB_TAKES_RAW},
 };
+enum { OPERATIONS = sizeof operations / sizeof *operations };
 
 static void handle(struct rb_job *job, void *user) {
     unsigned opcode = rb_job_opcode(job);
     struct payload p = payload_of(job);
     (void)user;
-    if (opcode >= sizeof operations / sizeof *operations || operations[opcode].run == NULL)
+    if (opcode >= OPERATIONS || operations[opcode].run == NULL)
         rb_fail(job, CODE_UNKNOWN_OPCODE, "opcode %u is not served", opcode);
     else if (p.size < operations[opcode].size_min)
         rb_fail(job, CODE_BAD_PAYLOAD, "opcode %u takes %zu bytes or more, got %zu", opcode,
@@ -317,6 +328,11 @@ static void handle(struct rb_job *job, void *user) {
 }
 
 int main(int argc, char **argv) {
-    struct rb_worker_options options = {.handler = handle};
+    struct rb_op declared[OPERATIONS];
+    struct rb_worker_options options = {.handler = handle, .ops = declared};
+    for (uint16_t i = 0; i < OPERATIONS; i++) {
+        if (operations[i].run == NULL) continue;
+        declared[options.ops_count++] = (struct rb_op){i, operations[i].takes, operations[i].name};
+    }
     return rb_worker_main(argc, argv, &options);
 }

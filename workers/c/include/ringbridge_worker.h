@@ -28,6 +28,15 @@ struct rb_state;
 enum rb_state_kind { RB_STATE_FULL, RB_STATE_INCREMENT };
 typedef void (*rb_handler)(struct rb_job *job, void *user);
 
+/* An operation that a worker declares, so that a role may be held to it (docs/ops.md). */
+#define RB_TAKES_RAW 1
+#define RB_TAKES_TERM 2
+#define RB_TAKES_PARTS 4 /* it answers in parts */
+struct rb_op {
+    uint16_t opcode, takes; /* takes 0: anything */
+    const char *name;       /* at most 27 bytes of UTF-8 */
+};
+
 struct rb_worker_options {
     rb_handler handler;
     void *user; /* handed to each call */
@@ -41,6 +50,9 @@ struct rb_worker_options {
      * latest, if there is one. */
     int (*save)(struct rb_state *state, enum rb_state_kind wanted, void *user);
     int (*restore)(enum rb_state_kind kind, const void *bytes, size_t size, void *user);
+    /* What it can do; none: it takes every opcode. At most 64, each opcode and each name once. */
+    const struct rb_op *ops;
+    unsigned ops_count;
 };
 
 /* Serves until the bridge says drain or stop. Returns main()'s exit status:

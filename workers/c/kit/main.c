@@ -55,6 +55,24 @@ int rb_kit_first_descriptor(void) {
 /* A role may have no pool, and a link no eventfds. */
 static int open_or_none(int fd) { return fcntl(fd, F_GETFD) < 0 ? -1 : fd; }
 
+/* Before the hello. A table that breaks a rule is a bug of the worker's. */
+static void declare(struct rb_worker *w, const char *program) {
+    struct rb_worker_op ops[RB_OPS_MAX];
+    const struct rb_worker_options *o = w->options;
+    const char *why = "there are too many of them";
+    unsigned count = o == NULL ? 0 : o->ops_count, i = 0;
+    memset(ops, 0, sizeof ops);
+    for (; i < count && i < RB_OPS_MAX; i++) {
+        size_t size = strlen(o->ops[i].name);
+        ops[i].opcode = o->ops[i].opcode;
+        ops[i].takes = o->ops[i].takes;
+        if (size < sizeof ops[i].name) memcpy(ops[i].name, o->ops[i].name, size); /* else none */
+    }
+    if (i == count && rb_link_declare(&w->link, ops, count, &why) == 0) return;
+    fprintf(stderr, "%s: its operations cannot be declared: %s\n", program, why);
+    abort();
+}
+
 int rb_kit_open(struct rb_worker *w, const char *program, const char *kit, uint32_t kit_version) {
     char why[512];
     int first = rb_kit_first_descriptor(), failed;
@@ -98,6 +116,7 @@ int rb_kit_open(struct rb_worker *w, const char *program, const char *kit, uint3
         rb_kit_close(w);
         return RB_EXIT_DATAERR;
     }
+    declare(w, program);
     rb_link_greet(&w->link, kit, kit_version, environment_or(RB_ENV_ROLE, ""));
     return 0;
 }

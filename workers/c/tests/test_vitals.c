@@ -94,10 +94,30 @@ static void one_that_is_not_ready_from_the_beginning_says_so_before_its_hello(vo
     peer_stop(&p);
 }
 
+static void a_worker_declares_its_operations_before_its_hello(void) {
+    struct peer p;
+    struct rb_worker_op ops[RB_OPS_MAX];
+    struct rb_worker_header hello;
+    char why[256];
+    peer_start(&p, "rb-conformance", &defaults, 1);
+    CHECK_EQUAL(rb_link_hello(&p.link, &hello, why, sizeof why), 1);
+    CHECK_EQUAL(rb_link_ops(&p.link, &hello, ops, why, sizeof why), 16);
+    CHECK_EQUAL(ops[3].opcode, 3);
+    CHECK_EQUAL(ops[3].takes, RB_TAKES_RAW | RB_TAKES_PARTS);
+    CHECK(strcmp((const char *)ops[3].name, "emit") == 0);
+    CHECK(strcmp((const char *)ops[15].name, "about") == 0);
+    peer_stop(&p);
+    peer_start(&p, "rb-sleep", &defaults, 1); /* it declares none */
+    CHECK_EQUAL(rb_link_hello(&p.link, &hello, why, sizeof why), 1);
+    CHECK_EQUAL(rb_link_ops(&p.link, &hello, ops, why, sizeof why), 0);
+    peer_stop(&p);
+}
+
 int main(void) {
     RUN(every_pulse_counts_and_nothing_else_does);
     RUN(parts_and_progress_are_signs_too);
     RUN(readiness_is_told_at_once_with_a_knock);
     RUN(one_that_is_not_ready_from_the_beginning_says_so_before_its_hello);
+    RUN(a_worker_declares_its_operations_before_its_hello);
     return check_end();
 }
