@@ -39,6 +39,7 @@ from bridge.ops import certificates, descriptors, metrics_page, published
 from bridge.ops.errors import NoRecording
 from bridge.reloading import Current, Reloading
 from bridge.running import Bridge
+from bridge.workers.environment import close_memory_to_workers
 from bridge.workers.handshake_driver import RolePlan
 
 log = structlog.get_logger("ringbridge")
@@ -83,6 +84,7 @@ async def serve(
         for number, role in enumerate(config.roles)
     ]
     descriptors.raise_limit(config)
+    close_memory_to_workers()
     async with AsyncExitStack() as stack:
         listeners = await listen(config)
         for listener in listeners:

@@ -21,13 +21,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import trio
-
 from bridge.config import Config, ConfigError
 from bridge.dist.cookie import COOKIE_VARIABLE, find_cookie, users_cookie_file
 from bridge.dist.errors import CookieError
 from bridge.dist.names import split_node_name
-from bridge.ops import certificates
+from bridge.ops import certificates, confinement
 from bridge.ops.finding import Finding
 
 __all__ = ["Finding", "Patient", "examine"]
@@ -65,7 +63,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
         yield _ability(name, mend, probe)
     yield compiler()
     yield from built()
-    yield isolation()
+    yield from confinement.examine(patient.config)
     yield epmd(patient.environ, patient.config.node.epmd if patient.config else "start")
     yield erlang()
     yield cookie(patient)
@@ -137,34 +135,6 @@ def futex() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syscall(number, ctypes.byref(word), 1, 1, None, None, 0) < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-def isolation() -> Finding:
-    """How surely a worker's process tree would end, and what it may read: tried with a real one."""
-    name = "isolation"
-    try:
-        from bridge.workers.shepherd import probe_isolation
-
-        found = trio.run(probe_isolation)
-    except (ImportError, OSError) as error:
-        return Finding(
-            name, False, f"not known: {error}", "Build the shepherd: make shepherd", False
-        )
-    missing = []
-    if not found.pid_namespace:
-        missing.append(
-            "Allow namespaces (sysctl kernel.unprivileged_userns_clone=1, "
-            "user.max_user_namespaces, or the container's seccomp profile): without them it is "
-            "certain that the worker itself ends with the bridge, but not its grandchildren that "
-            "made themselves daemons"
-        )
-    if not found.landlock:
-        missing.append(
-            "Boot with Landlock (Linux 5.13, lsm=landlock,...): without it a worker of the same "
-            "user can read the cookie's file"
-        )
-    words = f"{found}; " + ("Landlock" if found.landlock else "no Landlock")
-    return Finding(name, not missing, words, ". ".join(missing), must=False)
 
 
 def compiler() -> Finding:

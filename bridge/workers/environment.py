@@ -7,9 +7,14 @@ cookie owns the cluster, and other secrets are no worker's business either.
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Mapping
 
 from bridge.fabric import layout
+from bridge.workers import _landlock
+
+_PR_SET_DUMPABLE = 4
 
 PASSED_ON = ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR")
 PASSED_ON_PREFIX = "LC_"
@@ -29,3 +34,14 @@ def worker_environment(
     env[layout.ENV_WORKER_ID] = str(worker_id)
     env[layout.ENV_ROLE] = role
     return env
+
+
+def close_memory_to_workers() -> None:
+    """Where no Landlock keeps workers of our user out of /proc/PID/mem and environ, the kernel's
+    older rule does: a process that is not dumpable belongs to root there (prctl(2)). It then leaves
+    no core and cannot be traced by its own user, so it is done only where it is needed.
+    """
+    if not _landlock.available():
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

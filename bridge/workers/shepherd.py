@@ -21,6 +21,7 @@ from typing import Literal, TypeAlias
 import structlog
 import trio
 
+from bridge.config.sandbox import WorkerLimits
 from bridge.workers import _control_groups, _shepherd_socket, _spawner
 from bridge.workers import _shepherd_protocol as protocol
 from bridge.workers import spawn as spawning
@@ -63,6 +64,7 @@ PROGRAM_VARIABLE = "RINGBRIDGE_SHEPHERD"
 GONE_WITHIN_S = 1.5
 # Past a STOP's own grace. A tree that cannot die (uninterruptible sleep) is told of after 1 s.
 STOPPED_WITHIN_S = 3.0
+PROBE_MEMORY_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,7 +395,8 @@ async def probe_isolation() -> Isolation:
     fds = [os.memfd_create("ringbridge-probe") for _ in range(protocol.LINK_FDS)]
     obituary, obituary_end = os.pipe2(os.O_CLOEXEC)
     try:
-        spawn = Spawn(argv=("true",), env={"PATH": os.defpath})
+        limits = WorkerLimits(memory_bytes=PROBE_MEMORY_BYTES)
+        spawn = Spawn(argv=("true",), env={"PATH": os.defpath}, limits=limits)
         shepherd = await Shepherd.start(spawn, link_fds=fds, obituary_fd=obituary_end)
         await shepherd.aclose()
         return shepherd.isolation

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from bridge import config as settings
-from bridge.ops import doctor
+from bridge.ops import confinement, doctor
 from bridge.ops.doctor import Finding, Patient
+from bridge.workers.shepherd import Isolation
 
 SETTINGS = '[node]\nport = {port}\n[roles.echo]\ncommand = ["{command}"]\n'
 
@@ -88,6 +89,65 @@ def test_a_role_without_its_program_is_bad(tmp_path: Path) -> None:
     finding = find(patient(tmp_path, command="build/bin/rb-none"), "role echo")
     assert (finding.ok, finding.must) == (False, True)
     assert "make workers" in finding.mend
+
+
+# ---- the walls of workers
+
+WALLS = Isolation(
+    pid_namespace=True,
+    user_namespace=False,
+    landlock=True,
+    namespace_error=0,
+    seccomp=True,
+    memory_cap="group",
+    kill_group=True,
+)
+
+
+def test_where_all_walls_stand_nothing_is_to_be_mended() -> None:
+    finding = confinement.isolation(WALLS)
+    assert (finding.ok, finding.mend) == (True, "")
+    assert "PID namespace; Landlock; system call filter; cgroup.kill" in finding.found
+    assert confinement.memory_caps(WALLS).ok
+
+
+@pytest.mark.parametrize(("kill_group", "then"), [(True, "cgroup.kill"), (False, "nobody ends")])
+def test_without_namespaces_it_is_said_what_is_then_certain(kill_group: bool, then: str) -> None:
+    bare = replace(WALLS, pid_namespace=False, namespace_error=errno.EPERM, kill_group=kill_group)
+    finding = confinement.isolation(bare)
+    assert (finding.ok, finding.must) == (False, False)
+    assert "Operation not permitted" in finding.found
+    assert "certain that the worker itself ends with the bridge" in finding.mend
+    assert then in finding.mend
+
+
+def test_without_memory_groups_it_is_said_what_the_cap_is_then() -> None:
+    finding = confinement.memory_caps(
+        replace(WALLS, memory_cap="address space", group_error=errno.EROFS)
+    )
+    assert (finding.ok, finding.must) == (False, False)
+    assert "address space" in finding.found
+    assert "Read-only file system" in finding.found
+    assert "Delegate=yes" in finding.mend
+
+
+def test_a_sandbox_that_cannot_be_had_is_found_before_its_workers_fail(tmp_path: Path) -> None:
+    text = (
+        '[roles.a]\ncommand = ["sh"]\nsandbox = { user = "nobody" }\n'
+        '[roles.b]\ncommand = ["sh"]\nsandbox = { read = [] }\n[roles.c]\ncommand = ["sh"]\n'
+    )
+    roles = settings.parse(text, tmp_path / "ringbridge.toml").roles
+    plain = list(confinement.roles(WALLS, roles, is_root=False))
+    assert [(f.name, f.must) for f in plain] == [("sandbox of a", True)]
+    old = list(confinement.roles(replace(WALLS, landlock=False), roles, is_root=True))
+    assert [(f.name, f.must) for f in old] == [("sandbox of b", True), ("users of workers", False)]
+    assert "b, c" in old[1].found
+
+
+def test_this_machine_is_tried_with_a_real_worker(tmp_path: Path) -> None:
+    found = find(patient(tmp_path), "isolation").found
+    assert "system call filter" in found
+    assert "no system call filter" not in found
 
 
 def test_no_epmd_anywhere_is_bad_and_one_on_path_is_started_by_serve(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -142,6 +143,21 @@ def bare() -> Iterator[Bare]:
     shepherd.close()
 
 
+def say_as_another(bare: Bare, packet: bytes, fds: list[int]) -> None:
+    """From a process that has inherited the bridge's end of the socket."""
+    script = (
+        "import socket, sys; fds = [int(text) for text in sys.argv[3:]]; "
+        "sock = socket.socket(fileno=int(sys.argv[1])); "
+        "socket.send_fds(sock, [bytes.fromhex(sys.argv[2])], fds)"
+    )
+    sock = bare.socket.fileno()
+    subprocess.run(
+        [sys.executable, "-c", script, str(sock), packet.hex(), *map(str, fds)],
+        pass_fds=[sock, *fds],
+        check=True,
+    )
+
+
 def test_a_window_size_without_a_terminal_is_refused_and_the_worker_goes_on(bare: Bare) -> None:
     bare.say(bare.start_packet("/bin/sleep", "1000"), bare.start_fds())
     assert isinstance(bare.hear(), Started)
@@ -157,11 +173,7 @@ def test_commands_of_another_process_are_refused(bare: Bare) -> None:
     """The socket alone is not enough: a child that inherited it commands nobody."""
     bare.say(bare.start_packet("/bin/sleep", "1000"), bare.start_fds())
     assert isinstance(bare.hear(), Started)
-    child = os.fork()
-    if child == 0:
-        socket.send_fds(bare.socket, [protocol.pack_stop(0)], [])
-        os._exit(0)
-    os.waitpid(child, 0)
+    say_as_another(bare, protocol.pack_stop(0), [])
     refused = bare.hear()
     assert isinstance(refused, Failed)
     assert "not from the process" in refused.text
@@ -172,11 +184,7 @@ def test_commands_of_another_process_are_refused(bare: Bare) -> None:
 
 
 def test_a_start_from_another_process_than_its_parent_is_refused(bare: Bare) -> None:
-    child = os.fork()
-    if child == 0:
-        bare.say(bare.start_packet("/bin/sleep", "1000"), bare.start_fds())
-        os._exit(0)
-    os.waitpid(child, 0)
+    say_as_another(bare, bare.start_packet("/bin/sleep", "1000"), bare.start_fds())
     refused = bare.hear()
     assert isinstance(refused, Failed)
     assert "not from the process" in refused.text

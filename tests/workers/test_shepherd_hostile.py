@@ -7,6 +7,8 @@ Which wall stops it is shown by taking the others down.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import defaultdict
 
 import pytest
@@ -154,3 +156,43 @@ async def test_memory_that_is_given_to_be_read_cannot_be_written() -> None:
         assert reached(found[name]) == set(), name
     assert reached(found["fd4"]) >= {"map", "reopen", "write"}
     assert "shrink" not in reached(found["fd4"])
+
+
+BECOME_A_PLAIN_USER = """
+import ctypes, os, sys
+if os.getuid() == 0:
+    os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # dumpable, as after an exec: a change of user takes it away
+"""
+A_BRIDGE = f"""
+from bridge.workers import _landlock, environment
+_landlock.available = lambda: AVAILABLE
+{BECOME_A_PLAIN_USER}
+environment.close_memory_to_workers()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+A_WORKER = f"""{BECOME_A_PLAIN_USER}
+for name in ("mem", "environ"):
+    os.close(os.open(f"/proc/{{sys.argv[1]}}/{{name}}", os.O_RDONLY))
+"""
+
+
+@pytest.mark.parametrize("landlock", [True, False])
+def test_without_landlock_the_kernels_older_rule_closes_the_bridges_memory(landlock: bool) -> None:
+    """To processes of the same plain user, to whom it would be open: with Landlock it is left so,
+    for debuggers, since workers have no way to it then.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", A_BRIDGE.replace("AVAILABLE", str(landlock))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as bridge:
+        assert bridge.stdout is not None
+        assert bridge.stdout.readline() == b"ready\n"
+        worker = subprocess.run(
+            [sys.executable, "-c", A_WORKER, str(bridge.pid)], capture_output=True, check=False
+        )
+        bridge.communicate(b"")
+    assert (worker.returncode == 0) == landlock
+    assert (b"PermissionError" in worker.stderr) == (not landlock)
