@@ -17,6 +17,7 @@ def conformance(
     strict: Annotated[
         bool, typer.Option("--strict", help="What it does not offer counts as broken.")
     ] = False,
+    jobs: Annotated[int, typer.Option(help="How many rules are tried at once.", min=1)] = 1,
     patience: Annotated[
         float, typer.Option(help="Seconds to wait for what has to come.", min=0.1)
     ] = 10.0,
@@ -32,7 +33,12 @@ def conformance(
         raise typer.Exit(battery.list_rules())
     try:
         status = battery.examine(
-            command or (), numbers=rule or (), patience_s=patience, strict=strict, as_json=json
+            command or (),
+            numbers=rule or (),
+            patience_s=patience,
+            jobs=jobs,
+            strict=strict,
+            as_json=json,
         )
     except battery.WrongCallError as error:
         typer.secho(f"ringbridge: {error}", fg=typer.colors.RED, err=True)

@@ -43,7 +43,7 @@ KITS = {
 # What a kit of ours does not offer yet, each with what it waits for.
 NOT_YET: dict[str, set[int]] = {
     "c": {6, 9, 76, 77},
-    "rust": set(),
+    "rust": set(range(111, 126)),
     "zig": set(),
     "python": {6, 9, 76, 77},
 }
@@ -53,7 +53,7 @@ NOT_YET: dict[str, set[int]] = {
 def test_a_kit_keeps_every_rule(kit: str) -> None:
     if kit == "rust" and shutil.which("cargo") is None:
         pytest.skip("no cargo here: make workers has left the Rust workers out")
-    done = battery("--json", "--", *KITS[kit])
+    done = battery("--json", "--jobs", "4", "--", *KITS[kit])
     verdicts = json.loads(done.stdout)["rules"]
     assert [entry["number"] for entry in verdicts] == [rule.number for rule in RULES]
     told = [f"{entry['number']}: {entry['verdict']}: {entry['why']}" for entry in verdicts]

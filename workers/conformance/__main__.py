@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="S",
         help=f"how long to wait for what has to come ({report.PATIENCE_S:g})",
     )
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="how many rules are tried at once (1)"
+    )
     parser.add_argument("command", nargs="*", help="the worker, behind --")
     try:
         asked = parser.parse_args(arguments)
@@ -54,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             asked.command,
             numbers=asked.rule or (),
             patience_s=asked.patience,
+            jobs=asked.jobs,
             strict=asked.strict,
             as_json=asked.json,
         )
@@ -73,6 +77,7 @@ def examine(
     *,
     numbers: Sequence[int] = (),
     patience_s: float = report.PATIENCE_S,
+    jobs: int = 1,
     strict: bool = False,
     as_json: bool = False,
 ) -> int:
@@ -95,6 +100,7 @@ def examine(
         [rule for rule in RULES if not numbers or rule.number in numbers],
         [os.path.abspath(program), *command[1:]],
         patience_s=patience_s,
+        jobs=max(1, jobs),
         strict=strict,
         as_json=as_json,
     )

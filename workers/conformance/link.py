@@ -50,6 +50,7 @@ class LinkPlan:
     worker_id: int = 7
     role: str = "conformance"
     bell: bool = True  # descriptor 6 is there
+    channel: bool = True  # descriptor 8 is there
     sealed: bool = True
     lies: Mapping[str, int | bytes] = field(default_factory=dict)
     extra_bytes: Mapping[str, int] = field(default_factory=dict)  # side -> bytes more than told
@@ -124,7 +125,10 @@ class Link:
         self.wake_relay = keep(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self.inherited[layout.FD_WAKE_RELAY] = self.wake_relay
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.inherited[layout.FD_CHANNEL] = keep(theirs.detach())
+        if plan.channel:
+            self.inherited[layout.FD_CHANNEL] = keep(theirs.detach())
+        else:
+            theirs.close()
 
     def header(self) -> dict[str, int | bytes]:
         """What the relay side's header says: the truth, and then the plan's lies."""

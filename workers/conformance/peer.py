@@ -323,6 +323,14 @@ class Peer:
             self.give_back(answer)
         return answer
 
+    def expect_any(self, job: int) -> Answer:
+        """The next completion has to be this job's."""
+        answer = self.take()
+        if answer.job != job:
+            raise Broke(f"a completion for job {answer.job} came where {job} was to be answered")
+        self.give_back(answer)
+        return answer
+
     def _check(self, raw: bytes, started: int) -> Answer:
         """What the relay demands of every completion."""
         c = Completion.of(raw)

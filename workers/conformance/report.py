@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TextIO
@@ -88,21 +90,37 @@ class Teller:
         self._out.flush()
 
 
+def outcomes_of(
+    rules: Sequence[Rule], argv: Sequence[str], patience_s: float, jobs: int, teller: Teller
+) -> Iterator[Outcome]:
+    """Each rule's outcome, in order; `jobs` at once, each in a process, as the battery forks."""
+    if jobs == 1:
+        for rule in rules:
+            teller.begins(rule)
+            yield try_rule(rule, argv, patience_s)
+        return
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        tried = [pool.submit(try_rule, rule, argv, patience_s) for rule in rules]
+        for rule, outcome in zip(rules, tried, strict=True):
+            teller.begins(rule)
+            yield outcome.result()
+
+
 def run(
-    rules: Iterable[Rule],
+    rules: Sequence[Rule],
     argv: Sequence[str],
     *,
-    patience_s: float,
-    strict: bool,
-    as_json: bool,
+    patience_s: float = PATIENCE_S,
+    jobs: int = 1,
+    strict: bool = False,
+    as_json: bool = False,
 ) -> int:
     """Try them all. 0: none is broken (`strict`: and all are offered); 1 otherwise."""
     teller = Teller(sys.stderr if as_json else sys.stdout)
     outcomes = []
-    for rule in rules:
-        teller.begins(rule)
-        outcomes.append(try_rule(rule, argv, patience_s))
-        teller.ended(outcomes[-1])
+    for outcome in outcomes_of(rules, argv, patience_s, jobs, teller):
+        teller.ended(outcome)
+        outcomes.append(outcome)
     failing = {Verdict.BROKEN, Verdict.NOT_OFFERED} if strict else {Verdict.BROKEN}
     failed = sum(outcome.verdict in failing for outcome in outcomes)
     if as_json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workers.conformance.bench import Rule
 from workers.conformance.rules import (
+    beyond,
     ending,
     faults,
     health,
@@ -17,6 +18,6 @@ from workers.conformance.rules import (
 
 CHAPTERS = tuple(
     module.CHAPTER
-    for module in (hello, serving, room, streams, ending, health, waking, faults, leftovers)
+    for module in (hello, serving, room, streams, ending, health, waking, beyond, faults, leftovers)
 )
 RULES: tuple[Rule, ...] = tuple(rule for chapter in CHAPTERS for rule in chapter.rules)
