@@ -16,6 +16,7 @@ import trio
 from prometheus_client.registry import CollectorRegistry
 
 import bridge
+from bridge.conversations import Conversations
 from bridge.dispatch.job_dispatcher import JobDispatcher
 from bridge.dispatch.streams import Streams
 from bridge.dist.finding import Places
@@ -46,6 +47,7 @@ from bridge.ops.answers import Answering, to_term
 from bridge.ops.diagnostics import Diagnostics
 from bridge.reloading import Current, Reloading
 from bridge.workers import registry
+from bridge.workers.checkpoints.requests import StateRequests
 from bridge.workers.handshake_driver import HandshakeDriver, RolePlan
 from bridge.workers.port_supervisor import PortSupervisor
 from bridge.workers.registry import WorkerRegistry
@@ -95,6 +97,7 @@ class Bridge:
             start_guard=Shepherd.start,
             hide=[str(path) for path in hide],
         )
+        self.conversations = Conversations(config, node, self._figures)
         self.supervisor = PortSupervisor(
             plans,
             relay=relay,
@@ -102,6 +105,7 @@ class Bridge:
             drain_s=config.node.drain_ms / 1000,
             groups=config.groups,
             register=self._register,
+            converse=self.conversations.open,
         )
         self.reloading = Reloading(
             current, relay=relay, node=node, supervisor=self.supervisor, places=places, tls=tls
@@ -131,6 +135,7 @@ class Bridge:
         ]
         for names, make in services:
             await nursery.start(self._keep_service, names, make)
+        await self.conversations.start(nursery)
         await nursery.start(self._run_workers)
 
     async def stop(self) -> None:
@@ -141,6 +146,7 @@ class Bridge:
 
     async def end_services(self) -> None:
         """Every process of the node ends; whoever watches one hears shutdown."""
+        await self.conversations.aclose()
         self.dispatcher.stop()
         self.streams.stop()
         self._node.stop_all(Atom("shutdown"))
@@ -193,7 +199,12 @@ class Bridge:
         return metrics.registry(metrics.BridgeCollector(self._relay, self.supervisor, about))
 
     def _make_registry(self) -> WorkerRegistry:
-        return WorkerRegistry(self.supervisor, figures=self._figures, operator=self.operator)
+        return WorkerRegistry(
+            self.supervisor,
+            figures=self._figures,
+            operator=self.operator,
+            state_requests=StateRequests(self.supervisor, self.conversations),
+        )
 
     def _role_status(self, plan: RolePlan) -> Mapping[str, Any]:
         return {

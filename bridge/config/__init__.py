@@ -19,8 +19,9 @@ from bridge.config.comparing import Change, changes, refused, with_value
 from bridge.config.errors import ConfigError, ConfigErrors
 from bridge.config.groups import GroupSettings
 from bridge.config.reading import build, load, parse, sections
-from bridge.config.role import Restart, RoleConfig
+from bridge.config.role import CallbackSettings, CheckpointSettings, Restart, RoleConfig
 from bridge.config.sections import (
+    CheckpointStoreSettings,
     LimitSettings,
     LinkSettings,
     MetricsSettings,
@@ -31,7 +32,10 @@ from bridge.config.sections import (
 from bridge.config.whole import Config
 
 __all__ = [
+    "CallbackSettings",
     "Change",
+    "CheckpointSettings",
+    "CheckpointStoreSettings",
     "Config",
     "ConfigError",
     "ConfigErrors",

@@ -37,6 +37,7 @@ _FIXED = [
         "a role keeps its pool: its memory is sealed, and every worker has mapped it",
         "Restart the bridge for it, or take the role out, reload, and put it in again",
     ),
+    (r"checkpoints\..*", "the file is open, and holds what workers keep", _RESTART),
     (r"metrics\.listen", "the listener stands where it was opened", _RESTART),
 ]
 

@@ -41,6 +41,29 @@ class ChoiceSettings(Section, frozen=True):
         return self.weights[index] if index < len(self.weights) else 1
 
 
+class CallbackSettings(Section, frozen=True):
+    """[roles.<name>.callback]: what its workers may write to in the cluster, and how much."""
+
+    allow: Annotated[tuple[str, ...], Meta(max_length=256)] = ()
+    pids: Annotated[tuple[str, ...], Meta(max_length=256)] = ()
+    packets_per_s: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000
+    bytes_max: Annotated[int, Meta(ge=64, le=64 * MIB)] = MIB
+    calls_max: Annotated[int, Meta(ge=1, le=1_024)] = 64
+
+
+class CheckpointSettings(Section, frozen=True):
+    """[roles.<name>.checkpoint]: whether and when its workers' state is kept. 0: never by that."""
+
+    keep: bool = False
+    every_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 0
+    every_jobs: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    on_drain: bool = True
+    incremental: bool = False
+    increments_max: Annotated[int, Meta(ge=0, le=10_000)] = 32
+    bytes_max: Annotated[int, Meta(ge=0, le=GIB // 2)] = 64 * MIB
+    save_ms: Milliseconds = 30_000
+
+
 class RoleConfig(Section, frozen=True):
     """[roles.<name>]: a kind of work, the command that does it, and its bounds."""
 
@@ -80,3 +103,5 @@ class RoleConfig(Section, frozen=True):
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     limits: WorkerLimits = field(default_factory=WorkerLimits)
+    callback: CallbackSettings = field(default_factory=CallbackSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from bridge.config.admission import broken_admission_rules
-from bridge.config.role import RoleConfig
+from bridge.config.role import CallbackSettings, RoleConfig
 from bridge.config.sandbox import broken_sandbox_rules
 from bridge.dist.cookie import COOKIE_VARIABLE
+from bridge.dist.names import pattern_problem
 from bridge.fabric.layout import HEARTBEAT_MS
 
 PAGE_BYTES = 4_096
@@ -56,7 +57,26 @@ def broken_role_rules(name: str, role: RoleConfig) -> Iterator[Broken]:
             rule = f"it must not be above {upper}, which is {high}"
             yield f"{key}.{lower}", low, rule, f"Lower it, or raise {upper}"
     yield from broken_sandbox_rules(key, role.sandbox)
+    yield from _broken_callback_rules(key, role.callback)
+    checkpoint = role.checkpoint
+    if (checkpoint.every_ms or checkpoint.every_jobs) and not checkpoint.keep:
+        rule = "this role keeps no checkpoints, so there is no time for them"
+        yield f"{key}.checkpoint", None, rule, "Set keep = true, or leave every_ms and every_jobs"
     yield from broken_admission_rules(key, role.admission, role.breaker)
+
+
+def _broken_callback_rules(key: str, callback: CallbackSettings) -> Iterator[Broken]:
+    for text in callback.allow:
+        name, at, node = text.partition("@")
+        problem = pattern_problem(node) if at and "*" not in node else None
+        if not name or (at and not node) or problem:
+            rule = problem or "it is a registered name, or name@node; * stands for any characters"
+            mend = 'Write it like "Elixir.MyApp.Tracker" or "tracker@app@10.0.0.5"'
+            yield f"{key}.callback.allow", text, rule, mend
+    for node in callback.pids:
+        if not node or ("*" not in node and pattern_problem(node)):
+            mend = 'List full node names, like "app@10.0.0.5"; * stands for any characters'
+            yield f"{key}.callback.pids", node, pattern_problem(node) or "it is empty", mend
 
 
 def power_below(number: int) -> int:

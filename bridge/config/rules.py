@@ -34,6 +34,9 @@ def broken_rules(config: Config) -> Iterator[Broken]:
     yield from _broken_limits(config.limits)
     yield from _broken_link_rules(config.link)
     yield from _broken_metrics(config.metrics)
+    if config.checkpoints.key_file is not None and config.checkpoints.file is None:
+        rule = "what is kept in memory is not encrypted"
+        yield "checkpoints.key_file", config.checkpoints.key_file, rule, "Name a file as well"
     if not config.roles:
         mend = "Add a table [roles.<name>] with a command, like the project's own ringbridge.toml"
         yield "roles", None, "there is no role, so no job could ever run", mend

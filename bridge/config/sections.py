@@ -72,3 +72,11 @@ class LinkSettings(Section, frozen=True):
     result_bytes: Annotated[int, Meta(ge=64 * KIB, le=16 * GIB)] = 64 * MIB
     result_block_bytes: Annotated[int, Meta(ge=4 * KIB, le=16 * MIB)] = 4 * KIB
     crc: Literal["off", "envelope", "payload"] = "payload"
+
+
+class CheckpointStoreSettings(Section, frozen=True):
+    """[checkpoints]: where the state of workers is kept. Without a file: in memory."""
+
+    file: str | None = None
+    key_file: str | None = None
+    bytes_max: Annotated[int, Meta(ge=MIB, le=1_024 * GIB)] = GIB

@@ -15,6 +15,7 @@ from bridge.config.groups import GroupSettings
 from bridge.config.role import RoleConfig
 from bridge.config.section import Section
 from bridge.config.sections import (
+    CheckpointStoreSettings,
     LimitSettings,
     LinkSettings,
     MetricsSettings,
@@ -37,6 +38,7 @@ class Config(Section, frozen=True):
     tenants: dict[str, TenantSettings] = field(default_factory=dict)
     nodes: dict[str, AllowanceSettings] = field(default_factory=dict)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    checkpoints: CheckpointStoreSettings = field(default_factory=CheckpointStoreSettings)
     tls: TlsSettings | None = None
 
     def role(self, name: str) -> RoleConfig:
@@ -103,11 +105,23 @@ class Config(Section, frozen=True):
         cert, key, ca = path(self.tls.cert), path(self.tls.key), path(self.tls.ca)
         return TlsConfig(cert, key, ca, self.tls.verify, self.tls.versions)
 
+    def checkpoint_paths(self) -> tuple[Path | None, Path | None]:
+        """The file of checkpoints and that of its key, where [checkpoints] names them."""
+        store = self.checkpoints
+
+        def path(text: str | None) -> Path | None:
+            return None if text is None else self.file.parent / Path(text).expanduser()
+
+        return path(store.file), path(store.key_file)
+
     def secrets(self) -> list[Path]:
-        """Files that no worker may read: the cookie's and the key's."""
+        """Files that no worker may read: the cookie's, the keys', and other workers' state."""
         tls = self.tls_config()
         key = (tls.key or tls.cert) if tls else None
-        return [Path(file) for file in (self.cookie_path(), key) if file is not None]
+        state, state_key = self.checkpoint_paths()
+        journals = [Path(f"{state}{end}") for end in ("", "-wal", "-shm")] if state else []
+        files = (self.cookie_path(), key, state_key, *journals)
+        return [Path(file) for file in files if file is not None]
 
     def _error(self, key: str, value: Any, rule: str, mend: str) -> ConfigError:
         return ConfigError(file=self.file, key=key, value=value, rule=rule, mend=mend)

@@ -289,7 +289,7 @@ class Node(RemoteCalls):
         target = self.target(dest)
         with trio.move_on_after(timeout):
             await self._room_towards(target)
-            alias = self._answers_to_aliases(target)
+            alias = self.answers_to_aliases(target)
             pending = PendingCall(self.router, self.caller(), target, alias=alias)
             try:
                 pending.ask(request)
@@ -298,7 +298,8 @@ class Node(RemoteCalls):
                 pending.forget()
         raise trio.TooSlowError(f"no answer from {target!r} in {timeout:g} s")
 
-    def _answers_to_aliases(self, target: Target) -> bool:
+    def answers_to_aliases(self, target: Target) -> bool:
+        """Does the node of `target` send answers to aliases? What no release before 24 does."""
         connection = self.connections.peers.connection_of(node_of(target))
         return connection is None or bool(connection.flags & ALIAS)
 
@@ -510,6 +511,11 @@ class Node(RemoteCalls):
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
         if connection := peers.connection_of(node):
+            await self._carrier.wait_writable(connection.id)
+
+    async def wait_room(self, node: str) -> None:
+        """Until there is room on the socket of `node`, if it is connected. No checkpoint if so."""
+        if connection := self.connections.peers.connection_of(node):
             await self._carrier.wait_writable(connection.id)
 
     async def _try_connect_to(self, address: Address) -> None:

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from random import Random
+from socket import socket
 from typing import Protocol
 
 import structlog
@@ -22,7 +23,7 @@ from bridge.workers.handshake_driver import HandshakeDriver, Links, RolePlan
 from bridge.workers.life import WorkerEvent
 from bridge.workers.together import Together
 from bridge.workers.wishes import Wanted
-from bridge.workers.worker import Registration, State, Worker
+from bridge.workers.worker import Conversation, Registration, State, Worker
 
 QUEUE_LOOK_S = 0.02  # between two looks at the queue of a role that goes
 
@@ -48,6 +49,7 @@ class PortSupervisor:
         random: Random | None = None,
         groups: Mapping[str, GroupSettings] | None = None,
         register: Callable[[Worker], Registration | None] = lambda worker: None,
+        converse: Callable[[Worker, socket], Conversation | None] = lambda worker, channel: None,
     ) -> None:
         self.driver = driver
         self.plans: list[RolePlan] = []
@@ -59,6 +61,7 @@ class PortSupervisor:
         self._random = random or Random()
         self.together = Together(groups or {}, self._random)
         self._register = register
+        self._converse = converse
         self.upgrading = trio.Lock()  # one upgrade at a time
         self._by_id: dict[int, Worker] = {}
         self._ids = itertools.count(1)
@@ -195,6 +198,7 @@ class PortSupervisor:
             siblings=self.together,
             crashes=self.crashes,
             register=self._register,
+            converse=self._converse,
         )
         place = sum(other.index < index for other in self.lasting(plan.id))
         self.workers.append(worker)

@@ -22,6 +22,8 @@ Requests (GenServer.call to Ringbridge.WorkerRegistry or worker_registry):
     {:upgrade, role, command}                      {:lookup, role} shows how far that is
     {:breaker, role | id, how}   :ok               how: :open, :close or :auto
     {:record, :status | :stop}   {:ok, map}        the recording that `serve --record` began
+    {:checkpoint, id}            {:ok, map}        its state is saved, once it is
+    {:move_state, from, to, how} {:ok, map}        how: :stop_and_copy, :pre_copy or :post_copy
 
 All from {:drain, id} on are for nodes that [node] admin_nodes names, see `operation`.
 Anything else is {:error, {:bad_request, why}}, and so is what is refused; it changes nothing.
@@ -33,14 +35,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Protocol
 
 from bridge.config import ConfigError
 from bridge.etf import Atom, Pid, brief
 from bridge.fabric.events import Operation
 from bridge.fabric.figures import BreakerState
-from bridge.node import Sender
+from bridge.node import NO_REPLY, NoReply, Sender
 from bridge.ops.answers import OK, Answering, BadRequest, Term, atom_keys, bad_request
+from bridge.workers.checkpoints.requests import StateRequests
 from bridge.workers.crash_reports import REPORTS_MAX
 from bridge.workers.port_supervisor import PortSupervisor
 from bridge.workers.watching import Watching
@@ -68,6 +72,8 @@ OPERATIONS = {
     ("upgrade", 3): "{:upgrade, role, command}",
     ("breaker", 3): "{:breaker, role_or_id, how}",
     ("record", 2): "{:record, :status | :stop}",
+    ("checkpoint", 2): "{:checkpoint, id}",
+    ("move_state", 4): "{:move_state, from, to, how}",
 }
 
 
@@ -139,7 +145,9 @@ class WorkerRegistry(Answering):
         *,
         figures: Callable[[int], WorkerFigures | None],
         operator: Operator,
+        state_requests: StateRequests | None = None,
     ) -> None:
+        self._state_requests = state_requests
         self._supervisor = supervisor
         self._figures = figures
         self._operator = operator
@@ -156,7 +164,7 @@ class WorkerRegistry(Answering):
             self._watching.end_all()
         await super().terminate(reason)
 
-    async def handle_call(self, request: Term, sender: Sender) -> Term:
+    async def handle_call(self, request: Term, sender: Sender) -> Term | NoReply:
         match request:
             case Atom("watch"):
                 return self._answered(self._watch, sender.pid, sender)
@@ -166,6 +174,13 @@ class WorkerRegistry(Answering):
                 return self._answered(self._unwatch, sender.pid, sender)
             case (Atom("unwatch"), Pid() as watcher):
                 return self._answered(self._unwatch, watcher, sender)
+        try:
+            if self._state_requests and self._state_requests.begin(
+                request, self._worker, partial(self.reply, sender)
+            ):
+                return NO_REPLY
+        except BadRequest as error:
+            return bad_request(str(error))
         return self.answer_any(request)
 
     async def handle_info(self, message: Term) -> None:
@@ -319,6 +334,7 @@ class WorkerRegistry(Answering):
                 "breaker": Atom(figures.breaker.name.lower()) if figures else None,
                 "silent_ms": _silent_ms(figures) if figures else None,
                 "health": _health(figures) if figures else None,
+                "said": worker.conversation.statistics() if worker.conversation else {},
             }
         )
 

@@ -7,9 +7,10 @@ arrives as the relay's events, what people want of it through `want`; both wake 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from random import Random
+from socket import socket
 from typing import Protocol
 
 import structlog
@@ -50,6 +51,14 @@ class Registration(Protocol):
     def end(self, reason: object) -> None: ...
 
 
+class Conversation(Protocol):
+    """The worker's channel, for one life (bridge/workers/channel)."""
+
+    async def leave(self) -> None: ...
+    async def finish(self) -> None: ...
+    def statistics(self) -> Mapping[str, int]: ...
+
+
 class Worker:
     """Worker `index` of a role, through all its lives. `id` is that of the present or last one."""
 
@@ -67,6 +76,7 @@ class Worker:
         siblings: Siblings,
         crashes: CrashReports,
         register: Callable[[Worker], Registration | None] = lambda worker: None,
+        converse: Callable[[Worker, socket], Conversation | None] = lambda worker, channel: None,
     ) -> None:
         self.plan = plan
         self.index = index
@@ -83,7 +93,9 @@ class Worker:
         self.last_error: str | None = None
         self.first_error: str | None = None
         self.registration: Registration | None = None
+        self.conversation: Conversation | None = None
         self._register = register
+        self._converse = converse
         self._driver = driver
         self._relay = relay
         self._next_id = next_id
@@ -178,6 +190,12 @@ class Worker:
         self._fail(f"it was killed by an exit signal: {brief(reason)}")
         self._tell()
 
+    def broke_channel(self, rule: str) -> None:
+        """It broke a rule of its channel: end this life at once."""
+        self._life.killed = True
+        self._fail(f"it broke a rule of its channel: {rule}")
+        self._tell()
+
     # ---- the story
 
     async def live(self) -> None:
@@ -229,6 +247,7 @@ class Worker:
         self._weight = 1
         self._weigh()
         self.registration = self._register(self)
+        self.conversation = self._converse(self, started.channel)
         try:
             await self._greet()
             if life.greeting and not life.over and self._wanted is Wanted.RUN:
@@ -266,6 +285,8 @@ class Worker:
     async def _drain(self) -> None:
         """Let the worker finish what it has; past the drain time it is ended all the same."""
         self._enter(State.DRAINING)
+        if self.conversation:
+            await self.conversation.leave()
         self._relay.drain_worker(self.id)
         drain_s = self._drain_within_s()
         self._draining = trio.CancelScope(deadline=trio.current_time() + drain_s)
@@ -292,6 +313,9 @@ class Worker:
             with trio.move_on_after(END_TOLD_WITHIN_S):
                 await self._until(lambda: self._life.end is not None)
         await started.guard.aclose()
+        if self.conversation:
+            await self.conversation.finish()
+            self.conversation = None
         started.channel.close()
         now_s = trio.current_time()
         for stream, lines in self._life.last_lines(now_s):

@@ -134,6 +134,7 @@ ECHO = {
         A("pulses"): 9,
         A("still_ms"): 20,
     },
+    A("said"): {},
 }
 
 
