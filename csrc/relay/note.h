@@ -23,7 +23,7 @@ int rb_up_signal(struct rb_conn *c, struct rb_slice control,
 void rb_up_flush(struct rb_relay *r);
 int rb_down_take(struct rb_relay *r); /* carries out what the other thread asked; how many */
 
-/* face.c's way down, and what note.c asks of it. */
+/* face.c's way down, and what down.c asks of it. */
 int rb_note_role(struct rb_relay *r, struct rb_role *role);
 int rb_note_role_config(struct rb_relay *r, uint32_t id, const struct rb_role_config *config);
 int rb_note_role_removed(struct rb_relay *r, uint32_t id);

@@ -123,7 +123,7 @@ void rb_worker_drain(struct rb_worker *w) {
     rb_gate_ring(&w->link.waker);
 }
 
-/* Takes the worker out of the relay. Its memory stays until the other thread has heard of the end (note.c): it reads the figures. */
+/* Takes the worker out of the relay. Its memory stays until the other thread has heard of the end (up.c): it reads the figures. */
 void rb_worker_free(struct rb_worker *w) {
     struct rb_relay *r = w->relay;
     if (w->polled) {

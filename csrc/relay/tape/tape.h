@@ -32,7 +32,7 @@ struct rb_worker;
 
 enum rb_item_kind {
     RB_ITEM_ROUND = 1,   /* a: now; what is ready */
-    RB_ITEM_NOTE,        /* id: its kind (note.c) */
+    RB_ITEM_NOTE,        /* id: its kind (note_pvt.h) */
     RB_ITEM_READ,        /* id: connection, a: what the read gave, b: RB_WIRE_...; the bytes */
     RB_ITEM_WRITE,       /* the same of a write; the bytes that were taken */
     RB_ITEM_FLUSH,       /* TLS: the same, without bytes */
