@@ -42,12 +42,30 @@ LIARS = [
         "still lives",
     ),
     Liar(
+        4,
+        f"{CORE}/version.c",
+        "return same_digest(ours, theirs) ? RB_LAYOUT_SAME : RB_LAYOUT_STRANGE;",
+        "return RB_LAYOUT_SAME;",
+        "still lives",
+    ),
+    Liar(
+        5,
+        f"{CORE}/version.c",
+        "if (major_of(theirs->version) != major_of(ours->version)) return RB_LAYOUT_STRANGE;",
+        "",
+        "still lives",
+    ),
+    Liar(
+        6, f"{CORE}/version.c", "return RB_LAYOUT_NEWER;", "return RB_LAYOUT_STRANGE;", "hello is 2"
+    ),
+    Liar(
         8,
         f"{CORE}/link_worker.c",
         "pool_bytes != (int64_t)h->pool_bytes",
         "0",
         "a pool that is longer than told",
     ),
+    Liar(9, f"{WORKER}/main.c", '"echo"', '"parrot"', "opcode 0 is called 'parrot'"),
     # --- serving
     Liar(
         11,
@@ -360,97 +378,6 @@ LIARS = [
         "sigaddset(&wake, SIGTERM);",
         "outlives SIGTERM",
     ),
-    # --- health
-    Liar(
-        71,
-        f"{KIT}/heartbeat.c",
-        "beat(w);\n    return start_without_signals(w);",
-        "return start_without_signals(w);",
-        "there are 0 beats",
-    ),
-    Liar(
-        72,
-        f"{KIT}/heartbeat.c",
-        "next.tv_nsec += RB_HEARTBEAT_MS * 1000000;",
-        "next.tv_nsec += 900000000;",
-        "were due, one every",
-    ),
-    Liar(
-        73,
-        f"{KIT}/heartbeat.c",
-        "if (!h->ending) beat(w);",
-        "if (!h->ending && w->counters.started == w->counters.jobs) beat(w);",
-        "no beat for|were due, one every",
-    ),
-    Liar(
-        74,
-        f"{KIT}/heartbeat.c",
-        ".queued = tail > started ? (uint32_t)(tail - started) : 0",
-        ".queued = 0",
-        "no beat says",
-    ),
-    Liar(
-        75,
-        f"{KIT}/heartbeat.c",
-        "beat(w); /* the last one",
-        "/* the last one",
-        "the last beat counts 0 jobs of 7",
-    ),
-    # --- waiting and waking
-    Liar(
-        101,
-        f"{CORE}/gate.c",
-        "            slept = sleep_by(w, how, bell, deadline);",
-        "            slept = 0;",
-        "with nothing to do",
-    ),
-    Liar(
-        102,
-        f"{CORE}/gate.c",
-        "case RB_PARK_FUTEX: return sleep_futex(w, bell, deadline);",
-        "case RB_PARK_FUTEX: return sleep_eventfd(w, deadline);",
-        "no answer came",
-    ),
-    Liar(
-        103,
-        f"{CORE}/gate.c",
-        "    eventfd_drain(w->eventfd);\n    return 0;",
-        "    return 0;",
-        "with nothing to do",
-    ),
-    Liar(
-        104,
-        f"{CORE}/gate.c",
-        "found = park(w, RB_PARK_SIGNAL, ready, arg, deadline, &refused);",
-        "found = park(w, RB_PARK_FUTEX, ready, arg, deadline, &refused);",
-        "not 3|never parks",
-    ),
-    Liar(
-        105, f"{CORE}/gate.c", "int found = ready(arg), slept = 0;", "int found = 0, slept = 0;", ""
-    ),
-    Liar(
-        106,
-        f"{CORE}/gate.c",
-        "slept = sleep_by(w, how, bell, deadline);",
-        "slept = sleep_by(w, how, rb_load_acquire(w->doorbell), deadline);",
-        "no answer came",
-    ),
-    Liar(
-        107,
-        f"{CORE}/gate.c",
-        "if (found || slept < 0) return found;",
-        "return 1;",
-        "got CANCELLED",
-    ),
-    Liar(108, f"{CORE}/gate.c", "    w->sequence++;\n", "    w->sequence = 1;\n", "announce"),
-    Liar(
-        109,
-        f"{CORE}/gate.c",
-        "syscall(SYS_futex, w->doorbell, FUTEX_WAKE, 1",
-        "syscall(SYS_futex, &w->woken, FUTEX_WAKE, 1",
-        "no answer came",
-    ),
-    Liar(110, f"{CORE}/gate.c", "w->woken = park;", "w->woken = 0;", "times for one parking"),
     # --- a bridge that breaks a rule
     Liar(81, f"{KIT}/serve.c", "if (crc != q->crc)", "if (0)", "still lives"),
     Liar(82, f"{KIT}/serve.c", "if (crc != q->crc)", "if (0)", "still lives"),
