@@ -26,9 +26,9 @@ def read(text: str, folder: Path = Path("/etc/ringbridge")) -> Config:
     return settings.parse(text, folder / "ringbridge.toml")
 
 
-def test_the_default_file_has_the_three_roles_and_listens_on_loopback_only() -> None:
+def test_the_default_file_has_these_roles_and_listens_on_loopback_only() -> None:
     config = settings.load(ROOT / "ringbridge.toml")
-    assert list(config.roles) == ["echo", "sleep", "simulation"]
+    assert list(config.roles) == ["echo", "sleep", "simulation", "worldgen"]
     assert config.node.listen == "127.0.0.1"
     assert config.node.allow == ()
 

@@ -10,6 +10,22 @@ const Worker = @import("worker.zig").Worker;
 
 const Heartbeat = @This();
 
+// Of the process, as readiness may be told before there is a worker. seq_cst, both: whoever of setReady() and start() comes
+// second sees the other's store, so that no change goes untold.
+var unready: u32 = 0;
+var of_process: ?*Worker = null;
+
+/// The worker of this process while its heart beats.
+pub fn worker() ?*Worker {
+    return @atomicLoad(?*Worker, &of_process, .seq_cst); // as above
+}
+
+/// Told by a beat at once. Any thread.
+pub fn setReady(ready: bool) void {
+    @atomicStore(u32, &unready, @intFromBool(!ready), .seq_cst); // as above
+    if (worker()) |w| w.heartbeat.tell(hurried);
+}
+
 const period_ns = layout.heartbeat_ms * std.time.ns_per_ms;
 const stack_bytes = 128 << 10;
 
@@ -24,6 +40,7 @@ told: u32 = 0,
 /// The first beat is made before it returns. Signals are the handler's thread's: one that is meant to end or to wake the worker
 /// must not be taken here.
 pub fn start(h: *Heartbeat, w: *Worker) std.Thread.SpawnError!void {
+    @atomicStore(?*Worker, &of_process, w, .seq_cst); // as above
     h.beat(w);
     const all = linux.sigfillset();
     var before: linux.sigset_t = undefined;
@@ -34,14 +51,10 @@ pub fn start(h: *Heartbeat, w: *Worker) std.Thread.SpawnError!void {
 
 /// After a last beat, with all jobs counted.
 pub fn stop(h: *Heartbeat, w: *Worker) void {
+    @atomicStore(?*Worker, &of_process, null, .seq_cst); // as above
     h.tell(ending);
     h.thread.join();
     h.beat(w);
-}
-
-/// Beats now, and then again at its times: for what should be known at once.
-pub fn hurry(h: *Heartbeat) void {
-    h.tell(hurried);
 }
 
 fn tell(h: *Heartbeat, bit: u32) void {
@@ -62,6 +75,7 @@ fn run(h: *Heartbeat, w: *Worker) void {
         if (told & ending != 0) return;
         const due = os.now() >= next;
         if (due or told & hurried != 0) h.beat(w);
+        if (told & hurried != 0) w.link.fds.knock(); // no position tells it
         if (due) next += period_ns;
     }
 }
@@ -81,6 +95,6 @@ fn beat(h: *Heartbeat, w: *Worker) void {
     values.run_ns = @atomicLoad(u64, &c.run_ns, .monotonic);
     values.queued = std.math.lossyCast(u32, tail -| started);
     values.last_code = @atomicLoad(u32, &c.last_code, .monotonic);
-    values.unready = @atomicLoad(u32, &c.unready, .monotonic);
+    values.unready = @atomicLoad(u32, &unready, .seq_cst); // as above
     telemetry.store(w.link.telemetry, values);
 }

@@ -134,11 +134,12 @@ pub fn sleep(job: *const Job, ns: u64) error{Cancelled}!void {
     }
 }
 
-/// Says that the job gets on, for its role's progress_timeout_ms. Parts and progress say so, too.
+/// Says that the job gets on, for its role's progress_timeout_ms. Parts and progress say so, too. Any thread of the handler
+/// may.
 pub fn pulse(job: *const Job) void {
-    const word = &job.worker.link.ours.pulse;
-    // Relaxed, the store: the relay looks for a change and reads nothing on the strength of it. We alone write it.
-    @atomicStore(u64, word, word.* +% 1, .monotonic);
+    // Relaxed, and atomic since threads of the handler may call: the relay looks for a change (relay/dispatch/vitals.c) and
+    // reads nothing on the strength of it.
+    _ = @atomicRmw(u64, &job.worker.link.ours.pulse, .Add, 1, .monotonic);
 }
 
 // --- before the answer (part.zig) ----------------------------------------------------------------------------------------

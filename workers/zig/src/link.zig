@@ -62,6 +62,13 @@ pub const Fds = struct {
         };
     }
 
+    /// Makes the relay look, whether it waits for this worker or not.
+    pub fn knock(fds: Fds) void {
+        const one: u64 = 1;
+        const fd = fds.wake_relay orelse return;
+        while (linux.errno(linux.write(fd, std.mem.asBytes(&one), @sizeOf(u64))) == .INTR) {}
+    }
+
     fn ifOpen(fd: os.Fd) ?os.Fd {
         return if (os.isOpen(fd)) fd else null;
     }
@@ -165,7 +172,9 @@ const features_known = layout.feature_crc_envelope | layout.feature_crc_payload;
 /// The rule that a header of our own layout breaks.
 fn brokenRule(h: *const layout.RelayHeader, parts: *const Parts, fds: Fds) ?[]const u8 {
     if (h.nonce == 0) return "the link has no nonce";
-    if (h.features & ~features_known != 0) return "the link asks for features that this worker does not know";
+    // Of a later minor, those that we know are taken.
+    if (h.version == layout.layout_version and h.features & ~features_known != 0)
+        return "the link asks for features that this worker does not know";
     if (h.result_blocks != h.result_bytes / h.result_block_bytes) return "the number of result blocks does not fit";
     if (!parts.agree(h)) return "a part of the link is not where its sizes put it";
     if (os.sealedSize(fds.relay_side) != h.relay_side_bytes) return "the relay side has another size than its header says";
@@ -184,8 +193,7 @@ fn tellRefusal(fds: Fds, nonce: u64) void {
     introduce(hello, nonce);
     @atomicStore(u32, &hello.hello, layout.hello_refused, .seq_cst); // H0: pairs with H1 in the relay's rb_link_hello()
     // Not through the gate: in another layout the park words may lie elsewhere.
-    const one: u64 = 1;
-    if (fds.wake_relay) |fd| _ = linux.write(fd, std.mem.asBytes(&one), @sizeOf(u64));
+    fds.knock();
 }
 
 fn introduce(hello: *layout.WorkerHeader, nonce: u64) void {
@@ -213,10 +221,12 @@ fn map(h: *const layout.RelayHeader, parts: *const Parts, fds: Fds, allocator: s
     os.populate(worker_side[parts.completions_at .. parts.results_at - layout.page_bytes]);
     os.populate(worker_side[parts.results_at..][0..parts.populated_results]);
 
+    var header = h.*;
+    header.features &= features_known;
     const theirs = at(layout.RelayPositions, relay_side, layout.at_positions, 1);
     const ours = at(layout.WorkerPositions, worker_side, layout.at_positions, 1);
     return .{
-        .header = h.*,
+        .header = header,
         .fds = fds,
         .relay_side = relay_side,
         .worker_side = worker_side,
@@ -265,7 +275,7 @@ pub fn greet(link: *Link, who: Introduction) void {
     std.debug.assert(who.ops.len <= layout.ops_max);
     const hello = link.hello;
     introduce(hello, link.header.nonce);
-    hello.features = link.header.features; // all are known: attach() has refused others
+    hello.features = link.header.features; // all are known: map() has seen to it
     hello.kit_version = who.kit_version;
     hello.kit = padded(32, who.kit);
     hello.role = padded(64, who.role);

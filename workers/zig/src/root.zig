@@ -12,6 +12,7 @@ const std = @import("std");
 const gate = @import("gate.zig");
 const os = @import("os.zig");
 const channel = @import("channel.zig");
+const Heartbeat = @import("heartbeat.zig");
 const Link = @import("link.zig");
 const State = @import("state.zig");
 const Worker = @import("worker.zig").Worker;
@@ -52,7 +53,7 @@ pub fn Options(comptime Context: type) type {
         /// perhaps a wake-up each. Otherwise each answer leaves at once, so none waits behind the next job, however long that
         /// takes.
         short_jobs: bool = false,
-        /// What the worker declares that it serves; none: every opcode. At most 64, names of at most 27 bytes.
+        /// What the worker declares that it serves; none: every opcode. At most 64, each opcode and each name once.
         ops: []const Op = &.{},
         /// State that outlives the process, for roles with [roles.NAME.checkpoint] (docs/channel.md). Both are called by the
         /// handler's thread between two jobs. `save` writes it and returns what it has written: the whole, or, where an
@@ -136,8 +137,6 @@ pub fn run(
         return os.exit_oserr;
     };
     defer worker.heartbeat.stop(&worker);
-    current = &worker;
-    defer current = null;
     if (worker.link.fds.channel) |fd| {
         if (os.isSocket(fd)) worker.channel.fd = fd;
     }
@@ -152,12 +151,9 @@ pub fn run(
     return 0;
 }
 
-/// The worker of this process, for what is said outside of its jobs.
-var current: ?*Worker = null;
-
 /// A line in the bridge's log. It names the job that runs. NotConnected also before run() and after it.
 pub fn log(level: Level, comptime format: []const u8, arguments: anytype) channel.LogError!void {
-    const w = current orelse return error.NotConnected;
+    const w = Heartbeat.worker() orelse return error.NotConnected;
     // Relaxed: a label. Of another thread it is the job that runs meanwhile.
     return channel.logFrom(w, @atomicLoad(u64, &w.running, .monotonic), level, format, arguments);
 }
@@ -181,12 +177,9 @@ fn logStandard(
     };
 }
 
-/// Whether the bridge may give the worker new jobs. It goes on serving those that it has. Told by a heartbeat at once.
-pub fn setReady(ready: bool) void {
-    const w = current orelse return;
-    w.counters.set("unready", @intFromBool(!ready));
-    w.heartbeat.hurry();
-}
+/// false: give me nothing new for now (a model is being loaded, a cache is cold); what it has been given it keeps. true: ready
+/// again. Told at once. Any thread, also before run(): then the worker greets, and gets its first job once it is ready.
+pub const setReady = Heartbeat.setReady;
 
 /// The first of the link's descriptors.
 fn firstDescriptor(environ: std.process.Environ) ?os.Fd {
@@ -202,6 +195,7 @@ fn declared(comptime ops: []const Op) [ops.len]layout.WorkerOp {
         if (op.name.len == 0 or op.name.len > 27) @compileError("the name of an operation has 1 to 27 bytes: " ++ op.name);
         for (ops[0..i]) |earlier| {
             if (earlier.opcode == op.opcode) @compileError(op.name ++ " has the opcode of " ++ earlier.name);
+            if (std.mem.eql(u8, earlier.name, op.name)) @compileError("two operations are named " ++ op.name);
         }
         record.* = .{ .opcode = op.opcode, .takes = @bitCast(op.takes), .name = Link.padded(28, op.name) };
     }

@@ -39,7 +39,6 @@ pub const Counters = struct {
     started: u64 = 0,
     last_code: u32 = 0,
     gate: u32 = 0,
-    unready: u32 = 0,
 
     /// Relaxed: one writer, the handler's thread, which therefore needs no atomic read of its own.
     pub fn set(c: *Counters, comptime name: []const u8, value: @FieldType(Counters, name)) void {

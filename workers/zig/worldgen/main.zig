@@ -1,6 +1,7 @@
 //! rb-worldgen: tiles of terrain, streamed in parts while they are made (docs/worldgen.md).
 //!
-//! Opcodes: 0 the heights; 1 the same as a picture (PNG). A caller who takes a job in parts gets it so; any other gets it whole.
+//! Opcodes: 0 the heights; 1 the same as a picture (PNG). A caller who takes a job in parts gets it so; any other gets it
+//! whole.
 const std = @import("std");
 const rb = @import("ringbridge_worker");
 const picture = @import("picture.zig");
@@ -43,7 +44,7 @@ fn tell(job: *rb.Job, rows: usize, of: u32) error{Cancelled}!void {
     try job.checkCancelled();
 }
 
-// --- heights -----------------------------------------------------------------------------------------------------------------
+// --- heights -------------------------------------------------------------------------------------------------------------
 
 fn heights(job: *rb.Job, t: *const Terrain) anyerror!void {
     if (job.wantsParts()) return heightsInParts(job, t);
@@ -89,7 +90,7 @@ fn makeRow(t: *const Terrain, j: usize, bytes: []u8) void {
     @memcpy(bytes, std.mem.sliceAsBytes(made[0..count]));
 }
 
-// --- the picture -------------------------------------------------------------------------------------------------------------
+// --- the picture ---------------------------------------------------------------------------------------------------------
 
 fn picturePng(job: *rb.Job, t: *const Terrain) anyerror!void {
     var rows: Rows = .{ .job = job, .height = t.request.height };

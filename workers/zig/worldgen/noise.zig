@@ -1,10 +1,10 @@
 //! OpenSimplex noise in two dimensions (Kurt Spencer, 2014), value for value that of PyPI's opensimplex.
 //!
-//! The plane is skewed so that the triangular lattice becomes the integers' square one. Each lattice point has a gradient, one of
-//! eight, by a permutation of its coordinates, and adds (2 - d^2)^4 * (gradient . d) to every point that lies at d with d^2 < 2. The
-//! edge of a triangle is as long as that reach, so of the lattice points around a cell only eight can reach into it: its corners,
-//! and those four that share an edge with two of them. Spencer's program finds out which of them do by the region of the cell; here all
-//! eight are asked, which has the same sum, its terms in another order.
+//! The plane is skewed so that the triangular lattice becomes the integers' square one. Each lattice point has a gradient, one
+//! of eight, by a permutation of its coordinates, and adds (2 - d^2)^4 * (gradient . d) to every point that lies at d with d^2
+//! < 2. The edge of a triangle is as long as that reach, so of the lattice points around a cell only eight can reach into it:
+//! its corners, and those four that share an edge with two of them. Spencer's program finds out which of them do by the region
+//! of the cell; here all eight are asked, which has the same sum, its terms in another order.
 const std = @import("std");
 
 const Noise = @This();
@@ -56,7 +56,8 @@ fn next(state: i64) i64 {
     return state *% 6364136223846793005 +% 1442695040888963407;
 }
 
-/// Within -1 and 1. The coordinates are at most `reach` from 0: a double has no digits left for what lies within a cell further out.
+/// Within -1 and 1. The coordinates are at most `reach` from 0: a double has no digits left for what lies within a cell further
+/// out.
 pub fn at(noise: *const Noise, x: f64, y: f64) f64 {
     const offset = (x + y) * stretch;
     const i = floor(x + offset);
@@ -90,7 +91,7 @@ inline fn gradientOf(noise: *const Noise, i: i64, j: i64) [2]f64 {
     return gradients[noise.permutation[@intCast((row + j) & 0xff)] >> 1 & 7];
 }
 
-// --- tests -------------------------------------------------------------------------------------------------------------------
+// --- tests ---------------------------------------------------------------------------------------------------------------
 
 const testing = std.testing;
 

@@ -1,7 +1,7 @@
 //! A tile as a picture: colours by height, light from the north-west, written as PNG (W3C, third edition) while it is made.
 //!
-//! A PNG is a row of chunks: length, type, data, CRC-32 of both; its pixels are one zlib stream, cut over as many IDAT chunks as one
-//! likes. So whoever gets the parts of a stream one behind the other has a PNG.
+//! A PNG is a row of chunks: length, type, data, CRC-32 of both; its pixels are one zlib stream, cut over as many IDAT chunks
+//! as one likes. So whoever gets the parts of a stream one behind the other has a PNG.
 const std = @import("std");
 const flate = std.compress.flate;
 const Terrain = @import("terrain.zig");
@@ -43,7 +43,7 @@ fn pixelOf(height: f64, slope: f64) [3]u8 {
     return pixel;
 }
 
-// --- PNG -----------------------------------------------------------------------------------------------------------------------
+// --- PNG -----------------------------------------------------------------------------------------------------------------
 
 const chunk_bytes_max = 64 << 10;
 const chunk_around = 12; // length, type, CRC
@@ -145,7 +145,7 @@ const Chunks = struct {
     }
 };
 
-// --- tests -------------------------------------------------------------------------------------------------------------------
+// --- tests ---------------------------------------------------------------------------------------------------------------
 
 const testing = std.testing;
 

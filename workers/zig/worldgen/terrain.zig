@@ -24,7 +24,9 @@ pub const Request = extern struct {
 
 comptime {
     std.debug.assert(@sizeOf(Request) == 64);
-    for (.{ "seed", "x", "y", "step", "lacunarity", "gain" }, 2..) |name, i| std.debug.assert(@offsetOf(Request, name) == 8 * i);
+    for (.{ "seed", "x", "y", "step", "lacunarity", "gain" }, 2..) |name, i| {
+        std.debug.assert(@offsetOf(Request, name) == 8 * i);
+    }
     std.debug.assert(@import("builtin").cpu.arch.endian() == .little); // as every host of a link
 }
 
@@ -78,7 +80,7 @@ fn heightAt(t: *const Terrain, x: f64, y: f64) f64 {
     return sum / weights;
 }
 
-// --- tests -------------------------------------------------------------------------------------------------------------------
+// --- tests ---------------------------------------------------------------------------------------------------------------
 
 const testing = std.testing;
 const good: Request = .{
