@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ class Config(Section, frozen=True):
                     "Install it, or give a path with a slash",
                 )
             return (found, *arguments)
-        path = (self.file.parent / Path(program).expanduser()).resolve()
+        # By the name it is given: a link may mean something, like the python of a venv.
+        path = Path(os.path.abspath(self.file.parent / Path(program).expanduser()))
         if not path.is_file():
             hint = "Run `make workers` to build it" if "build/" in program else "Correct the path"
             raise self._error(key, program, f"{path} does not exist", hint)

@@ -234,6 +234,15 @@ def test_a_relative_command_starts_at_the_folder_of_the_file(tmp_path: Path) -> 
     assert config.role_argv("echo") == (str(program), "-v")
 
 
+def test_a_program_that_is_a_link_is_started_by_the_link_s_name(tmp_path: Path) -> None:
+    """The python of a venv is one, and finds the packages of its venv by that name."""
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "python").symlink_to("/bin/sh")
+    (tmp_path / "ringbridge.toml").write_text('[roles.a]\ncommand = ["./x/../venv/python"]\n')
+    config = settings.load(tmp_path / "ringbridge.toml")
+    assert config.role_argv("a") == (str(tmp_path / "venv" / "python"),)
+
+
 def test_a_command_without_a_slash_is_found_on_path(tmp_path: Path) -> None:
     config = read('[roles.echo]\ncommand = ["sh"]', tmp_path)
     assert Path(config.role_argv("echo")[0]).name == "sh"
