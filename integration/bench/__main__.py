@@ -14,7 +14,7 @@
     python       a node in Python beside a BEAM's GenServer
     codec        the term codec beside msgspec's MessagePack
     ring         a link's rings beside the machine's cache-line round trip
-    memory       of an idle connection and an idle Python process
+    memory       of an idle connection, an idle Python process, and a worker's two guards
 
 Sides take turns within each cell and cells within each round; ratios are taken within a round.
 What a side does while the machine is slow is so compared with what the others do just then.

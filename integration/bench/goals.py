@@ -61,6 +61,7 @@ GOALS = (
     Goal("crash to answered caller, p99", None, None, None, "less", 50, of="ours"),
     Goal("crash to a working replacement, p99", None, None, None, "less", 150, of="ours"),
     Goal("spawn to first job, p99", None, None, None, "less", 60, of="ours"),
+    Goal("memory of shepherd and init, PSS", None, None, None, "less", 300, of="ours"),
     Goal("memory of a worker", None, None, None, "less", 4096, 1024, of="ours"),
 )
 CODEC = "codec "

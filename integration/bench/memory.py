@@ -1,11 +1,12 @@
-"""What an idle connection and an idle Python process cost: resident memory of a node of its own.
+"""What an idle connection, an idle Python process and a worker's two guards cost in memory.
 
     python -m integration.bench.memory
 
 Measured in a program of its own, whose resident set nothing else moves. A connection is counted
 with all that the relay keeps for it after it has carried a signal each way; the kernel's socket
 buffers are not in it, nor atoms and fragments under way, which grow with use. A process is a
-GenServer with its task, mailbox and name.
+GenServer with its task, mailbox and name. Shepherd and init are the only pair of this bridge, so
+all of their text counts for them, unless another bridge runs on the machine.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from bridge.dist.handshake_events import Identity
 from bridge.etf import Atom, Pid, encode_bare
 from bridge.fabric.relay import Relay
 from bridge.node import GenServer, open_node
+from bridge.workers._shepherd_protocol import LINK_FDS
+from bridge.workers.shepherd import Shepherd, Spawn
 from integration.bench.figures import rounded
 
 CONNECTIONS, PROCESSES = 400, 2000
@@ -74,6 +77,25 @@ async def _connections() -> float:
             sock.close()
 
 
+async def _guards() -> float:
+    """PSS (proc_pid_smaps(5)) of a shepherd and its init, whose worker waits."""
+    fds = [os.memfd_create("memory") for _ in range(LINK_FDS)]
+    obituary, obituary_end = os.pipe2(os.O_CLOEXEC)
+    spawn = Spawn(argv=("cat",), env={"PATH": os.defpath}, hold_stdin=True)
+    shepherd = await Shepherd.start(spawn, link_fds=fds, obituary_fd=obituary_end)
+    try:
+        return sum(_pss_kib(pid) for pid in (shepherd.shepherd_pid, shepherd.init_pid))
+    finally:
+        await shepherd.aclose()
+        for fd in (*fds, obituary, obituary_end):
+            os.close(fd)
+
+
+def _pss_kib(pid: int) -> int:
+    with open(f"/proc/{pid}/smaps_rollup") as rollup:
+        return next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+
+
 def _resident_kib() -> int:
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
@@ -95,3 +117,4 @@ def _row(work: str, kib: float) -> str:
 if __name__ == "__main__":
     print(_row("memory of an idle connection", trio.run(_connections)))
     print(_row("memory of an idle Python process", trio.run(_processes)))
+    print(_row("memory of shepherd and init, PSS", trio.run(_guards)))
