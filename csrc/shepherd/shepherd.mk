@@ -15,6 +15,14 @@ build/bin/ringbridge-shepherd: $(wildcard csrc/shepherd/*.c) $(RB_SHEPHERD_HEADE
 	@mkdir -p $(@D)
 	$(CC) $(RB_SHEPHERD_FLAGS) -fno-pie -Icsrc/include -o $@ $(filter %.c,$^) $(RB_SHEPHERD_LDFLAGS)
 
+# The same under AddressSanitizer and UBSan, for its tests (tests/workers/test_shepherd_sanitized.py).
+# Its stderr is /dev/null: a finding is its exit status, and a file build/tests/asan/shepherd.log.PID.
+RB_SANITIZERS := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+build/tests/asan/ringbridge-shepherd: $(wildcard csrc/shepherd/*.c) csrc/tests/shepherd_asan.c $(RB_SHEPHERD_HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(RB_SHEPHERD_FLAGS) $(RB_SANITIZERS) -Icsrc/include \
+		-DRB_ASAN_LOG='"$(CURDIR)/build/tests/asan/shepherd.log"' -o $@ $(filter %.c,$^)
+
 build/tests/programs/%: csrc/tests/programs/%.c
 	@mkdir -p $(@D)
 	$(CC) $(RB_SHEPHERD_FLAGS) -o $@ $<

@@ -31,9 +31,9 @@ MARK = "SHEPHERD_TEST_MARK"
 
 
 @cache
-def _build() -> Path:
+def _build(target: str = "shepherd") -> Path:
     subprocess.run(
-        ["make", "--no-print-directory", "-f", "csrc/shepherd/shepherd.mk"],
+        ["make", "--no-print-directory", "-f", "csrc/shepherd/shepherd.mk", target],
         cwd=ROOT,
         check=True,
         capture_output=True,
@@ -43,6 +43,12 @@ def _build() -> Path:
 
 def shepherd_program() -> Path:
     return _build() / "bin" / "ringbridge-shepherd"
+
+
+def sanitized_shepherd() -> Path:
+    """The same under AddressSanitizer and UBSan."""
+    path = "tests/asan/ringbridge-shepherd"
+    return _build(f"build/{path}") / path
 
 
 def program(name: str) -> str:
@@ -258,13 +264,13 @@ def open_descriptors() -> dict[str, str]:
 class Bare:
     """A shepherd without a bridge: only its socket."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None = None) -> None:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.link = Link()
         with theirs:
             pid = os.posix_spawn(
-                shepherd_program(),
+                path or shepherd_program(),
                 ["ringbridge-shepherd"],
                 {},
                 file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), protocol.SOCKET_FD)],
@@ -295,7 +301,9 @@ class Bare:
         if not poll.poll(2000):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             raise AssertionError("the shepherd outlived its bridge")
-        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        end = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        assert end is not None
+        assert (end.si_code, end.si_status) == (os.CLD_EXITED, 0)
         os.close(self.pidfd)
         self.link.close()
         assert marked_processes(self.link.mark) == {}
