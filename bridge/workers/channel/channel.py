@@ -203,6 +203,8 @@ class Channel:
             body = await self._body(head, packet, fds)
             await self._handle(head, packets.read_body(head, body), len(body))
         except NotHad as error:
+            if head.kind == layout.PACKET_CHECKPOINT_SAVE:
+                self.states.not_saved(head.id, error)
             self._refuse(head, error)
 
     async def _body(self, head: Head, packet: bytes, fds: list[int]) -> bytes:
@@ -214,10 +216,10 @@ class Channel:
             memfds.close_strangers(fds)
             raise BrokenRule("a descriptor that is no memfd, or not sealed against changes")
         try:
-            most = self._settings().bytes_max
+            most, before = self._settings().bytes_max, 0
             if head.kind == layout.PACKET_CHECKPOINT_SAVE:
-                most = self._checkpoint_settings().bytes_max + 8
-            if head.bytes > most:
+                most, before = self._checkpoint_settings().bytes_max, packets.SAVE_HEAD_BYTES
+            if head.bytes > most + before:
                 raise NotHad(Code.TOO_LARGE, most)
             return await memfds.read(fd, head.bytes)
         except MemoryError:

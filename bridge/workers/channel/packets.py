@@ -24,6 +24,7 @@ _TWO_U64 = struct.Struct("<QQ")
 
 HEAD_BYTES = _HEAD.size
 BODY_BYTES_MAX = layout.PACKET_BYTES_MAX - HEAD_BYTES  # of a body in its packet
+SAVE_HEAD_BYTES = _U64.size  # of a checkpoint: its kind, before the state
 TIMEOUT_MS_MAX = 86_400_000
 # What decodes one worker's terms: bounded so that no packet keeps the thread for long.
 TERM_LIMITS = Limits(depth_max=512, terms_max=100_000)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
@@ -99,6 +100,15 @@ class States:
         self._saves += 1
         return asked
 
+    def not_saved(self, id_: int, error: NotHad) -> None:
+        """A save that was not even looked at. Raises BrokenRule, as `admit_save`."""
+        with suppress(NotHad):
+            asked = self.admit_save(id_)
+            self._saves -= 1
+            if asked is not None:
+                asked.end(error)
+        self._note(error)
+
     async def save(self, asked: Asked | None, save: Save) -> None:
         """A checkpoint of the worker's. Raises NotHad where it is not kept; of one that the bridge
         asked for, whoever asked hears it.
@@ -111,8 +121,8 @@ class States:
                 await self._keep(save)
             error = None
         except NotHad as why:
-            error, self._based = why, False
-            self._log.warning("checkpoint not kept", why=brief(why.reason()))
+            error = why
+            self._note(why)
             raise
         finally:
             self._saves -= 1
@@ -139,6 +149,11 @@ class States:
         for asked in self._asked.values():
             asked.end(NotHad(Code.UNAVAILABLE, "the worker has ended"))
         self._asked.clear()
+
+    def _note(self, error: NotHad) -> None:
+        """A checkpoint is missing: no increment can go behind what is there."""
+        self._based = False
+        self._log.warning("checkpoint not kept", why=brief(error.reason()))
 
     async def _keep(self, save: Save) -> None:
         settings = self._settings()
