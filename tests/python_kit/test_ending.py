@@ -8,6 +8,7 @@ import pytest
 
 from bridge.fabric import layout
 from workers.conformance.jobs import CANCELLED, FAILED, OK, PART
+from workers.conformance.link import unpack
 
 from .conftest import Start
 
@@ -243,3 +244,49 @@ def test_the_hello_names_the_kit(start: Start) -> None:
     assert hello["kit"] == b"python".ljust(32, b"\0")
     assert hello["role"] == b"analytics".ljust(64, b"\0")
     assert hello["kit_version"] == 1 << 16
+
+
+def test_operations_are_declared_before_the_hello(start: Start) -> None:
+    peer = start(
+        """
+from ringbridge_worker import Op
+serve(lambda job: b"", ops=[Op(7, "square", takes_term=True), Op(8, "r\u00f4le", parts=True)])
+"""
+    )
+    assert peer.hello()["ops"] == 2
+    at = layout.AT_HEADER + layout.AT_OPS
+    for number, opcode, takes, name in ((0, 7, 2, b"square"), (1, 8, 4, "r\u00f4le".encode())):
+        size = layout.WORKER_OP.size
+        op = unpack(layout.WORKER_OP, peer.link.worker.read(at + number * size, size))
+        assert op == {"opcode": opcode, "takes": takes, "name": name.ljust(28, b"\0")}
+
+
+@pytest.mark.parametrize(
+    "ops",
+    ["[Op(1, 'x' * 28)]", "[Op(1, 'a'), Op(1, 'b')]", "[Op(n, f'a{n}') for n in range(65)]"],
+)
+def test_operations_that_break_a_rule_are_a_value_error(start: Start, ops: str) -> None:
+    peer = start(
+        f"from ringbridge_worker import Op\nserve(lambda job: b'', ops={ops})", greets=False
+    )
+    peer.expect_exit(1)
+    assert "ValueError: its operations cannot be declared" in peer.process.stderr
+
+
+def test_a_worker_may_be_unready_from_its_hello_on(start: Start) -> None:
+    peer = start(
+        """
+from ringbridge_worker import set_ready
+set_ready(False)
+def handle(job):
+    threading.Thread(target=set_ready, args=(True,)).start()
+    job.pulse()
+    return b""
+serve(handle)
+"""
+    )
+    assert peer.telemetry()["unready"] == 1
+    before = peer.pulse.load()
+    peer.expect(peer.submit(0), OK, b"")
+    peer.until(lambda: peer.telemetry()["unready"] == 0, "it is not ready again")
+    assert peer.pulse.load() == before + 1

@@ -45,7 +45,7 @@ NOT_YET: dict[str, set[int]] = {
     "c": set(),
     "rust": set(range(111, 126)),
     "zig": set(),
-    "python": {9, 76, 77},
+    "python": set(),
 }
 
 

@@ -15,7 +15,16 @@ from typing import Any
 # As it stands in a checkout, it serves the kit beside it.
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[3])]
 
-from ringbridge_worker import Answer, ChannelError, Job, JobFailed, Term, serve  # noqa: E402 - see above
+from ringbridge_worker import (  # noqa: E402 - see above
+    Answer,
+    ChannelError,
+    Job,
+    JobFailed,
+    Op,
+    Term,
+    serve,
+    set_ready,
+)
 
 BAD_PAYLOAD, REFUSED, UNKNOWN_OPCODE = 1, 2, 3
 PATTERN = 251
@@ -167,6 +176,19 @@ def log(job: Job) -> Answer:
     return b""
 
 
+def pulse(job: Job) -> Answer:
+    (count,), _ = take(job, "I")
+    for _ in range(count):
+        job.pulse()
+    return b""
+
+
+def ready(job: Job) -> Answer:
+    (wanted,), _ = take(job, "B")
+    set_ready(wanted != 0)
+    return b""
+
+
 def about(job: Job) -> Answer:
     trace = bytes.fromhex((job.traceparent or f"00-{0:032x}-{0:016x}-00").replace("-", ""))[1:]
     wants = job.wants_parts | job.wants_progress << 1
@@ -188,6 +210,8 @@ OPERATIONS = {
     10: call,
     11: send,
     12: log,
+    13: pulse,
+    14: ready,
     15: about,
 }
 
@@ -199,5 +223,16 @@ def handle(job: Job) -> Answer:
     return operation(job)
 
 
+OPS = [
+    Op(
+        opcode,
+        operation.__name__,
+        takes_raw=operation not in (echo, term),
+        takes_term=operation is term,
+        parts=operation is emit,
+    )
+    for opcode, operation in OPERATIONS.items()
+]
+
 if __name__ == "__main__":
-    serve(handle)
+    serve(handle, ops=OPS)

@@ -21,7 +21,7 @@ from ringbridge_worker._answers import (
 )
 from ringbridge_worker._handlers import Handler
 from ringbridge_worker._job import Job, State
-from ringbridge_worker._serve import serve
+from ringbridge_worker._serve import Op, serve, set_ready
 
 __all__ = [
     "Answer",
@@ -31,7 +31,9 @@ __all__ = [
     "Handler",
     "Job",
     "JobFailed",
+    "Op",
     "State",
     "Term",
     "serve",
+    "set_ready",
 ]

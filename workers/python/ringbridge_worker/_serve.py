@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from ringbridge_worker import _kit
 from ringbridge_worker._answers import AnswerTooLarge, Cancelled, ChannelError, Term, describe
@@ -14,9 +15,32 @@ from ringbridge_worker._job import Job, State
 _kit.bind(Job, Term, Cancelled, AnswerTooLarge, ChannelError, describe)
 
 
+class Op(NamedTuple):
+    """An operation that a worker declares, so that a role may be held to it.
+
+    `takes_raw`, `takes_term`: what its payload is; neither: anything. `parts`: it answers in parts.
+    """
+
+    opcode: int
+    name: str  # at most 27 bytes
+    takes_raw: bool = False
+    takes_term: bool = False
+    parts: bool = False
+
+
+def set_ready(ready: bool) -> None:
+    """False: give me nothing new for now; what it has been given it keeps. True: ready again.
+
+    Told at once. Any thread, also before serve(): then the worker greets, and gets its first job
+    once it is ready.
+    """
+    _kit.set_ready(ready)
+
+
 def serve(
     handler: Handler,
     *,
+    ops: Iterable[Op] = (),
     short_jobs: bool = False,
     save: Callable[[bool], State | None] | None = None,
     restore: Callable[[State], None] | None = None,
@@ -28,6 +52,7 @@ def serve(
     which fails the job with its type and message. SystemExit and KeyboardInterrupt leave serve()
     with the job unanswered: the caller hears of a worker that ended.
 
+    ops: what it can do; none: it takes every opcode. ValueError where they break a rule.
     short_jobs: every job takes microseconds; answers may then leave in batches, up to 50 us late.
     save, restore: state that outlives the process (docs/channel.md), both between two jobs.
     `save(increment)` gives the whole, or where an increment is asked for what is new since the last
@@ -40,5 +65,8 @@ def serve(
     run = plain(handler)
     take = None if restore is None else lambda data, increment: restore(State(data, increment))
     os.register_at_fork(after_in_child=_kit.after_fork)
-    if status := _kit.serve(run, sys.argv[0] or "worker", short_jobs, save, take):
+    declared = [
+        (op.opcode, op.name, op.takes_raw | op.takes_term << 1 | op.parts << 2) for op in ops
+    ]
+    if status := _kit.serve(run, sys.argv[0] or "worker", short_jobs, save, take, declared):
         raise SystemExit(status)

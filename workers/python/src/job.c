@@ -229,6 +229,13 @@ static PyObject *job_progress(PyObject *object, PyObject *report) {
     return failed == -EMSGSIZE ? NULL : PyBool_FromLong(failed == 0);
 }
 
+/* Any thread, as is_cancelled(). */
+static PyObject *job_pulse(PyObject *object, PyObject *unused) {
+    (void)unused;
+    if (SELF->job != NULL && !rb_py.forked) rb_pulse(SELF->job);
+    Py_RETURN_NONE;
+}
+
 static PyObject *job_reserve(PyObject *object, PyObject *size) {
     struct rb_job *job = rb_py_job_of(SELF);
     size_t bytes = job ? PyLong_AsSize_t(size) : 0;
@@ -264,6 +271,7 @@ static PyMethodDef job_methods[] = {
     {"sleep", job_sleep, METH_O, "Sleep for so many seconds; a cancel raises Cancelled."},
     {"emit", job_emit, METH_O, "Send one part, once the consumer has asked for it."},
     {"progress", job_progress, METH_O, "Say how far the job is; False where it was dropped."},
+    {"pulse", job_pulse, METH_NOARGS, "It gets on: a sign for the role's progress_timeout_ms."},
     {"reserve", job_reserve, METH_O,
      "Room for an answer of so many bytes, as a writable memoryview: return it, or its front."},
     {"_send", rb_py_job_send, METH_VARARGS, NULL},

@@ -92,6 +92,7 @@ void rb_py_answer(struct rb_py_job *self, PyObject *result);
 extern struct rb_py_worker {
     struct rb_worker worker;
     struct rb_worker_options options;
+    struct rb_op ops[RB_OPS_MAX];
     int serving, forked;
     PyObject *handler, *save, *restore;
     PyObject *job, *term, *cancelled, *too_large, *channel_error; /* the classes Job, Term, ... */

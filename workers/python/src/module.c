@@ -11,6 +11,7 @@
 
 #include "../../c/kit/channel_pvt.h"
 #include "kit.h"
+#include "ringbridge/ops.h"
 
 /* A signal that comes just between the look for it and the sleep is seen after so long. */
 static const int64_t SIGNALS_WITHIN_NS = 1000000000;
@@ -56,6 +57,41 @@ static PyObject *kit_after_fork(PyObject *module, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
+/* The list of (opcode, name, takes) of options.ops; the names are the tuples', which are kept. -1: ValueError, by the relay's own
+ * rules. */
+static int declare(PyObject *declared) {
+    struct rb_worker_op ops[RB_OPS_MAX] = {0};
+    Py_ssize_t count = PyList_Size(declared);
+    const char *rule = NULL;
+    if (count < 0) return -1;
+    if (count > RB_OPS_MAX) rule = "there are too many of them";
+    for (Py_ssize_t i = 0; rule == NULL && i < count; i++) {
+        const char *name;
+        if (!PyArg_ParseTuple(PyList_GET_ITEM(declared, i), "HsH", &ops[i].opcode, &name,
+                              &ops[i].takes))
+            return -1;
+        strncpy((char *)ops[i].name, name, sizeof ops[i].name);
+        rb_py.ops[i] = (struct rb_op){.opcode = ops[i].opcode, .takes = ops[i].takes, .name = name};
+    }
+    if (rule == NULL) rule = rb_ops_rule(ops, (uint32_t)count);
+    if (rule) {
+        PyErr_Format(PyExc_ValueError, "its operations cannot be declared: %s", rule);
+        return -1;
+    }
+    rb_py.options.ops = rb_py.ops;
+    rb_py.options.ops_count = (unsigned)count;
+    Py_INCREF(declared);
+    return 0;
+}
+
+static PyObject *kit_set_ready(PyObject *module, PyObject *ready) {
+    int truth = PyObject_IsTrue(ready);
+    (void)module;
+    if (truth < 0) return NULL;
+    if (!rb_py.forked) rb_set_ready(truth);
+    Py_RETURN_NONE;
+}
+
 /* -1: an exception is set. */
 static int serve_until_told(struct rb_worker *w) {
     for (;;) {
@@ -73,14 +109,16 @@ static int serve_until_told(struct rb_worker *w) {
 
 static PyObject *kit_serve(PyObject *module, PyObject *args) {
     const char *program;
+    PyObject *ops;
     int failed;
     (void)module;
     if (rb_py.describe == NULL || rb_py.serving) {
         PyErr_SetString(PyExc_RuntimeError, "one worker a process");
         return NULL;
     }
-    if (!PyArg_ParseTuple(args, "OspOO", &rb_py.handler, &program, &rb_py.options.short_jobs,
-                          &rb_py.save, &rb_py.restore))
+    if (!PyArg_ParseTuple(args, "OspOOO", &rb_py.handler, &program, &rb_py.options.short_jobs,
+                          &rb_py.save, &rb_py.restore, &ops) ||
+        declare(ops) < 0)
         return NULL;
     rb_py.options.handler = run_handler;
     rb_py.options.save = rb_py.save == Py_None ? NULL : rb_py_save;
@@ -113,6 +151,7 @@ static PyObject *kit_bind(PyObject *module, PyObject *args) {
 
 static PyMethodDef functions[] = {
     {"serve", kit_serve, METH_VARARGS, "Serve until told to leave; the exit status."},
+    {"set_ready", kit_set_ready, METH_O, "Whether jobs are wanted."},
     {"bind", kit_bind, METH_VARARGS, "The Python classes and functions that C code uses."},
     {"after_fork", kit_after_fork, METH_NOARGS, "In a forked child: let go of the link."},
     {NULL, NULL, 0, NULL},
