@@ -1,24 +1,5 @@
 //! A worker of a ringbridge in Rust: jobs come from shared memory, answers are written there.
 //!
-//! ```no_run
-//! use ringbridge_worker::{Answer, Error, Job, Worker};
-//!
-//! fn upper(job: &Job) -> Result<Answer, Error> {
-//!     let text = job.payload(); // where it lies: no copy
-//!     let mut room = job.reserve(text.len())?; // in memory that the bridge reads
-//!     for (to, from) in room.chunks_mut(65536).zip(text.chunks(65536)) {
-//!         job.check()?; // does anybody still want it?
-//!         to.copy_from_slice(from);
-//!         to.make_ascii_uppercase();
-//!     }
-//!     Ok(room.raw())
-//! }
-//!
-//! fn main() -> std::process::ExitCode {
-//!     Worker::new().serve(upper)
-//! }
-//! ```
-//!
 //! The handler is a function from a job to its one answer: that there is exactly one is its type. An
 //! error that it hands on with `?` says how the job is answered ([`Error`]). A panic ends the process
 //! (`panic = "abort"`): the bridge sees the death, answers the job, starts the next worker.
@@ -26,6 +7,8 @@
 //! docs/workers-rust.md is the tour; csrc/include/ringbridge/*.h have the protocols and the labels
 //! (R0, G1, ...) that the orders here name.
 
+#![doc = "\n"]
+#![doc = include_str!("../README.md")]
 #![deny(unsafe_op_in_unsafe_fn)]
 #![warn(missing_debug_implementations)]
 
