@@ -15,6 +15,7 @@
 pub mod layout;
 
 mod crc32c;
+mod dataset;
 mod envelope;
 mod error;
 mod gate;
@@ -33,6 +34,7 @@ mod sys;
 mod telemetry;
 mod worker;
 
+pub use dataset::map_file;
 pub use error::{
     Error, CODE_ANSWER_TOO_LARGE, CODE_KIT, CODE_NO_ANSWER, CODE_REFUSED, MESSAGE_BYTES_MAX,
 };
