@@ -14,13 +14,12 @@ HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 
 
 class Options(ctypes.Structure):
-    """struct rb_worker_options; what comes behind these is left empty."""
+    """struct rb_worker_options as far as it is used here."""
 
     _fields_ = (
         ("handler", HANDLER),
         ("user", ctypes.c_void_p),
         ("short_jobs", ctypes.c_int),
-        ("more", ctypes.c_byte * 256),
     )
 
 
@@ -32,5 +31,6 @@ def handle(job: int, user: int) -> None:
     kit.rb_complete_bytes(ctypes.c_void_p(job), b"held", 4)
 
 
+OPTIONS_BYTES = ctypes.sizeof(Options)
 options = Options(handle)
-sys.exit(kit.rb_worker_main(0, None, ctypes.byref(options)))
+sys.exit(kit.rb_worker_run(0, None, ctypes.byref(options), ctypes.c_size_t(OPTIONS_BYTES)))

@@ -56,9 +56,18 @@ struct rb_worker_options {
 };
 
 /* Serves until the bridge says drain or stop. Returns main()'s exit status:
- * 0 done; 64 not started by a bridge; 65 options.restore would not take its state; 71 the link cannot be mapped; 78 built for another layout, or a header that breaks a rule
- * (the reason is on stderr; both digests when they differ). A bridge that breaks a rule later ends the process with 76. */
-int rb_worker_main(int argc, char **argv, const struct rb_worker_options *options);
+ * 0 done; 64 not started by a bridge; 65 options.restore would not take its state; 71 the link cannot be mapped; 78 built for
+ * another layout, or a header that breaks a rule (the reason is on stderr; both digests when they differ). A bridge that breaks a
+ * rule later ends the process with 76.
+ *
+ * options_bytes: the options as the caller knows them; what a newer kit has behind that is zero. 78 as well when an older kit is
+ * given, behind the end of its own, what is not zero. */
+int rb_worker_run(int argc, char **argv, const struct rb_worker_options *options,
+                  size_t options_bytes);
+/* The same in C, which knows the size. */
+static inline int rb_worker_main(int argc, char **argv, const struct rb_worker_options *options) {
+    return rb_worker_run(argc, argv, options, sizeof *options);
+}
 
 /* --- the job --------------------------------------------------------------------------------------------------------- */
 

@@ -127,9 +127,30 @@ void rb_kit_close(struct rb_worker *w) {
     rb_link_detach(&w->link);
 }
 
-int rb_worker_main(int argc, char **argv, const struct rb_worker_options *options) {
-    struct rb_worker worker = {.options = options};
-    int failed = rb_kit_open(&worker, argc > 0 ? argv[0] : "worker", "c", RB_KIT_VERSION);
+/* The caller's options as far as it knows them, and zero behind. -E2BIG when it knows more than we do and uses it, as the kernel
+ * does with structs that grow (openat2(2), "Extensibility"). */
+static int take_options(struct rb_worker_options *ours, const void *theirs, size_t bytes) {
+    const uint8_t *more = theirs;
+    for (size_t i = sizeof *ours; i < bytes; i++)
+        if (more[i] != 0) return -E2BIG;
+    memset(ours, 0, sizeof *ours);
+    memcpy(ours, theirs, bytes < sizeof *ours ? bytes : sizeof *ours);
+    return 0;
+}
+
+int rb_worker_run(int argc, char **argv, const struct rb_worker_options *options,
+                  size_t options_bytes) {
+    struct rb_worker_options known;
+    struct rb_worker worker = {.options = &known};
+    const char *program = argc > 0 ? argv[0] : "worker";
+    if (take_options(&known, options, options_bytes)) {
+        fprintf(stderr,
+                "%s: it was built for a newer kit than %u.%u, and asks for what this one does not "
+                "know\n",
+                program, RB_KIT_VERSION >> 16, RB_KIT_VERSION & 0xffff);
+        return RB_EXIT_CONFIG;
+    }
+    int failed = rb_kit_open(&worker, program, "c", RB_KIT_VERSION);
     if (failed) return failed;
     rb_kit_serve(&worker);
     rb_kit_close(&worker);
