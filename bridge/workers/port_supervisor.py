@@ -59,7 +59,7 @@ class PortSupervisor:
         self._relay = relay
         self._drain_s = drain_s
         self._random = random or Random()
-        self.together = Together(groups or {}, self._random)
+        self.together = Together(groups or {}, self._random, self._tell_role)
         self._register = register
         self._converse = converse
         self.upgrading = trio.Lock()  # one upgrade at a time

@@ -292,6 +292,8 @@ class WorkerRegistry(Answering):
             {
                 "role": Atom(name),
                 "state": Atom(state.name.lower()),
+                "strategy": Atom(plan.config.strategy),
+                "group": self._supervisor.together.group_name(plan.id),
                 "workers": workers,
                 "upgrade": self._operator.describe_upgrade(name),
             }

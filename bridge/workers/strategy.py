@@ -144,6 +144,11 @@ class Siblings(Generic[T]):
     def is_halted(self) -> bool:
         return self._halted
 
+    @property
+    def is_spent(self) -> bool:
+        """With one_for_one: has each of them been given up?"""
+        return bool(self.line) and self._given_up.issuperset(self.line) and not self._halted
+
     def is_to_start(self, child: T) -> bool:
         """It has ended, and will start."""
         return child in self._to_start
@@ -217,13 +222,13 @@ class Siblings(Generic[T]):
         if child not in self._is:
             return []
         self._rising.discard(child)
-        effects = self._go_on(now_s)
         if given_up is not None:
             self._is[child] = _Is.DOWN
             self._given_up.add(child)
-            if self._given_up.issuperset(self.line) and not self._halted:
-                effects.append(Spent(given_up))
-        return effects
+            if self.is_spent:
+                self._beginning = False  # it has not risen
+                return [Spent(given_up)]
+        return self._go_on(now_s)
 
     def passed(self, now_s: float) -> list[Effect[T]]:
         """Time has passed."""

@@ -10,7 +10,7 @@ meets comes here; what is to be done about others goes to them as a wish (`Worke
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 
 import structlog
@@ -24,10 +24,18 @@ from bridge.workers.wishes import Fellow, Wanted
 
 
 class Together:
-    """The siblings of every role and group. `suspended`: roles whose workers fall alone for now."""
+    """The siblings of every role and group. `role_changed`: whether a role comes back may be
+    another matter now.
+    """
 
-    def __init__(self, groups: Mapping[str, GroupSettings], random: Random) -> None:
-        self.suspended: set[int] = set()
+    def __init__(
+        self,
+        groups: Mapping[str, GroupSettings],
+        random: Random,
+        role_changed: Callable[[int], None] = lambda role: None,
+    ) -> None:
+        self._role_changed = role_changed
+        self._suspended: set[int] = set()  # roles whose workers fall alone for now
         self._random = random
         self._settings: Mapping[str, GroupSettings] = groups
         self._names: dict[int, str] = {}  # of roles
@@ -103,11 +111,21 @@ class Together:
                     self._do_role(role, siblings.begin(trio.current_time()))
         self._tell()
 
+    def suspend(self, role: int) -> None:
+        """Let its workers fall alone: somebody replaces them."""
+        self._suspended.add(role)
+
+    def resume(self, role: int) -> None:
+        """As before; what has become of the role meanwhile is told to its group."""
+        self._suspended.discard(role)
+        if (siblings := self._roles.get(role)) is not None and siblings.is_spent:
+            self._do_role(role, [Spent("its workers were given up in an upgrade")])
+
     def join(self, worker: Fellow, at: int) -> bool:
         """A new worker of its role. Returns whether it starts at once; else it is told when."""
         role = worker.plan.id
         siblings = self._roles[role]
-        alone = siblings.strategy == "one_for_one" or role in self.suspended
+        alone = siblings.strategy == "one_for_one" or role in self._suspended
         at_once = alone and not siblings.is_halted
         siblings.join(worker, min(at, len(siblings.line)), runs=at_once)
         self._tell()
@@ -125,6 +143,11 @@ class Together:
             place = sum(other.index < worker.index for other in siblings.line)
             siblings.join(worker, place, runs=True)
 
+    def group_name(self, role: int) -> str | None:
+        """The group that the role is in."""
+        group = self._group_of(self._names[role]) if role in self._names else None
+        return group and group[0]
+
     def waits(self, role: int) -> bool:
         """Was it given up, and its group will begin it again?"""
         group = self._group_of(self._names[role]) if role in self._names else None
@@ -140,7 +163,7 @@ class Together:
         siblings = self._roles.get(role)
         if siblings is None or worker not in siblings.line:
             return None
-        if siblings.strategy == "one_for_one" or role in self.suspended:
+        if siblings.strategy == "one_for_one" or role in self._suspended:
             return None
         decision, effects = siblings.fell(
             worker, normal=normal, now_s=trio.current_time(), random=self._random.random()
@@ -159,10 +182,12 @@ class Together:
 
     def fell_alone(self, worker: Fellow, *, given_up: str | None) -> None:
         """With one_for_one: it has ended, and perhaps for good."""
-        siblings = self._roles.get(worker.plan.id)
-        if siblings is not None and worker.plan.id not in self.suspended:
+        role = worker.plan.id
+        if (siblings := self._roles.get(role)) is not None:
             effects = siblings.failed_alone(worker, trio.current_time(), given_up=given_up)
-            self._do_role(worker.plan.id, effects)
+            if role in self._suspended:
+                effects = [effect for effect in effects if not isinstance(effect, Spent)]
+            self._do_role(role, effects)
 
     def up(self, worker: Fellow) -> None:
         """It has greeted."""
@@ -218,6 +243,9 @@ class Together:
                     self._do_role(role, self._roles[role].quit())
                 case Spent(why):
                     self._log.error("group given up", group=name, why=why)
+        if name in self._groups:
+            for role in self._groups[name].line:
+                self._role_changed(role)
         self._tell()
 
     def _group_of(self, role_name: str) -> tuple[str, Siblings[int]] | None:

@@ -27,7 +27,7 @@ from bridge.workers.port_supervisor import PortSupervisor
 from bridge.workers.wishes import Wanted
 from bridge.workers.worker import State, Worker
 
-_UNWELL = (State.RESTARTING, State.GIVEN_UP, State.FINISHED)
+_UNWELL = (State.RESTARTING, State.GIVEN_UP, State.FINISHED, State.DRAINED)
 
 
 class Stage(Enum):
@@ -78,13 +78,11 @@ class Upgrade:
         async with turn:
             self.stage = Stage.RUNNING
             self._old = self._supervisor.lasting(self.plan.id)
-            together.suspended.add(
-                self.plan.id
-            )  # what falls now rolls back, and takes nobody along
+            together.suspend(self.plan.id)  # a fall rolls back, and takes nobody along
             try:
                 await self._replace_all()
             finally:
-                together.suspended.discard(self.plan.id)
+                together.resume(self.plan.id)
 
     async def _replace_all(self) -> None:
         self._log.info("upgrade begins", workers=len(self._old), command=self.plan.argv)
@@ -115,7 +113,8 @@ class Upgrade:
     async def _roll_back(self) -> None:
         self.stage, failed = Stage.ROLLING_BACK, self._failed()
         assert failed is not None
-        self.why = f"worker {failed.id}: {failed.first_error or failed.last_error}"
+        why = failed.first_error or failed.last_error or "somebody has drained it"
+        self.why = f"worker {failed.id}: {why}"
         self._log.error("upgrade fails, going back to what was", why=self.why)
         gone = [worker for worker in self._old if worker.leaves]
         for new in self._new:
@@ -153,5 +152,5 @@ class Upgrade:
 
 
 def _unwell(worker: Worker) -> bool:
-    """Has its program ended unasked, in this life or one before?"""
+    """Has its program ended, in this life or one before, and not because the upgrade wanted it?"""
     return worker.failures > 0 or worker.state in _UNWELL

@@ -109,6 +109,7 @@ class Worker:
         self._crashes = crashes
         self._policy = role_policy(plan)
         self._wanted = Wanted.RUN
+        self._wishes = 0  # how many there have been
         self._life = Life()
         self._news = trio.Event()
         self._log = structlog.get_logger("ringbridge.worker").bind(role=plan.name)
@@ -158,6 +159,7 @@ class Worker:
 
     def _want(self, wanted: Wanted) -> None:
         self._wanted = wanted
+        self._wishes += 1
         self._tell()
         self._changed(self)  # a role whose worker comes back lets jobs wait for it, at once
 
@@ -217,7 +219,8 @@ class Worker:
 
     async def _stay_ended(self) -> None:
         """It has ended because that was wanted, or has not begun: until something else is."""
-        match wanted := self._wanted:
+        wishes = self._wishes
+        match self._wanted:
             case Wanted.RESTART:
                 self._policy.forget()
                 self._wanted = Wanted.RUN
@@ -230,7 +233,8 @@ class Worker:
                 if self._has_lived:
                     self._enter(State.RESTARTING)
                 self._siblings.gone(self)
-        await self._until(lambda: self._wanted is not wanted)
+        # Wishes may come faster than they are lived: one that is the same again is another one.
+        await self._until(lambda: self._wishes != wishes)
 
     async def _live_once(self) -> bool:
         """One life, from start to end. Returns whether its end was normal (exit status 0)."""

@@ -156,6 +156,8 @@ def test_lookup_finds_a_role_by_atom_and_by_binary(role: Term) -> None:
         {
             A("role"): A("echo"),
             A("state"): A("running"),
+            A("strategy"): A("one_for_one"),
+            A("group"): None,
             A("workers"): [ECHO],
             A("upgrade"): None,
         },

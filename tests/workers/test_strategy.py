@@ -340,6 +340,18 @@ def test_halted_in_the_middle_of_a_fall_nobody_starts() -> None:
     assert world.running == set()
 
 
+def test_a_role_whose_last_worker_is_given_up_as_it_begins_has_not_risen() -> None:
+    world = World("one_for_one", "ab", slow=True)
+    world.settle()
+    world.do(world.siblings.halt(0.0))
+    world.settle()
+    world.do(world.siblings.begin(0.0))
+    world.take_log()
+    world.do(world.siblings.failed_alone("a", 0.0, given_up="too often"))
+    world.do(world.siblings.failed_alone("b", 0.0, given_up="too often"))
+    assert world.take_log() == "!"
+
+
 def test_with_one_for_one_the_supervisor_fails_with_its_last_child() -> None:
     world = World("one_for_one", "ab")
     world.do(world.siblings.failed_alone("a", 0.0, given_up="too often"))

@@ -322,6 +322,25 @@ async def test_the_roles_of_a_group_end_in_turn_the_last_first(mock_clock: MockC
         assert states(scene) == ["given_up", "draining", "restarting"]
 
 
+async def test_what_was_given_up_in_an_upgrade_is_told_to_the_group_after_it(
+    mock_clock: MockClock,
+) -> None:
+    scene = Scene(names=("a", "b"), groups={"g": GroupSettings(roles=("a", "b"))}, max_restarts=0)
+    async with running(scene):
+        upgrade = Upgrade(scene.supervisor, replace(scene.supervisor.plans[0], argv=("/bin/new",)))
+        scene.supervisor.begin(upgrade.run)
+        await wait_all_tasks_blocked()
+        await fall(scene, 1)
+        assert states(scene) == ["given_up", "starting", "ready"]
+        await fall(scene, 3)
+        assert upgrade.stage is Stage.ROLLED_BACK
+        assert scene.supervisor.role_state(0) is RoleState.RUNNING  # its group begins it again
+        assert told(scene)[-1:] in ([], [RoleState.RUNNING])
+        await after(mock_clock, 0.05)
+        await settle(scene)
+        assert states(scene) == ["ready"] * 2
+
+
 async def test_a_group_is_given_up_as_a_whole(mock_clock: MockClock) -> None:
     groups = group("rest_for_one", max_restarts=1, backoff_min_ms=100)
     scene = Scene(names=NAMES, groups=groups, max_restarts=0)
@@ -347,6 +366,20 @@ async def test_a_role_of_several_workers_is_given_up_with_its_last_one(
         await settle(scene)
         assert states(scene) == ["ready"] * 4  # its group has begun it again, with a clean history
         assert [w.id for w in scene.workers[2:]] == [3, 4]
+
+
+async def test_a_role_that_begins_and_is_ended_in_one_moment_begins_again(
+    mock_clock: MockClock,
+) -> None:
+    scene = Scene(names=("a", "b"), groups={"g": GroupSettings(roles=("a", "b"))})
+    async with running(scene, settled=False):
+        await wait_all_tasks_blocked()
+        worker = scene.workers[1]
+        worker.told(Wanted.RESTART)
+        worker.told(Wanted.HOLD)  # before its story has seen the former
+        await wait_all_tasks_blocked()
+        await settle(scene)
+        assert states(scene) == ["ready"] * 2
 
 
 async def test_groups_may_change_while_roles_run(mock_clock: MockClock) -> None:

@@ -183,6 +183,20 @@ async def test_a_program_replaced_in_its_place_stays_where_it_works(mock_clock: 
         assert (ready(scene), upgrade.replaced) == ([3, 2], 1)
 
 
+async def test_a_successor_that_somebody_drains_is_as_one_that_fails(
+    mock_clock: MockClock,
+) -> None:
+    scene = Scene()
+    async with upgrading(scene) as upgrade:
+        scene.greet(2)
+        await wait_all_tasks_blocked()
+        scene.workers[1].want(Wanted.DRAIN)
+        await wait_all_tasks_blocked()
+        assert upgrade.stage is Stage.ROLLED_BACK
+        assert upgrade.why == "worker 2: somebody has drained it"
+        assert ready(scene) == [1]
+
+
 async def test_a_worker_that_is_ended_by_hand_meanwhile_is_passed_over(
     mock_clock: MockClock,
 ) -> None:
