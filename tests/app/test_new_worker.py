@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tomllib
 from pathlib import Path
@@ -14,6 +15,8 @@ from test_cli import ringbridge
 from bridge.ops import new_worker
 from bridge.ops.errors import Refused
 from bridge.testing import Beam, EpmdDaemon
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.beam
@@ -29,7 +32,10 @@ async def test_the_worker_of_each_template_answers_a_call(
     if made.build:
         if shutil.which(made.build[0]) is None:
             pytest.skip(f"{made.build[0]} is not installed")
-        await trio.run_process(made.build, cwd=made.folder)
+        # What Zig compiles once for all programs lies there already; a debug build takes a second.
+        cache = str(ROOT / "build" / "workers-zig" / "cache" / "global")
+        env = os.environ | {"ZIG_GLOBAL_CACHE_DIR": cache, "FLAGS": "-O debug"}
+        await trio.run_process(made.build, cwd=made.folder, env=env)
     settings = made.settings()
     async with serving(epmd, tmp_path, alive=f"new_{language}", settings=settings) as bridge:
 

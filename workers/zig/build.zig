@@ -16,7 +16,7 @@ pub fn build(b: *std.Build) void {
     // The least CPU of the architecture, so that a worker runs where it was not built; what the kit uses beyond it, it asks
     // for.
     const target = b.standardTargetOptions(.{ .default_target = .{ .cpu_model = .baseline } });
-    // With its checks: they cost some 5 % of the kit's time a job, and a worker reads what strangers send.
+    // With its checks: they cost some 7 % of the kit's time a job, and a worker reads what strangers send.
     const optimize = b.standardOptimizeOption(.{ .preferred_optimize_mode = .safe });
 
     const kit = b.addModule("ringbridge_worker", .{
