@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.etf import Atom, BitString, Export, Fun, ImproperList, Pid, Port, Reference
+from bridge.etf import Atom, BitString, Export, Fun, ImproperList, Map, Pid, Port, Reference
 from bridge.workers.channel.packets import Code, NotHad
 
 Term = Any
@@ -180,7 +180,7 @@ def check_term(term: Term, policy: CallbackPolicy, budget: AtomBudget) -> None:
             atoms.add(item.node.name)
         elif kind in (Fun, Export):
             raise refused("no term with a fun")
-        elif isinstance(item, Mapping):
+        elif isinstance(item, Mapping | Map):
             for key, value in item.items():
                 waiting += (key, value)
         else:
