@@ -79,6 +79,7 @@ class Conversations:
                 done=done,
             ),
             broke=worker.broke_channel,
+            said=worker.keep_line,
         )
         self._nursery.start_soon(channel.run)
         return channel

@@ -16,7 +16,7 @@ JOBS_TOLD_MAX = 100
 @dataclass(frozen=True, slots=True)
 class CrashReport:
     """One life. `jobs`: those that were lost with it. `output`: the end of what it wrote to stdout
-    and stderr, as it came.
+    and stderr and said over its channel, as it came.
     """
 
     worker: int

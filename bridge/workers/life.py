@@ -81,6 +81,10 @@ class Life:
         cutter = self._cutters.setdefault(event.stream, LineCutter())
         return cutter.feed(event.data, now_s, event.job)
 
+    def keep(self, said: bytes) -> None:
+        """It said this in another way."""
+        self._tail.add(said)
+
     def last_lines(self, now_s: float) -> Iterator[tuple[str, list[Line]]]:
         """Of each stream, once nothing more comes."""
         for stream, cutter in self._cutters.items():

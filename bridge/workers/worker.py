@@ -186,6 +186,10 @@ class Worker:
                 self._life.take(event)
         self._tell()
 
+    def keep_line(self, text: str) -> None:
+        """It said this over its channel: for the report, should it crash."""
+        self._life.keep(text.encode() + b"\n")
+
     def kill(self, reason: object) -> None:
         """Somebody has sent an exit signal to the worker's pid: end this life at once."""
         self._life.killed = True

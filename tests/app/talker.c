@@ -1,6 +1,6 @@
 /* A worker for tests of output and crashes: writes each payload as a line to its stderr, and does as the first word says.
  *
- * "crash": segmentation fault; "exit N": ends with that status; "flood": 100,000 bytes and a crash; anything else is answered. */
+ * "say ...": it goes over the channel, too; "crash": segmentation fault; "exit N": ends with that status; "flood": 100,000 bytes and a crash; anything else is answered. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +15,7 @@ static void handle(struct rb_job *job, void *user) {
     (void)user;
     memcpy(text, payload, size < sizeof text ? size : sizeof text - 1);
     fprintf(stderr, "%s\n", text);
+    if (strncmp(text, "say ", 4) == 0) rb_log(job, RB_LOG_WARNING, "%s", text + 4);
     if (strcmp(text, "flood") == 0) {
         for (int i = 0; i < 1000; i++) fprintf(stderr, "%0*d\n", 99, i);
         fprintf(stderr, "the end\n");

@@ -83,6 +83,10 @@ async def test_a_crash_leaves_a_report_for_iex_and_for_the_command_line(
 ) -> None:
     async with serving(epmd, tmp_path, alive="seen_crash", settings=settings(talker)) as bridge:
         await bridge.wait_workers(1)
+        said = await say(beam, bridge, "say by channel")
+        line = await bridge.wait_log("worker says")
+        assert (line["line"], f"job: {line['job']}" in said) == ("by channel", True)
+        await bridge.wait_log("worker output")
         crashed = await say(beam, bridge, "crash")
         job = re.search(r"job: (\d+)", crashed)
         assert job, crashed
@@ -90,9 +94,11 @@ async def test_a_crash_leaves_a_report_for_iex_and_for_the_command_line(
         answer = await ask(
             beam,
             f"""{{:ok, r}} = {registry(bridge, "{:crash_report, 1}")}
-            {{r.worker, r.role, r.signal, r.jobs_lost, r.jobs, r.output, r.kit}}""",
+            lines = Enum.sort(String.split(r.output, "\\n", trim: true))
+            {{r.worker, r.role, r.signal, r.jobs_lost, r.jobs, lines, r.kit}}""",
         )
-        assert answer == f'{{1, :talk, 11, 1, [{job[1]}], "crash\\n", "c"}}'
+        lines = '["by channel", "crash", "say by channel"]'
+        assert answer == f'{{1, :talk, 11, 1, [{job[1]}], {lines}, "c"}}'
         await say(beam, bridge, "exit 7")
         await bridge.wait_log("worker starts again", 2)
         listed = await ask(

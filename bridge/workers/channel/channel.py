@@ -43,6 +43,7 @@ class Channel:
     """The bridge's end. `run` is its life; `finish` ends it when the worker has ended.
 
     `broke(rule)` is called once, when the worker breaks a rule; nothing is read after that.
+    `said(line)` is called for each of its log lines, those too that are too many for the log.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class Channel:
         states: Callable[[Callable[[Outgoing], None]], States],
         checkpoints: Callable[[], CheckpointSettings],
         broke: Callable[[str], None],
+        said: Callable[[str], None] = lambda line: None,
     ) -> None:
+        self._said = said
         sock.setblocking(False)
         self._socket = sock
         self._settings = settings
@@ -308,6 +311,7 @@ class Channel:
     # ---- log lines
 
     def _log_line(self, head: Head, line: packets.Log) -> None:
+        self._said(line.text)
         second = int(trio.current_time())
         if second != self._second:
             self._tell_dropped_lines()
