@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 from bridge.config import Config
+from bridge.config.ops import compile_ops
 from bridge.fabric.limits import AccountKind, AllowanceLimits, RelayLimits, RoleLimits, TenantLimits
 
 _Record = TypeVar("_Record")
@@ -33,7 +34,8 @@ def relay_limits(config: Config) -> RelayLimits:
 
 
 def role_limits(config: Config, role: str) -> RoleLimits:
-    return _from_settings(RoleLimits, config.roles[role], name=role)
+    settings = config.roles[role]
+    return _from_settings(RoleLimits, settings, name=role, ops=compile_ops(settings.ops))
 
 
 def tenant_limits(config: Config) -> dict[str, TenantLimits]:

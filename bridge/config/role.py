@@ -12,6 +12,7 @@ from msgspec import Meta, field
 
 from bridge.config.admission import AdmissionSettings, BreakerSettings
 from bridge.config.groups import Strategy
+from bridge.config.ops import OpSettings
 from bridge.config.sandbox import SandboxSettings, WorkerLimits
 from bridge.config.section import GIB, KIB, MIB, Milliseconds, Section
 
@@ -101,6 +102,7 @@ class RoleConfig(Section, frozen=True):
     choice: ChoiceSettings = field(default_factory=ChoiceSettings)
     admission: AdmissionSettings = field(default_factory=AdmissionSettings)
     breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    ops: dict[str, OpSettings] = field(default_factory=dict)
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     limits: WorkerLimits = field(default_factory=WorkerLimits)
     callback: CallbackSettings = field(default_factory=CallbackSettings)

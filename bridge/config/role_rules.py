@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bridge.config.admission import broken_admission_rules
+from bridge.config.ops import SchemaError, compile_ops
 from bridge.config.role import CallbackSettings, RoleConfig
 from bridge.config.sandbox import broken_sandbox_rules
 from bridge.dist.cookie import COOKIE_VARIABLE
@@ -56,6 +57,10 @@ def broken_role_rules(name: str, role: RoleConfig) -> Iterator[Broken]:
         if low > high:
             rule = f"it must not be above {upper}, which is {high}"
             yield f"{key}.{lower}", low, rule, f"Lower it, or raise {upper}"
+    try:
+        compile_ops(role.ops)
+    except SchemaError as error:
+        yield f"{key}.ops.{error.at}", error.value, error.rule, "docs/ops.md has the language"
     yield from broken_sandbox_rules(key, role.sandbox)
     yield from _broken_callback_rules(key, role.callback)
     checkpoint = role.checkpoint

@@ -111,6 +111,54 @@ class HealthLimits:
     progress_timeout_ms: int = 0  # stuck, when its jobs show no sign for so long
 
 
+class SchemaKind(IntEnum):
+    """enum rb_schema_kind."""
+
+    ANY = 0
+    INTEGER = 1
+    FLOAT = 2
+    NUMBER = 3
+    BINARY = 4
+    ATOM = 5
+    TEXT = 6
+    LIST = 7
+    TUPLE = 8
+    MAP = 9
+    ONE_OF = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaNode:
+    """Of a schema: struct rb_schema_node."""
+
+    kind: SchemaKind = SchemaKind.ANY
+    flags: int = 0
+    first: int = 0
+    count: int = 0
+    text_at: int = 0
+    text_bytes: int = 0
+    low: int = 0
+    high: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OpLimits:
+    """An operation; `schema` is the node that says what it takes."""
+
+    name: str
+    opcode: int
+    schema: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpsLimits:
+    """What the operations of a role take, compiled (bridge/config/ops.py). None: all."""
+
+    table: tuple[OpLimits, ...] = ()
+    nodes: tuple[SchemaNode, ...] = ()
+    text: tuple[int, ...] = ()  # bytes
+
+
 @dataclass(frozen=True, slots=True)
 class AllowanceLimits:
     """What one calling node, or one tenant, may ask of all roles. depth_max 0: no such bound."""
@@ -137,6 +185,7 @@ class RoleLimits:
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
     breaker: BreakerLimits = field(default_factory=BreakerLimits)
     health: HealthLimits = field(default_factory=HealthLimits)
+    ops: OpsLimits = field(default_factory=OpsLimits)
 
 
 @dataclass(frozen=True, slots=True)

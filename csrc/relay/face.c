@@ -7,6 +7,7 @@
 
 #include "relay/note.h"
 #include "relay/relay_pvt.h"
+#include "relay/service/schema.h"
 
 enum { POOL_BLOCK_BYTES = 1024 };
 
@@ -20,7 +21,7 @@ static int atoms_are_sound(const struct rb_role_config *config) {
 
 static int is_sound(const struct rb_role_config *config) {
     return atoms_are_sound(config) && rb_admission_check(&config->admission) == 0 &&
-           rb_breaker_check(&config->breaker) == 0;
+           rb_breaker_check(&config->breaker) == 0 && rb_schema_sound(&config->ops) == 0;
 }
 
 int rb_relay_add_role(struct rb_relay *r, uint32_t id, const struct rb_role_config *config) {

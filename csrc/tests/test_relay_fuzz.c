@@ -5,6 +5,7 @@
 
 #include "fuzz/intake.h"
 #include "fuzz/request.h"
+#include "fuzz/schema.h"
 #include "fuzz/term_check.h"
 
 #undef PUT /* both kinds of bytes have one; that of terms has been used */
@@ -48,6 +49,8 @@ static void connections(void) { over_corpus("intake", fuzz_intake); }
 static void requests(void) { over_corpus("request", fuzz_request); }
 static void answers(void) { over_corpus("term_check", fuzz_term_check); }
 
+static void schemas(void) { over_corpus("schema", fuzz_schema); }
+
 static void liars(void) { over_corpus("completion", fuzz_completion); }
 
 static void calls(void) { over_corpus("service", fuzz_service); }
@@ -56,6 +59,7 @@ int main(void) {
     RUN(connections);
     RUN(requests);
     RUN(answers);
+    RUN(schemas);
     RUN(calls);
     RUN(liars);
     return check_end();

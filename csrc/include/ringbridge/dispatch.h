@@ -112,6 +112,53 @@ struct rb_health_config {
     uint32_t progress_timeout_ms; /* stuck, when its jobs show no sign for so long; 0: never */
 };
 
+/* What the operations of a role take: programs that relay/service/schema.c walks over payloads. Every operation's schema is a tree of
+ * nodes; the children of a node stand one behind the other and behind it, so that no walk can turn in a circle. Texts lie in `text`. */
+enum rb_schema_kind {
+    RB_SCHEMA_ANY,
+    RB_SCHEMA_INTEGER, /* low .. high */
+    RB_SCHEMA_FLOAT,   /* low .. high, as the bits of doubles; so of a number */
+    RB_SCHEMA_NUMBER,  /* integer or float */
+    RB_SCHEMA_BINARY,  /* of low .. high bytes */
+    RB_SCHEMA_ATOM,    /* any, or one of the texts of its children */
+    RB_SCHEMA_TEXT,    /* a child of an atom */
+    RB_SCHEMA_LIST,    /* of low .. high elements like its child */
+    RB_SCHEMA_TUPLE,   /* of elements like its children */
+    RB_SCHEMA_MAP,     /* from atoms, the texts of its children, to values like these */
+    RB_SCHEMA_ONE_OF,  /* like the first of its children that has its form */
+    RB_SCHEMA_KINDS
+};
+enum {
+    RB_SCHEMA_OPEN = 1,
+    RB_SCHEMA_OPTIONAL = 2
+}; /* a map with other keys too; a key that may be missing */
+enum {
+    RB_SCHEMA_OPS_MAX = 64,
+    RB_SCHEMA_NODES_MAX = 512,
+    RB_SCHEMA_TEXT_MAX = 8192,
+    RB_SCHEMA_DEPTH_MAX = 16,
+    RB_SCHEMA_KEYS_MAX = 64 /* of one map */
+};
+struct rb_schema_node {
+    uint32_t kind, flags;
+    uint32_t first, count; /* children */
+    uint32_t text_at, text_bytes;
+    int64_t low, high;
+};
+struct rb_op_config {
+    char name[28]; /* as in struct.worker_op (layout.toml) */
+    uint32_t opcode;
+    uint32_t schema; /* its node */
+};
+struct rb_ops_config {
+    struct rb_op_config table[64]; /* RB_SCHEMA_OPS_MAX */
+    uint32_t table_count;          /* 0: the role takes every opcode, and looks at no payload */
+    struct rb_schema_node nodes[512];
+    uint32_t nodes_count;
+    uint8_t text[8192];
+    uint32_t text_count;
+};
+
 /* What a tenant is given (`tenant:` of a request's options), in every role (relay/dispatch/tenant.h). */
 enum { RB_WEIGHT_DEFAULT = 10, RB_WEIGHT_MAX = 1000 };
 struct rb_tenant_config {
@@ -136,6 +183,7 @@ struct rb_role_config {
     struct rb_admission_config admission;
     struct rb_breaker_config breaker;
     struct rb_health_config health;
+    struct rb_ops_config ops;
 };
 /* </cffi> */
 

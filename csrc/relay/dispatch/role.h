@@ -5,6 +5,7 @@
 #include "relay/dispatch/admission.h"
 #include "relay/dispatch/choose.h"
 #include "relay/dispatch/health.h"
+#include "relay/dispatch/lane.h"
 #include "relay/dispatch/queue.h"
 #include "ringbridge/link.h"
 #include "ringbridge/relay.h"

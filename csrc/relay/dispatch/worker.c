@@ -10,6 +10,7 @@
 
 #include "relay/dispatch/worker_pvt.h"
 #include "relay/relay_pvt.h"
+#include "relay/service/operation.h"
 
 struct rb_worker **rb_worker_slot(struct rb_worker **table, uint64_t id) {
     struct rb_worker **slot = &table[id % WORKERS_MAX];
@@ -96,7 +97,7 @@ void rb_worker_greeted(struct rb_worker *w) {
     int rc = rb_link_hello(&w->link, &hello, why, sizeof why);
     if (rc == 0) return;
     int64_t count = rc < 0 ? rc : rb_link_ops(&w->link, &hello, ops, why, sizeof why);
-    if (count < 0) {
+    if (count < 0 || rb_operation_served(w->role, ops, (uint32_t)count, why, sizeof why) < 0) {
         refuse(w, why);
         return;
     }

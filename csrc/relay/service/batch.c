@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "relay/relay_pvt.h"
+#include "relay/service/operation.h"
 
 /* --- The payloads -------------------------------------------------------------------------------------------------------- */
 
@@ -251,6 +252,13 @@ static void submit_element(struct rb_relay *r, struct rb_batch *b, struct rb_ext
         .conn = b->charged, .kind = RB_CALLER_ELEMENT, .extra = e, .index = index};
     struct rb_payload payload = rb_submit_payload(term);
     struct rb_verdict v;
+    char why[RB_WHY_BYTES];
+    if (role->config.ops.table_count &&
+        rb_operation_takes(role, &s->options, payload.bytes, payload.is_term, "submit_many", why) <
+            0) {
+        rb_submit_refuse(&element, why);
+        return;
+    }
     struct rb_job *j = rb_submit_admit(r, &element, role, payload.bytes.size, &s->options, &v);
     if (!j) return;
     rb_submit_fill(j, &payload);
@@ -276,6 +284,8 @@ int rb_batch_submit(struct rb_conn *c, const struct rb_from *from, const struct 
     if (!to->conn) return 0;
     struct rb_role *role = rb_submit_role(r, to, s->role);
     if (!role || !rb_submit_may_retry(role, to, s)) return 0;
+    if (rb_submit_names_operation(role, s) && rb_submit_operation(role, s, NULL, why) < 0)
+        return rb_submit_refuse(to, why), 0;
     struct rb_job *head = begin(r, to->conn, count, s);
     if (!head) return rb_admission_refuse_room(r, role, to, RB_RULE_JOBS), 0;
     if (rb_submit_bind(c, head, to, from) < 0) {

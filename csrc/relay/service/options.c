@@ -42,7 +42,13 @@ static int read_opcode(struct rb_cursor *c, struct rb_options *o) {
     uint64_t number = 0;
     if (number_upto(c, UINT16_MAX, &number) < 0) return -EINVAL;
     o->opcode = (uint16_t)number;
+    o->has_opcode = 1;
     return 0;
+}
+
+static int read_op(struct rb_cursor *c, struct rb_options *o) {
+    if (rb_term_text(c, &o->op) < 0) return -EINVAL;
+    return o->op.size > 0 && o->op.size < 28 ? 0 : -EINVAL;
 }
 
 static int read_timeout(struct rb_cursor *c, struct rb_options *o) {
@@ -151,6 +157,7 @@ static const struct {
     const char *wants;
 } known[] = {
     {"opcode", read_opcode, "an integer of 0..65535"},
+    {"op", read_op, "the name of an operation: an atom or a binary of 1 to 27 bytes"},
     {"timeout", read_timeout, "milliseconds (0 or more) or :infinity"},
     {"priority", read_priority, ":critical, :high, :normal or :low"},
     {"detail", read_detail, "true or false"},

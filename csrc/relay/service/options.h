@@ -22,6 +22,7 @@ struct rb_key {
 
 struct rb_options {
     uint16_t opcode;
+    uint8_t has_opcode;
     uint8_t priority; /* 0 critical .. 3 low */
     uint8_t has_timeout, detail;
     uint8_t finish; /* orphan: :finish */
@@ -30,6 +31,7 @@ struct rb_options {
     uint32_t retry;
     uint64_t timeout_ms; /* UINT64_MAX: infinity */
     uint64_t ttl_ms;     /* of `dedupe` */
+    struct rb_slice op;  /* an operation's name; empty: none */
     struct rb_slice tenant;
     struct rb_slice meta; /* a map, as a term; empty: none */
     struct rb_key key;    /* affinity */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "relay/relay_pvt.h"
+#include "relay/service/operation.h"
 #include "relay/service/shared.h"
 
 /* --- Refusals ------------------------------------------------------------------------------------------------------------ */
@@ -171,6 +172,14 @@ void rb_submit_wait(struct rb_relay *r, struct rb_job *j, const struct rb_submit
     rb_job_wait(r, j);
 }
 
+int rb_submit_operation(const struct rb_role *role, struct rb_submit *s,
+                        const struct rb_payload *payload, char why[RB_WHY_BYTES]) {
+    const char *verb = rb_verb_name(s->verb);
+    int rc = rb_operation_resolve(role, &s->options, verb, why);
+    if (rc < 0 || !payload) return rc;
+    return rb_operation_takes(role, &s->options, payload->bytes, payload->is_term, verb, why);
+}
+
 /* A caller who comes to what is known by its dedupe key needs no room: a record without a payload. NULL: it has been told. */
 static struct rb_job *bare_job(struct rb_relay *r, const struct rb_caller *to,
                                struct rb_role *role) {
@@ -218,6 +227,8 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
     struct rb_verdict v;
     struct rb_role *role = rb_submit_role(r, to, s->role);
     if (!role || !rb_submit_may_retry(role, to, s)) return 0;
+    if (rb_submit_names_operation(role, s) && rb_submit_operation(role, s, &payload, why) < 0)
+        return rb_submit_refuse(to, why), 0;
     struct rb_shared *known = s->options.dedupe.kind ? rb_shared_find(r, role, &s->options) : NULL;
     if (known && rb_shared_agrees(known, r, &s->options, &payload) < 0) {
         snprintf(why, sizeof why, other_work, rb_verb_name(s->verb));
@@ -265,11 +276,13 @@ enum rb_large rb_submit_begin_large(struct rb_conn *c, const struct rb_from *fro
 }
 
 /* Payload and options are there. 0: the job is taken care of; -EINVAL: `why` says why not. */
-static int take_large(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s,
+static int take_large(struct rb_relay *r, struct rb_job *j, struct rb_submit *s,
                       char why[RB_WHY_BYTES]) {
     const struct rb_options *o = &s->options;
     struct rb_caller to = rb_job_caller(j);
     struct rb_payload payload = {{rb_job_payload(j), j->request.payload_bytes}, 0};
+    if (rb_submit_names_operation(j->role, s) && rb_submit_operation(j->role, s, &payload, why) < 0)
+        return -EINVAL;
     struct rb_shared *known = o->dedupe.kind ? rb_shared_find(r, j->role, o) : NULL;
     struct rb_verdict v = {.outcome = RB_ADMIT};
     if (known && rb_shared_agrees(known, r, o, &payload) < 0) {

@@ -2,6 +2,7 @@
 #ifndef RB_RELAY_SUBMIT_H
 #define RB_RELAY_SUBMIT_H
 
+#include "relay/dispatch/role.h"
 #include "relay/net/intake.h"
 #include "relay/service/answer.h"
 #include "relay/service/request.h"
@@ -35,6 +36,13 @@ struct rb_role *rb_submit_role(struct rb_relay *r, const struct rb_caller *to,
 struct rb_job *rb_submit_admit(struct rb_relay *r, const struct rb_caller *to, struct rb_role *role,
                                uint64_t size, const struct rb_options *o, struct rb_verdict *v);
 void rb_submit_fill(struct rb_job *j, const struct rb_payload *payload);
+/* Whether there is anything to be said about operations: for a role without any, and a request that names none, there is not. */
+static inline int rb_submit_names_operation(const struct rb_role *role, const struct rb_submit *s) {
+    return __builtin_expect(role->config.ops.table_count != 0 || s->options.op.size != 0, 0);
+}
+/* Which operation it means, and, unless `payload` is NULL, whether that takes it so. 0, or -EINVAL with `why`. */
+int rb_submit_operation(const struct rb_role *role, struct rb_submit *s,
+                        const struct rb_payload *payload, char why[RB_WHY_BYTES]);
 /* To its caller's life. -1: pid and tag are too large. */
 int rb_submit_bind(struct rb_conn *c, struct rb_job *j, const struct rb_caller *to,
                    const struct rb_from *from);
