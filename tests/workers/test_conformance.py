@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bridge.fabric import layout
+from workers.conformance.__main__ import main
 from workers.conformance.crc32c import crc32c
 from workers.conformance.link import LinkPlan, Parts
 from workers.conformance.region import Region, RegionError
@@ -79,6 +80,20 @@ def test_a_worker_that_is_none_breaks_rules_and_the_exit_status_says_so() -> Non
     assert done.returncode == 1
     assert re.search(r"^ +1  BROKEN ", done.stdout, re.MULTILINE)
     assert re.search(r"^ +2  BROKEN ", done.stdout, re.MULTILINE)
+
+
+def test_what_floods_its_output_is_ended_before_the_memory_is_full() -> None:
+    done = battery("--rule", "1", "--rule", "2", "--", "yes")
+    assert done.returncode == 1
+    assert done.stdout.count("File too large") == 2
+
+
+def test_a_machine_that_orders_memory_otherwise_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert main(["--", "true"]) == 69
+    assert "what x86-64 guarantees" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import resource
 import select
 import signal
 import struct
@@ -18,6 +19,7 @@ PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_FILTER = 1, 38, 2
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR")
 SANITIZERS = ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS")
 OUTPUT_BYTES = 64 << 10
+FILE_BYTES_MAX = 256 << 20  # what floods its output ends, before the memory does
 
 
 class Worker:
@@ -58,6 +60,14 @@ class Worker:
     @property
     def stderr(self) -> str:
         return os.pread(self._stderr, OUTPUT_BYTES, 0).decode(errors="replace")
+
+    def open_files(self) -> dict[int, str]:
+        """Its descriptors, and what each is."""
+        found = {}
+        for name in os.listdir(f"/proc/{self.pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found[int(name)] = os.readlink(f"/proc/{self.pid}/fd/{name}")
+        return found
 
     def has_ended(self) -> bool:
         """Looks, does not wait."""
@@ -121,6 +131,7 @@ def _exec_in_child(
                     os.close(fd)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES_MAX, FILE_BYTES_MAX))
         if without_futex:
             _refuse_shared_futex()
         os.execvpe(argv[0], list(argv), dict(environment))

@@ -6,9 +6,10 @@ import struct
 import time
 
 from bridge.fabric import layout
-from workers.conformance import bench
-from workers.conformance.bench import Bench, Chapter, fail, milliseconds, parts
+from workers.conformance import language
+from workers.conformance.bench import Bench, Chapter
 from workers.conformance.jobs import CANCELLED, FAILED, Broke
+from workers.conformance.language import fail, milliseconds, parts
 from workers.conformance.peer import Peer, now_ns
 
 CHAPTER = Chapter("Health")
@@ -17,8 +18,8 @@ LATE_NS = 2_000_000_000  # from here on the bridge calls a worker hung (docs/hea
 
 
 @CHAPTER.rule(71, "the first beat comes before the hello")
-def first_beat(bench_: Bench) -> None:
-    beat = bench_.start().telemetry()
+def first_beat(bench: Bench) -> None:
+    beat = bench.start().telemetry()
     if beat["heartbeats"] < 1 or not 0 < beat["heartbeat_ns"] <= now_ns():
         raise Broke(f"at the hello there are {beat['heartbeats']} beats, at {beat['heartbeat_ns']}")
 
@@ -48,14 +49,14 @@ def watch_beats(peer: Peer, seconds: float) -> None:
 
 
 @CHAPTER.rule(72, "the heart beats every 500 ms while it is idle")
-def beats_when_idle(bench_: Bench) -> None:
-    watch_beats(bench_.start(), 1.1)
+def beats_when_idle(bench: Bench) -> None:
+    watch_beats(bench.start(), 1.1)
 
 
 @CHAPTER.rule(73, "and while a handler holds the CPU and calls nothing")
-def beats_while_held(bench_: Bench) -> None:
-    peer = bench_.start()
-    peer.submit(bench.HOLD, milliseconds(20_000))
+def beats_while_held(bench: Bench) -> None:
+    peer = bench.start()
+    peer.submit(language.HOLD, milliseconds(20_000))
     peer.await_started(1)
     watch_beats(peer, 1.1)
     if peer.completion_tail.load():
@@ -63,12 +64,12 @@ def beats_while_held(bench_: Bench) -> None:
 
 
 @CHAPTER.rule(74, "a beat has the jobs, the failed ones, the last code and run time, the queue")
-def figures(bench_: Bench) -> None:
-    peer = bench_.start()
-    peer.expect(peer.submit(bench.SLEEP, milliseconds(20)))
-    peer.expect(peer.submit(bench.FAIL, fail(77, b"why")), FAILED)
-    long = peer.submit(bench.SLEEP, milliseconds(60_000))
-    waiting = [peer.put(bench.ECHO, b"") for _ in range(3)]
+def figures(bench: Bench) -> None:
+    peer = bench.start()
+    peer.expect(peer.submit(language.SLEEP, milliseconds(20)))
+    peer.expect(peer.submit(language.FAIL, fail(77, b"why")), FAILED)
+    long = peer.submit(language.SLEEP, milliseconds(60_000))
+    waiting = [peer.put(language.ECHO, b"") for _ in range(3)]
     peer.publish()
     peer.await_started(3)
     expect_beat(peer, {"jobs": 2, "failed": 1, "last_code": 77, "queued": 3})
@@ -76,7 +77,7 @@ def figures(bench_: Bench) -> None:
     peer.expect(long, CANCELLED)
     for job in waiting:
         peer.expect(job)
-    job = peer.submit(bench.SLEEP, milliseconds(30))
+    job = peer.submit(language.SLEEP, milliseconds(30))
     peer.expect(job)
     peer.until(
         lambda: 30_000_000 <= peer.telemetry()["run_ns"] < 30_000_000_000,
@@ -86,11 +87,11 @@ def figures(bench_: Bench) -> None:
 
 
 @CHAPTER.rule(75, "the last beat, before it leaves, counts every job")
-def last_beat(bench_: Bench) -> None:
+def last_beat(bench: Bench) -> None:
     for count in (0, 7):
-        peer = bench_.start()
+        peer = bench.start()
         for _ in range(count):
-            peer.expect(peer.submit(bench.ECHO, b"x"))
+            peer.expect(peer.submit(language.ECHO, b"x"))
         peer.control(layout.CONTROL_DRAIN)
         peer.expect_exit(0)
         if (jobs := peer.telemetry()["jobs"]) != count:
@@ -98,12 +99,15 @@ def last_beat(bench_: Bench) -> None:
 
 
 @CHAPTER.rule(76, "the pulse moves when the handler says so, by each part and report, and not else")
-def pulse(bench_: Bench) -> None:
-    peer = bench_.start()
-    peer.expect(peer.submit(bench.PULSE, struct.pack("<I", 5)))
+def pulse(bench: Bench) -> None:
+    peer = bench.start()
+    peer.expect(peer.submit(language.PULSE, struct.pack("<I", 5)))
     if (beats := peer.pulse.load()) < 5:
         raise Broke(f"pulse is {beats} after five of the handler's")
-    for opcode, flag in ((bench.EMIT, layout.FLAG_PARTS), (bench.REPORT, layout.FLAG_PROGRESS)):
+    for opcode, flag in (
+        (language.EMIT, layout.FLAG_PARTS),
+        (language.REPORT, layout.FLAG_PROGRESS),
+    ):
         before = peer.pulse.load()
         job = peer.submit(opcode, parts(3, 10), flags=flag, demand=3)
         for _ in range(3):
@@ -112,20 +116,20 @@ def pulse(bench_: Bench) -> None:
         if peer.pulse.load() < before + 3:
             raise Broke(f"pulse went from {before} to {peer.pulse.load()} by opcode {opcode}")
     before = peer.pulse.load()
-    peer.submit(bench.HOLD, milliseconds(600))
+    peer.submit(language.HOLD, milliseconds(600))
     peer.take()
     if peer.pulse.load() > before + 1:
         raise Broke("the pulse of a handler that only holds the CPU moves")
 
 
 @CHAPTER.rule(77, "a worker that is not ready says so in its next beat, and goes on serving")
-def readiness(bench_: Bench) -> None:
-    peer = bench_.start()
+def readiness(bench: Bench) -> None:
+    peer = bench.start()
     for ready in (0, 1):
-        peer.expect(peer.submit(bench.READY, bytes([ready])))
+        peer.expect(peer.submit(language.READY, bytes([ready])))
         wanted = {"unready": 1 - ready}
         expect_beat(peer, wanted)
-        peer.expect(peer.submit(bench.ECHO, b"all the same"), payload=b"all the same")
+        peer.expect(peer.submit(language.ECHO, b"all the same"), payload=b"all the same")
 
 
 def expect_beat(peer: Peer, wanted: dict[str, int]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge.fabric import layout
-from workers.conformance import bench
+from workers.conformance import language
 from workers.conformance.bench import Bench, Chapter
 from workers.conformance.jobs import Broke, NotHere, NotOffered, status_name
 from workers.conformance.peer import Peer
@@ -140,13 +140,13 @@ def another_major(bench: Bench) -> None:
 
 
 @CHAPTER.rule(6, "a link of a newer minor version is accepted: the newer side judges")
-def a_newer_minor(bench_: Bench) -> None:
+def a_newer_minor(bench: Bench) -> None:
     lies: dict[str, int | bytes] = {"digest": OTHER_DIGEST, "version": layout.LAYOUT_VERSION + 1}
-    peer = bench_.start(greet=False, lies=lies)
+    peer = bench.start(greet=False, lies=lies)
     hello = peer.greet()
     if hello["version"] != layout.LAYOUT_VERSION or hello["digest"] != layout.LAYOUT_DIGEST:
         raise Broke("the hello does not have the worker's own version and digest")
-    peer.expect(peer.submit(bench.ECHO, b"minor"), payload=b"minor")
+    peer.expect(peer.submit(language.ECHO, b"minor"), payload=b"minor")
 
 
 @CHAPTER.rule(7, "a link of an older minor version is refused unless its digest is known")
@@ -191,8 +191,8 @@ def a_broken_header(bench: Bench) -> None:
 
 
 @CHAPTER.rule(9, "the operations that it declares are well formed, and the job language's own")
-def declared_operations(bench_: Bench) -> None:
-    peer = bench_.start()
+def declared_operations(bench: Bench) -> None:
+    peer = bench.start()
     count = int(peer.hello()["ops"])
     if count == 0:
         raise NotOffered("it declares no operations")
@@ -209,5 +209,5 @@ def declared_operations(bench_: Bench) -> None:
     if len(set(declared.values())) != count or "" in declared.values():
         raise Broke(f"operations without names of their own: {declared}")
     for opcode, name in declared.items():
-        if opcode < len(bench.NAMES) and bench.NAMES[opcode] != name:
-            raise Broke(f"opcode {opcode} is called {name!r}, not {bench.NAMES[opcode]!r}")
+        if opcode < len(language.NAMES) and language.NAMES[opcode] != name:
+            raise Broke(f"opcode {opcode} is called {name!r}, not {language.NAMES[opcode]!r}")

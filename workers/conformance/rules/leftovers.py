@@ -5,27 +5,18 @@ from __future__ import annotations
 import os
 
 from bridge.fabric import layout
-from workers.conformance import bench
-from workers.conformance.bench import Bench, Chapter, end, large, noise, parts
+from workers.conformance import language
+from workers.conformance.bench import Bench, Chapter
 from workers.conformance.jobs import CODE_NO_ANSWER, FAILED, Broke
+from workers.conformance.language import end, large, noise, parts
 
 CHAPTER = Chapter("Nothing left, nothing handed on")
 O_CLOEXEC = os.O_CLOEXEC
 
 
-def open_files(pid: int) -> dict[int, str]:
-    found = {}
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
-        except FileNotFoundError:
-            continue
-    return found
-
-
 @CHAPTER.rule(91, "the link's descriptors are close-on-exec, so nothing that it starts holds them")
-def close_on_exec(bench_: Bench) -> None:
-    peer = bench_.start()
+def close_on_exec(bench: Bench) -> None:
+    peer = bench.start()
     pid = peer.process.pid
     for number in range(layout.FD_RELAY_SIDE, layout.FD_CHANNEL + 1):
         try:
@@ -38,26 +29,26 @@ def close_on_exec(bench_: Bench) -> None:
 
 
 @CHAPTER.rule(92, "no job leaves a descriptor open")
-def no_descriptor_per_job(bench_: Bench) -> None:
-    peer = bench_.start()
-    peer.expect(peer.submit(bench.ECHO, b"warm"))
-    before = open_files(peer.process.pid)
+def no_descriptor_per_job(bench: Bench) -> None:
+    peer = bench.start()
+    peer.expect(peer.submit(language.ECHO, b"warm"))
+    before = peer.process.open_files()
     for i in range(60):
-        peer.expect(peer.submit(bench.ECHO, noise(100 * i)), payload=noise(100 * i))
-        peer.expect(peer.submit(bench.LARGE, large(5000)))
-        peer.expect(peer.submit(bench.END, end(bench.NO_ANSWER)), FAILED, code=CODE_NO_ANSWER)
-        job = peer.submit(bench.EMIT, parts(1, 100), flags=layout.FLAG_PARTS, demand=1)
+        peer.expect(peer.submit(language.ECHO, noise(100 * i)), payload=noise(100 * i))
+        peer.expect(peer.submit(language.LARGE, large(5000)))
+        peer.expect(peer.submit(language.END, end(language.NO_ANSWER)), FAILED, code=CODE_NO_ANSWER)
+        job = peer.submit(language.EMIT, parts(1, 100), flags=layout.FLAG_PARTS, demand=1)
         peer.give_back(peer.take())
         peer.expect(job)
-    after = open_files(peer.process.pid)
+    after = peer.process.open_files()
     if len(after) > len(before) + 1:  # one: what a runtime opens once, and later
         raise Broke(f"{len(before)} descriptors were open, and then {len(after)}: {after}")
 
 
 @CHAPTER.rule(93, "nothing comes on stdout")
-def silent_stdout(bench_: Bench) -> None:
-    peer = bench_.start()
-    peer.expect(peer.submit(bench.ECHO, b"hush"))
+def silent_stdout(bench: Bench) -> None:
+    peer = bench.start()
+    peer.expect(peer.submit(language.ECHO, b"hush"))
     peer.control(layout.CONTROL_DRAIN)
     peer.expect_exit(0)
     if said := peer.process.stdout:
@@ -65,8 +56,8 @@ def silent_stdout(bench_: Bench) -> None:
 
 
 @CHAPTER.rule(94, "whatever it has started ends with it: its process group is empty afterwards")
-def no_processes_left(bench_: Bench) -> None:
-    peer = bench_.start()
+def no_processes_left(bench: Bench) -> None:
+    peer = bench.start()
     peer.control(layout.CONTROL_DRAIN)
     peer.expect_exit(0)
     try:

@@ -7,8 +7,8 @@ import struct
 import time
 
 from bridge.fabric import layout
-from workers.conformance import bench
-from workers.conformance.bench import Bench, Chapter, end, fail, milliseconds, noise
+from workers.conformance import language
+from workers.conformance.bench import Bench, Chapter
 from workers.conformance.jobs import (
     CANCELLED,
     CODE_BAD_PAYLOAD,
@@ -19,6 +19,7 @@ from workers.conformance.jobs import (
     Broke,
     NotOffered,
 )
+from workers.conformance.language import end, fail, milliseconds, noise
 from workers.conformance.peer import Peer, now_ns
 
 CHAPTER = Chapter("Serving")
@@ -26,48 +27,48 @@ TERM = layout.FLAG_TERM
 
 
 @CHAPTER.rule(11, "payloads of every size come back, from the envelope and from the pool")
-def every_size(bench_: Bench) -> None:
-    peer = bench_.start()
+def every_size(bench: Bench) -> None:
+    peer = bench.start()
     for size in (0, 1, 63, 64, 65, 127, 4095, 4096, 4097, 65536, 300_000, 3):
         payload = noise(size, size)
-        peer.expect(peer.submit(bench.ECHO, payload), payload=payload)
+        peer.expect(peer.submit(language.ECHO, payload), payload=payload)
 
 
 @CHAPTER.rule(12, "raw bytes come back as raw bytes and terms as terms")
-def raw_and_term(bench_: Bench) -> None:
-    peer = bench_.start()
+def raw_and_term(bench: Bench) -> None:
+    peer = bench.start()
     for size in (0, 10, 59, 60, 5000):
         term = b"m" + struct.pack(">I", size) + noise(size, size)
-        peer.expect(peer.submit(bench.ECHO, term, flags=TERM), payload=term, term=True)
-        peer.expect(peer.submit(bench.ECHO, term), payload=term)
+        peer.expect(peer.submit(language.ECHO, term, flags=TERM), payload=term, term=True)
+        peer.expect(peer.submit(language.ECHO, term), payload=term)
 
 
 @CHAPTER.rule(13, "each choice of checksums is followed, and a CRC is right")
-def checksums(bench_: Bench) -> None:
+def checksums(bench: Bench) -> None:
     envelope, payload = layout.FEATURE_CRC_ENVELOPE, layout.FEATURE_CRC_PAYLOAD
     for features in (0, envelope, payload, envelope | payload):
-        peer = bench_.start(features=features)
+        peer = bench.start(features=features)
         if (taken := int(peer.hello()["features"])) != features:
             raise Broke(f"of the features {features} it takes {taken}")
         for size in (10, 10_000):
-            peer.expect(peer.submit(bench.ECHO, noise(size)), payload=noise(size))
-        peer.submit(bench.FAIL, fail(9, b"summed too"))
+            peer.expect(peer.submit(language.ECHO, noise(size)), payload=noise(size))
+        peer.submit(language.FAIL, fail(9, b"summed too"))
         peer.take()
 
 
 @CHAPTER.rule(14, "a role without a pool serves payloads that fit into the envelope")
-def without_a_pool(bench_: Bench) -> None:
-    peer = bench_.start(pool_bytes=0)
+def without_a_pool(bench: Bench) -> None:
+    peer = bench.start(pool_bytes=0)
     for size in (0, 64):
-        peer.expect(peer.submit(bench.ECHO, noise(size)), payload=noise(size))
+        peer.expect(peer.submit(language.ECHO, noise(size)), payload=noise(size))
 
 
 @CHAPTER.rule(15, "`started` moves before each handler is entered, and not for the next job")
-def started_mark(bench_: Bench) -> None:
-    peer = bench_.start()
+def started_mark(bench: Bench) -> None:
+    peer = bench.start()
     if peer.started.load():
         raise Broke("`started` is not 0 before the first job")
-    jobs = [peer.put(bench.SLEEP, milliseconds(10)) for _ in range(6)]
+    jobs = [peer.put(language.SLEEP, milliseconds(10)) for _ in range(6)]
     peer.publish()
     answered = 0
     while answered < len(jobs):
@@ -83,13 +84,13 @@ def started_mark(bench_: Bench) -> None:
 
 
 @CHAPTER.rule(16, "a crash leaves `started` at the job that it happened in")
-def started_at_a_crash(bench_: Bench) -> None:
+def started_at_a_crash(bench: Bench) -> None:
     for before in (0, 3):
-        peer = bench_.start()
+        peer = bench.start()
         for _ in range(before):
-            peer.put(bench.ECHO, b"fine")
-        peer.put(bench.END, end(bench.EXIT, 5))
-        peer.put(bench.ECHO, b"for another worker")
+            peer.put(language.ECHO, b"fine")
+        peer.put(language.END, end(language.EXIT, 5))
+        peer.put(language.ECHO, b"for another worker")
         peer.publish()
         peer.expect_exit(5)
         if (started := peer.started.load()) != before + 1:
@@ -97,15 +98,15 @@ def started_at_a_crash(bench_: Bench) -> None:
 
 
 @CHAPTER.rule(17, "batches are answered once each and in order, over many laps of the rings")
-def batches(bench_: Bench) -> None:
-    peer = bench_.start(slots=16)
+def batches(bench: Bench) -> None:
+    peer = bench.start(slots=16)
     dice = random.Random(17)
     waiting: list[tuple[int, bytes]] = []
     put, total = 0, 16 * 40
     while put < total or waiting:
         for _ in range(min(dice.randrange(1, 17), 16 - len(waiting), total - put)):
             payload = noise(dice.choice((0, 8, 64, 65, 900)), put)
-            waiting.append((peer.put(bench.ECHO, payload), payload))
+            waiting.append((peer.put(language.ECHO, payload), payload))
             put += 1
         peer.publish()
         for _ in range(dice.randrange(1, len(waiting) + 1)):
@@ -117,20 +118,20 @@ def batches(bench_: Bench) -> None:
 
 
 @CHAPTER.rule(18, "a ring of two slots works")
-def two_slots(bench_: Bench) -> None:
-    peer = bench_.start(slots=2)
+def two_slots(bench: Bench) -> None:
+    peer = bench.start(slots=2)
     for i in range(50):
-        pair = [peer.put(bench.ECHO, bytes([i, k])) for k in range(2)]
+        pair = [peer.put(language.ECHO, bytes([i, k])) for k in range(2)]
         peer.publish()
         for k, job in enumerate(pair):
             peer.expect(job, payload=bytes([i, k]))
 
 
 @CHAPTER.rule(19, "a slot is released when its job is answered, and not before")
-def slots_are_released(bench_: Bench) -> None:
-    peer = bench_.start()
-    first = peer.put(bench.SLEEP, milliseconds(60_000))
-    peer.put(bench.ECHO, b"behind")
+def slots_are_released(bench: Bench) -> None:
+    peer = bench.start()
+    first = peer.put(language.SLEEP, milliseconds(60_000))
+    peer.put(language.ECHO, b"behind")
     peer.publish()
     peer.await_started(1)
     time.sleep(0.02)
@@ -143,10 +144,10 @@ def slots_are_released(bench_: Bench) -> None:
 
 
 @CHAPTER.rule(20, "an answer that is ready does not wait behind the next handler")
-def an_answer_leaves_at_once(bench_: Bench) -> None:
-    peer = bench_.start()
-    quick = peer.put(bench.ECHO, b"quick")
-    slow = peer.put(bench.SLEEP, milliseconds(60_000))
+def an_answer_leaves_at_once(bench: Bench) -> None:
+    peer = bench.start()
+    quick = peer.put(language.ECHO, b"quick")
+    slow = peer.put(language.SLEEP, milliseconds(60_000))
     peer.publish()
     peer.expect(quick, payload=b"quick", timeout_s=min(5.0, peer.patience_s))
     peer.cancel(slow)
@@ -154,41 +155,41 @@ def an_answer_leaves_at_once(bench_: Bench) -> None:
 
 
 @CHAPTER.rule(21, "a failure carries its code and its message, up to 1024 bytes")
-def failures(bench_: Bench) -> None:
-    peer = bench_.start()
+def failures(bench: Bench) -> None:
+    peer = bench.start()
     for code, size in ((1234, 11), (0, 0), (65535, 64), (7, 65), (8, 1024)):
         message = bytes(97 + k % 26 for k in range(size))
-        peer.expect(peer.submit(bench.FAIL, fail(code, message)), FAILED, message, code=code)
+        peer.expect(peer.submit(language.FAIL, fail(code, message)), FAILED, message, code=code)
 
 
 @CHAPTER.rule(22, "what an operation does not take is answered with code 1, what is none with 3")
-def bad_requests(bench_: Bench) -> None:
-    peer = bench_.start()
+def bad_requests(bench: Bench) -> None:
+    peer = bench.start()
     for opcode, payload in (
-        (bench.FAIL, b"\1"),
-        (bench.SLEEP, b"\1\0\0"),
-        (bench.EMIT, bytes(8)),
-        (bench.LARGE, bytes(8)),
-        (bench.END, b"\0"),
-        (bench.TERM, b"raw"),
+        (language.FAIL, b"\1"),
+        (language.SLEEP, b"\1\0\0"),
+        (language.EMIT, bytes(8)),
+        (language.LARGE, bytes(8)),
+        (language.END, b"\0"),
+        (language.TERM, b"raw"),
     ):
         peer.expect(peer.submit(opcode, payload), FAILED, code=CODE_BAD_PAYLOAD)
     for opcode in (999, 65535):
         peer.expect(peer.submit(opcode, b""), FAILED, code=CODE_UNKNOWN_OPCODE)
-    peer.expect(peer.submit(bench.ECHO, b"on"), payload=b"on")
+    peer.expect(peer.submit(language.ECHO, b"on"), payload=b"on")
 
 
 @CHAPTER.rule(23, "a handler that returns without an answer has failed its job with code 65281")
-def no_answer(bench_: Bench) -> None:
-    peer = bench_.start()
-    peer.expect(peer.submit(bench.END, end(bench.NO_ANSWER)), FAILED, code=CODE_NO_ANSWER)
-    peer.expect(peer.submit(bench.ECHO, b"on"), payload=b"on")
+def no_answer(bench: Bench) -> None:
+    peer = bench.start()
+    peer.expect(peer.submit(language.END, end(language.NO_ANSWER)), FAILED, code=CODE_NO_ANSWER)
+    peer.expect(peer.submit(language.ECHO, b"on"), payload=b"on")
 
 
 @CHAPTER.rule(24, "a collapse of the handler ends the worker, or fails the job and nothing else")
-def collapse(bench_: Bench) -> None:
-    peer = bench_.start()
-    job = peer.submit(bench.END, end(bench.COLLAPSE))
+def collapse(bench: Bench) -> None:
+    peer = bench.start()
+    job = peer.submit(language.END, end(language.COLLAPSE))
     answer = peer.poll(peer.patience_s)
     if answer is None:
         status = peer.process.wait(peer.patience_s)
@@ -200,15 +201,15 @@ def collapse(bench_: Bench) -> None:
         raise Broke(f"a collapse is answered with {answer}")
     else:
         peer.give_back(answer)
-        peer.expect(peer.submit(bench.ECHO, b"on"), payload=b"on")
+        peer.expect(peer.submit(language.ECHO, b"on"), payload=b"on")
 
 
 @CHAPTER.rule(25, "queue time and run time are measured, and never more than has passed")
-def times(bench_: Bench) -> None:
-    peer = bench_.start()
+def times(bench: Bench) -> None:
+    peer = bench.start()
     before = now_ns()
-    first = peer.put(bench.SLEEP, milliseconds(40))
-    second = peer.put(bench.SLEEP, milliseconds(20))
+    first = peer.put(language.SLEEP, milliseconds(40))
+    second = peer.put(language.SLEEP, milliseconds(20))
     peer.publish()
     one = peer.expect(first)
     two = peer.expect(second)
@@ -220,22 +221,22 @@ def times(bench_: Bench) -> None:
 
 
 @CHAPTER.rule(26, "a term answers as a term")
-def term_answers(bench_: Bench) -> None:
-    peer = bench_.start()
+def term_answers(bench: Bench) -> None:
+    peer = bench.start()
     for size in (3, 20_000):
         binary = b"m" + struct.pack(">I", size) + noise(size)
         answer = b"h\2w\2ok" + binary
-        peer.expect(peer.submit(bench.TERM, binary, flags=TERM), payload=answer, term=True)
+        peer.expect(peer.submit(language.TERM, binary, flags=TERM), payload=answer, term=True)
 
 
 @CHAPTER.rule(27, "a handler is told its job's number, deadline and wishes")
-def about_the_job(bench_: Bench) -> None:
-    peer = bench_.start()
+def about_the_job(bench: Bench) -> None:
+    peer = bench.start()
     wishes = layout.FLAG_PARTS | layout.FLAG_PROGRESS
     for flags, wants in ((0, 0), (layout.FLAG_PARTS, 1), (layout.FLAG_PROGRESS, 2), (wishes, 3)):
         deadline = now_ns() + 60_000_000_000
         demand = 5 if wants & 1 else 0
-        job = peer.submit(bench.ABOUT, flags=flags, deadline_ns=deadline, demand=demand)
+        job = peer.submit(language.ABOUT, flags=flags, deadline_ns=deadline, demand=demand)
         told = struct.unpack_from("<QQIB", about(peer, job))
         if told != (job, deadline, demand, wants):
             raise Broke(
@@ -244,10 +245,10 @@ def about_the_job(bench_: Bench) -> None:
 
 
 @CHAPTER.rule(28, "a handler is told the trace that its caller belongs to")
-def trace_context(bench_: Bench) -> None:
-    peer = bench_.start()
+def trace_context(bench: Bench) -> None:
+    peer = bench.start()
     for trace in ((noise(16), noise(8, 2), 1), (bytes(16), bytes(8), 0)):
-        told = about(peer, peer.submit(bench.ABOUT, trace=trace))[21:]
+        told = about(peer, peer.submit(language.ABOUT, trace=trace))[21:]
         if told != trace[0] + trace[1] + bytes([trace[2]]):
             raise Broke(f"the handler is told {told.hex()}, the request says {trace}")
 

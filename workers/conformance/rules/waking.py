@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bridge.fabric import layout
-from workers.conformance import bench
-from workers.conformance.bench import Bench, Chapter, milliseconds, parts
+from workers.conformance import language
+from workers.conformance.bench import Bench, Chapter
 from workers.conformance.gate import WAY
 from workers.conformance.jobs import PART, Broke
+from workers.conformance.language import milliseconds, parts
 from workers.conformance.peer import Peer
 from workers.conformance.trap import On, Trap, address_in
 
@@ -45,9 +46,9 @@ def expect_asleep(peer: Peer) -> None:
 
 
 @CHAPTER.rule(101, "an idle worker sleeps")
-def idle_sleeps(bench_: Bench) -> None:
-    peer = bench_.start()
-    peer.expect(peer.submit(bench.ECHO, b"warm"))
+def idle_sleeps(bench: Bench) -> None:
+    peer = bench.start()
+    peer.expect(peer.submit(language.ECHO, b"warm"))
     expect_asleep(peer)
 
 
@@ -57,24 +58,24 @@ def wake_often(peer: Peer, way: int | None = None) -> None:
         found = await_parked(peer)
         if way not in (None, found):
             raise Broke(f"it waits in way {found}, not {way}")
-        peer.expect(peer.submit(bench.ECHO, bytes([i])), payload=bytes([i]))
+        peer.expect(peer.submit(language.ECHO, bytes([i])), payload=bytes([i]))
 
 
 @CHAPTER.rule(102, "it is woken in the way that it announces")
-def as_announced(bench_: Bench) -> None:
-    wake_often(bench_.start())
+def as_announced(bench: Bench) -> None:
+    wake_often(bench.start())
 
 
 @CHAPTER.rule(103, "where no futex is to be had it waits by the socket, and empties it")
-def by_socket(bench_: Bench) -> None:
-    peer = bench_.start(without_futex=True)
+def by_socket(bench: Bench) -> None:
+    peer = bench.start(without_futex=True)
     wake_often(peer, EVENTFD)
     expect_asleep(peer)
 
 
 @CHAPTER.rule(104, "where there is no socket either it waits for the signal")
-def by_signal(bench_: Bench) -> None:
-    wake_often(bench_.start(without_futex=True, bell=False), SIGNAL)
+def by_signal(bench: Bench) -> None:
+    wake_often(bench.start(without_futex=True, bell=False), SIGNAL)
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def stopped_at_its_parking(peer: Peer) -> Iterator[Trap]:
     trap = Trap(peer.process.pid, peer.patience_s)
     try:
         trap.watch(address_in(peer.process.pid, "worker-side", park_at), 4, On.STORE)
-        peer.submit(bench.ECHO, b"and then park")
+        peer.submit(language.ECHO, b"and then park")
         while True:
             trap.wait("it never stores its park word")
             park = peer.gate.their_park.load()
@@ -96,43 +97,43 @@ def stopped_at_its_parking(peer: Peer) -> Iterator[Trap]:
 
 
 @CHAPTER.rule(105, "it looks again after it has announced that it waits")
-def second_look(bench_: Bench) -> None:
-    peer = bench_.start()
+def second_look(bench: Bench) -> None:
+    peer = bench.start()
     with stopped_at_its_parking(peer):
         # As if published just before the announcement, when nobody had to be woken.
-        job = peer.put(bench.ECHO, b"in between")
+        job = peer.put(language.ECHO, b"in between")
         peer.request_tail.store(peer.put_count)
     peer.take()
     peer.expect(job, payload=b"in between")
 
 
 @CHAPTER.rule(106, "a ring between its second look and its sleep is not lost")
-def ring_before_the_sleep(bench_: Bench) -> None:
-    peer = bench_.start()
+def ring_before_the_sleep(bench: Bench) -> None:
+    peer = bench.start()
     tail_at = layout.AT_POSITIONS + layout.RELAY_POSITIONS.at("request_tail")
     with stopped_at_its_parking(peer) as trap:
         trap.watch(address_in(peer.process.pid, "relay-side", tail_at), 8, On.ACCESS)
         trap.wait("it does not look at the position again after it has announced that it waits")
-        job = peer.submit(bench.ECHO, b"in between")
+        job = peer.submit(language.ECHO, b"in between")
     peer.take()
     peer.expect(job, payload=b"in between")
 
 
 @CHAPTER.rule(107, "rings for nothing do no harm")
-def spurious_rings(bench_: Bench) -> None:
-    peer = bench_.start()
+def spurious_rings(bench: Bench) -> None:
+    peer = bench.start()
     for way in (FUTEX, EVENTFD, SIGNAL):
         for _ in range(40):
             peer.gate.ring_anyhow(way)
             time.sleep(0.0005)
-        peer.expect(peer.submit(bench.ECHO, b"on"), payload=b"on")
-    job = peer.submit(bench.SLEEP, milliseconds(50))
+        peer.expect(peer.submit(language.ECHO, b"on"), payload=b"on")
+    job = peer.submit(language.SLEEP, milliseconds(50))
     peer.await_started(4)
     for _ in range(40):
         peer.gate.ring_anyhow(FUTEX)
     if peer.expect(job).run_ns < 50_000_000:
         raise Broke("a ring for nothing ended a sleep early")
-    job = peer.submit(bench.EMIT, parts(1, 5), flags=layout.FLAG_PARTS)
+    job = peer.submit(language.EMIT, parts(1, 5), flags=layout.FLAG_PARTS)
     peer.await_started(5)
     for _ in range(40):
         peer.gate.ring_anyhow(FUTEX)
@@ -143,8 +144,8 @@ def spurious_rings(bench_: Bench) -> None:
 
 
 @CHAPTER.rule(108, "each sleep is announced anew, as one announcement is rung for once")
-def announced_anew(bench_: Bench) -> None:
-    peer = bench_.start()
+def announced_anew(bench: Bench) -> None:
+    peer = bench.start()
     for i in range(10):
         await_parked(peer)
         before = peer.gate.their_park.load()
@@ -152,7 +153,7 @@ def announced_anew(bench_: Bench) -> None:
             raise Broke("a parking that was rung for already is announced again")
         expect_other_announcement(peer, before)
         time.sleep(0.002)
-        peer.expect(peer.submit(bench.ECHO, bytes([i])), payload=bytes([i]))
+        peer.expect(peer.submit(language.ECHO, bytes([i])), payload=bytes([i]))
 
 
 def expect_other_announcement(peer: Peer, before: int) -> None:
@@ -163,27 +164,27 @@ def expect_other_announcement(peer: Peer, before: int) -> None:
 
 
 @CHAPTER.rule(109, "it rings as the bridge waits: by futex, by the eventfd")
-def rings_the_bridge(bench_: Bench) -> None:
-    peer = bench_.start()
+def rings_the_bridge(bench: Bench) -> None:
+    peer = bench.start()
     for way in (FUTEX, EVENTFD, FUTEX, EVENTFD):
-        job = peer.submit(bench.SLEEP, milliseconds(15))
+        job = peer.submit(language.SLEEP, milliseconds(15))
         answer = peer.take(way=way)
         if answer.job != job:
             raise Broke(f"{answer} came for another job")
 
 
 @CHAPTER.rule(110, "it rings once a parking, and not at all for a bridge that is awake")
-def rings_once(bench_: Bench) -> None:
-    peer = bench_.start()
+def rings_once(bench: Bench) -> None:
+    peer = bench.start()
     peer.gate.rings()
     for _ in range(5):
-        peer.submit(bench.SLEEP, milliseconds(1))
+        peer.submit(language.SLEEP, milliseconds(1))
     peer.until(lambda: peer.completion_tail.load() == 5, "five jobs are not answered")
     if rings := peer.gate.rings():
         raise Broke(f"it rang {rings} times for a bridge that is awake")
     peer.gate.our_park.store(1000 << 2 | EVENTFD)  # and stays so
     for _ in range(5):
-        peer.submit(bench.SLEEP, milliseconds(1))
+        peer.submit(language.SLEEP, milliseconds(1))
     peer.until(lambda: peer.completion_tail.load() == 10, "ten jobs are not answered")
     time.sleep(0.01)
     if (rings := peer.gate.rings()) != 1:
