@@ -38,7 +38,7 @@ static void drop_capabilities(void) {
 
 static int set_limit(int resource, uint64_t value) {
     const struct rlimit limit = {value, value}; /* RB_LIMIT_INFINITY is the kernel's own */
-    return setrlimit((__rlimit_resource_t)resource, &limit);
+    return setrlimit(resource, &limit);
 }
 
 static int set_limits(const struct rb_job *job) {

@@ -80,6 +80,15 @@ static void drop(struct rb_group *group, const char *name) {
     rb_close(&group->place);
 }
 
+/* A bridge that starts at this moment may take a group that is made and not yet locked for one that
+ * nobody guards, and remove it: then it is made once more. */
+static int make_guarded(struct rb_group *group, int place, const char *name) {
+    int result = make(group, place, name);
+    if (result != -ENOENT && result != -ENODEV) return result;
+    drop(group, name);
+    return make(group, place, name);
+}
+
 void rb_no_groups(struct rb_groups *groups) {
     const struct rb_group none = {-1, -1, -1, -1, -1, 0, 0};
     memset(groups, 0, sizeof *groups);
@@ -91,13 +100,13 @@ void rb_make_groups(const struct rb_job *job, struct rb_groups *groups) {
 
     strcpy(groups->name, job->group_name); /* NOLINT(*.strcpy): start.c has checked its length */
     if (job->memory_place >= 0) {
-        result = make(&groups->memory, job->memory_place, groups->name);
+        result = make_guarded(&groups->memory, job->memory_place, groups->name);
         if (result == 0) result = set_limit(&groups->memory, job->memory_bytes);
         if (result != 0) drop(&groups->memory, groups->name);
         groups->error = -result;
     }
     if (job->kill_place >= 0) {
-        result = make(&groups->kill, job->kill_place, groups->name);
+        result = make_guarded(&groups->kill, job->kill_place, groups->name);
         if (result != 0) drop(&groups->kill, groups->name);
         if (groups->error == 0) groups->error = -result;
     }

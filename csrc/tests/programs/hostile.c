@@ -22,9 +22,22 @@
 #define FDS_TRIED 32
 #define PAGE_BYTES 4096
 
+static const char *name_of(int error) {
+    static char number[16];
+    switch (error) {
+    case EPERM: return "EPERM";
+    case EACCES: return "EACCES";
+    case ESRCH: return "ESRCH";
+    case ENOENT: return "ENOENT";
+    case EINVAL: return "EINVAL";
+    case ENOSYS: return "ENOSYS";
+    default: snprintf(number, sizeof number, "errno%d", error); return number;
+    }
+}
+
 /* `result` < 0 with errno as system calls have it. */
 static void say(const char *name, const char *attempt, long result) {
-    printf("%s %s %s\n", name, attempt, result >= 0 ? "reached" : strerrorname_np(errno));
+    printf("%s %s %s\n", name, attempt, result >= 0 ? "reached" : name_of(errno));
     fflush(stdout);
 }
 
