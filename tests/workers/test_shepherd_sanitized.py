@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shepherd_support import Bare, program, sanitized_shepherd
+from shepherd_support import Bare, sanitized_shepherd
 
 from bridge.workers import _control_groups, _landlock
 from bridge.workers import _shepherd_protocol as protocol
@@ -38,6 +38,10 @@ def no_finding() -> Iterator[None]:
     yield
     for finding in set(sanitized_shepherd().parent.glob("shepherd.log.*")) - before:
         pytest.fail(finding.read_text())
+
+
+# A child, a daemon, and the worker itself. None says anything: Bare reads no stdout.
+TREE = "sleep 1000 & (setsid sleep 1000 &); exec sleep 1000"
 
 
 class Whole:
@@ -85,7 +89,7 @@ class Whole:
 @pytest.mark.parametrize("stdio", [StartFlag(0), StartFlag.TERMINAL])
 def test_a_whole_life_with_every_wall(namespaces: StartFlag, stdio: StartFlag) -> None:
     bare = Bare(sanitized_shepherd())
-    start = Whole(bare, program("forks_tree"), more=namespaces | stdio)
+    start = Whole(bare, "/bin/sh", "-c", TREE, more=namespaces | stdio)
     bare.say(start.packet, start.fds)
     assert isinstance(bare.hear(), Started)
     bare.say(protocol.pack_status())
@@ -107,7 +111,7 @@ def test_a_whole_life_with_every_wall(namespaces: StartFlag, stdio: StartFlag) -
 @pytest.mark.parametrize("at", ["born", "running"])
 def test_the_bridges_end_at_any_moment(at: str) -> None:
     bare = Bare(sanitized_shepherd())
-    start = Whole(bare, program("ignores_sigterm"))
+    start = Whole(bare, "/bin/sh", "-c", f"trap '' TERM; {TREE}")
     bare.say(start.packet, start.fds)
     if at == "running":
         assert isinstance(bare.hear(), Started)
