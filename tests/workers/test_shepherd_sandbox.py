@@ -6,6 +6,8 @@ import errno
 import os
 import resource
 import signal
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -337,17 +339,30 @@ async def test_a_worker_is_in_groups_of_its_own_and_they_go_with_it() -> None:
     assert not any(group.exists() for group in groups)
 
 
+@pytest.fixture
+def place_of_our_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where no other bridge of this machine, starting at this moment, looks for what is left."""
+    kill = _control_groups.places().kill
+    if kill is None:
+        pytest.skip("no control group of version 2 to be had here")
+    place = kill / f"test-{uuid.uuid4().hex}"
+    place.mkdir()
+    monkeypatch.setattr(_control_groups, "places", lambda: Places(kill=place))
+    yield place
+    place.rmdir()
+
+
 @pytest.mark.parametrize("who_ends_it", ["this bridge", "the next one"])
-async def test_what_killed_guards_leave_is_ended_by_whoever_comes_after(who_ends_it: str) -> None:
+async def test_what_killed_guards_leave_is_ended_by_whoever_comes_after(
+    who_ends_it: str, place_of_our_own: Path
+) -> None:
     """Without a namespace, both guards killed at one moment: a daemon would live on."""
     async with started(program("forks_tree"), namespaces=False) as (shepherd, _):
         if not shepherd.isolation.kill_group:
             pytest.skip("no control group of version 2 to be had here")
         await read_line(out := shepherd.take_stdout())
         os.close(out)
-        place = _control_groups.places().kill
-        assert place is not None
-        group = place / _control_groups.name_of(shepherd.shepherd_pid)
+        group = place_of_our_own / _control_groups.name_of(shepherd.shepherd_pid)
         assert len((group / "cgroup.procs").read_text().split()) == 4
         assert _control_groups.sweep(_control_groups.places()) == []  # it is guarded
         for pid in (shepherd.shepherd_pid, shepherd.init_pid):
