@@ -69,7 +69,7 @@ impl fmt::Display for Error {
             Error::Closed => f.write_str("the channel to the bridge is closed"),
             Error::Timeout => f.write_str("no reply in time"),
             Error::Refused { code, .. } => {
-                write!(f, "the bridge refused: {}", code)
+                write!(f, "the bridge refused: {}", crate::channel::error_name(*code))
             }
         }
     }

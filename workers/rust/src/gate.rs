@@ -117,6 +117,31 @@ impl<'l> Waiter<'l> {
         found.unwrap_or(false)
     }
 
+    /// Waits for ready(), or for another descriptor's `events` (poll.h), by parking for both. True: one of
+    /// them is there. False after `deadline`, CLOCK_MONOTONIC in ns.
+    pub fn wait_or(
+        &mut self,
+        other: i32,
+        events: i16,
+        mut ready: impl FnMut() -> bool,
+        deadline: Option<u64>,
+    ) -> bool {
+        loop {
+            self.announce(PARK_EVENTFD);
+            let mut found = ready(); // G5
+            let mut slept = Slept::News;
+            if !found {
+                let (how, there) = park::by_either(self.eventfd, other, events, deadline);
+                (slept, self.last) = (how, PARK_EVENTFD);
+                found = there || ready();
+            }
+            self.retract();
+            if found || slept == Slept::TimedOut {
+                return found;
+            }
+        }
+    }
+
     /// Parks by one way until ready() or the deadline. None when this way is not to be had.
     pub fn park_by(
         &mut self,

@@ -9,11 +9,13 @@ use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 
+use crate::channel::Kind;
 use crate::envelope::completion_crc;
 use crate::gate::{Waiter, Waker, SPIN_MAX};
 use crate::heartbeat::{Counters, Heart};
 use crate::layout::*;
 use crate::link::Link;
+use crate::packet::{Inlet, Outlet};
 use crate::primitive::{u32s, u64s};
 use crate::region::{Refused, Region};
 use crate::ring::{Consumer, Producer};
@@ -41,6 +43,12 @@ pub struct Kit {
     pub region: RefCell<Region>,
     pub counters: &'static Counters,
     heart: &'static Heart,
+    pub outlet: Outlet,
+    pub inlet: Inlet,
+    pub listens: Cell<bool>, // it has asked for its state, so the bridge may ask it for checkpoints
+    pub held: Cell<bool>,    // no job is begun before a state has come
+    pub coming: Cell<bool>,  // a state comes; jobs that need it wait
+    pub save_when_leaving: Cell<Option<(u64, Kind)>>, // the request's id
     completions: RefCell<Producer<'static>>,
     givebacks: RefCell<Consumer<'static>>,
     unpublished_ns: Cell<u64>, // when the oldest unpublished completion was made; 0: none
@@ -71,6 +79,12 @@ impl Kit {
             region: Region::new(blocks, link.header.result_block_bytes).into(),
             counters,
             heart,
+            outlet: Outlet::new(link.fds.channel),
+            inlet: Inlet::default(),
+            listens: Cell::new(false),
+            held: Cell::new(false),
+            coming: Cell::new(false),
+            save_when_leaving: Cell::new(None),
             completions: Producer::new(ours.completion_tail, theirs.completion_head, slots).into(),
             givebacks: Consumer::new(ours.giveback_head, theirs.giveback_tail, u64::from(blocks))
                 .into(),
@@ -83,8 +97,13 @@ impl Kit {
     /// what is wrong.
     #[cold]
     pub fn broken(&self, rule: fmt::Arguments<'_>) -> ! {
+        self.broken_on("link", rule)
+    }
+
+    #[cold]
+    pub fn broken_on(&self, what: &str, rule: fmt::Arguments<'_>) -> ! {
         let id = self.link.header.worker_id;
-        eprintln!("worker {id}: the bridge broke a rule of the link: {rule}");
+        eprintln!("worker {id}: the bridge broke a rule of the {what}: {rule}");
         // SAFETY: ends the process.
         unsafe { sys::_exit(EXIT_PROTOCOL) }
     }
@@ -267,9 +286,12 @@ impl Kit {
         self.waiter.borrow_mut().wait(ready, timeout_ns)
     }
 
-    /// Whether new jobs are wanted; told at once.
+    /// Whether new jobs are wanted; told at once. No position tells it, so the bridge is rung in any case.
     pub fn set_ready(&self, ready: bool) {
         self.counters.unready.store(u32::from(!ready), Relaxed);
         self.heart.beat();
+        if let Some(fd) = self.link.fds.wake_relay {
+            crate::park::wake_eventfd(fd);
+        }
     }
 }

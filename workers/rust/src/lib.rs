@@ -14,6 +14,7 @@
 
 pub mod layout;
 
+mod channel;
 mod crc32c;
 mod dataset;
 mod envelope;
@@ -24,20 +25,24 @@ mod job;
 mod kit;
 mod link;
 mod memory;
+mod packet;
 mod park;
 mod primitive;
 mod region;
 mod ring;
 mod room;
 mod serve;
+mod state;
 mod sys;
 mod telemetry;
 mod worker;
 
+pub use channel::{Dest, Kind, Level, Logger};
 pub use dataset::map_file;
 pub use error::{
     Error, CODE_ANSWER_TOO_LARGE, CODE_KIT, CODE_NO_ANSWER, CODE_REFUSED, MESSAGE_BYTES_MAX,
 };
 pub use job::{Cancel, Job, Trace};
 pub use room::{Answer, Room};
+pub use state::State;
 pub use worker::{Op, Takes, Worker, KIT_VERSION};

@@ -87,6 +87,38 @@ pub fn by_eventfd(fd: c_int, deadline: Option<u64>) -> Slept {
     Slept::News
 }
 
+/// Sleeps until our bell or another descriptor has something (`events`: poll.h). True: the other has.
+/// A bell that is not to be had (-1, or its other end is gone) is looked for every millisecond.
+pub fn by_either(bell: c_int, other: c_int, events: i16, deadline: Option<u64>) -> (Slept, bool) {
+    const SLICE_NS: u64 = 1_000_000;
+    let left = deadline.map(|at| at.saturating_sub(now_ns()));
+    let mut look = [
+        sys::pollfd { fd: bell, events: sys::POLLIN, revents: 0 },
+        sys::pollfd { fd: other, events, revents: 0 },
+    ];
+    let dead = sys::POLLNVAL | sys::POLLERR | sys::POLLHUP;
+    // SAFETY: two pollfds, as the count says; the mask is left alone.
+    let found = unsafe { sys::poll(look.as_mut_ptr(), 2, 0) };
+    if found <= 0 || (look[0].revents & dead != 0 && look[1].revents == 0) {
+        let deaf = bell < 0 || look[0].revents & dead != 0;
+        if deaf {
+            look[0].fd = -1;
+        }
+        let slice = if deaf { Some(left.unwrap_or(SLICE_NS).min(SLICE_NS)) } else { left };
+        let time = slice.map(timespec::from_ns);
+        let time = time.as_ref().map_or(core::ptr::null(), |t| t as *const timespec);
+        // SAFETY: as above.
+        if unsafe { sys::ppoll(look.as_mut_ptr(), 2, time, core::ptr::null()) } == 0 {
+            let late = deadline.map_or(false, |at| now_ns() >= at);
+            return (if late { Slept::TimedOut } else { Slept::News }, false);
+        }
+    }
+    if look[0].revents & sys::POLLIN != 0 {
+        drain(bell);
+    }
+    (Slept::News, look[1].revents != 0)
+}
+
 /// Reads what has rung. What is left over wakes the next sleep for nothing, which every wait
 /// absorbs.
 fn drain(fd: c_int) {

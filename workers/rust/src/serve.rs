@@ -21,23 +21,39 @@ use crate::kit::Kit;
 use crate::layout::*;
 use crate::primitive::u64s;
 use crate::room::{Answer, HandedOver};
-use crate::sys::now_ns;
+use crate::state::{self, State};
+use crate::sys::{now_ns, POLLIN};
 use crate::Error;
 
 /// Pages of large answers go back to the kernel after this long without work.
 const TRIM_AFTER_NS: u64 = 1_000_000_000;
+/// Between two looks at the channel within a batch.
+const LOOK_EVERY_NS: u64 = 1_000_000;
 /// A job with more payload than this is not short: answers do not wait behind it.
 const SHORT_PAYLOAD_BYTES_MAX: u32 = 16 << 10;
 
+/// What a worker does: jobs, and with a state what outlives it.
+pub trait Service {
+    fn handle(&mut self, job: &Job) -> Result<Answer, Error>;
+    fn state(&mut self) -> Option<&mut (dyn State + '_)>;
+}
+
 /// Serves until told to drain or stop.
-pub fn serve(kit: &'static Kit, handler: &mut dyn FnMut(&Job) -> Result<Answer, Error>) {
+pub fn serve(kit: &'static Kit, service: &mut dyn Service) {
     loop {
         // The control word first: what was published before "drain" is then in the count.
         let control = kit.control();
         let count = kit.requests.borrow_mut().available();
         let count = count.unwrap_or_else(|_| kit.broken_ring("request"));
+        // So what the bridge has said before a job was published is known to it.
+        state::look(kit, service.state());
+        if kit.held.get() && control != CONTROL_STOP {
+            // Only the channel brings what is waited for.
+            let _ = kit.wait_for_channel(None, POLLIN, None);
+            continue;
+        }
         if control == CONTROL_STOP || (control != CONTROL_RUN && count == 0) {
-            return;
+            return state::leave(kit, service.state());
         }
         if count == 0 {
             wait_for_work(kit);
@@ -45,12 +61,16 @@ pub fn serve(kit: &'static Kit, handler: &mut dyn FnMut(&Job) -> Result<Answer, 
         }
         kit.take_givebacks();
         let drained_ns = now_ns();
-        let mut start_ns = drained_ns;
+        let (mut start_ns, mut looked_ns) = (drained_ns, drained_ns);
         for _ in 0..count {
-            if kit.control() == CONTROL_STOP {
+            if kit.control() == CONTROL_STOP || kit.held.get() {
                 break;
             }
-            start_ns = run_one(kit, drained_ns, start_ns, handler);
+            start_ns = run_one(kit, drained_ns, start_ns, service);
+            if kit.listens.get() && start_ns - looked_ns > LOOK_EVERY_NS {
+                state::look(kit, service.state());
+                looked_ns = start_ns;
+            }
         }
         kit.publish();
     }
@@ -63,7 +83,11 @@ fn wait_for_work(kit: &Kit) {
         let slice = kit.is_swollen().then_some(TRIM_AFTER_NS);
         let work =
             || kit.requests.borrow_mut().available() != Ok(0) || kit.control() != CONTROL_RUN;
-        let found = kit.wait(work, slice);
+        let found = if kit.listens.get() && kit.outlet.is_open() {
+            kit.wait_or_channel(work, slice)
+        } else {
+            kit.wait(work, slice)
+        };
         kit.counters.gate.store(kit.waiter.borrow().last(), Relaxed);
         if found {
             return;
@@ -74,12 +98,7 @@ fn wait_for_work(kit: &Kit) {
 
 /// Runs the next request; returns when it ended, which is when the next one starts.
 #[inline]
-fn run_one(
-    kit: &'static Kit,
-    drained_ns: u64,
-    start_ns: u64,
-    handler: &mut dyn FnMut(&Job) -> Result<Answer, Error>,
-) -> u64 {
+fn run_one(kit: &'static Kit, drained_ns: u64, start_ns: u64, service: &mut dyn Service) -> u64 {
     let (position, slot) = kit.requests.borrow().at(kit.unreleased.get());
     // SAFETY: R1 in available(): the slot is written; it lies in the ring.
     let request = unsafe { kit.link.requests.add(slot).read() };
@@ -110,7 +129,7 @@ fn run_one(
     // effects, as the handler is opaque to the compiler (dyn) and a process that dies has made its
     // earlier stores.
     u64s::store_release(kit.link.ours.started, started);
-    let answer = if job.is_cancelled() { Err(Error::Cancelled) } else { handler(&job) };
+    let answer = if job.is_cancelled() { Err(Error::Cancelled) } else { service.handle(&job) };
     let end = give(&job, answer);
     kit.unreleased.set(kit.unreleased.get() + 1);
     end

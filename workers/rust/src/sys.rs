@@ -5,7 +5,7 @@
 
 use std::ffi::c_void;
 use std::io;
-use std::os::raw::{c_int, c_long, c_short, c_uint, c_ulong};
+use std::os::raw::{c_char, c_int, c_long, c_short, c_uint, c_ulong};
 
 #[cfg(not(all(
     target_os = "linux",
@@ -37,7 +37,21 @@ pub const POLLERR: c_short = 8;
 pub const POLLHUP: c_short = 16;
 pub const POLLNVAL: c_short = 32;
 pub const MSG_DONTWAIT: c_int = 0x40;
+pub const MSG_NOSIGNAL: c_int = 0x4000;
+pub const MSG_TRUNC: c_int = 0x20;
+pub const MSG_CMSG_CLOEXEC: c_int = 0x4000_0000;
+pub const SOL_SOCKET: c_int = 1;
+pub const SCM_RIGHTS: c_int = 1;
+pub const MFD_CLOEXEC: c_uint = 1;
+pub const MFD_ALLOW_SEALING: c_uint = 2;
+pub const F_ADD_SEALS: c_int = 1033;
+pub const F_SEAL_WRITE: c_int = 8;
 pub const ENOTSOCK: i32 = 88;
+pub const EPIPE: i32 = 32;
+pub const ECONNRESET: i32 = 104;
+pub const ENOBUFS: i32 = 105;
+pub const ENOTCONN: i32 = 107;
+pub const ETOOMANYREFS: i32 = 109;
 pub const EAGAIN: i32 = 11;
 pub const EINTR: i32 = 4;
 pub const ETIMEDOUT: i32 = 110;
@@ -84,7 +98,35 @@ pub struct iovec {
     pub iov_len: usize,
 }
 
+/// As glibc and the kernel have it. musl's two lengths of 32 bits are each followed by padding, which
+/// is the upper half of ours.
+#[repr(C)]
+#[derive(Debug)]
+pub struct msghdr {
+    pub msg_name: *mut c_void,
+    pub msg_namelen: u32,
+    pub msg_iov: *mut iovec,
+    pub msg_iovlen: usize,
+    pub msg_control: *mut c_void,
+    pub msg_controllen: usize,
+    pub msg_flags: c_int,
+}
+
+/// One control message with up to `N` descriptors: cmsghdr, then they.
+#[repr(C, align(8))]
+#[derive(Debug)]
+pub struct rights<const N: usize> {
+    pub cmsg_len: usize,
+    pub cmsg_level: c_int,
+    pub cmsg_type: c_int,
+    pub fds: [c_int; N],
+}
+pub const CMSG_HEAD_BYTES: usize = 16;
+
 extern "C" {
+    pub fn memfd_create(name: *const c_char, flags: c_uint) -> c_int;
+    pub fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> isize;
+    pub fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> isize;
     pub fn mmap(
         at: *mut c_void,
         length: usize,

@@ -8,7 +8,8 @@ use crate::layout::{self, WorkerOp};
 use crate::link::{is_open, text_field, Descriptors, Link, Refusal};
 use crate::park::block_wake_signal;
 use crate::room::Answer;
-use crate::serve::serve;
+use crate::serve::{serve, Service};
+use crate::state::{load, State};
 use crate::{Error, Job};
 
 /// major << 16 | minor
@@ -16,6 +17,7 @@ pub const KIT_VERSION: u32 = 1 << 16;
 
 // sysexits.h
 const EXIT_USAGE: u8 = 64;
+const EXIT_DATA: u8 = 65;
 const EXIT_OSERR: u8 = 71;
 const EXIT_CONFIG: u8 = 78;
 
@@ -89,10 +91,24 @@ impl Worker {
     /// reason is on stderr). A bridge that breaks a rule later ends the process with 76.
     ///
     /// To be called once in a process: the link is the process's.
-    pub fn serve(self, mut handler: impl FnMut(&Job) -> Result<Answer, Error>) -> ExitCode {
-        match self.open() {
+    pub fn serve(self, handler: impl FnMut(&Job) -> Result<Answer, Error>) -> ExitCode {
+        self.run(Handler(handler))
+    }
+
+    /// The same with state that outlives the process, lent to each call of the handler. Also returns 65
+    /// when it would not take its state.
+    pub fn serve_with<S: State>(
+        self,
+        state: S,
+        handler: impl FnMut(&mut S, &Job) -> Result<Answer, Error>,
+    ) -> ExitCode {
+        self.run(Keeper { state, handler })
+    }
+
+    fn run(self, mut service: impl Service) -> ExitCode {
+        match self.open(&mut service) {
             Ok((kit, heartbeat)) => {
-                serve(kit, &mut handler);
+                serve(kit, &mut service);
                 heartbeat.stop();
                 ExitCode::SUCCESS
             }
@@ -104,7 +120,7 @@ impl Worker {
         }
     }
 
-    fn open(&self) -> Result<(&'static Kit, Heartbeat), (u8, String)> {
+    fn open(&self, service: &mut dyn Service) -> Result<(&'static Kit, Heartbeat), (u8, String)> {
         let first = first_descriptor().ok_or_else(|| {
             let named = layout::ENV_LINK_FD;
             let why = format!(
@@ -127,10 +143,41 @@ impl Worker {
             .map_err(|error| (EXIT_OSERR, format!("no thread for the heartbeat: {error}")))?;
         let kit: &'static Kit =
             Box::leak(Box::new(Kit::new(link, self.short_jobs, counters, heart)));
+        if let Some(state) = service.state() {
+            load(kit, state)
+                .map_err(|why| (EXIT_DATA, format!("it has no state to begin with: {why}")))?;
+        }
         let role = std::env::var(layout::ENV_ROLE).unwrap_or_default();
         kit.link.greet("rust", KIT_VERSION, &role, &self.ops);
         kit.waker.borrow_mut().ring();
         Ok((kit, heartbeat))
+    }
+}
+
+/// A handler without state.
+struct Handler<F>(F);
+
+impl<F: FnMut(&Job) -> Result<Answer, Error>> Service for Handler<F> {
+    fn handle(&mut self, job: &Job) -> Result<Answer, Error> {
+        (self.0)(job)
+    }
+    fn state(&mut self) -> Option<&mut (dyn State + '_)> {
+        None
+    }
+}
+
+/// A handler with its state.
+struct Keeper<S, F> {
+    state: S,
+    handler: F,
+}
+
+impl<S: State, F: FnMut(&mut S, &Job) -> Result<Answer, Error>> Service for Keeper<S, F> {
+    fn handle(&mut self, job: &Job) -> Result<Answer, Error> {
+        (self.handler)(&mut self.state, job)
+    }
+    fn state(&mut self) -> Option<&mut (dyn State + '_)> {
+        Some(&mut self.state)
     }
 }
 

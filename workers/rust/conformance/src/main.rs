@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use payload::Fields;
-use ringbridge_worker::{Answer, Error, Job, Op, Takes, Worker};
+use ringbridge_worker::{Answer, Dest, Error, Job, Kind, Level, Op, Takes, Worker};
 
 const CODE_BAD_PAYLOAD: u16 = 1;
 const CODE_REFUSED: u16 = 2;
@@ -148,6 +148,53 @@ fn term(job: &Job, payload: Fields) -> Handled {
     Ok(room.term())
 }
 
+// --- over the channel --------------------------------------------------------------------------
+
+fn checkpoint(job: &Job, mut payload: Fields) -> Handled {
+    let kind = match payload.u8()? {
+        0 => Kind::Full,
+        1 => Kind::Incremental,
+        2 => {
+            let parts = job.load_checkpoint().map_err(refused)?;
+            return job.answer(&parts.into_iter().flat_map(|(_, bytes)| bytes).collect::<Vec<_>>());
+        }
+        what => return Err(Error::failed(CODE_BAD_PAYLOAD, format!("no checkpoint is {what}"))),
+    };
+    job.checkpoint(kind, payload.rest()).map_err(refused)?;
+    Ok(Answer::done())
+}
+
+fn call(job: &Job, mut payload: Fields) -> Handled {
+    let (timeout_ms, size) = (payload.u32()?, payload.u32()?);
+    let to = Dest::Term(payload.take(size as usize)?);
+    let timeout = Duration::from_millis(timeout_ms.into());
+    job.answer_term(&job.call(to, payload.rest(), timeout).map_err(refused)?)
+}
+
+fn send(job: &Job, mut payload: Fields) -> Handled {
+    let size = payload.u32()?;
+    let to = Dest::Term(payload.take(size as usize)?);
+    job.send(to, payload.rest()).map_err(refused)?;
+    Ok(Answer::done())
+}
+
+fn log(job: &Job, mut payload: Fields) -> Handled {
+    let level = match payload.u8()? {
+        0 => Level::Debug,
+        1 => Level::Info,
+        2 => Level::Warning,
+        3 => Level::Error,
+        level => return Err(Error::failed(CODE_BAD_PAYLOAD, format!("no level is {level}"))),
+    };
+    if job.log(level, &String::from_utf8_lossy(payload.rest())).map_err(refused)? {
+        Ok(Answer::done())
+    } else {
+        Err(Error::failed(CODE_REFUSED, "there was no room for the line"))
+    }
+}
+
+// --- how it is -----------------------------------------------------------------------------------
+
 fn pulse(job: &Job, mut payload: Fields) -> Handled {
     for _ in 0..payload.u32()? {
         job.pulse();
@@ -190,6 +237,10 @@ const OPERATIONS: &[Operation] = &[
     Operation { opcode: 6, name: "end", run: end },
     Operation { opcode: 7, name: "hold", run: hold },
     Operation { opcode: 8, name: "term", run: term },
+    Operation { opcode: 9, name: "checkpoint", run: checkpoint },
+    Operation { opcode: 10, name: "call", run: call },
+    Operation { opcode: 11, name: "send", run: send },
+    Operation { opcode: 12, name: "log", run: log },
     Operation { opcode: 13, name: "pulse", run: pulse },
     Operation { opcode: 14, name: "ready", run: ready },
     Operation { opcode: 15, name: "about", run: about },

@@ -34,6 +34,10 @@ pub fn by_eventfd(_: i32, _: Option<u64>) -> Slept {
     Slept::Refused
 }
 
+pub fn by_either(_: i32, _: i32, _: i16, _: Option<u64>) -> (Slept, bool) {
+    (Slept::Refused, false)
+}
+
 pub fn by_signal(_: Option<u64>) -> Slept {
     Slept::Refused
 }

@@ -162,7 +162,7 @@ fn within_block(cell: usize) -> impl Iterator<Item = usize> {
         let (row, column) = (row + south, column + east);
         let inside = 0..SIDE as isize;
         (inside.contains(&row) && inside.contains(&column))
-            .then_some(row as usize * SIDE + column as usize)
+            .then(|| row as usize * SIDE + column as usize)
     })
 }
 

@@ -179,7 +179,7 @@ impl Window {
     fn index(&self, cell: Cell) -> Option<usize> {
         let row = cell.row.checked_sub(self.row)?;
         let column = (cell.column + self.columns - self.column) % self.columns;
-        (row < self.height && column < self.width).then_some(row * self.width + column)
+        (row < self.height && column < self.width).then(|| row * self.width + column)
     }
 
     fn cell(&self, index: usize) -> Cell {
