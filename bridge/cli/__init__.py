@@ -7,6 +7,7 @@ replaying   replay: runs a recording of the relay again
 checking    conformance: holds an executable to the rules of a worker
 making      new: writes a worker to begin with
 workers     workers, watch, scale, crash-report
+states      checkpoint, move-state
 asking      status, and what changes a running bridge: reload, configure, drain, upgrade, ...
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 import typer
 
 import bridge
-from bridge.cli import asking, checking, making, replaying, serving, workers
+from bridge.cli import asking, checking, making, replaying, serving, states, workers
 from bridge.config import ConfigError
 from bridge.dist.errors import CookieError, EpmdError
 from bridge.dist.tls import TlsError
@@ -37,7 +38,7 @@ app.add_typer(making.app, name="new", rich_help_panel="On this machine")
 app.command(rich_help_panel="A running bridge")(asking.status)
 for look in workers.LOOKS:
     app.command(rich_help_panel="A running bridge")(look)
-for operation in (*asking.OPERATIONS, *workers.OPERATIONS):
+for operation in (*asking.OPERATIONS, *workers.OPERATIONS, *states.OPERATIONS):
     app.command(rich_help_panel="A running bridge, for admin_nodes")(operation)
 
 

@@ -36,23 +36,23 @@ class Asking:
         self.node = node
         self.name = bridge_name
 
-    async def ask(self, service: str, request: Term) -> Any:
+    async def ask(self, service: str, request: Term, *, within_s: float = ANSWER_WITHIN_S) -> Any:
         """The answer of one of its services, as it is. Raises NoStatus."""
         try:
-            return await self.node.call((service, self.name), request, timeout=ANSWER_WITHIN_S)
+            return await self.node.call((service, self.name), request, timeout=within_s)
         except NoConnection as error:
             raise NoStatus(_why_none_answers(self.name, error)) from error
         except ProcessDown as error:
             raise NoStatus(f"{self.name} is a node, but no bridge that runs: {error}") from error
         except trio.TooSlowError as error:
-            raise NoStatus(f"{self.name} did not answer within {ANSWER_WITHIN_S:g} s") from error
+            raise NoStatus(f"{self.name} did not answer within {within_s:g} s") from error
 
-    async def get(self, service: str, request: Term) -> Any:
+    async def get(self, service: str, request: Term, *, within_s: float = ANSWER_WITHIN_S) -> Any:
         """What stands in its {:ok, it}, as JSON knows it; None for :ok.
 
         Raises NoStatus, Refused.
         """
-        match await self.ask(service, request):
+        match await self.ask(service, request, within_s=within_s):
             case Atom("ok"):
                 return None
             case (Atom("ok"), answer):
@@ -62,6 +62,8 @@ class Asking:
                 raise Refused(f"{plain(why)}; for this command: {own}, then SIGHUP")
             case (Atom("error"), (Atom(_), why)):
                 raise Refused(str(plain(why)))
+            case (Atom("error"), Atom(why)):
+                raise Refused(why)
             case answer:
                 raise NoStatus(f"{self.name} answered something else: {answer!r}")
 

@@ -12,7 +12,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from serve_support import ROOT, Serving, ask, serving, wait_until
+from serve_support import ROOT, Serving, ask, serving
+from test_cli_operations import ringbridge
 
 from bridge.testing import HOST, Beam, EpmdDaemon
 
@@ -242,14 +243,28 @@ async def test_a_move_that_fails_leaves_both_with_what_they_had(keeping: Keeping
     assert text == "{:error, true, :error, :error, :ok}"
 
 
+async def test_the_command_line_does_the_same(keeping: Keeping, epmd: EpmdDaemon) -> None:
+    async with keeping("", workers=2) as keeper:
+        await keeper('add.("ab")')
+        source = await keeper("[from] = for w <- workers.(), w.done == 1, do: w.id; from")
+        target = await keeper(f"[to] = ready.() -- [{source}]; to")
+        bridge = keeper.bridge
+        assert await ringbridge(epmd, bridge, "checkpoint", source) == (
+            0,
+            f"worker {source}: 2 bytes are kept (full)\n",
+        )
+        status, said = await ringbridge(epmd, bridge, "move-state", source, target)
+        assert status == 0
+        assert f"worker {target} has the state of worker {source}: 2 bytes" in said
+        status, said = await ringbridge(epmd, bridge, "checkpoint", source)
+        assert (status, said) == (1, f"ringbridge: worker {source} is not ready\n")
+
+
 async def test_a_state_that_its_worker_does_not_take_gives_it_up(
     keeping: Keeping, tmp_path: Path
 ) -> None:
     async with keeping("every_ms = 30") as keeper:
         await keeper('add.("?")')
-        await wait_until(
-            lambda: [line for line in keeper.bridge.logs() if "checkpoint" in str(line)] or True
-        )
         await keeper("Process.sleep(150)")
         await keeper("""
             [%{os_pid: pid}] = workers.()

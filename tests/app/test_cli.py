@@ -39,7 +39,7 @@ def test_help_names_the_commands_and_each_command_its_options() -> None:
     text = ringbridge("--help").stdout
     for command in (
         *("serve", "status", "doctor", "version", "reload", "configure", "drain", "resume"),
-        *("restart", "upgrade", "breaker", "record", "replay"),
+        *("restart", "upgrade", "breaker", "record", "replay", "checkpoint", "move-state"),
     ):
         assert command in text
     text = ringbridge("serve", "--help").stdout
