@@ -7,9 +7,11 @@
 //! compiles first (some 100 s, once).
 const std = @import("std");
 
-/// Each is NAME/main.zig and becomes rb-PROGRAM.
+/// Each is FOLDER/main.zig.
 const workers = [_]struct { folder: []const u8, program: []const u8 }{
     .{ .folder = "echo", .program = "rb-echo-zig" },
+    .{ .folder = "conformance", .program = "rb-conformance-zig" },
+    .{ .folder = "worldgen", .program = "rb-worldgen" },
 };
 
 pub fn build(b: *std.Build) void {

@@ -66,7 +66,7 @@ fn hasInstruction() bool {
         },
         .aarch64 => {
             const hwcap_crc32 = 1 << 7;
-            return std.os.linux.getauxval(std.elf.AT_HWCAP) & hwcap_crc32 != 0;
+            return std.os.linux.getauxval(std.elf.AT.HWCAP) & hwcap_crc32 != 0;
         },
         else => return false,
     }
@@ -80,7 +80,7 @@ inline fn step8(crc: u64, value: u64) u64 {
             : [value] "r" (value),
               [before] "0" (crc),
         ),
-        .aarch64 => asm (".arch_extension crc\n\tcrc32cx %w[sum], %w[before], %[value]"
+        .aarch64 => asm (".arch_extension crc\n\tcrc32cx %[sum:w], %[before:w], %[value]"
             : [sum] "=r" (-> u64),
             : [before] "r" (crc),
               [value] "r" (value),
@@ -96,7 +96,7 @@ inline fn step1(crc: u64, value: u8) u64 {
             : [value] "r" (value),
               [before] "0" (crc),
         ),
-        .aarch64 => asm (".arch_extension crc\n\tcrc32cb %w[sum], %w[before], %w[value]"
+        .aarch64 => asm (".arch_extension crc\n\tcrc32cb %[sum:w], %[before:w], %[value:w]"
             : [sum] "=r" (-> u64),
             : [before] "r" (crc),
               [value] "r" (@as(u32, value)),
