@@ -148,3 +148,32 @@ async def test_a_role_that_is_given_up_is_begun_again_by_its_group_and_then_the_
         restart = f"GenServer.call({registry.target}, {{:restart, {new_base_id}}})"
         assert await ask(beam, restart) == ":ok"
         assert await ask(beam, submit) == '{:ok, "x"}'
+
+
+async def test_upgrades_of_one_reload_take_turns(epmd: EpmdDaemon, tmp_path: Path) -> None:
+    def settings(version: int) -> str:
+        return "".join(
+            f"""
+[roles.{role}]
+command = ["{BIN}/rb-echo"]
+env = {{ VERSION = "{version}" }}
+workers = 2
+probation_ms = 50
+"""
+            for role in ("one", "two", "three")
+        )
+
+    async with serving(epmd, tmp_path, alive="sup_turns", settings=settings(1)) as bridge:
+        await bridge.wait_workers(6)
+        (tmp_path / "ringbridge.toml").write_text(settings(2))
+        bridge.process.send_signal(signal.SIGHUP)
+        await bridge.wait_log("upgrade done", 3)
+        steps = [
+            (line["event"].removeprefix("upgrade "), line["role"])
+            for line in bridge.logs()
+            if line["event"] in ("upgrade begins", "upgrade done")
+        ]
+        order = [role for what, role in steps if what == "begins"]
+        assert sorted(order) == ["one", "three", "two"]
+        assert steps == [(what, role) for role in order for what in ("begins", "done")]
+        assert len(bridge.logs("upgrade waits for another one")) == 2

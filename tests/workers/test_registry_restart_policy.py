@@ -1,6 +1,8 @@
 """restart_policy.py: OTP's restart types, intensity, and the backoff between restarts."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.workers.restart_policy import GiveUp, LeaveEnded, Restart, RestartPolicy, StartAgain
 
@@ -66,3 +68,37 @@ def test_a_backoff_of_a_thousand_ends_is_still_a_number() -> None:
     for n in range(2_000):
         decision = subject.decide(now_s=float(n), normal=False, random=0.0)
     assert decision == StartAgain(1.0)
+
+
+@given(
+    gaps=st.lists(st.sampled_from([0.0, 1.0, 20.0, 59.0, 60.0, 61.0]), max_size=30),
+    max_restarts=st.integers(0, 5),
+    random=st.floats(0, 1, exclude_max=True),
+)
+def test_intensity_and_backoff_are_those_of_a_policy_that_forgets_nothing(
+    gaps: list[float], max_restarts: int, random: float
+) -> None:
+    """It counts anew, at each end, all that lie within the window before it."""
+    subject = RestartPolicy("permanent", max_restarts, 60.0, 0.1, 1.0)
+    ends: list[float] = []
+    now_s = 0.0
+    for gap in gaps:
+        now_s += gap
+        ends.append(now_s)
+        count = sum(end > now_s - 60.0 for end in ends)
+        decision = subject.decide(now_s=now_s, normal=False, random=random)
+        if count > max_restarts:
+            assert isinstance(decision, GiveUp)
+        else:
+            assert isinstance(decision, StartAgain)
+            longest = min(1.0, 0.1 * 2 ** (count - 1))
+            assert longest / 2 < decision.delay_s <= longest
+
+
+def test_other_numbers_hold_for_the_history_that_there_is() -> None:
+    subject = policy(max_restarts=3)
+    for now_s in (0.0, 1.0):
+        subject.decide(now_s=now_s, normal=False, random=0.0)
+    subject.adjust(policy("transient", max_restarts=2))
+    assert isinstance(subject.decide(now_s=2.0, normal=True, random=0.0), LeaveEnded)
+    assert isinstance(subject.decide(now_s=2.0, normal=False, random=0.0), GiveUp)
