@@ -110,4 +110,25 @@ LIARS = [
         "no answer came",
     ),
     Liar(110, f"{CORE}/gate.c", "w->woken = park;", "w->woken = 0;", "times for one parking"),
+    Liar(
+        126,
+        f"{CORE}/gate.c",
+        "found = ready(arg); /* G5 */",
+        "found = 0; /* G5 */",
+        "no answer came|does not look at the position again",
+    ),
+    Liar(
+        131,
+        f"{CORE}/gate.c",
+        "int found = ready(arg), slept = 0;",
+        "int found = 0, slept = 0;",
+        "no answer came",
+    ),
+    Liar(
+        132,
+        f"{KIT}/part.c",
+        "return rb_demand(arg) > 0 || rb_is_cancelled(arg);",
+        "return rb_demand(arg) > 0;",
+        "no answer came",
+    ),
 ]

@@ -20,6 +20,11 @@ from workers.conformance.jobs import (
 )
 from workers.conformance.language import noise
 from workers.conformance.peer import Peer, now_ns
+from workers.conformance.rules.waking import (
+    expect_asleep,
+    expect_ring_before_the_sleep,
+    expect_second_look,
+)
 
 CHAPTER = Chapter("Beyond its jobs: the channel")
 LEVELS = ("debug", "info", "warning", "error")
@@ -293,12 +298,18 @@ def broken_packets(bench: Bench) -> None:
 UNKNOWN_KIND = 29
 
 
-@CHAPTER.rule(125, "a packet of a kind that it does not know is refused where it has an id")
-def unknown_kinds(bench: Bench) -> None:
+def start_listening(bench: Bench) -> tuple[Peer, Channel]:
+    """A worker that has asked for its state listens on its channel from then on."""
     peer, channel = start(bench, language.CHECKPOINT, bytes([LOAD]))
-    job = peer.submit(language.CHECKPOINT, bytes([LOAD]))  # from here on it listens
+    job = peer.submit(language.CHECKPOINT, bytes([LOAD]))
     channel.reply(channel.receive(layout.PACKET_CHECKPOINT_LOAD))
     peer.expect(job, payload=b"")
+    return peer, channel
+
+
+@CHAPTER.rule(125, "a packet of a kind that it does not know is refused where it has an id")
+def unknown_kinds(bench: Bench) -> None:
+    peer, channel = start_listening(bench)
     asked = layout.PACKET_ID_BRIDGE | 9
     channel.say(UNKNOWN_KIND, atom("stall"))
     channel.say(UNKNOWN_KIND, atom("stall"), id_=asked)
@@ -307,3 +318,11 @@ def unknown_kinds(bench: Bench) -> None:
     if refused.id != asked or not refused.is_error or code != layout.CHANNEL_ERROR_UNAVAILABLE:
         raise Broke(f"the answer to an unknown kind is {refused}, not error `unavailable`")
     peer.expect(peer.submit(language.ECHO, b"on"), payload=b"on")
+
+
+@CHAPTER.rule(126, "listening on its channel, it loses no wake-up of the link")
+def no_wake_up_lost_beside_the_channel(bench: Bench) -> None:
+    peer, _ = start_listening(bench)
+    expect_second_look(peer)
+    expect_ring_before_the_sleep(peer)
+    expect_asleep(peer)

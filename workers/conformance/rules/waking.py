@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from bridge.fabric import layout
 from workers.conformance import language
 from workers.conformance.bench import Bench, Chapter
 from workers.conformance.gate import WAY
-from workers.conformance.jobs import PART, Broke
+from workers.conformance.jobs import CANCELLED, PART, Broke
 from workers.conformance.language import milliseconds, parts
 from workers.conformance.peer import Peer
 from workers.conformance.trap import On, Trap, address_in
@@ -79,27 +79,41 @@ def by_signal(bench: Bench) -> None:
 
 
 @contextmanager
-def stopped_at_its_parking(peer: Peer) -> Iterator[Trap]:
-    """The worker has announced that it waits, and executed nothing since."""
+def stopped_at_its_parking(
+    peer: Peer, begin: Callable[[], object], begun: Callable[[], bool]
+) -> Iterator[Trap]:
+    """`begin` makes it work and wait again: it has announced that, and executed nothing since.
+
+    Announcements that come before `begun` are those of an earlier wait.
+    """
     park_at = layout.AT_POSITIONS + layout.WORKER_POSITIONS.at("park")
     trap = Trap(peer.process.pid, peer.patience_s)
     try:
         trap.watch(address_in(peer.process.pid, "worker-side", park_at), 4, On.STORE)
-        peer.submit(language.ECHO, b"and then park")
+        begin()
         while True:
             trap.wait("it never stores its park word")
-            park = peer.gate.their_park.load()
-            if park & WAY and peer.completion_tail.load():
+            if peer.gate.their_park.load() & WAY and begun():
                 break
         yield trap
     finally:
         trap.release()
 
 
-@CHAPTER.rule(105, "it looks again after it has announced that it waits")
-def second_look(bench: Bench) -> None:
-    peer = bench.start()
-    with stopped_at_its_parking(peer):
+@contextmanager
+def stopped_when_idle(peer: Peer) -> Iterator[Trap]:
+    """It has answered a job, which is still to be taken, and found nothing more to do."""
+    before = peer.completion_tail.load()
+    with stopped_at_its_parking(
+        peer,
+        lambda: peer.submit(language.ECHO, b"and then park"),
+        lambda: peer.completion_tail.load() > before,
+    ) as trap:
+        yield trap
+
+
+def expect_second_look(peer: Peer) -> None:
+    with stopped_when_idle(peer):
         # As if published just before the announcement, when nobody had to be woken.
         job = peer.put(language.ECHO, b"in between")
         peer.request_tail.store(peer.put_count)
@@ -107,16 +121,24 @@ def second_look(bench: Bench) -> None:
     peer.expect(job, payload=b"in between")
 
 
-@CHAPTER.rule(106, "a ring between its second look and its sleep is not lost")
-def ring_before_the_sleep(bench: Bench) -> None:
-    peer = bench.start()
+def expect_ring_before_the_sleep(peer: Peer) -> None:
     tail_at = layout.AT_POSITIONS + layout.RELAY_POSITIONS.at("request_tail")
-    with stopped_at_its_parking(peer) as trap:
+    with stopped_when_idle(peer) as trap:
         trap.watch(address_in(peer.process.pid, "relay-side", tail_at), 8, On.ACCESS)
         trap.wait("it does not look at the position again after it has announced that it waits")
         job = peer.submit(language.ECHO, b"in between")
     peer.take()
     peer.expect(job, payload=b"in between")
+
+
+@CHAPTER.rule(105, "it looks again after it has announced that it waits")
+def second_look(bench: Bench) -> None:
+    expect_second_look(bench.start())
+
+
+@CHAPTER.rule(106, "a ring between its second look and its sleep is not lost")
+def ring_before_the_sleep(bench: Bench) -> None:
+    expect_ring_before_the_sleep(bench.start())
 
 
 @CHAPTER.rule(107, "rings for nothing do no harm")
@@ -189,3 +211,32 @@ def rings_once(bench: Bench) -> None:
     time.sleep(0.01)
     if (rings := peer.gate.rings()) != 1:
         raise Broke(f"it rang {rings} times for one parking")
+
+
+@contextmanager
+def stopped_without_demand(peer: Peer) -> Iterator[int]:
+    """A handler has announced that it waits for demand. Yields its job."""
+    jobs: list[int] = []
+    with stopped_at_its_parking(
+        peer,
+        lambda: jobs.append(peer.submit(language.EMIT, parts(1, 5), flags=layout.FLAG_PARTS)),
+        lambda: peer.started.load() == 1,
+    ):
+        yield jobs[0]
+
+
+@CHAPTER.rule(131, "a handler that waits for demand looks again after it has announced that")
+def second_look_for_demand(bench: Bench) -> None:
+    peer = bench.start()
+    with stopped_without_demand(peer) as job:
+        peer.demand(job, 1, ring=False)
+    peer.expect(job, PART)
+    peer.expect(job)
+
+
+@CHAPTER.rule(132, "and looks for a cancel as well")
+def second_look_for_a_cancel(bench: Bench) -> None:
+    peer = bench.start()
+    with stopped_without_demand(peer) as job:
+        peer.cancel(job, ring=False)
+    peer.expect(job, CANCELLED)
