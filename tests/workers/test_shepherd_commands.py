@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
@@ -15,6 +15,7 @@ from shepherd_support import Bare, program, read_line, started
 from bridge.config.sandbox import WorkerLimits
 from bridge.workers import _shepherd_protocol as protocol
 from bridge.workers._shepherd_protocol import Failed, Report, ReportState, Started, Step
+from bridge.workers.shepherd import Shepherd
 
 # ---- status
 
@@ -24,16 +25,19 @@ async def test_the_status_tells_how_the_worker_does() -> None:
         before = await shepherd.status()
         assert before is not None
         assert (before.state, before.threads) == (ReportState.RUNNING, 1)
-        assert before.process in "RS"  # it runs, but there may be others
+        assert before.process in "RSD"  # it runs, but there may be others
+        await until(shepherd, lambda report: report.rss_bytes > 1 << 16)  # counted in batches
         await shepherd.signal(signal.SIGSTOP)
-        stopped = before
-        while stopped.process != "T" or stopped.rss_bytes < 1 << 16:  # counted in batches
-            await trio.lowlevel.checkpoint()
-            report = await shepherd.status()
-            assert report is not None
-            stopped = report
+        stopped = await until(shepherd, lambda report: report.process == "T")
         assert stopped.age_us > before.age_us
         assert stopped.user_us >= before.user_us
+
+
+async def until(shepherd: Shepherd, wanted: Callable[[Report], bool]) -> Report:
+    while (report := await shepherd.status()) is None or not wanted(report):
+        assert report is not None
+        await trio.lowlevel.checkpoint()
+    return report
 
 
 async def test_the_status_of_a_worker_that_is_being_stopped_tells_its_grace() -> None:
