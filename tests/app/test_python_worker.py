@@ -1,4 +1,4 @@
-"""A worker in Python under a real bridge: it calls back into a real BEAM and outlives its deaths."""
+"""A worker in Python under a bridge: it calls back into a real BEAM and outlives its deaths."""
 
 from __future__ import annotations
 

@@ -2,8 +2,10 @@
 
     from ringbridge_worker import Job, serve
 
+
     def handle(job: Job) -> bytes:
         return bytes(job.payload).upper()
+
 
     if __name__ == "__main__":
         serve(handle)
