@@ -202,6 +202,13 @@ def test_the_parts_of_a_picture_are_the_picture(peer: Peer) -> None:
     picture.write_bytes(whole)
 
 
+def test_room_that_a_picture_did_not_need_is_free_again(peer: Peer) -> None:
+    """The worker reserves for the worst; what it kept of that would fill the region in a while."""
+    tile = Tile(width=300, height=200, octaves=2, step=0.01)
+    for _ in range(30):
+        peer.expect(peer.submit(PICTURE, tile.payload()))
+
+
 def test_tiles_beside_each_other_have_no_seam(peer: Peer) -> None:
     left = Tile(width=50, octaves=3)
     right = replace(left, width=10, x=left.x + 40 * left.step)
