@@ -78,9 +78,24 @@ impl Worker {
         self
     }
 
-    /// Declares an operation, 64 at most. A worker that declares none takes every opcode.
+    /// Declares an operation. A worker that declares none takes every opcode.
+    ///
+    /// # Panics
+    /// As a bridge would refuse the worker for it: more than 64, an opcode or a name that was declared
+    /// before, a name that is empty or has control characters.
     #[must_use]
     pub fn op(mut self, op: Op) -> Worker {
+        let WorkerOp { opcode, name, .. } = op.0;
+        assert!(
+            self.ops.len() < layout::OPS_MAX as usize,
+            "more operations than there is room for"
+        );
+        assert!(
+            name[0] != 0 && name.iter().all(|c| *c == 0 || (*c >= 0x20 && *c != 0x7f)),
+            "the name of operation {opcode} is not printable text"
+        );
+        let twice = self.ops.iter().find(|known| known.opcode == opcode || known.name == name);
+        assert!(twice.is_none(), "operation {opcode} is declared twice, by opcode or name");
         self.ops.push(op.0);
         self
     }
@@ -186,4 +201,41 @@ fn first_descriptor() -> Option<i32> {
     let text = std::env::var(layout::ENV_LINK_FD).ok()?;
     let fd = text.parse().ok().filter(|fd| (0..1 << 20).contains(fd))?;
     is_open(fd).then_some(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(ops: &[(u16, &str)]) -> Worker {
+        ops.iter().fold(Worker::new(), |worker, (opcode, name)| worker.op(Op::new(*opcode, name)))
+    }
+
+    #[test]
+    fn operations_are_laid_out_as_they_were_declared() {
+        let worker = declared(&[(0, "route"), (7, "picture")])
+            .op(Op::new(9, "both").takes(Takes::Raw).takes(Takes::Term).in_parts());
+        let codes: Vec<u16> = worker.ops.iter().map(|op| op.opcode).collect();
+        assert_eq!(codes, [0, 7, 9]);
+        assert_eq!(&worker.ops[1].name[..8], b"picture\0");
+        let all = layout::TAKES_RAW | layout::TAKES_TERM | layout::TAKES_PARTS;
+        assert_eq!((worker.ops[0].takes, worker.ops[2].takes), (0, all));
+    }
+
+    #[test]
+    fn what_a_bridge_would_refuse_is_a_panic() {
+        let too_many: Vec<String> = (0..65).map(|i| format!("op {i}")).collect();
+        let too_many: Vec<(u16, &str)> =
+            too_many.iter().enumerate().map(|(i, name)| (i as u16, name.as_str())).collect();
+        for ops in [
+            &[(0, "a"), (0, "b")][..],
+            &[(0, "a"), (1, "a")],
+            &[(0, "")],
+            &[(0, "a\nb")],
+            &too_many,
+        ] {
+            let ops = ops.to_vec();
+            assert!(std::panic::catch_unwind(move || declared(&ops)).is_err());
+        }
+    }
 }
