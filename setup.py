@@ -33,10 +33,11 @@ class build_native(build_ext):  # noqa: N801 - setuptools names commands in lowe
         super().build_extensions()
 
 
+TEMPLATE = "/template/template.toml"
 KITS = [
     "csrc/core",
     "csrc/include",
-    *(path.removesuffix("/template/template.toml") for path in glob("workers/*/template/*.toml")),
+    *(about.removesuffix(TEMPLATE) for about in glob(f"workers/*{TEMPLATE}")),
 ]
 BUILT = shutil.ignore_patterns("tests", "target", "*.so", "__pycache__", ".zig-cache", "zig-out")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -51,6 +53,32 @@ async def test_the_worker_of_each_template_answers_a_call(
             f"GenServer.call({bridge.target()}, {{:submit, :{role}, {big}}}) == "
             f"{{:ok, String.upcase({big})}}",
         ) == ("true")
+
+
+@pytest.mark.skipif(not (BIN / "rb-echo").exists(), reason="the shepherd is not built")
+def test_a_wheel_has_the_kits_that_it_writes_workers_for(tmp_path: Path) -> None:
+    built = tmp_path / "wheel"
+    setup = [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run([*setup, "build_py", "-d", str(built)], cwd=ROOT, check=True)
+    make = """
+from pathlib import Path
+from bridge.ops import new_worker
+for language in new_worker.languages():
+    made = new_worker.create(language, "paint", Path(language))
+    print(language, made.env, (made.folder / "README.md").exists())
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", make],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(built)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    lines = [f"{language} {{}} True" for language in new_worker.languages()]
+    assert told.stdout.splitlines() == lines
+    assert (built / "bridge" / "kits" / "csrc" / "include" / "ringbridge" / "layout.h").exists()
+    assert (built / "ringbridge_worker" / "py.typed").exists()
 
 
 def test_the_command_says_how_to_build_serve_and_call_it(tmp_path: Path) -> None:
