@@ -80,6 +80,16 @@ class Operator:
         self._relay.force_breaker(role, worker_id, BREAKER_FORCES[how])
         log.info("circuit breaker forced", of=target, how=how)
 
+    def attach(self, role: str) -> Term:
+        """A place in a role for a worker that somebody starts by hand."""
+        number = self._number(role)
+        try:
+            offer = self._supervisor.desk.offer(self._supervisor.plan(number))
+        except OSError as error:
+            mend = "a folder for temporary files is needed, which TMPDIR names"
+            raise self._reloading.error("attach", f"no socket: {error}", mend) from error
+        return atom_keys({"socket": offer.socket, "token": offer.token})
+
     def record(self, how: str) -> Term:
         """End the recording that `serve --record` began ("stop"), or say how far it is."""
         figures = self._relay.recording()

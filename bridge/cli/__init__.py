@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import typer
 
 import bridge
-from bridge.cli import asking, checking, making, replaying, serving, states, workers
+from bridge.cli import asking, attaching, checking, making, replaying, serving, states, workers
 from bridge.config import ConfigError
 from bridge.dist.errors import CookieError, EpmdError
 from bridge.dist.tls import TlsError
@@ -38,7 +38,12 @@ app.add_typer(making.app, name="new", rich_help_panel="On this machine")
 app.command(rich_help_panel="A running bridge")(asking.status)
 for look in workers.LOOKS:
     app.command(rich_help_panel="A running bridge")(look)
-for operation in (*asking.OPERATIONS, *workers.OPERATIONS, *states.OPERATIONS):
+for operation in (
+    *asking.OPERATIONS,
+    *workers.OPERATIONS,
+    *states.OPERATIONS,
+    attaching.attach,
+):
     app.command(rich_help_panel="A running bridge, for admin_nodes")(operation)
 
 

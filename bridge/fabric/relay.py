@@ -389,6 +389,10 @@ class Relay:
         """No new jobs; the worker finishes what it has and leaves; WorkerEnded follows."""
         _check(lib.rb_relay_drain_worker(self._relay, worker_id), f"worker {worker_id}")
 
+    def spare_worker(self, worker_id: int) -> None:
+        """Never take it for hung or stuck: a debugger may hold it."""
+        _check(lib.rb_relay_spare_worker(self._relay, worker_id), f"worker {worker_id}")
+
     def weigh_worker(self, worker_id: int, weight: int) -> None:
         """Its weight beside the other workers of its role, 1 to 100. A worker that is gone changes
         nothing.

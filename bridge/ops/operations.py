@@ -60,6 +60,11 @@ async def restart(worker: int, bridge: Asking, console: Console) -> None:
     console.print(f"worker {worker} finishes what it has, and starts again under another id")
 
 
+async def attach(role: str, offers: list[dict[str, Any]], bridge: Asking, console: Console) -> None:
+    """A place in the role, for `offers`: where to come and what to show there."""
+    offers.append(await bridge.get(REGISTRY, (Atom("attach"), role.encode())))
+
+
 async def breaker(target: str, how: str, bridge: Asking, console: Console) -> None:
     subject: Term = int(target) if target.isdecimal() else target.encode()
     await bridge.get(REGISTRY, (Atom("breaker"), subject, Atom(how)))

@@ -89,6 +89,14 @@ class StartGuard(Protocol):
     ) -> Awaitable[Guard]: ...
 
 
+class Driver(Protocol):
+    """How a worker comes to life: this file's, or attach.py's."""
+
+    @property
+    def link(self) -> LinkConfig: ...
+    def start(self, worker_id: int, plan: RolePlan) -> Awaitable[Started]: ...
+
+
 class HandshakeDriver:
     """Starts workers. Holds no worker: each `start` stands for itself.
 

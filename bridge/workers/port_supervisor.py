@@ -18,17 +18,19 @@ import trio
 
 from bridge.config import GroupSettings
 from bridge.fabric.relay import RoleState, RoleStats
+from bridge.workers.attach import Alone, AttachDesk, AttachDriver, AttachLinks
 from bridge.workers.crash_reports import CrashReports
-from bridge.workers.handshake_driver import HandshakeDriver, Links, RolePlan
+from bridge.workers.handshake_driver import HandshakeDriver, RolePlan
 from bridge.workers.life import WorkerEvent
 from bridge.workers.together import Together
 from bridge.workers.wishes import Wanted
 from bridge.workers.worker import Conversation, Registration, State, Worker
 
+ATTACHED_FROM = 10_000  # their places in their roles
 QUEUE_LOOK_S = 0.02  # between two looks at the queue of a role that goes
 
 
-class Roles(Links, Protocol):
+class Roles(AttachLinks, Protocol):
     """The relay, as far as roles and their workers go."""
 
     def set_role_state(self, role: int, state: RoleState) -> None: ...
@@ -63,6 +65,7 @@ class PortSupervisor:
         self._register = register
         self._converse = converse
         self.upgrading = trio.Lock()  # one upgrade at a time
+        self.desk = AttachDesk(begin=self.begin, join=self.attach)
         self._by_id: dict[int, Worker] = {}
         self._ids = itertools.count(1)
         self._told: dict[int, RoleState] = {}
@@ -124,14 +127,14 @@ class PortSupervisor:
         return [worker for worker in self.workers if worker.plan.id == role]
 
     def lasting(self, role: int) -> list[Worker]:
-        """The workers of a role, without those that end for good."""
-        return [worker for worker in self.of_role(role) if not worker.leaves]
+        """The workers of a role, without those that end for good or that somebody attached."""
+        return [w for w in self.of_role(role) if not w.leaves and not w.attached]
 
     def role_state(self, role: int) -> RoleState:
         """RUNNING while any worker runs or will run again, so that jobs may wait for it."""
         if self._stopping or role in self._closed or role in self._removed:
             return RoleState.DRAINING
-        workers = self.lasting(role)
+        workers = [worker for worker in self.of_role(role) if not worker.leaves]
         states = {worker.state for worker in workers}
         if states & {State.STARTING, State.READY, State.RESTARTING}:
             return RoleState.RUNNING
@@ -209,6 +212,36 @@ class PortSupervisor:
         if self._nursery is not None:
             self._start(worker)
         return worker
+
+    def attach(self, plan: RolePlan, connection: trio.SocketStream, pid: int) -> None:
+        """Let in a worker that somebody has started by hand; it is never started again."""
+        driver = AttachDriver(
+            self._relay, connection, pid=pid, link=self.driver.link, begin=self.begin
+        )
+        taken = {worker.index for worker in self.of_role(plan.id)}
+        worker = Worker(
+            plan,
+            next(i for i in itertools.count(ATTACHED_FROM) if i not in taken),
+            driver=driver,
+            relay=self._relay,
+            next_id=self._take_id,
+            changed=self._worker_changed,
+            drain_s=self._drain_s,
+            random=self._random,
+            siblings=Alone(),
+            crashes=self.crashes,
+            register=self._register,
+            converse=self._converse,
+        )
+        worker.attached = True
+        self.workers.append(worker)
+        self._start(worker)
+        self.begin(partial(self._let_go, worker))
+
+    async def _let_go(self, worker: Worker) -> None:
+        ended = (State.FINISHED, State.GIVEN_UP, State.DRAINED, State.STOPPED)
+        await self.until(lambda: worker.state in ended)
+        worker.want(Wanted.STOP)
 
     def adopt(self, plan: RolePlan) -> None:
         """From now on workers of the role start as `plan` says; all that last do so already."""

@@ -71,6 +71,7 @@ OPERATIONS = {
     ("upgrade", 2): "{:upgrade, role}",
     ("upgrade", 3): "{:upgrade, role, command}",
     ("breaker", 3): "{:breaker, role_or_id, how}",
+    ("attach", 2): "{:attach, role}",
     ("record", 2): "{:record, :status | :stop}",
     ("checkpoint", 2): "{:checkpoint, id}",
     ("move_state", 4): "{:move_state, from, to, how}",
@@ -98,6 +99,7 @@ class Operator(Protocol):
     def close_role(self, role: str, closed: bool) -> None: ...
     def close_node(self, closed: bool) -> None: ...
     def force_breaker(self, target: str | int, how: str) -> None: ...
+    def attach(self, role: str) -> Term: ...
     def record(self, how: str) -> Term: ...
 
 
@@ -261,6 +263,8 @@ class WorkerRegistry(Answering):
                 operator.close_node(False)
             case (Atom("breaker"), target, Atom("open" | "close" | "auto" as how)):
                 operator.force_breaker(target if type(target) is int else _role_name(target), how)
+            case (Atom("attach"), role):
+                return (OK, operator.attach(_role_name(role)))
             case (Atom("record"), Atom("status" | "stop" as how)):
                 return (OK, operator.record(how))
             case Atom("reload"):
@@ -321,6 +325,7 @@ class WorkerRegistry(Answering):
                 "state": Atom(worker.state.value),
                 "pid": worker.registration.pid if worker.registration else None,
                 "os_pid": worker.os_pid,
+                "attached": worker.attached,
                 "kit": worker.kit,
                 "kit_version": worker.kit_version,
                 "layout_version": worker.layout_version,

@@ -20,7 +20,7 @@ from bridge.etf import Pid, brief
 from bridge.fabric.events import Operation
 from bridge.fabric.relay import LinkConfig, WorkerBroke, WorkerOutput
 from bridge.workers.crash_reports import CrashReports
-from bridge.workers.handshake_driver import HandshakeDriver, Links, RolePlan, Started
+from bridge.workers.handshake_driver import Driver, Links, RolePlan, Started
 from bridge.workers.life import Life, WorkerEvent, describe_end
 from bridge.workers.output import Line
 from bridge.workers.restart_policy import GiveUp, LeaveEnded, StartAgain
@@ -67,7 +67,7 @@ class Worker:
         plan: RolePlan,
         index: int,
         *,
-        driver: HandshakeDriver,
+        driver: Driver,
         relay: Links,
         next_id: Callable[[Worker], int],
         changed: Callable[[Worker], None],
@@ -103,6 +103,7 @@ class Worker:
         self._drain_s = drain_s
         self._random = random
         self._has_lived = False
+        self.attached = False  # started by hand: no shepherd guards it (attach.py)
         self._weight = 1  # as the relay knows it
         self._draining = trio.CancelScope()
         self._siblings = siblings

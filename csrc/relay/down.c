@@ -212,6 +212,13 @@ int rb_relay_weigh_worker(struct rb_relay *r, uint64_t worker, uint32_t weight) 
     return hand_down(r, n);
 }
 
+int rb_relay_spare_worker(struct rb_relay *r, uint64_t worker) {
+    struct down_note *n = down_note(DOWN_SPARE, NULL, 0, NULL, 0);
+    if (!n) return -ENOMEM;
+    n->flags = worker;
+    return hand_down(r, n);
+}
+
 int rb_note_record(struct rb_relay *r, struct rb_tape *tape) {
     struct down_note *n = down_note(DOWN_RECORD, NULL, 0, NULL, 0);
     if (n) n->object = tape;
@@ -347,6 +354,11 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
     case DOWN_WEIGH: {
         struct rb_worker *w = rb_worker_find(r, n->flags);
         if (w) rb_role_weigh(w, n->connection);
+        break;
+    }
+    case DOWN_SPARE: {
+        struct rb_worker *w = rb_worker_find(r, n->flags);
+        if (w) w->spared = 1;
         break;
     }
     case DOWN_RECORD:

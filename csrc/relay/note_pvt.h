@@ -25,6 +25,7 @@ enum down_kind {
     DOWN_WORKER,
     DOWN_DRAIN,
     DOWN_WEIGH,
+    DOWN_SPARE,
     DOWN_RECORD,
     DOWN_STOP
 };

@@ -54,6 +54,9 @@ class FakeOperator:
     def close_node(self, closed: bool) -> None:
         self._note("close_node", closed)
 
+    def attach(self, role: str) -> Term:
+        return self._note("attach", role)
+
     def record(self, how: str) -> Term:
         return self._note("record", how)
 
@@ -106,6 +109,7 @@ ECHO = {
     A("state"): A("ready"),
     A("pid"): None,
     A("os_pid"): 77,
+    A("attached"): False,
     A("kit"): b"c",
     A("kit_version"): None,
     A("layout_version"): b"3.0",

@@ -217,6 +217,9 @@ int rb_relay_drain_worker(struct rb_relay *relay, uint64_t worker);
 /* Its weight beside the other workers of its role, 1 .. 100 (1 without this), from the relay's next round on. -EINVAL. */
 int rb_relay_weigh_worker(struct rb_relay *relay, uint64_t worker, uint32_t weight);
 
+/* It is never taken for hung or stuck, from the relay's next round on: a debugger may hold it (relay/dispatch/vitals.h). */
+int rb_relay_spare_worker(struct rb_relay *relay, uint64_t worker);
+
 /* Writes down all that comes to the relay and all that leaves it, so that it can be run again (rb_replay, lab.h; docs/replay.md): into
  * `path`, which must not exist and is nobody else's to read, at most file_bytes_max bytes, through buffer_bytes (a power of two) of
  * memory: when the disk is too slow for these the recording ends, not the relay. To be called before anything else: -EBUSY after. */

@@ -110,7 +110,7 @@ void rb_vitals_heard(struct rb_worker *w) {
 /* Whose end is bounded by other means is not judged: one that has nothing left to do has stopped its heart before it leaves. */
 static int is_judged(const struct rb_worker *w) {
     const struct rb_health_config *config = &w->role->config.health;
-    if (!config->hang_ms && !config->progress_timeout_ms) return 0;
+    if (w->spared || (!config->hang_ms && !config->progress_timeout_ms)) return 0;
     return w->state == RB_WORKER_READY || (w->state == RB_WORKER_DRAINING && w->in_flight > 0);
 }
 

@@ -71,6 +71,7 @@ struct rb_worker {
     struct rb_term_answer answering; /* of the first completion in its ring */
     struct rb_health health;
     struct rb_vitals vitals;
+    int spared; /* nobody judges by them */
     uint8_t obituary[sizeof(struct rb_obituary)];
     uint32_t obituary_size;
     char stderr_tail[STDERR_TAIL];

@@ -304,7 +304,7 @@ static int value(struct walk *w, const struct rb_schema_node *wanted_node) {
     if (!n) return fails_at(w, wanted_node, w->at);
     if (n->kind < RB_SCHEMA_LIST) return leaf(w, n);
     struct rb_cursor before = w->at;
-    int tail;
+    int tail = 0; /* a list's */
     int64_t count;
     if (!has_form(w, n, w->at)) return fails_at(w, n, before);
     if (n->kind == RB_SCHEMA_TUPLE) {
