@@ -212,7 +212,7 @@ test {
     _ = @import("parts.zig");
     _ = @import("link.zig");
     _ = @import("part.zig");
-    _ = @import("worker.zig");
+    _ = @import("serve_test.zig");
     _ = @import("channel.zig");
     _ = @import("packet.zig");
     _ = @import("state.zig");
