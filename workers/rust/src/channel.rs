@@ -20,7 +20,8 @@ const SMALL_ATOM_UTF8_EXT: u8 = 119;
 const BINARY_EXT: u8 = 109;
 const INTEGER_EXT: u8 = 98;
 
-/// Where a message goes. What a worker may write to is its role's policy: `[roles.NAME.callback] allow`.
+/// Where a message goes. What a worker may write to is its role's policy: `[roles.NAME.callback]
+/// allow`.
 #[derive(Clone, Copy, Debug)]
 pub enum Dest<'a> {
     /// A name on the bridge's own node.
@@ -88,8 +89,8 @@ fn add_atom(term: &mut Vec<u8>, text: &str) {
 }
 
 impl Job {
-    /// Erlang's `!`. Waits while the socket is full. Ok says that it is on its way: nobody hears whether it
-    /// was allowed or arrived.
+    /// Erlang's `!`. Waits while the socket is full. Ok says that it is on its way: nobody hears
+    /// whether it was allowed or arrived.
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::Cancelled`].
@@ -98,11 +99,12 @@ impl Job {
         self.kit.send_packet(Some(self), packet, &[&open_towards(2, to), term], None)
     }
 
-    /// GenServer.call: the answer, a term. Waits for at most `timeout` (a day) and the job's own deadline.
+    /// GenServer.call: the answer, a term. Waits for at most `timeout` (a day) and the job's own
+    /// deadline.
     ///
     /// # Errors
-    /// [`Error::Refused`] with a code of docs/channel.md, "Errors"; [`Error::Timeout`], [`Error::Closed`],
-    /// [`Error::Cancelled`].
+    /// [`Error::Refused`] with a code of docs/channel.md, "Errors"; [`Error::Timeout`],
+    /// [`Error::Closed`], [`Error::Cancelled`].
     pub fn call(&self, to: Dest<'_>, term: &[u8], timeout: Duration) -> Result<Vec<u8>, Error> {
         let now = now_ns();
         let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).min(TIMEOUT_MS_MAX);
@@ -122,8 +124,9 @@ impl Job {
         reply
     }
 
-    /// A line in the bridge's log with worker and job, cut at 4,096 bytes. Never waits: false when the
-    /// socket is full; the line is counted, and the next that gets through is preceded by the count.
+    /// A line in the bridge's log with worker and job, cut at 4,096 bytes. Never waits: false when
+    /// the socket is full; the line is counted, and the next that gets through is preceded by
+    /// the count.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -139,9 +142,9 @@ impl Job {
     /// Saves state out of a handler; returns once it is stored.
     ///
     /// # Errors
-    /// [`Error::Refused`]: `unavailable` (the role keeps none), `too_large`, `full_wanted` (an increment
-    /// with nothing to go behind, so save the whole), `busy`, `store_failed` (the one before stands);
-    /// [`Error::Closed`], [`Error::Cancelled`].
+    /// [`Error::Refused`]: `unavailable` (the role keeps none), `too_large`, `full_wanted` (an
+    /// increment with nothing to go behind, so save the whole), `busy`, `store_failed` (the one
+    /// before stands); [`Error::Closed`], [`Error::Cancelled`].
     pub fn checkpoint(&self, kind: Kind, state: &[u8]) -> Result<(), Error> {
         let id = self.kit.next_id();
         let packet = head(PACKET_CHECKPOINT_SAVE, id, self.id());

@@ -1,9 +1,9 @@
 //! CRC-32C: by table, eight bytes a step, or by the CPU's instruction (SSE 4.2).
 //!
-//! The instruction has a latency of three cycles and a throughput of one, so long inputs are cut into
-//! three runs that are summed side by side and joined: the register after n zero bytes is a linear
-//! map of the register before (csrc/core/crc32c.c; Mark Adler, crc32c.c, 2013). The tables are made
-//! at compile time.
+//! The instruction has a latency of three cycles and a throughput of one, so long inputs are cut
+//! into three runs that are summed side by side and joined: the register after n zero bytes is a
+//! linear map of the register before (csrc/core/crc32c.c; Mark Adler, crc32c.c, 2013). The tables
+//! are made at compile time.
 
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 const RUN: usize = 1024; // bytes of one of three runs

@@ -7,12 +7,12 @@ use std::path::Path;
 
 use crate::memory::Mapping;
 
-/// The bytes of a file, read-only, for the life of the process. However many workers map it, its pages are
-/// in memory once, and only those that were looked at.
+/// The bytes of a file, read-only, for the life of the process. However many workers map it, its
+/// pages are in memory once, and only those that were looked at.
 ///
 /// # Safety
-/// Nobody writes to the file or cuts it while it is mapped. A new version of it is a new file that is
-/// renamed into its place.
+/// Nobody writes to the file or cuts it while it is mapped. A new version of it is a new file that
+/// is renamed into its place.
 pub unsafe fn map_file(path: &Path) -> io::Result<&'static [u8]> {
     let file = File::open(path)?;
     let bytes = file.metadata()?.len() as usize;

@@ -1,8 +1,8 @@
 //! The CRC of a request or completion (csrc/include/ringbridge/envelope.h says what it covers).
 //!
-//! The first 64 bytes are made from the fields and not by a copy: who has just filled an envelope in
-//! has narrow stores in flight, and a wider load over them would wait until they have reached the
-//! cache.
+//! The first 64 bytes are made from the fields and not by a copy: who has just filled an envelope
+//! in has narrow stores in flight, and a wider load over them would wait until they have reached
+//! the cache.
 
 use crate::crc32c::{crc32c, crc32c_words};
 use crate::layout::*;

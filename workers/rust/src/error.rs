@@ -1,5 +1,5 @@
-//! Why a handler has no answer, and why a call of the kit was refused. A handler hands either on with
-//! `?`: each error says how its job is then answered.
+//! Why a handler has no answer, and why a call of the kit was refused. A handler hands either on
+//! with `?`: each error says how its job is then answered.
 
 use std::fmt;
 
@@ -18,8 +18,8 @@ pub const MESSAGE_BYTES_MAX: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The job has failed, as the worker says: `{:error, {:job_failed, code, message}}`. Codes below
-    /// [`CODE_KIT`] are the worker's.
+    /// The job has failed, as the worker says: `{:error, {:job_failed, code, message}}`. Codes
+    /// below [`CODE_KIT`] are the worker's.
     Failed { code: u16, message: String },
     /// Nobody wants the answer any more.
     Cancelled,

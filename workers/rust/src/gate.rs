@@ -10,9 +10,10 @@
 //!          wake as p says                          store(park, seq << 2 | awake)    G6
 //! ```
 //!
-//! G0/G1 against G4/G5, all sequentially consistent: either the waker sees the parking or the waiter
-//! sees the position; never neither. So what a gate waits for is stored seq_cst before ring() and
-//! loaded seq_cst by ready(): the ring's positions are, a control or cancel word must be too.
+//! G0/G1 against G4/G5, all sequentially consistent: either the waker sees the parking or the
+//! waiter sees the position; never neither. So what a gate waits for is stored seq_cst before
+//! ring() and loaded seq_cst by ready(): the ring's positions are, a control or cancel word must be
+//! too.
 
 use crate::layout::{PARK_AWAKE, PARK_EVENTFD, PARK_FUTEX, PARK_SIGNAL};
 use crate::park::{self, Slept};
@@ -93,9 +94,9 @@ impl<'l> Waiter<'l> {
         self.last
     }
 
-    /// Waits until ready() is true: bounded adaptive spin, then futex, or eventfd where the futex is
-    /// refused, or a signal where there is no eventfd. False after `timeout_ns`. Spurious wake-ups
-    /// are absorbed.
+    /// Waits until ready() is true: bounded adaptive spin, then futex, or eventfd where the futex
+    /// is refused, or a signal where there is no eventfd. False after `timeout_ns`. Spurious
+    /// wake-ups are absorbed.
     pub fn wait(&mut self, mut ready: impl FnMut() -> bool, timeout_ns: Option<u64>) -> bool {
         if ready() || (timeout_ns != Some(0) && self.spin(&mut ready)) {
             self.last = PARK_AWAKE;
@@ -117,8 +118,8 @@ impl<'l> Waiter<'l> {
         found.unwrap_or(false)
     }
 
-    /// Waits for ready(), or for another descriptor's `events` (poll.h), by parking for both. True: one of
-    /// them is there. False after `deadline`, CLOCK_MONOTONIC in ns.
+    /// Waits for ready(), or for another descriptor's `events` (poll.h), by parking for both. True:
+    /// one of them is there. False after `deadline`, CLOCK_MONOTONIC in ns.
     pub fn wait_or(
         &mut self,
         other: i32,

@@ -1,5 +1,5 @@
-//! A thread that writes the telemetry block every 500 ms, so that a handler which runs for minutes is
-//! told apart from a worker that hangs in the kit or is stopped.
+//! A thread that writes the telemetry block every 500 ms, so that a handler which runs for minutes
+//! is told apart from a worker that hangs in the kit or is stopped.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::io;

@@ -9,7 +9,8 @@ use crate::room::{Answer, Room};
 use crate::sys::now_ns;
 use crate::Error;
 
-/// A cancelled job notices within this time; a worker asleep in one job costs 200 wake-ups a second.
+/// A cancelled job notices within this time; a worker asleep in one job costs 200 wake-ups a
+/// second.
 const SLEEP_SLICE_NS: u64 = 5_000_000;
 
 /// One job, lent to its handler.
@@ -58,9 +59,9 @@ impl Cancel {
     /// deadline: often is fine. Then return [`Error::Cancelled`].
     #[inline]
     pub fn is_cancelled(&self) -> bool {
-        // C1: pairs with C0 in the relay's stop_running(). The word holds the id of the job to stop,
-        // so what was written for an earlier job of this slot means nothing to us. seq_cst, since
-        // gates wait for it (G5).
+        // C1: pairs with C0 in the relay's stop_running(). The word holds the id of the job to
+        // stop, so what was written for an earlier job of this slot means nothing to us.
+        // seq_cst, since gates wait for it (G5).
         u64s::load_seq_cst(self.word) == self.job
             || u32s::load_seq_cst(self.control) == CONTROL_STOP
             || (self.deadline_ns != 0 && now_ns() >= self.deadline_ns)
@@ -292,8 +293,8 @@ impl Job {
         self.kit.pulse();
     }
 
-    /// False: the worker is alive, but wants no new jobs for now; true: it wants them again. Told at
-    /// once. Jobs that are in the ring already still come.
+    /// False: the worker is alive, but wants no new jobs for now; true: it wants them again. Told
+    /// at once. Jobs that are in the ring already still come.
     pub fn set_ready(&self, ready: bool) {
         self.kit.set_ready(ready);
     }

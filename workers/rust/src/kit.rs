@@ -1,9 +1,9 @@
 //! What the kit's parts share: the link with its rings, gates and region, on the handler's thread.
 //!
 //! Who owns a block of the result region is known from the bitmap in our private memory: taken at
-//! the reservation, ours until the completion is published, the bridge's until it is given back. The
-//! bridge counts a completion's blocks from its size, so a room is cut to what was used before it is
-//! published.
+//! the reservation, ours until the completion is published, the bridge's until it is given back.
+//! The bridge counts a completion's blocks from its size, so a room is cut to what was used before
+//! it is published.
 
 use core::cell::{Cell, RefCell};
 use core::fmt;
@@ -22,7 +22,8 @@ use crate::ring::{Consumer, Producer};
 use crate::sys;
 use crate::Error;
 
-/// Waiting for room: the bridge may ring when it gives back, but need not; so look again this often.
+/// Waiting for room: the bridge may ring when it gives back, but need not; so look again this
+/// often.
 const ROOM_SLICE_NS: u64 = 1_000_000;
 /// How old the oldest unpublished answer may become where short jobs hold answers back.
 const PUBLISH_WITHIN_NS: u64 = 50_000;
@@ -45,9 +46,10 @@ pub struct Kit {
     heart: &'static Heart,
     pub outlet: Outlet,
     pub inlet: Inlet,
-    pub listens: Cell<bool>, // it has asked for its state, so the bridge may ask it for checkpoints
-    pub held: Cell<bool>,    // no job is begun before a state has come
-    pub coming: Cell<bool>,  // a state comes; jobs that need it wait
+    pub listens: Cell<bool>, /* it has asked for its state, so the bridge may ask it for
+                              * checkpoints */
+    pub held: Cell<bool>,   // no job is begun before a state has come
+    pub coming: Cell<bool>, // a state comes; jobs that need it wait
     pub save_when_leaving: Cell<Option<(u64, Kind)>>, // the request's id
     completions: RefCell<Producer<'static>>,
     givebacks: RefCell<Consumer<'static>>,
@@ -93,8 +95,8 @@ impl Kit {
         }
     }
 
-    /// A line on stderr, exit status 76. Without atexit(): the worker's own state says nothing about
-    /// what is wrong.
+    /// A line on stderr, exit status 76. Without atexit(): the worker's own state says nothing
+    /// about what is wrong.
     #[cold]
     pub fn broken(&self, rule: fmt::Arguments<'_>) -> ! {
         self.broken_on("link", rule)
@@ -286,7 +288,8 @@ impl Kit {
         self.waiter.borrow_mut().wait(ready, timeout_ns)
     }
 
-    /// Whether new jobs are wanted; told at once. No position tells it, so the bridge is rung in any case.
+    /// Whether new jobs are wanted; told at once. No position tells it, so the bridge is rung in
+    /// any case.
     pub fn set_ready(&self, ready: bool) {
         self.counters.unready.store(u32::from(!ready), Relaxed);
         self.heart.beat();

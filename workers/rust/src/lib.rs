@@ -1,8 +1,8 @@
 //! A worker of a ringbridge in Rust: jobs come from shared memory, answers are written there.
 //!
-//! The handler is a function from a job to its one answer: that there is exactly one is its type. An
-//! error that it hands on with `?` says how the job is answered ([`Error`]). A panic ends the process
-//! (`panic = "abort"`): the bridge sees the death, answers the job, starts the next worker.
+//! The handler is a function from a job to its one answer: that there is exactly one is its type.
+//! An error that it hands on with `?` says how the job is answered ([`Error`]). A panic ends the
+//! process (`panic = "abort"`): the bridge sees the death, answers the job, starts the next worker.
 //!
 //! docs/workers-rust.md is the tour; csrc/include/ringbridge/*.h have the protocols and the labels
 //! (R0, G1, ...) that the orders here name.
@@ -27,6 +27,7 @@ mod link;
 mod memory;
 mod packet;
 mod park;
+mod parts;
 mod primitive;
 mod region;
 mod ring;

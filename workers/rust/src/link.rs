@@ -1,8 +1,8 @@
 //! The worker's end of a link: what csrc/include/ringbridge/link.h describes, mapped and checked.
 //!
-//! The relay side is mapped read-only, the worker side read-write; guard pages lie between the parts.
-//! A header that is not ours is refused: the worker side is then marked HELLO_REFUSED with our own
-//! digest, so that the relay can name both.
+//! The relay side is mapped read-only, the worker side read-write; guard pages lie between the
+//! parts. A header that is not ours is refused: the worker side is then marked HELLO_REFUSED with
+//! our own digest, so that the relay can name both.
 
 use core::ptr::addr_of;
 use std::io;
@@ -10,14 +10,11 @@ use std::os::raw::c_int;
 
 use crate::layout::*;
 use crate::memory::{sealed_bytes, shared, Mapping};
+use crate::parts::Parts;
 use crate::primitive::{u32s, AtomicU32, AtomicU64};
 use crate::{sys, telemetry};
 
 const FEATURES_KNOWN: u64 = FEATURE_CRC_ENVELOPE | FEATURE_CRC_PAYLOAD;
-const SLOTS_MIN: u32 = 2;
-const SLOTS_MAX: u32 = 65536;
-const RESULT_BYTES_MAX: u64 = 1 << 40;
-const RESULT_BLOCKS_MAX: u64 = 1 << 20;
 const POPULATED_RESULTS: u64 = 1 << 20;
 /// Older minor versions of our major that this kit still serves.
 const OLDER: &[(u32, [u8; 32])] = &[];
@@ -77,94 +74,6 @@ impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Refusal {
         Refusal::System(error)
     }
-}
-
-/// Where each part lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Parts {
-    requests_at: u64,
-    cancels_at: u64,
-    demands_at: u64,
-    givebacks_at: u64,
-    relay_side_bytes: u64,
-    completions_at: u64,
-    results_at: u64,
-    worker_side_bytes: u64,
-}
-
-impl Parts {
-    /// None when a number breaks its rule (link.h, rb_link_config).
-    fn of(slots: u32, block_bytes: u32, result_bytes: u64) -> Option<Parts> {
-        let page = PAGE_BYTES as u64;
-        let (block, count) = (u64::from(block_bytes), u64::from(slots));
-        if !slots.is_power_of_two() || !(SLOTS_MIN..=SLOTS_MAX).contains(&slots) {
-            return None;
-        }
-        if !block_bytes.is_power_of_two() || block % page != 0 {
-            return None;
-        }
-        if result_bytes > RESULT_BYTES_MAX || result_bytes % block != 0 {
-            return None;
-        }
-        let blocks = result_bytes / block;
-        if !blocks.is_power_of_two() || blocks > RESULT_BLOCKS_MAX {
-            return None;
-        }
-        // Where the part after one of `bytes` at `at` begins: whole pages, then a guard.
-        let after = |at: u64, bytes: u64| at + (bytes + page - 1) / page * page + page;
-        let positions_at = u64::from(AT_POSITIONS);
-        let requests_at = after(positions_at, size_of::<RelayPositions>());
-        let cancels_at = after(requests_at, count * size_of::<Request>());
-        let demands_at = after(cancels_at, count * size_of::<u64>());
-        let givebacks_at = after(demands_at, count * size_of::<Demand>());
-        let completions_at = after(u64::from(AT_TELEMETRY), size_of::<Telemetry>());
-        let results_at = after(completions_at, count * size_of::<Completion>());
-        Some(Parts {
-            requests_at,
-            cancels_at,
-            demands_at,
-            givebacks_at,
-            relay_side_bytes: after(givebacks_at, blocks * size_of::<Giveback>()),
-            completions_at,
-            results_at,
-            worker_side_bytes: after(results_at, result_bytes),
-        })
-    }
-
-    fn named_by(h: &RelayHeader) -> Parts {
-        Parts {
-            requests_at: h.requests_at,
-            cancels_at: h.cancels_at,
-            demands_at: h.demands_at,
-            givebacks_at: h.givebacks_at,
-            relay_side_bytes: h.relay_side_bytes,
-            completions_at: h.completions_at,
-            results_at: h.results_at,
-            worker_side_bytes: h.worker_side_bytes,
-        }
-    }
-
-    /// Every part is followed by one guard page, the last one too.
-    fn relay_guards(&self) -> [u64; 6] {
-        [
-            u64::from(AT_POSITIONS),
-            self.requests_at,
-            self.cancels_at,
-            self.demands_at,
-            self.givebacks_at,
-            self.relay_side_bytes,
-        ]
-        .map(|begin| begin - PAGE_BYTES as u64)
-    }
-
-    fn worker_guards(&self) -> [u64; 4] {
-        [u64::from(AT_POSITIONS), self.completions_at, self.results_at, self.worker_side_bytes]
-            .map(|begin| begin - PAGE_BYTES as u64)
-    }
-}
-
-fn size_of<T>() -> u64 {
-    core::mem::size_of::<T>() as u64
 }
 
 /// A mapped, checked link. Words are atomics; records and bytes are pointers, whose readers and
@@ -367,8 +276,8 @@ fn copy_header(fd: c_int) -> Result<RelayHeader, Refusal> {
 }
 
 /// Is a relay of this layout one that we can serve? The newer side judges: a relay that is newer
-/// than we are, of our major version, knows our digest and what we lack; an older one must be in our
-/// list.
+/// than we are, of our major version, knows our digest and what we lack; an older one must be in
+/// our list.
 fn is_served(version: u32, digest: &[u8; 32]) -> bool {
     if version >> 16 != LAYOUT_VERSION >> 16 {
         return false;
@@ -389,7 +298,8 @@ fn check_header(h: &RelayHeader, fds: &Descriptors) -> Result<Parts, Refusal> {
     } else {
         let hex = |digest: &[u8; 32]| digest.iter().map(|b| format!("{b:02x}")).collect::<String>();
         Err(format!(
-            "the bridge was built for layout version {}, digest {}; this worker has version {}, digest {}",
+            "the bridge was built for layout version {}, digest {}; \
+             this worker has version {}, digest {}",
             h.version,
             hex(&h.digest),
             LAYOUT_VERSION,
@@ -474,27 +384,6 @@ mod tests {
         assert!(!is_served(LAYOUT_VERSION, &[0; 32]), "equal version, other digest");
         assert!(is_served(LAYOUT_VERSION + 1, &[0; 32]), "a newer relay knows us");
         assert!(!is_served(LAYOUT_VERSION + (1 << 16), &LAYOUT_DIGEST), "another major");
-    }
-
-    #[test]
-    fn sizes_that_break_a_rule_have_no_parts() {
-        assert!(Parts::of(1024, 4096, 64 << 20).is_some());
-        for (slots, block, results) in [
-            (0, 4096, 1 << 20),
-            (1, 4096, 1 << 20),
-            (3, 4096, 1 << 20),
-            (1 << 17, 4096, 1 << 20),
-            (2, 0, 1 << 20),
-            (2, 2048, 1 << 20),
-            (2, 12288, 12288 * 4),
-            (2, 4096, 0),
-            (2, 4096, 4096 * 3),
-            (2, 4096, 4097),
-            (2, 4096, 1 << 41),
-            (2, 4096, 4096 << 21),
-        ] {
-            assert_eq!(Parts::of(slots, block, results), None, "{slots} {block} {results}");
-        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! One packet out, one packet in, and the wait for either (docs/channel.md, "The socket").
 //!
-//! Never blocks in the kernel: every call is told not to wait, and every wait is a poll that a cancel, the
-//! gate or a deadline ends. A packet is one sendmsg, so it is there as a whole or not at all, and threads
-//! may send at the same time.
+//! Never blocks in the kernel: every call is told not to wait, and every wait is a poll that a
+//! cancel, the gate or a deadline ends. A packet is one sendmsg, so it is there as a whole or not
+//! at all, and threads may send at the same time.
 
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -276,8 +276,8 @@ impl Kit {
         self.broken_on("channel", format_args!("{rule}"))
     }
 
-    /// The next packet that is there. The bridge is ours: what breaks a rule of the channel ends the worker,
-    /// as on the link.
+    /// The next packet that is there. The bridge is ours: what breaks a rule of the channel ends
+    /// the worker, as on the link.
     pub fn receive(&self) -> Result<Option<Incoming>, Error> {
         let fd = self.outlet.fd()?;
         let mut room = self.inlet.room.borrow_mut();

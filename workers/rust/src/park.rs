@@ -87,8 +87,9 @@ pub fn by_eventfd(fd: c_int, deadline: Option<u64>) -> Slept {
     Slept::News
 }
 
-/// Sleeps until our bell or another descriptor has something (`events`: poll.h). True: the other has.
-/// A bell that is not to be had (-1, or its other end is gone) is looked for every millisecond.
+/// Sleeps until our bell or another descriptor has something (`events`: poll.h). True: the other
+/// has. A bell that is not to be had (-1, or its other end is gone) is looked for every
+/// millisecond.
 pub fn by_either(bell: c_int, other: c_int, events: i16, deadline: Option<u64>) -> (Slept, bool) {
     const SLICE_NS: u64 = 1_000_000;
     let left = deadline.map(|at| at.saturating_sub(now_ns()));
@@ -172,8 +173,9 @@ pub fn by_signal(deadline: Option<u64>) -> Slept {
     }
 }
 
-/// A signal that is not blocked would be taken away (it is ignored by default) before sigtimedwait()
-/// could see it. To be called before the first other thread is made, which inherits the mask.
+/// A signal that is not blocked would be taken away (it is ignored by default) before
+/// sigtimedwait() could see it. To be called before the first other thread is made, which inherits
+/// the mask.
 pub fn block_wake_signal() {
     sys::mask_signals(sys::SIG_BLOCK, &sys::only_signal(WAKE_SIGNAL));
 }

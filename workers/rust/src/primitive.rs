@@ -1,5 +1,5 @@
-//! The atomics in names that carry the order, as csrc/include/ringbridge/atomics.h has them, so that
-//! a model checker can stand in their place (loom/src/primitive.rs).
+//! The atomics in names that carry the order, as csrc/include/ringbridge/atomics.h has them, so
+//! that a model checker can stand in their place (loom/src/primitive.rs).
 //!
 //! Words shared between processes are touched through these names only, and each use names its
 //! partner by the labels of csrc/include/ringbridge/{ring,gate,telemetry}.h.

@@ -4,9 +4,9 @@
 //! Positions are free-running 64-bit counts, masked only at use. Each side keeps its truth in
 //! private memory and never reads back the shared word that it wrote.
 //!
-//! The other side is input: a position that runs backwards or too far is [`Broken`], and the ring is
-//! then not used again. Death: a producer that dies before R0 has published nothing; a consumer that
-//! dies before R2 leaves its slots in place.
+//! The other side is input: a position that runs backwards or too far is [`Broken`], and the ring
+//! is then not used again. Death: a producer that dies before R0 has published nothing; a consumer
+//! that dies before R2 leaves its slots in place.
 
 use crate::primitive::{u64s, AtomicU64};
 
@@ -89,8 +89,8 @@ impl<'l> Consumer<'l> {
     /// Looks at the producer's position. Returns the number of slots that can be read.
     #[inline]
     pub fn available(&mut self) -> Result<u64, Broken> {
-        // R1: pairs with R0 in Producer::publish(). Without it a slot could be read before its bytes
-        // are there. seq_cst because it is also the gate's second look (G5).
+        // R1: pairs with R0 in Producer::publish(). Without it a slot could be read before its
+        // bytes are there. seq_cst because it is also the gate's second look (G5).
         let tail = u64s::load_seq_cst(self.shared_tail);
         let ahead = tail.wrapping_sub(self.head);
         if ahead > self.slots || ahead < self.tail.wrapping_sub(self.head) {
@@ -111,8 +111,8 @@ impl<'l> Consumer<'l> {
     #[inline]
     pub fn release(&mut self, count: u64) {
         self.head = self.head.wrapping_add(count);
-        // R2: pairs with R3 in Producer::free(): our reads of the slots are done before the producer
-        // sees them free.
+        // R2: pairs with R3 in Producer::free(): our reads of the slots are done before the
+        // producer sees them free.
         u64s::store_release(self.shared_head, self.head);
     }
 }

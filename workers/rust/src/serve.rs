@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Death: killed before `started` moves, the bridge gives the job to another worker; killed after
-//! it, the job is lost with us and answered `{:worker_crashed, ...}`; killed after the completion is
-//! published, the answer stands.
+//! it, the job is lost with us and answered `{:worker_crashed, ...}`; killed after the completion
+//! is published, the answer stands.
 
 use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
@@ -76,8 +76,8 @@ pub fn serve(kit: &'static Kit, service: &mut dyn Service) {
     }
 }
 
-/// Waits without end, or, while large answers have left pages behind, until it is time to give those
-/// back.
+/// Waits without end, or, while large answers have left pages behind, until it is time to give
+/// those back.
 fn wait_for_work(kit: &Kit) {
     loop {
         let slice = kit.is_swollen().then_some(TRIM_AFTER_NS);

@@ -1,11 +1,12 @@
-//! What a worker keeps beyond its life: checkpoints that the bridge asks it for, states that it is given
-//! (docs/channel.md).
+//! What a worker keeps beyond its life: checkpoints that the bridge asks it for, states that it is
+//! given (docs/channel.md).
 //!
-//! Saved and restored by the handler's thread between two jobs, so a state is never that of half a job. A
-//! worker that has no state, and has not asked for one, does not listen, and none of this runs.
+//! Saved and restored by the handler's thread between two jobs, so a state is never that of half a
+//! job. A worker that has no state, and has not asked for one, does not listen, and none of this
+//! runs.
 //!
-//! Death: killed while it saves, the checkpoint before stands; killed while it restores, the next life is
-//! given the same again.
+//! Death: killed while it saves, the checkpoint before stands; killed while it restores, the next
+//! life is given the same again.
 
 use crate::channel::Kind;
 use crate::job::Job;
@@ -17,23 +18,25 @@ use crate::Error;
 
 /// State that outlives the process, for roles with `[roles.NAME.checkpoint]`.
 pub trait State {
-    /// The whole, or, where an increment is asked for, what is new since the last time; None: there is
-    /// nothing to save.
+    /// The whole, or, where an increment is asked for, what is new since the last time; None: there
+    /// is nothing to save.
     fn save(&mut self, wanted: Kind) -> Option<(Kind, Vec<u8>)>;
 
-    /// Takes one part of a state, the whole first and increments behind it; before the hello the latest
-    /// that there is. A worker that begins and cannot take its state ends (65).
+    /// Takes one part of a state, the whole first and increments behind it; before the hello the
+    /// latest that there is. A worker that begins and cannot take its state ends (65).
     ///
     /// # Errors
     /// Why it cannot.
     fn restore(&mut self, kind: Kind, state: &[u8]) -> Result<(), String>;
 }
 
-/// Asks for the latest state and has it restored, before the hello. Also Ok where there is none to be had.
+/// Asks for the latest state and has it restored, before the hello. Also Ok where there is none to
+/// be had.
 pub fn load(kit: &Kit, state: &mut dyn State) -> Result<(), String> {
     match kit.load_checkpoint(None) {
         Ok(parts) => take(state, &parts),
-        // There is no channel, its other end is closed, or the role keeps none: then it begins without.
+        // There is no channel, its other end is closed, or the role keeps none: then it begins
+        // without.
         Err(Error::Closed | Error::Refused { code: CHANNEL_ERROR_UNAVAILABLE, .. }) => Ok(()),
         Err(other) => Err(other.to_string()),
     }
@@ -73,8 +76,9 @@ pub fn leave(kit: &Kit, mut state: Option<&mut (dyn State + '_)>) {
 }
 
 impl Job {
-    /// For a job that needs the state which `{:move_state, ..., :post_copy}` has promised: waits for it,
-    /// and has it restored into the state that the handler was lent. At once when none is promised.
+    /// For a job that needs the state which `{:move_state, ..., :post_copy}` has promised: waits
+    /// for it, and has it restored into the state that the handler was lent. At once when none
+    /// is promised.
     ///
     /// # Errors
     /// [`Error::Cancelled`].

@@ -98,8 +98,8 @@ pub struct iovec {
     pub iov_len: usize,
 }
 
-/// As glibc and the kernel have it. musl's two lengths of 32 bits are each followed by padding, which
-/// is the upper half of ours.
+/// As glibc and the kernel have it. musl's two lengths of 32 bits are each followed by padding,
+/// which is the upper half of ours.
 #[repr(C)]
 #[derive(Debug)]
 pub struct msghdr {

@@ -1,5 +1,5 @@
-//! The telemetry block, a seqlock that this side writes and the relay reads: protocol and labels are
-//! those of csrc/include/ringbridge/telemetry.h. One writer at a time.
+//! The telemetry block, a seqlock that this side writes and the relay reads: protocol and labels
+//! are those of csrc/include/ringbridge/telemetry.h. One writer at a time.
 
 use crate::primitive::{u32s, u64s, AtomicU32, AtomicU64};
 
@@ -20,7 +20,8 @@ impl<'l> Block<'l> {
         // Relaxed: only writers store it, and they take turns. Made even, should a predecessor have
         // died inside.
         let sequence = u32s::load_relaxed(self.sequence) & !1;
-        u32s::store_relaxed(self.sequence, sequence.wrapping_add(1)); // T0: kept before the words by T1
+        // T0: kept before the words by T1
+        u32s::store_relaxed(self.sequence, sequence.wrapping_add(1));
         u32s::store_release(self.gate, gate); // T1: pairs with T4
         for (word, value) in self.words.iter().zip(values) {
             u64s::store_release(word, *value); // T1

@@ -69,9 +69,9 @@ impl Worker {
         Worker::default()
     }
 
-    /// Every job takes microseconds: answers are published in batches, up to 50 us late, which saves
-    /// a store and perhaps a wake-up each. Otherwise each answer leaves at once, so none waits behind
-    /// the next job.
+    /// Every job takes microseconds: answers are published in batches, up to 50 us late, which
+    /// saves a store and perhaps a wake-up each. Otherwise each answer leaves at once, so none
+    /// waits behind the next job.
     #[must_use]
     pub fn short_jobs(mut self, short: bool) -> Worker {
         self.short_jobs = short;
@@ -81,8 +81,8 @@ impl Worker {
     /// Declares an operation. A worker that declares none takes every opcode.
     ///
     /// # Panics
-    /// As a bridge would refuse the worker for it: more than 64, an opcode or a name that was declared
-    /// before, a name that is empty or has control characters.
+    /// As a bridge would refuse the worker for it: more than 64, an opcode or a name that was
+    /// declared before, a name that is empty or has control characters.
     #[must_use]
     pub fn op(mut self, op: Op) -> Worker {
         let WorkerOp { opcode, name, .. } = op.0;
@@ -100,18 +100,19 @@ impl Worker {
         self
     }
 
-    /// Serves until the bridge says drain or stop, calling `handler` for each job in order, one at a
-    /// time, on this thread. Returns main()'s exit status: 0 done; 64 not started by a bridge; 71
-    /// the link cannot be mapped; 78 built for another layout, or a header that breaks a rule (the
-    /// reason is on stderr). A bridge that breaks a rule later ends the process with 76.
+    /// Serves until the bridge says drain or stop, calling `handler` for each job in order, one at
+    /// a time, on this thread. Returns main()'s exit status: 0 done; 64 not started by a
+    /// bridge; 71 the link cannot be mapped; 78 built for another layout, or a header that
+    /// breaks a rule (the reason is on stderr). A bridge that breaks a rule later ends the
+    /// process with 76.
     ///
     /// To be called once in a process: the link is the process's.
     pub fn serve(self, handler: impl FnMut(&Job) -> Result<Answer, Error>) -> ExitCode {
         self.run(Handler(handler))
     }
 
-    /// The same with state that outlives the process, lent to each call of the handler. Also returns 65
-    /// when it would not take its state.
+    /// The same with state that outlives the process, lent to each call of the handler. Also
+    /// returns 65 when it would not take its state.
     pub fn serve_with<S: State>(
         self,
         state: S,

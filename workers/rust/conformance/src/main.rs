@@ -1,5 +1,6 @@
-//! rb-conformance-rust: the conformance job language (docs/workers-conformance.md), for the battery that
-//! holds every kit to the same rules. One small function an opcode; all of them are ordinary handlers.
+//! rb-conformance-rust: the conformance job language (docs/workers-conformance.md), for the battery
+//! that holds every kit to the same rules. One small function an opcode; all of them are ordinary
+//! handlers.
 
 mod payload;
 

@@ -1,8 +1,8 @@
 //! rb-echo-rust: answers what it was sent; workers/c/echo in Rust, for tests and benchmarks.
 //!
-//! Opcodes (docs/workers-c.md): 0 echo, raw bytes as raw bytes, terms as terms; 1 fail, payload "CODE
-//! MESSAGE"; 2 die by a signal, its number in decimal, empty: 6; 3 exit, payload the status, empty:
-//! 0; 4 return without an answer.
+//! Opcodes (docs/workers-c.md): 0 echo, raw bytes as raw bytes, terms as terms; 1 fail, payload
+//! "CODE MESSAGE"; 2 die by a signal, its number in decimal, empty: 6; 3 exit, payload the status,
+//! empty: 0; 4 return without an answer.
 
 use std::process::ExitCode;
 

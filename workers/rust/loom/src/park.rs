@@ -1,6 +1,6 @@
-//! The kernel's futex, as a lock and a condition: comparing and going to sleep are one step, as they are
-//! under the lock of the kernel's hash bucket (futex(2)). The other ways of sleeping keep what rang, so
-//! they need no model.
+//! The kernel's futex, as a lock and a condition: comparing and going to sleep are one step, as
+//! they are under the lock of the kernel's hash bucket (futex(2)). The other ways of sleeping keep
+//! what rang, so they need no model.
 
 use crate::primitive::{u32s, AtomicU32};
 use loom::sync::{Condvar, Mutex};

@@ -1,8 +1,9 @@
-//! What ../src/primitive.rs has, on loom's atomics; and the orders can be weakened, so that the model is
-//! seen to fail where a line of order is missing.
+//! What ../src/primitive.rs has, on loom's atomics; and the orders can be weakened, so that the
+//! model is seen to fail where a line of order is missing.
 //!
-//! loom takes a sequentially consistent access for an acquire or release one, and knows the fence: a
-//! store is followed by one here and a load preceded by one, which is how an x86 or Arm does it too.
+//! loom takes a sequentially consistent access for an acquire or release one, and knows the fence:
+//! a store is followed by one here and a load preceded by one, which is how an x86 or Arm does it
+//! too.
 
 use loom::sync::atomic::{fence, Ordering};
 pub use loom::sync::atomic::{AtomicU32, AtomicU64};

@@ -1,5 +1,6 @@
-//! Every execution of two threads on the kit's ring, gate and telemetry block, under loom: small ones, with
-//! a few publications each. Each rule has a test that its model fails when an order is weakened.
+//! Every execution of two threads on the kit's ring, gate and telemetry block, under loom: small
+//! ones, with a few publications each. Each rule has a test that its model fails when an order is
+//! weakened.
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
@@ -83,7 +84,8 @@ fn ring_alone() {
     writer.join().unwrap();
 }
 
-/// Two publications, each rung for; the reader sleeps between them. A wake that is lost is a deadlock.
+/// Two publications, each rung for; the reader sleeps between them. A wake that is lost is a
+/// deadlock.
 fn ring_with_gate() {
     const ITEMS: u64 = 2;
     let shared = Shared::new();

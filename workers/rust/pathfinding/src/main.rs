@@ -35,8 +35,8 @@ fn handle(sea: &Sea, job: &Job) -> Result<Answer, Error> {
     }
     let ends = if job.payload_is_term() { of_term(job.payload()) } else { of_text(job.payload()) };
     let (from, to) = ends.ok_or_else(|| {
-        let why = "the payload must be two places: \"LATITUDE LONGITUDE LATITUDE LONGITUDE\" in degrees, \
-                   or the term {{Latitude, Longitude}, {Latitude, Longitude}}";
+        let why = "the payload must be two places: \"LATITUDE LONGITUDE LATITUDE LONGITUDE\" in \
+                   degrees, or the term {{Latitude, Longitude}, {Latitude, Longitude}}";
         Error::failed(CODE_BAD_PAYLOAD, why)
     })?;
     let route = find(sea, from, to, |share| {

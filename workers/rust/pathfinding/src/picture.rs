@@ -1,5 +1,5 @@
-//! A map of a route as a PNG (ISO 15948): one byte a pixel through a palette, in stored blocks of deflate,
-//! which any reader takes and which need no compressor.
+//! A map of a route as a PNG (ISO 15948): one byte a pixel through a palette, in stored blocks of
+//! deflate, which any reader takes and which need no compressor.
 
 use crate::route::Route;
 use crate::sea::{Cell, Sea};

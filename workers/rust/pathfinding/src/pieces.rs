@@ -1,8 +1,9 @@
 //! The pieces of sea within a block, and which touch which: the nodes and edges that are searched.
 //!
-//! A block of open sea is one piece. One on the coast has as many as its sea falls into, by cells that
-//! share a side; pieces of neighbouring blocks touch where cells of theirs share a side. So a route over
-//! touching pieces is one that a ship can follow, however narrow the strait, and no isthmus is crossed.
+//! A block of open sea is one piece. One on the coast has as many as its sea falls into, by cells
+//! that share a side; pieces of neighbouring blocks touch where cells of theirs share a side. So a
+//! route over touching pieces is one that a ship can follow, however narrow the strait, and no
+//! isthmus is crossed.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

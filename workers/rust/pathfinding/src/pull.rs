@@ -1,10 +1,11 @@
 //! Pulls a way taut: shortens it to great circles from headland to headland.
 //!
-//! A way that keeps to the sea stays one while any stretch of it is replaced by the great circle between the
-//! stretch's ends, if that has sea all along; and it only becomes shorter. Points are laid along its legs,
-//! and from each the furthest one in sight is gone to. Points that lie ever closer find ever shorter cuts
-//! round a headland, until the way lies against it. What is furthest in sight may lie well past a headland
-//! and leave a corner in mid-sea; seen from the other end it is cut, so each round goes there and back.
+//! A way that keeps to the sea stays one while any stretch of it is replaced by the great circle
+//! between the stretch's ends, if that has sea all along; and it only becomes shorter. Points are
+//! laid along its legs, and from each the furthest one in sight is gone to. Points that lie ever
+//! closer find ever shorter cuts round a headland, until the way lies against it. What is furthest
+//! in sight may lie well past a headland and leave a corner in mid-sea; seen from the other end it
+//! is cut, so each round goes there and back.
 
 use crate::sea::{Kind, Sea, SIDE};
 use crate::sphere::{angle, Leg, Place, Vector, RADIUS_NM};
@@ -74,8 +75,8 @@ fn with_points(way: &[Vector], spacing: f64) -> Vec<Vector> {
     points
 }
 
-/// Is there nothing but sea on the great circle between the two? Far from land it is gone along in steps as
-/// long as no land can be within.
+/// Is there nothing but sea on the great circle between the two? Far from land it is gone along in
+/// steps as long as no land can be within.
 pub fn in_sight(sea: &Sea, from: Vector, to: Vector) -> bool {
     if angle(from, to) > 3.0 {
         return false; // nearly opposite: which great circle is a matter of rounding

@@ -1,4 +1,5 @@
-//! From a place to another by sea: search over blocks, follow what was found cell by cell, pull it taut.
+//! From a place to another by sea: search over blocks, follow what was found cell by cell, pull it
+//! taut.
 
 use std::collections::VecDeque;
 
@@ -8,7 +9,8 @@ use crate::sea::{Cell, Sea, SIDE};
 use crate::search::{is_leap, search, NoRoute};
 use crate::sphere::{distance_nm, Place, Vector};
 
-/// A place may lie so far from the sea, in cells: up a river, behind a mole that the mask does not show.
+/// A place may lie so far from the sea, in cells: up a river, behind a mole that the mask does not
+/// show.
 const ASHORE_MAX: isize = 30;
 /// A basin of fewer cells is none that a route may begin in.
 const BASIN_CELLS: usize = 2000;
@@ -29,7 +31,8 @@ pub enum Failure<E> {
     Stopped(E),
 }
 
-/// The shortest way by sea. `still_wanted` is asked every few milliseconds, with the share that is done.
+/// The shortest way by sea. `still_wanted` is asked every few milliseconds, with the share that is
+/// done.
 pub fn find<E>(
     sea: &Sea,
     from: Place,
@@ -114,8 +117,8 @@ fn follow(sea: &Sea, pieces: &Pieces, first: Cell, last: Cell, way: &[Piece]) ->
     cells.into_iter().map(|cell| sea.vector_of(cell)).collect()
 }
 
-/// The cells from one to another in the same block or the next one, side by side, by breadth first search in
-/// no more than the blocks that both lie in or between. The first is left out.
+/// The cells from one to another in the same block or the next one, side by side, by breadth first
+/// search in no more than the blocks that both lie in or between. The first is left out.
 fn creep(sea: &Sea, from: Cell, to: Cell) -> Vec<Cell> {
     let window = Window::of(sea, from, to);
     let mut came_from = vec![None; window.height * window.width];

@@ -1,5 +1,5 @@
-//! Where the sea is: the mask that prepare.py writes, mapped once for all workers, and blocks of it that
-//! tell how far land is.
+//! Where the sea is: the mask that prepare.py writes, mapped once for all workers, and blocks of it
+//! that tell how far land is.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ const MAGIC: &[u8; 8] = b"RBSEA\0\0\0";
 const HEAD_BYTES: usize = 64;
 /// Minutes of arc in a block's side.
 pub const SIDE: usize = 10;
-/// Ships keep out of the ice: between these latitudes. North of the first lie the passages round Siberia
-/// and Canada, south of the second the pack ice.
+/// Ships keep out of the ice: between these latitudes. North of the first lie the passages round
+/// Siberia and Canada, south of the second the pack ice.
 const NORTH: f64 = 71.5;
 const SOUTH: f64 = -60.0;
 
@@ -38,7 +38,8 @@ pub struct Sea {
     kinds: Vec<Kind>,
     /// How many blocks away, in any direction, the nearest one is that is not open.
     clear: Vec<u8>,
-    /// Sine and cosine of each row's latitude and each column's longitude: a search asks for millions.
+    /// Sine and cosine of each row's latitude and each column's longitude: a search asks for
+    /// millions.
     latitudes: Vec<(f64, f64)>,
     longitudes: Vec<(f64, f64)>,
 }

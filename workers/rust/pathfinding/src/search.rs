@@ -1,9 +1,9 @@
-//! A* over pieces of sea, with the great circle between their middles as the cost of a step and the great
-//! circle to the destination as the estimate, which never is too long.
+//! A* over pieces of sea, with the great circle between their middles as the cost of a step and the
+//! great circle to the destination as the estimate, which never is too long.
 //!
-//! From a piece one may step to those that touch it, across a corner where a third one touches both, and
-//! far from land by further moves, up to three blocks: in sixteen more directions, so that the cost of a
-//! course depends little on its direction (at most some 2 % too much).
+//! From a piece one may step to those that touch it, across a corner where a third one touches
+//! both, and far from land by further moves, up to three blocks: in 24 more directions, so that the
+//! cost of a course depends little on its direction (at most some 2 % too much).
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap};
@@ -63,8 +63,8 @@ impl Ord for Estimate {
     }
 }
 
-/// What was reached: open sea in a table of all blocks, whose untouched pages cost nothing; the pieces of
-/// coasts beside it.
+/// What was reached: open sea in a table of all blocks, whose untouched pages cost nothing; the
+/// pieces of coasts beside it.
 struct Table {
     open: Vec<u32>, // of each block, 1 + its place in `known`; 0: not reached
     coast: HashMap<Piece, u32>,
@@ -90,8 +90,8 @@ pub enum NoRoute<E> {
     Stopped(E),
 }
 
-/// The pieces of the shortest route, both ends included. `still_wanted` is asked every few milliseconds, with
-/// the share of the way that is certain, 0 to 1.
+/// The pieces of the shortest route, both ends included. `still_wanted` is asked every few
+/// milliseconds, with the share of the way that is certain, 0 to 1.
 pub fn search<E>(
     sea: &Sea,
     pieces: &Pieces,

@@ -1,5 +1,5 @@
-//! rb-sleep-rust: sleeps for its payload, milliseconds in decimal text ("1500"), answers the payload; a
-//! cancel ends it early. workers/c/sleep in Rust.
+//! rb-sleep-rust: sleeps for its payload, milliseconds in decimal text ("1500"), answers the
+//! payload; a cancel ends it early. workers/c/sleep in Rust.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,7 +24,8 @@ fn handle(job: &Job) -> Result<Answer, Error> {
         Error::failed(
             CODE_BAD_PAYLOAD,
             format!(
-                "the payload must be milliseconds in decimal text, 0 to {MS_MAX}, got {} bytes{of_what}",
+                "the payload must be milliseconds in decimal text, 0 to {MS_MAX}, \
+                 got {} bytes{of_what}",
                 job.payload().len()
             ),
         )

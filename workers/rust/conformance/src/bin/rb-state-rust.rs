@@ -1,9 +1,9 @@
-//! rb-state-rust: a worker whose jobs append their payload to its state, which it saves and is given; what
-//! workers/c/tests/state.c is in C, for the same tests.
+//! rb-state-rust: a worker whose jobs append their payload to its state, which it saves and is
+//! given; what workers/c/tests/state.c is in C, for the same tests.
 //!
-//! Opcodes: 0 appends, and answers the whole; 1 answers the whole once a promised state has come; 2 sleeps
-//! for so many milliseconds. An increment is what was appended since the last save. A payload of "!" makes
-//! the next save fail; a state that begins with '?' is not taken.
+//! Opcodes: 0 appends, and answers the whole; 1 answers the whole once a promised state has come; 2
+//! sleeps for so many milliseconds. An increment is what was appended since the last save. A
+//! payload of "!" makes the next save fail; a state that begins with '?' is not taken.
 
 use std::process::ExitCode;
 use std::time::Duration;
