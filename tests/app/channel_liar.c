@@ -83,6 +83,22 @@ static void call_and_never_read(void) {
     }
 }
 
+/* Saves a state of 8 MiB, then asks for it again and again, and never reads it. Says how often it was asked before room ran out. */
+static void load_and_never_read(void) {
+    static uint8_t state[8 + (8 << 20)];
+    int fd = memfd(0, 0);
+    if (write(fd, state, sizeof state) != sizeof state) abort();
+    fcntl(fd, F_ADD_SEALS, ALL);
+    say_fds(RB_PACKET_CHECKPOINT_SAVE, RB_PACKET_FLAG_MEMFD, sizeof state, &fd, 1);
+    close(fd);
+    usleep(200000); /* it is stored meanwhile, most likely */
+    for (uint64_t id = 1; id <= 2000; id++) {
+        struct pollfd room = {.fd = CHANNEL, .events = POLLOUT};
+        if (poll(&room, 1, 200) != 1) return;
+        say_body(RB_PACKET_CHECKPOINT_LOAD, id, NULL, 0);
+    }
+}
+
 /* 1: it should end us. */
 static int lie(const char *what) {
     int fds[FDS_MAX], pipes[2], pair[2];
@@ -181,6 +197,8 @@ static int lie(const char *what) {
         else if (!strcmp(what, "lines"))
             for (int i = 0; i < 1000; i++)
                 say_body(RB_PACKET_LOG, 0, "h\2w\4infom\0\0\0\4line", 17);
+        else if (!strcmp(what, "loads"))
+            load_and_never_read();
         else if (!strcmp(what, "unread"))
             call_and_never_read();
         else if (!strcmp(what, "forget"))

@@ -188,3 +188,24 @@ async def test_who_says_too_much_is_slowed_down_or_refused_and_goes_on(
         assert said < 1000
         assert said + dropped <= 1000
         await wait_until(lambda: descriptors(bridge) <= before)
+
+
+async def test_who_does_not_read_is_given_its_state_once(
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path, liar: Path
+) -> None:
+    async with serving(epmd, tmp_path, alive="channel_loads", settings=settings(liar)) as bridge:
+        await bridge.wait_workers(2)
+        told = await ask(
+            beam,
+            f"""
+            target = {bridge.target()}
+            {CALLS}
+            alive = call.("loads")
+            Process.sleep(300)
+            {{:ok, workers}} = GenServer.call(put_elem(target, 0, Ringbridge.WorkerRegistry), :list)
+            [said] = for %{{role: :liar, said: said}} <- workers, do: said
+            {{alive, said.loads > 60, said.loads - said.refused}}
+            """,
+        )
+        # The first lies in the socket, the second waits for it to be read, with 8 MiB each.
+        assert told == '{{:ok, "alive"}, true, 2}'

@@ -243,6 +243,32 @@ async def test_a_move_that_fails_leaves_both_with_what_they_had(keeping: Keeping
     assert text == "{:error, true, :error, :error, :ok}"
 
 
+@pytest.mark.parametrize("who", ["source", "target"])
+async def test_a_death_amid_a_move_loses_no_state(keeping: Keeping, who: str) -> None:
+    async with keeping("", workers=2) as keeper:
+        text = await keeper(f"""
+            {{:ok, "ab"}} = add.("ab")
+            [from] = for w <- workers.(), w.done == 1, do: w.id
+            [to] = ready.() -- [from]
+            {{:ok, _}} = GenServer.call(registry, {{:checkpoint, from}})
+            busy = for _ <- 1..2, do: Task.async(fn -> nap.(500) end)
+            Process.sleep(100)
+            moved = Task.async(fn ->
+              GenServer.call(registry, {{:move_state, from, to, :stop_and_copy}}, 20_000) end)
+            Process.sleep(100)
+            [%{{os_pid: pid}}] =
+              for w <- workers.(), w.id == %{{source: from, target: to}}[:{who}], do: w
+            {{_, 0}} = System.cmd("kill", ["-9", "#{{pid}}"])
+            {{:error, _}} = Task.await(moved, 20_000)
+            for t <- busy, do: Task.await(t, 20_000)
+            true = soon.(fn -> length(ready.()) == 2 end)
+            # One of them has it still, and the other has none.
+            states = for _ <- 1..20, do: await.("")
+            states |> Enum.map(&elem(&1, 1)) |> Enum.uniq() |> Enum.sort()
+            """)
+        assert text in ('["", "ab"]', '["ab"]')
+
+
 async def test_the_command_line_does_the_same(keeping: Keeping, epmd: EpmdDaemon) -> None:
     async with keeping("", workers=2) as keeper:
         await keeper('add.("ab")')

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import array
 import errno
+import fcntl
 import os
 import socket
+import struct
+import termios
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -33,6 +36,9 @@ from bridge.workers.output import LINES_PER_SECOND
 
 TOLD_WITHIN_S = 1.0
 LAST_WORDS_S = 5.0  # for what a worker has sent before it ended
+UNREAD_BYTES_MAX = 4 << 20  # in memfds in the socket, or one memfd of any size
+_TAKEN_LOOK_S = 0.005
+_INT = struct.Struct("i")
 _DESCRIPTORS_MAX = 8  # that are taken with one packet; the kernel drops what is above
 _MSG_CMSG_CLOEXEC = 0x4000_0000  # socket(7); Python has no name for it
 _OTHERS_WAITING_MAX = 64  # packets for the worker that are no replies to its open requests
@@ -74,6 +80,8 @@ class Channel:
         self._policy: tuple[CallbackSettings, CallbackPolicy, AtomBudget] | None = None
         self._open: set[int] = set()  # the worker's requests that have no reply yet
         self._calls: dict[int, trio.CancelScope] = {}
+        self._unread_bytes = 0  # in memfds that the worker has been sent, and may not have read
+        self._load_id = 0  # of the state that was asked for last
         self._waiting: deque[Outgoing] = deque()
         self._others_waiting = 0
         self._news = trio.Event()
@@ -221,6 +229,8 @@ class Channel:
         try:
             most, before = self._settings().bytes_max, 0
             if head.kind == layout.PACKET_CHECKPOINT_SAVE:
+                if not self._checkpoint_settings().keep:
+                    raise NotHad(Code.UNAVAILABLE, "its role keeps no checkpoints")
                 most, before = self._checkpoint_settings().bytes_max, packets.SAVE_HEAD_BYTES
             if head.bytes > most + before:
                 raise NotHad(Code.TOO_LARGE, most)
@@ -257,8 +267,9 @@ class Channel:
                     self._open.add(head.id)
                 self._nursery.start_soon(self._save, head, asked, request)
             case packets.Load():
-                if len(self._open) >= settings.calls_max:
+                if self._load_id in self._open:  # each is as large as a state
                     raise NotHad(Code.BUSY)
+                self._load_id = head.id
                 self._open.add(head.id)
                 self._nursery.start_soon(self._load, head)
             case packets.Reply():
@@ -384,6 +395,8 @@ class Channel:
             while not self._waiting:
                 await self._news.wait()
             packet = self._waiting[0]
+            if packet.by_memfd:
+                await self._wait_taken(len(packet.body))
             try:
                 fd = await memfds.make(packet.body) if packet.by_memfd else None
             except OSError as error:
@@ -397,10 +410,24 @@ class Channel:
                 if fd is not None:
                     os.close(fd)
             if not self._deaf:
+                self._unread_bytes += len(packet.body) if packet.by_memfd else 0
                 self._waiting.popleft()
                 self._others_waiting -= packet.id not in self._open
                 self._open.discard(packet.id)
                 self._tell()
+
+    async def _wait_taken(self, size: int) -> None:
+        """Until the worker has read what it was given in memfds, or this one fits beside it: what
+        lies in a socket costs the socket nothing, but the machine its memory.
+        """
+        while not self._deaf and self._unread_bytes:
+            (unread,) = _INT.unpack(fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(_INT.size)))
+            if unread == 0:
+                self._unread_bytes = 0
+            elif self._unread_bytes + size > UNREAD_BYTES_MAX:
+                await trio.sleep(_TAKEN_LOOK_S)  # nothing tells of it
+            else:
+                return
 
 
 def _rights(fd: int) -> tuple[int, int, array.array[int]]:
