@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -84,6 +85,18 @@ def test_a_liar_is_found_out(liar: Liar, verdicts: dict[Liar, Future[Outcome]]) 
     assert found.verdict is Verdict.BROKEN, found
     assert re.search(liar.verdict, found.why)
     assert "the battery failed" not in found.why
+
+
+@pytest.mark.parametrize("liar", [liar for liar in LIARS if liar.rule == 94], ids=["94"])
+def test_what_a_worker_leaves_behind_is_ended(
+    liar: Liar, verdicts: dict[Liar, Future[Outcome]]
+) -> None:
+    left = re.findall(r"\d+", verdicts[liar].result(timeout=50).why)
+    assert left
+    until = time.monotonic() + 10
+    while any(Path("/proc", pid).exists() for pid in left):
+        assert time.monotonic() < until, left
+        time.sleep(0.01)
 
 
 def test_every_rule_has_its_liar() -> None:

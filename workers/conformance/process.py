@@ -78,20 +78,32 @@ class Worker:
         if self._status is None:
             if not select.select([self.pidfd], [], [], timeout_s)[0]:
                 return None
-            _, status = os.waitpid(self.pid, 0)
-            self._status = os.waitstatus_to_exitcode(status)
+            # Not reaped before `close`: until then its number, and its group's, are nobody else's.
+            ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT)
+            assert ended is not None
+            exited = ended.si_code == os.CLD_EXITED
+            self._status = ended.si_status if exited else -ended.si_status
         return self._status
+
+    def others_of_its_group(self) -> list[int]:
+        """What it has started, and left behind."""
+        found = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as stat:
+                group = int(stat.read().rpartition(")")[2].split()[2])
+                if group == self.pid != int(name):
+                    found.append(int(name))
+        return found
 
     def signal(self, number: int) -> None:
         signal.pidfd_send_signal(self.pidfd, number)
 
     def close(self) -> None:
-        if self._status is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-            with contextlib.suppress(ProcessLookupError):
-                self.signal(signal.SIGKILL)  # before its setsid()
-            self.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL)  # before its setsid()
+        os.waitpid(self.pid, 0)
         for fd in (self.pidfd, self._stdout, self._stderr):
             os.close(fd)
 

@@ -82,10 +82,14 @@ def deadline_far_off(bench: Bench) -> None:
 @CHAPTER.rule(57, "drain finishes what is in the ring, then leaves with 0")
 def drain_with_work(bench: Bench) -> None:
     peer = bench.start()
+    first = peer.submit(language.SLEEP, LONG)
+    peer.await_started(1)
     jobs = [peer.put(language.SLEEP, milliseconds(10)) for _ in range(4)]
     jobs.append(peer.put(language.LARGE, large(100_000)))
     peer.publish()
     peer.control(layout.CONTROL_DRAIN)
+    peer.cancel(first)
+    peer.expect(first, CANCELLED)
     for job in jobs:
         peer.expect(job, keep=True)
     peer.expect_exit(0)

@@ -60,8 +60,5 @@ def no_processes_left(bench: Bench) -> None:
     peer = bench.start()
     peer.control(layout.CONTROL_DRAIN)
     peer.expect_exit(0)
-    try:
-        os.killpg(peer.process.pid, 0)
-    except ProcessLookupError:
-        return
-    raise Broke("processes of its group live on")
+    if left := peer.process.others_of_its_group():
+        raise Broke(f"processes of its group live on: {left}")
