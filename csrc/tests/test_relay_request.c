@@ -256,9 +256,9 @@ static void of_a_key_given_twice_the_first_counts(void) {
     bytes_free(&b);
 }
 
-#define UNKNOWN_OPTION(key)                                                                 \
-    "submit: unknown option :" key                                                          \
-    "; known: opcode, timeout, priority, detail, trace, key, tenant, retry, orphan, meta, " \
+#define UNKNOWN_OPTION(key)                                                                     \
+    "submit: unknown option :" key                                                              \
+    "; known: opcode, op, timeout, priority, detail, trace, key, tenant, retry, orphan, meta, " \
     "dedupe, ttl"
 #define OF_OPCODE "submit: opcode must be an integer of 0..65535, got "
 #define OF_TIMEOUT "submit: timeout must be milliseconds (0 or more) or :infinity, got "
