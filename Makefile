@@ -57,7 +57,7 @@ SOAK_SEED ?=
 large: all ## a payload of LARGE_BYTES (1 GiB) there and back through a worker; needs six times as much memory
 	@RINGBRIDGE_LARGE_BYTES=$(or $(LARGE_BYTES),1073741824) mix test integration/large_test.exs
 
-soak: all ## load with faults for SOAK_SECONDS (60): each answer is its caller's own, nothing grows, nothing is left
+soak: all ## load with faults, and deaths at random, for SOAK_SECONDS (60): each answer is its caller's own, nothing is left
 	@integration/soak/run $(SOAK_SECONDS) $(SOAK_SEED)
 
 # make fuzz FUZZ_SECONDS=3600 for a long run; csrc/tests/fuzz/keep then takes what it found in C into the corpus.

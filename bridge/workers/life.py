@@ -48,6 +48,7 @@ class Life:
     refused: str | None = None
     end: WorkerEnded | None = None
     killed: bool = False
+    broke: bool = False  # the relay has killed it, and tells its end unless its init cannot
     failure: str | None = None
     jobs: list[int] = field(default_factory=list)  # lost with it, the first ones
     jobs_lost: int = 0
@@ -56,7 +57,7 @@ class Life:
 
     @property
     def over(self) -> bool:
-        return self.end is not None or self.refused is not None or self.killed
+        return self.end is not None or self.refused is not None or self.killed or self.broke
 
     @property
     def kit_version(self) -> str | None:
@@ -68,6 +69,8 @@ class Life:
                 self.greeting = event
             case WorkerRefused():
                 self.refused = event.why
+            case WorkerBroke():
+                self.broke = True
             case WorkerEnded():
                 self.end = event
             case JobLost():

@@ -30,6 +30,8 @@ from bridge.workers.wishes import Siblings, Wanted
 
 # A killed worker's end is told by the relay within milliseconds; past this the relay has lost it.
 END_TOLD_WITHIN_S = 5.0
+# One that the relay has killed needs nobody to end it, unless its init is stopped.
+KILLED_ENDS_WITHIN_S = 1.0
 
 
 class State(Enum):
@@ -183,6 +185,7 @@ class Worker:
                 return
             case WorkerBroke():
                 self._fail(f"it broke a rule and was fenced: {event.rule}")
+                self._life.take(event)
             case _:
                 self._life.take(event)
         self._tell()
@@ -313,14 +316,18 @@ class Worker:
 
     async def _bury(self, started: Started) -> None:
         """End what still runs, wait for the relay to tell the end, let go of the shepherd."""
-        if self._life.end is None:
+        life = self._life
+        if life.broke:
+            with trio.move_on_after(KILLED_ENDS_WITHIN_S):
+                await self._until(lambda: life.end is not None)
+        if life.end is None:
             try:
                 # None: the grace of its role.
-                await started.guard.stop(0.0 if self._life.killed else None)
+                await started.guard.stop(0.0 if life.killed or life.broke else None)
             except RemoteProtocolError as error:
                 self._fail(f"its shepherd broke a rule: {error}")
             with trio.move_on_after(END_TOLD_WITHIN_S):
-                await self._until(lambda: self._life.end is not None)
+                await self._until(lambda: life.end is not None)
         await started.guard.aclose()
         if self.conversation:
             await self.conversation.finish()

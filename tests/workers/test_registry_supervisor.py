@@ -257,6 +257,21 @@ async def test_a_broken_rule_is_the_error_that_is_kept(mock_clock: MockClock) ->
         )
 
 
+async def test_a_fenced_worker_whose_end_nobody_tells_is_ended_by_its_shepherd(
+    mock_clock: MockClock,
+) -> None:
+    """Its init is stopped: there is no obituary, and what is left of its tree would stay."""
+    scene = Scene()
+    async with running(scene):
+        scene.greet(1)
+        await wait_all_tasks_blocked()
+        scene.supervisor.handle(WorkerBroke(1, "no_heartbeat"))
+        await wait_all_tasks_blocked()
+        assert scene.stopped == []  # the relay has killed it: mostly its end is a matter of ms
+        await advance(mock_clock, 1.0)
+        assert scene.stopped == [1]
+
+
 async def test_output_becomes_log_lines_with_worker_and_role(mock_clock: MockClock) -> None:
     scene = Scene()
     with capture_logs() as logs:
