@@ -330,9 +330,10 @@ static void handle(struct rb_job *job, void *user) {
 int main(int argc, char **argv) {
     struct rb_op declared[OPERATIONS];
     struct rb_worker_options options = {.handler = handle, .ops = declared};
-    for (uint16_t i = 0; i < OPERATIONS; i++) {
+    for (unsigned i = 0; i < OPERATIONS; i++) {
         if (operations[i].run == NULL) continue;
-        declared[options.ops_count++] = (struct rb_op){i, operations[i].takes, operations[i].name};
+        declared[options.ops_count++] =
+            (struct rb_op){(uint16_t)i, operations[i].takes, operations[i].name};
     }
     return rb_worker_main(argc, argv, &options);
 }
