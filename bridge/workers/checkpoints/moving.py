@@ -26,6 +26,7 @@ from bridge.workers.channel.channel import Channel
 from bridge.workers.channel.packets import Code, Coming, Kind, NotHad
 from bridge.workers.channel.states import Asked, States
 from bridge.workers.checkpoints.keeper import Keeper
+from bridge.workers.checkpoints.store import Part
 from bridge.workers.wishes import Wanted
 from bridge.workers.worker import State, Worker
 
@@ -56,14 +57,14 @@ async def move(
         role=source.plan.name, source=source.id, target=target.id, how=how
     )
     log.info("state moves")
-    given = 0
+    given: list[Part] = []
     try:
         taker.announce(Coming.COMING if how == "post_copy" else Coming.HOLD)
         if how == "pre_copy":
             await giver.checkpoint(Kind.FULL)
-            await taker.restore(await keeper.load(giver.place))
+            given = await keeper.load(giver.place)
+            await taker.restore(given)
             taker.announce(Coming.HOLD)
-            given = 1
         stopped_s = time.monotonic()
         kind = Kind.INCREMENTAL if given else Kind.FULL
         asked = giver.save_before_leaving(kind)
@@ -71,8 +72,10 @@ async def move(
             raise NotHad(Code.BUSY)
         await _drain(source, until, asked)
         state = await keeper.load(giver.place)
-        # After a pre-copy an increment is enough; a worker may answer with the whole all the same.
-        rest = state[given:] if len(state) > given else state
+        # After a pre-copy increments are enough, if they stand on what was given; a worker may save
+        # the whole once more, of itself too.
+        stands = given != state and given == state[: len(given)]
+        rest = state[len(given) :] if stands else state
         await taker.restore(rest)
         await keeper.move(giver.place, taker.place)
         taker.based()
