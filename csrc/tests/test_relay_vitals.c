@@ -188,6 +188,21 @@ static void what_the_relay_missed_itself_is_worth_one_look(void) {
     still_close(&s);
 }
 
+/* The relay last looked long ago, as there was nobody to be judged: that is not the worker's silence. */
+static void silence_is_counted_from_the_greeting_on(void) {
+    struct still s;
+    open_with(&s, 1000, 0, 0);
+    rounds(&s, 1, 400);
+    still_hire(&s, 0);
+    CHECK_EQUAL(worker_stats(&s, 1).silent_ns, 0);
+    rounds(&s, 3, 250);
+    CHECK(!is_told(&s, "no_heartbeat"));
+    CHECK_EQUAL(worker_stats(&s, 1).silent_ns, 750 * MS);
+    rounds(&s, 1, 250);
+    CHECK(is_told(&s, "no_heartbeat"));
+    still_close(&s);
+}
+
 static void the_relay_sleeps_no_longer_than_until_the_next_look(void) {
     struct still s;
     open_with(&s, 2000, 0, 1);
@@ -339,6 +354,7 @@ int main(void) {
     RUN(who_called_is_told_the_rule);
     RUN(a_worker_that_beats_is_left_alone_however_long_its_job_is);
     RUN(what_the_relay_missed_itself_is_worth_one_look);
+    RUN(silence_is_counted_from_the_greeting_on);
     RUN(the_relay_sleeps_no_longer_than_until_the_next_look);
     RUN(a_role_without_these_times_ends_nobody);
     RUN(a_job_without_a_sign_is_answered_and_one_that_pulses_is_not);

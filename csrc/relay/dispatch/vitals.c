@@ -89,22 +89,25 @@ static void show(struct rb_worker *w) {
     rb_store_relaxed(&w->stats.unready, w->health.unready);
 }
 
-static void take(struct rb_worker *w, uint64_t step_ns) {
+static void take(struct rb_worker *w) {
     struct rb_vital_signs seen = look(w);
     int busy = w->in_flight > 0 && !waits_for_consumer(w);
-    rb_vitals_take(&w->vitals, &seen, busy, step_ns);
+    uint64_t past = w->relay->now - w->vitals.looked_ns, most = w->relay->vitals.step_ns;
+    w->vitals.looked_ns = w->relay->now;
+    rb_vitals_take(&w->vitals, &seen, busy, past < most ? past : most);
     rb_health_unready(w, w->vitals.seen.telemetry.unready != 0);
     show(w);
 }
 
 void rb_vitals_begin(struct rb_worker *w) {
     memset(&w->vitals, 0, sizeof w->vitals);
-    take(w, 0);
+    w->vitals.looked_ns = w->relay->now; /* what was before is nothing to it */
+    take(w);
     rb_vitals_soon(w->relay);
 }
 
 void rb_vitals_heard(struct rb_worker *w) {
-    if (w->state == RB_WORKER_READY) take(w, 0);
+    if (w->state == RB_WORKER_READY) take(w);
 }
 
 /* Whose end is bounded by other means is not judged: one that has nothing left to do has stopped its heart before it leaves. */
@@ -135,20 +138,18 @@ void rb_vitals_soon(struct rb_relay *r) {
 
 void rb_vitals_round(struct rb_relay *r) {
     struct rb_vitals_watch *all = &r->vitals;
-    uint64_t past = r->now - all->looked_ns;
-    uint64_t worth = past < all->step_ns ? past : all->step_ns;
-    all->looked_ns = r->now;
-    all->step_ns = STEP_MS * NS_PER_MS;
+    uint64_t step_ns = STEP_MS * NS_PER_MS; /* until the next look */
     all->needed = 0;
     for (uint32_t i = 0; i < WORKERS_MAX; i++) {
         struct rb_worker *w = r->workers[i];
         if (!w || (w->state != RB_WORKER_READY && w->state != RB_WORKER_DRAINING)) continue;
-        take(w, worth);
+        take(w);
         if (!is_judged(w)) continue;
         uint64_t step = rb_vitals_step_ns(&w->role->config.health);
-        if (step < all->step_ns) all->step_ns = step;
+        if (step < step_ns) step_ns = step;
         all->needed = 1;
         judge(w);
     }
-    all->due_ns = r->now + all->step_ns;
+    all->step_ns = step_ns;
+    all->due_ns = r->now + step_ns;
 }

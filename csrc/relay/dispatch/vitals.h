@@ -10,7 +10,7 @@
  * Who is hung or stuck has broken the rule `no_heartbeat` or `no_progress`: killed, its jobs answered, all here, so that it works
  * while the interpreter stalls.
  *
- * Time is counted in looks: each is worth the time since the one before, but never more than a step. So what the relay itself
+ * Time is counted in looks: each is worth the time since that worker's last, but never more than a step. So what the relay itself
  * missed (stopped, held up, the machine suspended) is not held against workers, whose clocks may have stood still with it. */
 #ifndef RB_RELAY_VITALS_H
 #define RB_RELAY_VITALS_H
@@ -31,6 +31,7 @@ struct rb_vital_signs {
 
 struct rb_vitals {
     struct rb_vital_signs seen;   /* as of the last look */
+    uint64_t looked_ns;           /* when that was */
     uint64_t silent_ns, still_ns; /* without a heartbeat; with jobs, and without a sign of them */
 };
 
@@ -52,7 +53,7 @@ struct rb_vital_signs rb_vital_signs_of(const struct rb_link *link,
                                         const struct rb_worker_positions *theirs);
 
 struct rb_vitals_watch { /* over all workers */
-    uint64_t due_ns, looked_ns, step_ns;
+    uint64_t due_ns, step_ns;
     int needed; /* somebody is to be judged: the relay must not sleep past due_ns */
 };
 

@@ -84,7 +84,6 @@ void rb_tape_begin(struct rb_relay *r, struct rb_tape *t) {
                                 .ticked_ns = r->ticked_ns,
                                 .tended_ns = r->tended_ns,
                                 .vitals_due_ns = r->vitals.due_ns,
-                                .vitals_looked_ns = r->vitals.looked_ns,
                                 .vitals_step_ns = r->vitals.step_ns};
     memcpy(head.digest, RB_LAYOUT_DIGEST_BYTES, sizeof head.digest);
     memcpy(head.node, r->node, sizeof head.node);

@@ -180,9 +180,8 @@ int rb_replay(const char *path, struct rb_replay *result) {
     r->random.state = head.random;
     r->ticked_ns = head.ticked_ns;
     r->tended_ns = head.tended_ns;
-    r->vitals = (struct rb_vitals_watch){.due_ns = head.vitals_due_ns,
-                                         .looked_ns = head.vitals_looked_ns,
-                                         .step_ns = head.vitals_step_ns};
+    r->vitals =
+        (struct rb_vitals_watch){.due_ns = head.vitals_due_ns, .step_ns = head.vitals_step_ns};
     while (run_round(r, &t)) {
     }
     struct rb_item item = item_at(&t, t.at);

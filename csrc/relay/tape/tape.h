@@ -76,7 +76,7 @@ struct rb_tape_head {
     uint32_t head_bytes, config_bytes, role_config_bytes, creation;
     uint8_t digest[32]; /* of the layout */
     uint64_t now, random, ticked_ns, tended_ns;
-    uint64_t vitals_due_ns, vitals_looked_ns, vitals_step_ns;
+    uint64_t vitals_due_ns, vitals_step_ns;
     char node[256];
     /* struct rb_relay_config follows, padded to 8 bytes */
 };
