@@ -20,6 +20,7 @@ from bridge.testing import COOKIE, HOST, Beam, EpmdDaemon
 
 ROOT = Path(__file__).parents[2]
 BIN = ROOT / "build" / "bin"
+LIBRARY = ROOT / "build" / "libringbridge-worker.a"  # the C kit
 T = TypeVar("T")
 
 SETTINGS = f"""
@@ -133,6 +134,16 @@ async def serving(
         _end(process)
         # Whatever a test did, the relay's books were even when it was closed.
         assert "the relay's books" not in log_file.read_text()
+
+
+def built_worker(source: Path, folder: Path) -> Path:
+    """A C program with the kit and the core's own headers, compiled into `folder`."""
+    made = folder / source.stem
+    includes = [f"-I{ROOT / path}" for path in ("csrc/include", "workers/c/include")]
+    subprocess.run(
+        ["cc", "-std=gnu99", "-O1", *includes, "-o", made, source, LIBRARY, "-pthread"], check=True
+    )
+    return made
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

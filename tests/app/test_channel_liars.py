@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from serve_support import ROOT, Serving, ask, serving, wait_until
+from serve_support import LIBRARY, ROOT, Serving, ask, built_worker, serving, wait_until
 
 from bridge.testing import HOST, Beam, EpmdDaemon
 
-LIBRARY = ROOT / "build" / "libringbridge-worker.a"
 # The lie, and what the log says of it.
 RULES = {
     "short": "31 bytes is shorter than its head",
@@ -71,13 +69,7 @@ pytestmark = [
 
 @pytest.fixture(scope="session")
 def liar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("channel") / "liar"
-    include = [f"-I{ROOT / 'csrc' / 'include'}", f"-I{ROOT / 'workers' / 'c' / 'include'}"]
-    source = ROOT / "tests" / "app" / "channel_liar.c"
-    subprocess.run(
-        ["cc", "-std=gnu99", "-O1", *include, "-o", made, source, LIBRARY, "-pthread"], check=True
-    )
-    return made
+    return built_worker(ROOT / "tests/app/channel_liar.c", tmp_path_factory.mktemp("channel"))
 
 
 def settings(liar: Path) -> str:

@@ -6,18 +6,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from serve_support import ROOT, Serving, ask, serving
+from serve_support import LIBRARY, ROOT, Serving, ask, built_worker, serving
 from test_cli_operations import ringbridge
 
 from bridge.testing import HOST, Beam, EpmdDaemon
-
-LIBRARY = ROOT / "build" / "libringbridge-worker.a"
 
 pytestmark = [
     pytest.mark.beam,
@@ -59,13 +56,7 @@ class Keeper:
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("state") / "state"
-    include = f"-I{ROOT / 'workers' / 'c' / 'include'}"
-    source = ROOT / "workers" / "c" / "tests" / "state.c"
-    subprocess.run(
-        ["cc", "-std=gnu99", "-O1", include, "-o", made, source, LIBRARY, "-pthread"], check=True
-    )
-    return made
+    return built_worker(ROOT / "workers/c/tests/state.c", tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture

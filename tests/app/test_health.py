@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,11 +17,10 @@ from typing import Any
 
 import pytest
 import trio
-from serve_support import BIN, ROOT, Serving, ask, serving
+from serve_support import BIN, LIBRARY, ROOT, Serving, ask, built_worker, serving
 
 from bridge.testing import Beam, EpmdDaemon
 
-LIBRARY = ROOT / "build" / "libringbridge-worker.a"
 SHARED = ROOT / "build" / "libringbridge_worker.so.1"
 LONG_MS = 2_500  # more than twice the hang_ms below
 
@@ -37,10 +35,7 @@ pytestmark = [
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the worker `paced` and the C kit as a library."""
     folder = tmp_path_factory.mktemp("health")
-    include = f"-I{ROOT / 'workers' / 'c' / 'include'}"
-    cc = ["cc", "-std=gnu99", "-O1", include, "-pthread"]
-    paced = ROOT / "tests" / "app" / "paced.c"
-    subprocess.run([*cc, "-o", folder / "paced", paced, LIBRARY], check=True)
+    built_worker(ROOT / "tests" / "app" / "paced.c", folder)
     return folder
 
 

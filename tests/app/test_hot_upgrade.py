@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,11 +14,19 @@ from pathlib import Path
 
 import pytest
 import trio
-from serve_support import ROOT, Serving, ask, descendants, serving, wait_until
+from serve_support import (
+    LIBRARY,
+    ROOT,
+    Serving,
+    ask,
+    built_worker,
+    descendants,
+    serving,
+    wait_until,
+)
 
 from bridge.testing import HOST, Beam, EpmdDaemon
 
-LIBRARY = ROOT / "build" / "libringbridge-worker.a"
 CALLERS = 16
 REFUSED = ("draining", "bad_request", "no_worker")
 
@@ -33,13 +40,7 @@ pytestmark = [
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ledger's program."""
-    made = tmp_path_factory.mktemp("ledger") / "ledger"
-    source = ROOT / "tests" / "app" / "ledger.c"
-    include = f"-I{ROOT / 'workers' / 'c' / 'include'}"
-    subprocess.run(
-        ["cc", "-std=gnu99", "-O1", include, "-o", made, source, LIBRARY, "-pthread"], check=True
-    )
-    return made
+    return built_worker(ROOT / "tests" / "app" / "ledger.c", tmp_path_factory.mktemp("ledger"))
 
 
 @asynccontextmanager

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from serve_support import ROOT, Serving, ask, serving
+from serve_support import LIBRARY, ROOT, Serving, ask, built_worker, serving
 
 from bridge.testing import HOST, Beam, EpmdDaemon
 
-LIBRARY = ROOT / "build" / "libringbridge-worker.a"
 WORKERS, KEYS, JOBS = 4, 12, 40  # jobs of each key
 
 pytestmark = [
@@ -30,13 +28,7 @@ pytestmark = [
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("keyed") / "keyed"
-    source = ROOT / "tests" / "app" / "keyed.c"
-    include = f"-I{ROOT / 'workers' / 'c' / 'include'}"
-    subprocess.run(
-        ["cc", "-std=gnu99", "-O1", include, "-o", made, source, LIBRARY, "-pthread"], check=True
-    )
-    return made
+    return built_worker(ROOT / "tests" / "app" / "keyed.c", tmp_path_factory.mktemp("keyed"))
 
 
 def settings(program: Path, folder: Path, choice: str) -> str:

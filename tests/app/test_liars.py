@@ -6,15 +6,13 @@ csrc/tests/test_relay_liars.c; this is the whole way, from the ring to the log.
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from serve_support import ROOT, ask, serving
+from serve_support import LIBRARY, ROOT, ask, built_worker, serving
 
 from bridge.testing import Beam, EpmdDaemon
 
-LIBRARY = ROOT / "build" / "libringbridge-core.a"
 RULES = {
     "offset": "completion_payload_out_of_range",
     "length": "completion_payload_out_of_range",
@@ -38,13 +36,7 @@ pytestmark = [
 
 @pytest.fixture(scope="session")
 def liar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("liar") / "liar"
-    include = f"-I{ROOT / 'csrc' / 'include'}"
-    source = ROOT / "tests" / "app" / "liar.c"
-    subprocess.run(
-        ["cc", "-std=gnu99", "-O1", include, "-o", made, source, LIBRARY, "-pthread"], check=True
-    )
-    return made
+    return built_worker(ROOT / "tests" / "app" / "liar.c", tmp_path_factory.mktemp("liar"))
 
 
 def settings(liar: Path) -> str:

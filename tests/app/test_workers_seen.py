@@ -7,17 +7,14 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 import trio
-from serve_support import ROOT, Serving, ask, serving, wait_until
+from serve_support import LIBRARY, ROOT, Serving, ask, built_worker, serving, wait_until
 from test_cli_operations import ringbridge
 
 from bridge.testing import HOST, Beam, EpmdDaemon
-
-LIBRARY = ROOT / "build" / "libringbridge-worker.a"
 
 pytestmark = [
     pytest.mark.beam,
@@ -28,13 +25,7 @@ pytestmark = [
 
 @pytest.fixture(scope="session")
 def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("talker") / "talker"
-    source = ROOT / "tests" / "app" / "talker.c"
-    include = f"-I{ROOT / 'workers' / 'c' / 'include'}"
-    subprocess.run(
-        ["cc", "-std=gnu99", "-O1", include, "-o", made, source, LIBRARY, "-pthread"], check=True
-    )
-    return made
+    return built_worker(ROOT / "tests" / "app" / "talker.c", tmp_path_factory.mktemp("talker"))
 
 
 def settings(talker: Path) -> str:
