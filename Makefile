@@ -24,7 +24,7 @@ help: ## list the verbs
 # ---- the verbs
 
 .PHONY: demo test bench large lint types format lint-generated lint-python lint-c lint-elixir lint-rust lint-zig lint-bugs
-demo: all ## the main job: an Elixir node has the solar system integrated by a C worker
+demo: all ## an Elixir node has work done in C, Rust, Zig and Python, each answer held against an outside source
 	@$(PY) -m integration.demo
 
 test: ## every test: C (plain and under sanitizers), Python, Elixir; closes with "N passed, N failed"

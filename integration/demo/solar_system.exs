@@ -1,68 +1,51 @@
-# elixir solar_system.exs BRIDGE JOBS
-#
-# Submits simulations to a bridge by plain GenServer.call, compares what a C worker answers with JPL's DE421,
-# and shows how fast small calls are. Nothing here is ours but the shape of a request.
-#
-# JOBS is a folder that `python -m integration.solar.states` wrote: payloads, and index.terms with JPL's answer.
+defmodule Demo.SolarSystem do
+  @moduledoc """
+  The solar system, integrated by a C worker for a month or a year and held against JPL's ephemeris DE421.
 
-defmodule Demo do
-  @dispatcher Ringbridge.JobDispatcher
-  @callers 128
-  @calls_alone 3_000
-  @window_ms 1_000
+  `solar/` in the folder has payloads, and index.terms with JPL's answers (integration/solar/states.py).
+  """
+  import Demo.Text
 
-  def main([bridge, jobs]) do
-    bridge = String.to_atom(bridge)
-    join(bridge)
-    {bodies, cases} = read(jobs)
+  @au_km 149_597_870.7
+  @sun 10
+  @colours %{
+    199 => {190, 180, 170},
+    299 => {240, 200, 110},
+    399 => {90, 160, 255},
+    4 => {240, 100, 70}
+  }
 
-    results =
-      cases |> Enum.map(&Task.async(fn -> run(bridge, &1) end)) |> Task.await_many(300_000)
+  def show(bridge, folder) do
+    title("The solar system, by a worker in C")
+    {bodies, jobs} = read(Path.join(folder, "solar"))
+    results = jobs |> Enum.map(&Task.async(fn -> run(bridge, &1) end)) |> Task.await_many(300_000)
 
-    for {job, answer} <- results,
-        job.span_days == 365.25 and not job.relativistic,
-        do: print_case(job, answer, bodies)
-
+    year = Enum.find(results, fn {job, _} -> job.name == "2000-01-01 +365.25d" end)
+    print_case(year, bodies)
     print_summary(results, bodies)
-    print_speed(bridge)
-    finish(results)
+    draw_orbits(bridge, folder, elem(year, 0))
+
+    {share, id, job} = results |> Enum.map(&worst/1) |> Enum.max()
+    what = "#{length(results)} runs, #{length(bodies)} bodies"
+    worst = "#{round(share * 100)} %: #{name(bodies, id)} #{job.start}"
+    [{"simulation: #{what}", "JPL's DE421", worst, "the derived bound", share <= 1}]
   end
 
-  # A VM that was started without a name makes itself a hidden node that listens nowhere.
-  defp join(bridge) do
-    name = :"demo#{System.pid()}@127.0.0.1"
-    options = %{name_domain: :longnames, hidden: true, dist_listen: false}
-    {:ok, _pid} = :net_kernel.start(name, options)
-
-    unless Node.connect(bridge), do: stop("no connection to #{bridge}")
-    release = "OTP #{System.otp_release()}, Elixir #{System.version()}"
-    IO.puts("\n#{name} (#{release}) is connected to #{bridge}")
-    IO.puts("A call is: GenServer.call({Ringbridge.JobDispatcher, #{inspect(bridge)}}, request)")
-  end
-
-  defp submit(bridge, role, payload, options) do
-    GenServer.call({@dispatcher, bridge}, {:submit, role, payload, options}, 120_000)
-  end
-
-  ## The solar system
-
-  defp read(jobs) do
-    {:ok, terms} = :file.consult(Path.join(jobs, "index.terms"))
+  defp read(folder) do
+    {:ok, terms} = :file.consult(Path.join(folder, "index.terms"))
     {:bodies, bodies} = List.keyfind(terms, :bodies, 0)
 
-    cases =
+    jobs =
       for {:simulation, job} <- terms do
-        %{job | payload: File.read!(Path.join(jobs, job.payload))}
+        %{job | payload: File.read!(Path.join(folder, job.payload))}
       end
 
-    {bodies, cases}
+    {bodies, jobs}
   end
 
   defp run(bridge, job) do
-    case submit(bridge, :simulation, job.payload, %{detail: true}) do
-      {:ok, answer, detail} -> {job, Map.merge(decode(answer), detail)}
-      {:error, reason} -> stop("#{job.name}: #{inspect(reason)}")
-    end
+    {answer, run_us} = Demo.Bridge.submit(bridge, :simulation, job.payload)
+    {job, Map.put(decode(answer), :run_us, run_us)}
   end
 
   # docs/simulation.md, "Payload": little endian, a header of 48 bytes, then 56 for each body.
@@ -90,128 +73,62 @@ defmodule Demo do
 
   defp square(x), do: x * x
 
-  defp print_case(job, answer, bodies) do
-    IO.puts("""
+  # The body that came closest to its bound, or went beyond.
+  defp worst({job, answer}) do
+    job.bound_km
+    |> Enum.map(fn {id, km} -> {error_km(job, answer, id) / km, id, job} end)
+    |> Enum.max()
+  end
 
-    #{job.start} + #{days(job.span_days)}, #{model(job)}: #{answer.steps} steps, \
+  defp name(bodies, id), do: bodies |> List.keyfind(id, 0) |> elem(1)
+
+  ## Tables
+
+  defp print_case({job, answer}, bodies) do
+    IO.puts("""
+    #{job.start} + #{job.span_days} days, #{model(job)}: #{answer.steps} steps, \
     #{milliseconds(answer.run_us)} in the worker, energy kept to #{scientific(answer.energy_error)}
     Positions on #{job.end} (JD #{job.start_jd + job.span_days} TDB), from the solar system's barycentre, \
     equator of J2000, in km\
     """)
 
-    header = [left("", 18), right("x", 18), right("y", 18), right("z", 18)]
-    IO.puts(IO.iodata_to_binary([header, right("error km", 11), right("bound km", 10)]))
+    rows =
+      for {id, name} <- bodies, {who, position, more} <- both(job, answer, id) do
+        [if(who == "worker", do: name, else: ""), who | position ++ more]
+      end
 
-    for {id, name} <- bodies do
-      {rx, ry, rz, _, _, _} = Map.fetch!(job.reference, id)
-      IO.puts([left(name, 9), left("worker", 9), position(Map.fetch!(answer.positions, id))])
-      error = right(figures(error_km(job, answer, id)), 11)
-      bound = right(figures(Map.fetch!(job.bound_km, id)), 10)
-      IO.puts([left("", 9), left("JPL", 9), position({rx, ry, rz}), error, bound])
-    end
+    widths = [9, 9, -18, -18, -18, -11, -10]
+    table(widths, ["", "", "x", "y", "z", "error km", "bound km"], rows)
+  end
+
+  defp both(job, answer, id) do
+    {x, y, z} = Map.fetch!(answer.positions, id)
+    {rx, ry, rz, _, _, _} = Map.fetch!(job.reference, id)
+    error = [figures(error_km(job, answer, id)), figures(Map.fetch!(job.bound_km, id))]
+
+    [
+      {"worker", Enum.map([x, y, z], &tenths/1), ["", ""]},
+      {"JPL", Enum.map([rx, ry, rz], &tenths/1), error}
+    ]
   end
 
   defp print_summary(results, bodies) do
-    IO.puts("\nAll jobs: the body that came closest to its bound")
-    header = [left("from", 12), left("to", 12), left("model", 28), left("body", 9)]
+    IO.puts("\nAll runs, and in each the body that came closest to its bound")
+    header = ["from", "to", "model", "body", "error km", "bound km", "of bound", "run"]
 
-    numbers = [
-      right("error km", 10),
-      right("bound km", 10),
-      right("of bound", 10),
-      right("run", 9)
-    ]
+    rows =
+      for {job, answer} = result <- results, {share, id, _} = worst(result) do
+        error = figures(error_km(job, answer, id))
+        numbers = [error, figures(job.bound_km[id]), "#{round(share * 100)} %"]
+        words = [job.start, job.end, model(job), name(bodies, id)]
+        words ++ numbers ++ [milliseconds(answer.run_us)]
+      end
 
-    IO.puts([header, numbers])
-
-    for {job, answer} <- results do
-      {share, id} = worst(job, answer)
-
-      IO.puts([
-        left(job.start, 12),
-        left(job.end, 12),
-        left(model(job), 28),
-        left(bodies |> List.keyfind(id, 0) |> elem(1), 9),
-        right(figures(error_km(job, answer, id)), 10),
-        right(figures(Map.fetch!(job.bound_km, id)), 10),
-        right("#{round(share * 100)} %", 10),
-        right(milliseconds(answer.run_us), 9)
-      ])
-    end
+    table([12, 12, 28, 9, -10, -10, -10, -9], header, rows)
   end
-
-  defp worst(job, answer) do
-    job.bound_km
-    |> Enum.map(fn {id, km} -> {error_km(job, answer, id) / km, id} end)
-    |> Enum.max()
-  end
-
-  ## Small calls
-
-  defp print_speed(bridge) do
-    payload = "0123456789abcdef"
-    alone = for _ <- 1..@calls_alone, do: round_trip_ns(bridge, payload)
-    sorted = Enum.sort(alone)
-    rate = rate(bridge, payload)
-
-    IO.puts("""
-
-    Echo of 16 bytes through a worker process
-      one caller      #{microseconds(sorted, 0.5)} us median, #{microseconds(sorted, 0.99)} us p99 \
-    (#{@calls_alone} calls)
-      #{@callers} callers     #{grouped(rate)} calls/s
-    """)
-  end
-
-  defp round_trip_ns(bridge, payload) do
-    before = System.monotonic_time()
-    {:ok, _} = GenServer.call({@dispatcher, bridge}, {:submit, :echo, payload})
-    System.convert_time_unit(System.monotonic_time() - before, :native, :nanosecond)
-  end
-
-  defp rate(bridge, payload) do
-    deadline = System.monotonic_time(:millisecond) + @window_ms
-
-    1..@callers
-    |> Enum.map(fn _ -> Task.async(fn -> count(bridge, payload, deadline, 0) end) end)
-    |> Task.await_many(:infinity)
-    |> Enum.sum()
-    |> Kernel.*(1_000)
-    |> div(@window_ms)
-  end
-
-  defp count(bridge, payload, deadline, done) do
-    {:ok, _} = GenServer.call({@dispatcher, bridge}, {:submit, :echo, payload})
-
-    if System.monotonic_time(:millisecond) < deadline,
-      do: count(bridge, payload, deadline, done + 1),
-      else: done
-  end
-
-  ## The end
-
-  defp finish(results) do
-    beyond =
-      for {job, answer} <- results, {share, _} = worst(job, answer), share > 1, do: job.name
-
-    if beyond != [], do: stop("beyond the bound: #{Enum.join(beyond, ", ")}")
-    IO.puts("#{length(results)} simulations, each body of each within its bound.")
-  end
-
-  defp stop(why) do
-    IO.puts(:stderr, "demo: #{why}")
-    System.halt(1)
-  end
-
-  ## Text
 
   defp model(%{relativistic: true}), do: "Newton and Einstein (1PN)"
   defp model(%{relativistic: false}), do: "Newton, point masses"
-
-  defp days(days) when days == trunc(days), do: "#{trunc(days)} days"
-  defp days(days), do: "#{days} days"
-
-  defp position({x, y, z}), do: for(value <- [x, y, z], do: right(tenths(value), 18))
 
   defp tenths(value) do
     rounded = round(abs(value) * 10)
@@ -219,31 +136,56 @@ defmodule Demo do
     "#{sign}#{grouped(div(rounded, 10))}.#{rem(rounded, 10)}"
   end
 
-  defp grouped(integer) do
-    integer
-    |> Integer.to_string()
-    |> String.reverse()
-    |> String.replace(~r/(\d{3})(?=\d)/, "\\1,")
-    |> String.reverse()
+  ## A picture: the same start with other spans, a hundred and more jobs at once
+
+  @points 180
+  @size 800
+
+  defp draw_orbits(bridge, folder, job) do
+    <<head::binary-size(16), _span::float-little, rest::binary>> = job.payload
+
+    dots =
+      1..@points
+      |> Task.async_stream(
+        fn point ->
+          span = 687.0 * point / @points
+          payload = <<head::binary, span::float-little, rest::binary>>
+          {answer, _run_us} = Demo.Bridge.submit(bridge, :simulation, payload)
+          dots(decode(answer).positions)
+        end,
+        max_concurrency: 16,
+        ordered: false
+      )
+      |> Enum.flat_map(fn {:ok, dots} -> dots end)
+
+    sun = spot({0.0, 0.0}, 6, {255, 240, 160})
+    IO.puts("\nMercury to Mars in the 687 days from #{job.start}, #{@points} jobs more:")
+
+    (sun ++ dots)
+    |> Map.new()
+    |> Demo.Picture.of_dots(@size)
+    |> Demo.Picture.save(folder, "orbits.png")
   end
 
-  # Three figures, whatever the size: errors go from millimetres to a thousand kilometres.
-  defp figures(km) when km >= 100, do: "#{round(km)}"
-  defp figures(km) when km >= 10, do: :erlang.float_to_binary(km, decimals: 1)
-  defp figures(km) when km >= 1, do: :erlang.float_to_binary(km, decimals: 2)
-  defp figures(km) when km >= 0.01, do: :erlang.float_to_binary(km, decimals: 4)
-  defp figures(km), do: :erlang.float_to_binary(km, decimals: 6)
+  # Seen from the north of the ecliptic, the Sun in the middle.
+  defp dots(positions) do
+    {sx, sy, sz} = positions[@sun]
 
-  defp scientific(value), do: :erlang.float_to_binary(abs(value), [{:scientific, 0}])
-  defp milliseconds(us), do: "#{:erlang.float_to_binary(us / 1000, decimals: 1)} ms"
-
-  defp microseconds(sorted_ns, share) do
-    ns = Enum.at(sorted_ns, trunc(length(sorted_ns) * share))
-    :erlang.float_to_binary(ns / 1000, decimals: 1)
+    Enum.flat_map(@colours, fn {id, colour} ->
+      {x, y, z} = positions[id]
+      tilt = 23.4393 * :math.pi() / 180
+      up = (y - sy) * :math.cos(tilt) + (z - sz) * :math.sin(tilt)
+      spot({(x - sx) / @au_km, up / @au_km}, 2, colour)
+    end)
   end
 
-  defp left(text, width), do: String.pad_trailing(text, width)
-  defp right(text, width), do: String.pad_leading(text, width)
+  # 1.8 astronomical units from the middle to the edge.
+  defp spot({x, y}, radius, colour) do
+    {column, row} = {round(@size / 2 * (1 + x / 1.8)), round(@size / 2 * (1 - y / 1.8))}
+
+    for dx <- -radius..radius,
+        dy <- -radius..radius,
+        dx * dx + dy * dy <= radius * radius,
+        do: {{column + dx, row + dy}, colour}
+  end
 end
-
-Demo.main(System.argv())
