@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from bridge.config import CheckpointSettings
-from bridge.etf import brief
+from bridge.etf import Atom, brief
 from bridge.fabric import layout
 from bridge.workers.channel import packets
 from bridge.workers.channel.packets import Code, Coming, Kind, NotHad, Outgoing, Save
@@ -25,6 +25,7 @@ from bridge.workers.checkpoints.store import Part, Place
 
 COUNT_LOOK_S = 0.25  # between two looks at how many jobs a worker has done
 SAVES_MAX = 2  # of one worker at a time
+REASON_BYTES_MAX = 256
 
 
 @dataclass(slots=True)
@@ -141,7 +142,7 @@ class States:
         if asked is None or (asked.kind is not None and reply.error is None):
             raise packets.BrokenRule("a reply to what was not asked")
         del self._asked[id_]
-        asked.end(NotHad(Code.UNAVAILABLE, reply.error) if reply.error is not None else None)
+        asked.end(None if reply.error is None else NotHad(Code.UNAVAILABLE, _words(reply.error)))
 
     def over(self) -> None:
         """The worker has ended: nothing that is open is answered any more."""
@@ -245,3 +246,13 @@ class States:
     def _check_listens(self) -> None:
         if self._over or not self.listens:
             raise NotHad(Code.UNAVAILABLE, "the worker keeps no state, or has ended")
+
+
+def _words(reason: object) -> str:
+    """What a worker says for a reason, as a text of bounded length. It goes to whoever asked, so no
+    term of a worker's may: its atoms and pids would be in the cluster past its role's policy.
+    """
+    match reason:
+        case (Atom(), bytes() as text):
+            return text[:REASON_BYTES_MAX].decode("utf-8", "replace")
+    return brief(reason)
