@@ -123,9 +123,11 @@ def _end_of(report: bytes) -> tuple[int, int] | None:
     try:
         told = json.loads(report)
         status, by = int(told["status"]), int(told["signal"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    return (-1, by) if 0 < by < 65 else (status, 0) if 0 <= status < 256 else None
+    if by:
+        return (-1, by) if 0 < by < 65 else None
+    return (status, 0) if 0 <= status < 256 else None
 
 
 class AttachDriver:
