@@ -151,7 +151,7 @@ static void a_table_of_operations_is_read_as_it_was_declared(void) {
     char name[28];
     memset(ops, 0, sizeof ops);
     for (int i = 0; i < RB_OPS_MAX; i++) {
-        snprintf(name, sizeof name, "operation number %d", i);
+        snprintf(name, sizeof name, "operation %d", i);
         ops[i] = op((uint16_t)(1000 - i), RB_TAKES_RAW | RB_TAKES_PARTS, name);
     }
     CHECK_EQUAL(open_ends(&e, RB_LAYOUT_VERSION, 0, 0), 0);
