@@ -6,6 +6,7 @@ serving     serve, doctor: what runs the bridge on this machine, or would
 replaying   replay: runs a recording of the relay again
 checking    conformance: holds an executable to the rules of a worker
 making      new: writes a worker to begin with
+troubling   chaos: trouble on purpose
 workers     workers, watch, scale, crash-report
 states      checkpoint, move-state
 asking      status, and what changes a running bridge: reload, configure, drain, upgrade, ...
@@ -19,7 +20,17 @@ from collections.abc import Iterator
 import typer
 
 import bridge
-from bridge.cli import asking, attaching, checking, making, replaying, serving, states, workers
+from bridge.cli import (
+    asking,
+    attaching,
+    checking,
+    making,
+    replaying,
+    serving,
+    states,
+    troubling,
+    workers,
+)
 from bridge.config import ConfigError
 from bridge.dist.errors import CookieError, EpmdError
 from bridge.dist.tls import TlsError
@@ -35,6 +46,7 @@ app = typer.Typer(
 for command in (serving.serve, serving.doctor, replaying.replay, checking.conformance):
     app.command(rich_help_panel="On this machine")(command)
 app.add_typer(making.app, name="new", rich_help_panel="On this machine")
+app.add_typer(troubling.app, name="chaos", rich_help_panel="On this machine")
 app.command(rich_help_panel="A running bridge")(asking.status)
 for look in workers.LOOKS:
     app.command(rich_help_panel="A running bridge")(look)
