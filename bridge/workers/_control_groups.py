@@ -20,7 +20,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -103,10 +103,13 @@ def sweep(places: Places) -> list[str]:
         with suppress(OSError):
             for name in os.listdir(place):
                 group = place / name
-                if name.startswith(f"{PREFIX}-") and not _is_guarded(group):
-                    if (group / "cgroup.procs").read_text():
+                if not name.startswith(f"{PREFIX}-"):
+                    continue
+                with _unguarded(group) as abandoned:
+                    if abandoned and (group / "cgroup.procs").read_text():
                         ended.append(name)
-                    _end(group)
+                    if abandoned:
+                        _end(group)
     return ended
 
 
@@ -124,18 +127,25 @@ def _end(group: Path) -> None:
             return
 
 
-def _is_guarded(group: Path) -> bool:
+@contextmanager
+def _unguarded(group: Path) -> Iterator[bool]:
+    """Whether nobody guards it; then we do, meanwhile, so that a shepherd that has just made it
+    waits for its end, and makes it once more.
+    """
     try:
-        fd = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
+        fd = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
-        return True  # removed meanwhile, or another user's
+        yield False  # removed meanwhile, or another user's
+        return
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(fd)
-    return False
 
 
 def _pid_namespace() -> int:

@@ -24,6 +24,7 @@
 #include "shepherd_pvt.h"
 
 #define REMOVE_TRIES 50 /* of a millisecond each: the dead may still be on their way out */
+#define GUARD_TRIES 500 /* so, too: above what a bridge takes to end a group that nobody guards */
 
 static int write_file(int directory, const char *name, const char *text) {
     int fd = openat(directory, name, O_WRONLY | O_CLOEXEC), result = 0;
@@ -51,14 +52,29 @@ static int set_limit(struct rb_group *group, uint64_t memory_bytes) {
     return result;
 }
 
+/* We guard it: until we close it, or are dead. A bridge that starts at this moment may hold it, for
+ * as long as it takes to end what it takes for abandoned; then it is gone, which make() sees. */
+static int guard(int directory) {
+    struct pollfd none;
+    int tries = GUARD_TRIES;
+
+    while (flock(directory, LOCK_EX | LOCK_NB) != 0) {
+        if (errno != EWOULDBLOCK || tries-- == 0) return -errno;
+        poll(&none, 0, 1);
+    }
+    return 0;
+}
+
 static int make(struct rb_group *group, int place, const char *name) {
+    int result;
+
     group->place = fcntl(place, F_DUPFD_CLOEXEC, 0);
     if (group->place < 0) return -errno;
     if (mkdirat(group->place, name, 0755) != 0 && errno != EEXIST) return -errno;
     group->made = 1;
     group->directory = openat(group->place, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (group->directory < 0) return -errno;
-    flock(group->directory, LOCK_EX | LOCK_NB); /* we guard it: until we close it, or are dead */
+    if ((result = guard(group->directory)) != 0) return result;
     group->kill = openat(group->directory, "cgroup.kill", O_WRONLY | O_CLOEXEC);
     group->joined_by_birth = faccessat(group->directory, "cgroup.controllers", F_OK, 0) == 0;
     group->procs = openat(group->directory, "cgroup.procs", O_WRONLY | O_CLOEXEC);
@@ -80,8 +96,7 @@ static void drop(struct rb_group *group, const char *name) {
     rb_close(&group->place);
 }
 
-/* A bridge that starts at this moment may take a group that is made and not yet locked for one that
- * nobody guards, and remove it: then it is made once more. */
+/* A group that such a bridge has removed, before or while we waited, is made once more. */
 static int make_guarded(struct rb_group *group, int place, const char *name) {
     int result = make(group, place, name);
     if (result != -ENOENT && result != -ENODEV) return result;

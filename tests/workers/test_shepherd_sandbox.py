@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import signal
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
-from shepherd_support import Link, memory_group, program, read_all, read_line, started
+from shepherd_support import Bare, Link, memory_group, program, read_all, read_line, started
 
 from bridge.config.sandbox import SandboxSettings, WorkerLimits
 from bridge.workers import _control_groups, _landlock
+from bridge.workers import _shepherd_protocol as protocol
 from bridge.workers import spawn as spawning
 from bridge.workers._control_groups import Places
-from bridge.workers._shepherd_protocol import Step
+from bridge.workers._shepherd_protocol import Started, StartFlag, Step
 from bridge.workers.shepherd import Exit, Shepherd, WorkerStartError
 
 needs_landlock = pytest.mark.skipif(not _landlock.available(), reason="no Landlock here")
@@ -378,3 +381,37 @@ async def test_what_killed_guards_leave_is_ended_by_whoever_comes_after(
             assert (group / "cgroup.procs").read_text() != ""
             assert group.name in _control_groups.sweep(_control_groups.places())
         assert not group.exists()  # so nothing is left in it
+
+
+@pytest.mark.parametrize("removed", [False, True])
+async def test_a_group_that_a_starting_bridge_looks_at_is_guarded_all_the_same(
+    removed: bool, place_of_our_own: Path
+) -> None:
+    group = place_of_our_own / "ringbridge-1-1"
+    group.mkdir()
+    holder = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
+    place = os.open(place_of_our_own, os.O_RDONLY | os.O_DIRECTORY)
+    bare = Bare()
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)  # as who asks whether it is guarded
+        packet = protocol.pack_start(
+            ["/bin/sleep", "60"],
+            {},
+            cwd="",
+            grace_ms=100,
+            flags=StartFlag.KILL_GROUP,
+            confinement=replace(protocol.NO_CONFINEMENT, group_name=group.name),
+        )
+        bare.say(packet, [*bare.start_fds(), place])
+        await trio.sleep(0.05)
+        if removed:
+            group.rmdir()  # and takes it for abandoned
+        os.close(holder)
+        assert isinstance(await trio.to_thread.run_sync(bare.hear), Started)
+        assert (group / "cgroup.procs").read_text() != ""
+        assert _control_groups.sweep(_control_groups.places()) == []
+        assert group.exists()
+    finally:
+        os.close(place)
+        bare.close()
+    assert not group.exists()
