@@ -58,20 +58,23 @@ def run(offer: dict[str, Any], command: list[str]) -> int:
         if len(fds) != FDS:
             raise Refused("the bridge did not let this worker in; its log says why")
         place = json.loads(data)
+        parent = os.getpid()
         child = os.fork()
         if child == 0:
             env = {key: value for key, value in os.environ.items() if key != COOKIE_VARIABLE}
-            _become(command, fds, env | place["env"])
+            _become(command, fds, env | place["env"], parent)
         for fd in fds:
             os.close(fd)
         typer.echo(f"attached as worker {place['worker']}, process {child}", err=True)
         return _wait(child, connection)
 
 
-def _become(command: list[str], fds: list[int], env: dict[str, str]) -> NoReturn:
+def _become(command: list[str], fds: list[int], env: dict[str, str], parent: int) -> NoReturn:
     """In the child. It ends with its parent, and has the link where every worker has it."""
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we asked to die with it
+            os._exit(127)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         high = [_above(fd, LINK_FDS_AT + FDS) for fd in fds]
         for place, fd in enumerate(high, LINK_FDS_AT):

@@ -160,15 +160,16 @@ class AttachDriver:
             channel, worker_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(channel.close)
             with worker_end:
+                # Before it is sent something: who can still be told is no other with the same pid.
+                pidfd = os.pidfd_open(self._pid)
+                undo.callback(os.close, pidfd)
                 text = json.dumps({"env": env, "worker": worker_id}).encode() + b"\n"
                 _send(self._connection, text, [*fds, worker_end.fileno()])
             read, write = os.pipe2(os.O_CLOEXEC)
             undo.callback(os.close, write)
             undo.callback(os.close, read)
-            pidfd = os.pidfd_open(self._pid)
             own = os.dup(pidfd)
             undo.callback(os.close, own)
-            undo.callback(os.close, pidfd)
             self._relay.add_worker(
                 worker_id, pidfd=pidfd, obituary_fd=read, stdout_fd=-1, stderr_fd=-1
             )
@@ -222,7 +223,11 @@ class AttachDesk:
         try:
             with trio.move_on_after(OFFER_S) as waiting, listener:
                 for _ in range(STRANGERS_MAX):
-                    connection = trio.SocketStream((await listener.accept())[0])
+                    try:
+                        connection = trio.SocketStream((await listener.accept())[0])
+                    except OSError as error:  # no descriptor free: no place either
+                        _log.error("nobody can attach", role=plan.name, why=str(error))
+                        return
                     pid, uid = _peer(connection)
                     if uid in (os.getuid(), 0) and await _shows(connection, token):
                         _log.info("a worker attaches", role=plan.name, os_pid=pid)
@@ -247,7 +252,7 @@ def _peer(connection: trio.SocketStream) -> tuple[int, int]:
 async def _shows(connection: trio.SocketStream, token: str) -> bool:
     """Whether the first line is the token. Who is slow has two seconds."""
     shown = b""
-    with trio.move_on_after(2.0):
+    with trio.move_on_after(2.0), contextlib.suppress(trio.BrokenResourceError):
         while len(shown) < 2 * TOKEN_BYTES + 1 and not shown.endswith(b"\n"):
             if not (more := await connection.receive_some(2 * TOKEN_BYTES + 1 - len(shown))):
                 break
