@@ -1,6 +1,6 @@
 """What the demo asks for and what outside sources say of it, made once and kept in build/.
 
-Four files in the folder of the demo, which its Elixir part reads:
+In the folder of the demo, which its Elixir part reads:
 
 - `solar/`: jobs, and where JPL's DE421 has the bodies at their ends (integration/solar);
 - `terrain.request`, `terrain.reference`: a tile, and PyPI's opensimplex at every tenth of its
@@ -31,7 +31,6 @@ from integration.solar import states
 # The first landing on the Moon, the epoch J2000's year, and today: all within DE421, a year around.
 STARTS = (date(1969, 7, 20), date(2000, 1, 1), date.today())
 SPANS_DAYS = (30.0, 365.25, -365.25)
-ORBIT_POINTS = 90
 
 # A tile (docs/worldgen.md): seed, size, octaves, first sample, step, lacunarity, gain.
 SEED, WIDTH, HEIGHT, OCTAVES = 3, 500, 300, 5
@@ -65,7 +64,7 @@ def stale(target: Path) -> bool:
 
 
 def solar(out: Path) -> None:
-    # Anew each time, since one of the jobs begins today.
+    """Anew each time, since one of the jobs begins today."""
     with told("reading the planets from JPL's DE421"):
         cases = [
             states.make_case(start, span, relativistic=relativistic)
@@ -77,6 +76,7 @@ def solar(out: Path) -> None:
 
 
 def terrain(out: Path) -> None:
+    """The tile's request, and what opensimplex says, octave by octave."""
     head = struct.pack("<HHIIIq", 1, OCTAVES, WIDTH, HEIGHT, 0, SEED)
     request = head + struct.pack("<5d", X, Y, STEP, LACUNARITY, GAIN)
     reference = out / "terrain.reference"
@@ -99,6 +99,7 @@ def terrain(out: Path) -> None:
 
 
 def flights(out: Path) -> None:
+    """The columns that the role maps, and DuckDB's answers."""
     if not (ROOT / "build" / "data" / "nycflights13" / "flights").is_dir():
         with told("336,776 flights into columns, this first time"):
             script = ROOT / "workers" / "python" / "analytics" / "rb_analytics.py"

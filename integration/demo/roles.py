@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Role:
-    """`needs`: files beside the project's folder's root; `mend`: what to do when one is missing."""
+    """`needs`: files, from the project's folder; `mend`: what to do when one is missing."""
 
     name: str
     language: str
@@ -72,5 +72,5 @@ SHOWN = (
 
 def configuration(roles: list[Role], root: Path) -> str:
     """A whole ringbridge.toml with these roles, and echo."""
-    head = '# The settings of `make demo`, which writes them anew.\n[node]\nlisten = "127.0.0.1"\n'
+    head = '# `make demo` writes this file.\n[node]\nlisten = "127.0.0.1"\n'
     return "\n".join([head, *(role.table(root) for role in (ECHO, *roles))])

@@ -138,7 +138,7 @@ defmodule Demo.SolarSystem do
 
   ## A picture: the same start with other spans, a hundred and more jobs at once
 
-  @points 180
+  @points 120
   @size 800
 
   defp draw_orbits(bridge, folder, job) do

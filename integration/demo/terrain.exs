@@ -21,7 +21,7 @@ defmodule Demo.Terrain do
 
     IO.puts(
       "#{width} x #{height} heights of #{octaves} octaves: #{milliseconds(run_us)} in the worker; " <>
-        "#{length(reference)} of them beside opensimplex: #{scientific(deviation)} apart at most"
+        "#{grouped(length(reference))} of them beside opensimplex: #{scientific(deviation)} apart at most"
     )
 
     {png, _run_us} = Demo.Bridge.submit(bridge, :worldgen, request, %{opcode: 1})
