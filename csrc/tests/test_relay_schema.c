@@ -194,6 +194,32 @@ static void a_payload_of_too_many_terms_does_not_hold_up_the_others(void) {
     says(&b, "payload has more than 1048576 terms");
 }
 
+/* A list of atoms, each of which may be any of 256, and is the last. */
+static void put_last_words(struct bytes *b, uint32_t count) {
+    put_list(b, count);
+    for (uint32_t i = 0; i < count; i++) put_atom(b, "word_255");
+    put_nil(b);
+}
+static void nor_does_one_of_too_many_alternatives(void) {
+    begin();
+    uint32_t root = node(RB_SCHEMA_LIST, 0, INT64_MAX);
+    uint32_t words = node(RB_SCHEMA_ATOM, 0, 0);
+    children(root, words);
+    for (int i = 0; i < 256; i++) {
+        char word[16];
+        snprintf(word, sizeof word, "word_%03d", i);
+        named(node(RB_SCHEMA_TEXT, 0, 0), word, 0);
+    }
+    children(words, words + 1);
+    operation("words", 0, 0);
+    CHECK_EQUAL(rb_schema_sound(&ops), 0);
+    struct bytes b = {0};
+    put_last_words(&b, RB_SCHEMA_LOOKS_MAX / 256);
+    CHECK_EQUAL(check(&b), 0);
+    put_last_words(&b, RB_SCHEMA_LOOKS_MAX / 256 + 300);
+    says(&b, "payload has too many terms for so many alternatives: more than 16777216 to look at");
+}
+
 static void a_program_that_is_not_sound_is_not_walked(void) {
     quantile();
     const struct rb_ops_config good = ops;
@@ -368,6 +394,7 @@ int main(void) {
     RUN(integers_have_bounds_beyond_32_bits_and_big_ones_too);
     RUN(alternatives_are_told_apart_by_form);
     RUN(a_payload_of_too_many_terms_does_not_hold_up_the_others);
+    RUN(nor_does_one_of_too_many_alternatives);
     RUN(a_program_that_is_not_sound_is_not_walked);
     RUN(a_request_names_its_operation_or_gives_its_number);
     RUN(what_no_operation_takes_gets_to_no_worker);

@@ -78,7 +78,7 @@ struct walk {
     const struct rb_ops_config *ops;
     struct rb_cursor at;
     uint32_t depth;
-    uint32_t terms;
+    uint32_t terms, looks; /* looks: at alternatives, of atoms, keys and ONE_OF */
     struct frame frames[RB_SCHEMA_DEPTH_MAX];
     char *why;
 };
@@ -227,7 +227,7 @@ static int in_double(const struct rb_schema_node *n, double value) {
 }
 
 /* Whether the next term has the form of a node that is no ONE_OF: what tells its alternatives apart. */
-static int has_form(const struct walk *w, const struct rb_schema_node *n, struct rb_cursor at) {
+static int has_form(struct walk *w, const struct rb_schema_node *n, struct rb_cursor at) {
     int tag = rb_term_tag(&at);
     struct rb_slice text;
     switch ((enum rb_schema_kind)n->kind) {
@@ -239,7 +239,7 @@ static int has_form(const struct walk *w, const struct rb_schema_node *n, struct
     case RB_SCHEMA_MAP: return tag == RB_TAG_MAP;
     case RB_SCHEMA_ATOM:
         if (!is_atom(tag) || rb_term_atom(&at, &text) < 0) return 0;
-        for (uint32_t i = 0; i < n->count; i++)
+        for (uint32_t i = 0; i < n->count; i++, w->looks++)
             if (rb_slice_equal(text, text_of(w, &w->ops->nodes[n->first + i]))) return 1;
         return n->count == 0;
     case RB_SCHEMA_TUPLE: /* of several the one of its size, and where it begins with an atom by that */
@@ -251,10 +251,9 @@ static int has_form(const struct walk *w, const struct rb_schema_node *n, struct
     }
 }
 
-static const struct rb_schema_node *alternative(const struct walk *w,
-                                                const struct rb_schema_node *n) {
+static const struct rb_schema_node *alternative(struct walk *w, const struct rb_schema_node *n) {
     if (n->kind != RB_SCHEMA_ONE_OF) return n;
-    for (uint32_t i = 0; i < n->count; i++) {
+    for (uint32_t i = 0; i < n->count; i++, w->looks++) {
         const struct rb_schema_node *child = &w->ops->nodes[n->first + i];
         if (has_form(w, child, w->at)) return child;
     }
@@ -376,7 +375,7 @@ static const struct rb_schema_node *key(struct walk *w, struct frame *f, int *ot
     *other = 0;
     if (is_atom(rb_term_tag(&w->at)) && rb_term_atom(&w->at, &text) == 0) {
         f->key = text;
-        for (uint32_t i = 0; i < n->count; i++) {
+        for (uint32_t i = 0; i < n->count; i++, w->looks++) {
             const struct rb_schema_node *child = &w->ops->nodes[n->first + i];
             if (!rb_slice_equal(text, text_of(w, child))) continue;
             if (f->seen & 1ull << i) {
@@ -426,6 +425,12 @@ static int step(struct walk *w) {
     if (++w->terms > RB_SCHEMA_TERMS_MAX) {
         snprintf(w->why, RB_SCHEMA_WHY_BYTES, "payload has more than %d terms",
                  RB_SCHEMA_TERMS_MAX);
+        return -EINVAL;
+    }
+    if (w->looks > RB_SCHEMA_LOOKS_MAX) {
+        snprintf(w->why, RB_SCHEMA_WHY_BYTES,
+                 "payload has too many terms for so many alternatives: more than %d to look at",
+                 RB_SCHEMA_LOOKS_MAX);
         return -EINVAL;
     }
     const struct rb_schema_node *n = f->node;

@@ -9,12 +9,13 @@
 #include "ringbridge/dispatch.h"
 #include "ringbridge/term.h"
 
-enum { RB_SCHEMA_TERMS_MAX = 1 << 20, RB_SCHEMA_WHY_BYTES = 256 };
+enum { RB_SCHEMA_TERMS_MAX = 1 << 20, RB_SCHEMA_LOOKS_MAX = 1 << 24, RB_SCHEMA_WHY_BYTES = 256 };
 
 /* 0, or -EINVAL: a node, a child, a text, a name or a depth out of its range; an opcode or a name twice. */
 int rb_schema_sound(const struct rb_ops_config *ops);
 /* A payload: term bytes, well-formed and one whole term; or the raw bytes of a binary. 0; or -EINVAL with `why`: "payload.q[3] must be a
- * float of 0 to 1, got 7". More than RB_SCHEMA_TERMS_MAX terms that are looked at are refused, as they would hold up the others. */
+ * float of 0 to 1, got 7". More than RB_SCHEMA_TERMS_MAX terms that are looked at are refused, as they would hold up the others; so
+ * are more than RB_SCHEMA_LOOKS_MAX alternatives for them all: an atom is compared with each that it may be. */
 int rb_schema_check(const struct rb_ops_config *ops, uint32_t schema, struct rb_slice payload,
                     int is_term, char why[RB_SCHEMA_WHY_BYTES]);
 
