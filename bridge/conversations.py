@@ -14,6 +14,7 @@ import trio
 
 from bridge.config import CallbackSettings, Config, ConfigError
 from bridge.etf import Atom
+from bridge.links.links import Links
 from bridge.node import Node
 from bridge.ops.answers import Term, atom_keys
 from bridge.workers.channel.callbacks import Callbacks
@@ -36,6 +37,7 @@ class Conversations:
         self._node = node
         self._figures = figures
         self._nursery: trio.Nursery | None = None
+        self.links = Links()
         self.keeper = Keeper(lambda: _open_store(config))
 
     async def start(self, nursery: trio.Nursery) -> None:
@@ -67,6 +69,9 @@ class Conversations:
             worker_id=life,
             role=worker.plan.name,
             settings=lambda: worker.plan.config.callback,
+            peers=lambda send: self.links.join(
+                life, worker.plan.name, lambda: worker.plan.config.peers, send
+            ),
             checkpoints=lambda: worker.plan.config.checkpoint,
             atoms=lambda: worker.plan.config.atoms,
             policy=self._policy,

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from bridge.config import Config
 from bridge.dist.names import matcher
+from bridge.links import link_manager
 from bridge.node import Asked, Policy
 from bridge.node.signals.gen import Call
 from bridge.workers import registry
@@ -32,6 +33,10 @@ def door(current: Callable[[], Config]) -> Policy:
         match asked.request:
             case Call(_, request) if not asked.names.isdisjoint(registry.NAMES):
                 what = registry.operation(request)
+                if what is not None and not policy.may(asked.node, what):
+                    return policy.why_not(asked.node, what)
+            case Call(_, request) if not asked.names.isdisjoint(link_manager.NAMES):
+                what = link_manager.operation(request)
                 if what is not None and not policy.may(asked.node, what):
                     return policy.why_not(asked.node, what)
         return True

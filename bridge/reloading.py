@@ -7,7 +7,7 @@ that cannot be used, memory for new roles. What follows cannot fail.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,7 @@ class Reloading:
         supervisor: PortSupervisor,
         places: Places,
         tls: Tls | None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self.upgrades: dict[str, Upgrade] = {}  # the last one of each role
         self._current = current
@@ -72,6 +73,7 @@ class Reloading:
         self._places = places
         self._tls = tls
         self._kept: Kept | None = None
+        self._changed = changed  # told after each change
 
     def keep_connected(self) -> None:
         """Begin to dial the nodes that [node] keep_connected names."""
@@ -138,6 +140,7 @@ class Reloading:
         self._supervisor.together.set_groups(new.groups)
         for plan in added:
             self._supervisor.add_role(plan)
+        self._changed()
         return changed
 
     def _context(

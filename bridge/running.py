@@ -108,7 +108,13 @@ class Bridge:
             converse=self.conversations.open,
         )
         self.reloading = Reloading(
-            current, relay=relay, node=node, supervisor=self.supervisor, places=places, tls=tls
+            current,
+            relay=relay,
+            node=node,
+            supervisor=self.supervisor,
+            places=places,
+            tls=tls,
+            changed=self.conversations.links.review,
         )
         self.operator = Operator(self.reloading, self.supervisor, relay)
         self.registry = self._make_registry()
@@ -130,7 +136,7 @@ class Bridge:
         self.streams.start()
         services: list[tuple[tuple[str, ...], Callable[[], Answering]]] = [
             (registry.NAMES, self._make_registry),
-            (link_manager.NAMES, LinkManager),
+            (link_manager.NAMES, lambda: LinkManager(self.conversations.links)),
             (diagnostics.NAMES, lambda: Diagnostics(self.status)),
         ]
         for names, make in services:

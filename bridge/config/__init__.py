@@ -19,7 +19,13 @@ from bridge.config.comparing import Change, changes, refused, with_value
 from bridge.config.errors import ConfigError, ConfigErrors
 from bridge.config.groups import GroupSettings
 from bridge.config.reading import build, load, parse, sections
-from bridge.config.role import CallbackSettings, CheckpointSettings, Restart, RoleConfig
+from bridge.config.role import (
+    CallbackSettings,
+    CheckpointSettings,
+    PeerSettings,
+    Restart,
+    RoleConfig,
+)
 from bridge.config.sections import (
     CheckpointStoreSettings,
     LimitSettings,
@@ -44,6 +50,7 @@ __all__ = [
     "LinkSettings",
     "MetricsSettings",
     "NodeConfig",
+    "PeerSettings",
     "Restart",
     "RoleConfig",
     "TenantSettings",

@@ -65,6 +65,14 @@ class CheckpointSettings(Section, frozen=True):
     save_ms: Milliseconds = 30_000
 
 
+class PeerSettings(Section, frozen=True):
+    """[roles.<name>.peers]: links of its workers to those of other roles, and from them."""
+
+    allow: Annotated[tuple[str, ...], Meta(max_length=256)] = ()
+    links_max: Annotated[int, Meta(ge=1, le=256)] = 16
+    served_max: Annotated[int, Meta(ge=1, le=256)] = 64
+
+
 class RoleConfig(Section, frozen=True):
     """[roles.<name>]: a kind of work, the command that does it, and its bounds."""
 
@@ -106,4 +114,5 @@ class RoleConfig(Section, frozen=True):
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     limits: WorkerLimits = field(default_factory=WorkerLimits)
     callback: CallbackSettings = field(default_factory=CallbackSettings)
+    peers: PeerSettings = field(default_factory=PeerSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)

@@ -63,6 +63,9 @@ def broken_role_rules(name: str, role: RoleConfig) -> Iterator[Broken]:
         yield f"{key}.ops.{error.at}", error.value, error.rule, "docs/ops.md has the language"
     yield from broken_sandbox_rules(key, role.sandbox)
     yield from _broken_callback_rules(key, role.callback)
+    if "" in role.peers.allow:
+        mend = 'List names of roles, like "pathfinding"; * stands for any characters'
+        yield f"{key}.peers.allow", "", "it is empty", mend
     checkpoint = role.checkpoint
     if (checkpoint.every_ms or checkpoint.every_jobs) and not checkpoint.keep:
         rule = "this role keeps no checkpoints, so there is no time for them"

@@ -81,7 +81,10 @@ def test_what_else_a_worker_says() -> None:
         flags=layout.PACKET_FLAG_ERROR,
     )
     assert read(error) == packets.Reply(Atom("why"))
-    assert read(packet(layout.PACKET_PEER_OPEN, b"anything", id_=1)) == packets.Peer()
+    assert read(packet(layout.PACKET_PEER_OPEN, b"back", id_=1)) == packets.PeerOpen("back")
+    assert read(packet(layout.PACKET_PEER_OPEN, id_=1)) == packets.PeerOpen(None)
+    link = struct.pack("<Q", 7)
+    assert read(packet(layout.PACKET_PEER_CLOSE, link, id_=1)) == packets.PeerClose(7)
 
 
 def test_a_body_may_come_in_a_memfd_of_any_size_but_none() -> None:

@@ -18,6 +18,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Protocol
 
 import structlog
 import trio
@@ -45,6 +46,15 @@ _OTHERS_WAITING_MAX = 64  # packets for the worker that are no replies to its op
 _NO_MEMFD_S = 0.1  # until the next try, where the bridge has no descriptor free
 
 
+class Peers(Protocol):
+    """A worker's links to others (bridge/links)."""
+
+    def serve(self) -> None: ...
+    def open(self, role: str) -> tuple[int, int]: ...
+    def close(self, number: int) -> None: ...
+    def over(self) -> None: ...
+
+
 class Channel:
     """The bridge's end. `run` is its life; `finish` ends it when the worker has ended.
 
@@ -63,6 +73,7 @@ class Channel:
         policy: Callable[[CallbackSettings], CallbackPolicy],
         callbacks: Callbacks,
         states: Callable[[Callable[[Outgoing], None]], States],
+        peers: Callable[[Callable[[Outgoing], None]], Peers],
         checkpoints: Callable[[], CheckpointSettings],
         broke: Callable[[str], None],
         said: Callable[[str], None] = lambda line: None,
@@ -75,6 +86,7 @@ class Channel:
         self._make_policy = policy
         self._callbacks = callbacks
         self.states = states(self._send)
+        self.peers = peers(self._send)
         self._checkpoint_settings = checkpoints
         self._broke = broke
         self._policy: tuple[CallbackSettings, CallbackPolicy, AtomBudget] | None = None
@@ -109,6 +121,8 @@ class Channel:
                     nursery.cancel_scope.cancel()
         finally:
             self.states.over()
+            self.peers.over()
+            self._drop_waiting()
             self._tell_dropped_lines()
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
@@ -274,8 +288,19 @@ class Channel:
                 self._nursery.start_soon(self._load, head)
             case packets.Reply():
                 self.states.replied(head.id, request)
-            case packets.Peer():
-                raise NotHad(Code.UNAVAILABLE, "there are no links between workers yet")
+            case packets.PeerOpen(role):
+                self._open_peer(head.id, role)
+            case packets.PeerClose(link):
+                self.peers.close(link)
+                self._send(packets.reply(head.id))
+
+    def _open_peer(self, id_: int, role: str | None) -> None:
+        if role is None:
+            self.peers.serve()
+            self._send(packets.reply(id_))
+        else:
+            link, descriptor = self.peers.open(role)
+            self._send(packets.peer_granted(id_, link, descriptor))
 
     def _rules(self) -> tuple[CallbackSettings, CallbackPolicy, AtomBudget]:
         """The role's settings of now; the atoms that were spent stay spent."""
@@ -356,12 +381,14 @@ class Channel:
         waits is bounded by the worker's open calls, and by not reading what it says (`_read`).
         """
         if self._gone.is_set() or self._deaf:
+            _drop(packet)
             return
         if self._waiting or packet.by_memfd or not self._write_now(packet):
             self._others_waiting += packet.id not in self._open
             self._waiting.append(packet)
             self._tell()
         else:
+            _drop(packet)
             self._open.discard(packet.id)
 
     def _tell(self) -> None:
@@ -371,6 +398,7 @@ class Channel:
     def _write_now(self, packet: Outgoing, fd: int | None = None) -> bool:
         """False: there is no room."""
         buffers = [packet.head()] if packet.by_memfd else [packet.head(), packet.body]
+        fd = packet.descriptor if fd is None else fd
         rights = [] if fd is None else [_rights(fd)]
         try:
             self._socket.sendmsg(buffers, rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -385,10 +413,15 @@ class Channel:
     def _become_deaf(self) -> None:
         """The worker has ended, or closed its end. What it has said before is still read."""
         self._deaf = True
-        self._waiting.clear()
+        self._drop_waiting()
         self._open.clear()
         self._others_waiting = 0
         self._tell()
+
+    def _drop_waiting(self) -> None:
+        for packet in self._waiting:
+            _drop(packet)
+        self._waiting.clear()
 
     async def _write(self) -> None:
         while True:
@@ -411,7 +444,7 @@ class Channel:
                     os.close(fd)
             if not self._deaf:
                 self._unread_bytes += len(packet.body) if packet.by_memfd else 0
-                self._waiting.popleft()
+                _drop(self._waiting.popleft())
                 self._others_waiting -= packet.id not in self._open
                 self._open.discard(packet.id)
                 self._tell()
@@ -428,6 +461,12 @@ class Channel:
                 await trio.sleep(_TAKEN_LOOK_S)  # nothing tells of it
             else:
                 return
+
+
+def _drop(packet: Outgoing) -> None:
+    """It was sent, or nobody will be: what would have gone along is closed here."""
+    if packet.descriptor is not None:
+        os.close(packet.descriptor)
 
 
 def _rights(fd: int) -> tuple[int, int, array.array[int]]:

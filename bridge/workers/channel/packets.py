@@ -26,6 +26,7 @@ HEAD_BYTES = _HEAD.size
 BODY_BYTES_MAX = layout.PACKET_BYTES_MAX - HEAD_BYTES  # of a body in its packet
 SAVE_HEAD_BYTES = _U64.size  # of a checkpoint: its kind, before the state
 TIMEOUT_MS_MAX = 86_400_000
+ROLE_BYTES_MAX = 256  # of the name of a role that a link is asked to
 # What decodes one worker's terms: bounded so that no packet keeps the thread for long.
 TERM_LIMITS = Limits(depth_max=512, terms_max=100_000)
 _BOUNDS = {"terms", "depth", "key_depth", "integer_size"}  # rules that a large term may break
@@ -132,8 +133,15 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """A link to another worker, opened or closed: not to be had yet."""
+class PeerOpen:
+    """A link to a worker of `role` is wanted. None: this worker serves the links of others."""
+
+    role: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerClose:
+    link: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +156,7 @@ class Reply:
     error: Term | None
 
 
-Request = Send | Call | Log | Save | Load | Peer | Forget | Reply
+Request = Send | Call | Log | Save | Load | PeerOpen | PeerClose | Forget | Reply
 
 _KNOWN = {
     layout.PACKET_SEND,
@@ -225,8 +233,16 @@ def read_body(head: Head, body: bytes) -> Request:
         case layout.PACKET_FORGET:
             _check_empty(body)
             return Forget()
-        case _:
-            return Peer()
+        case layout.PACKET_PEER_OPEN:
+            if len(body) > ROLE_BYTES_MAX:
+                raise BrokenRule(f"a role's name of {len(body)} bytes")
+            return PeerOpen(body.decode("utf-8", "replace") or None)
+        case layout.PACKET_PEER_CLOSE:
+            if len(body) != _U64.size:
+                raise BrokenRule(f"the number of a link in {len(body)} bytes")
+            return PeerClose(*_U64.unpack(body))
+        case _:  # read_head() lets no other kind through
+            raise BrokenRule(f"kind {head.kind} has no body that is known")
 
 
 def _check_empty(body: bytes) -> None:
@@ -282,12 +298,15 @@ def _reason(body: bytes) -> Term:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A packet for the worker. A body above BODY_BYTES_MAX goes in a memfd."""
+    """A packet for the worker. A body above BODY_BYTES_MAX goes in a memfd. `descriptor` goes along
+    beside a body in the packet, and belongs to whoever sends the packet, or drops it.
+    """
 
     kind: int
     id: int
     body: bytes = b""
     error: bool = False
+    descriptor: int | None = None
 
     @property
     def by_memfd(self) -> bool:
@@ -305,6 +324,16 @@ def reply(id_: int, body: bytes = b"") -> Outgoing:
 def refusal(id_: int, error: NotHad) -> Outgoing:
     body = _U64.pack(error.code) + encode_bare(error.reason())
     return Outgoing(layout.PACKET_REPLY, id_, body, error=True)
+
+
+def peer_granted(id_: int, link: int, descriptor: int) -> Outgoing:
+    return Outgoing(layout.PACKET_REPLY, id_, _U64.pack(link), descriptor=descriptor)
+
+
+def peer_offer(link: int, role: str, descriptor: int) -> Outgoing:
+    """One end of a link, whose other end a worker of `role` has."""
+    body = _U64.pack(link) + role.encode()
+    return Outgoing(layout.PACKET_PEER_OFFER, 0, body, descriptor=descriptor)
 
 
 def checkpoint_now(id_: int, kind: Kind, *, leaving: bool) -> Outgoing:

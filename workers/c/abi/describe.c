@@ -19,6 +19,8 @@ int main(void) {
     FIELD(rb_worker_options, restore);
     FIELD(rb_worker_options, ops);
     FIELD(rb_worker_options, ops_count);
+    FIELD(rb_worker_options, unused);
+    FIELD(rb_worker_options, serves_peers);
     STRUCT(rb_op);
     FIELD(rb_op, opcode);
     FIELD(rb_op, takes);
@@ -37,6 +39,12 @@ int main(void) {
     FIELD(rb_reply, size);
     FIELD(rb_reply, memory);
     FIELD(rb_reply, mapped_bytes);
+    STRUCT(rb_peer_answer);
+    FIELD(rb_peer_answer, bytes);
+    FIELD(rb_peer_answer, size);
+    FIELD(rb_peer_answer, is_term);
+    FIELD(rb_peer_answer, code);
+    FIELD(rb_peer_answer, memory);
     NUMBER(RB_STATE_FULL);
     NUMBER(RB_STATE_INCREMENT);
     NUMBER(RB_LOG_DEBUG);
@@ -50,5 +58,6 @@ int main(void) {
     NUMBER(RB_CODE_KIT);
     NUMBER(RB_CODE_ANSWER_TOO_LARGE);
     NUMBER(RB_CODE_NO_ANSWER);
+    NUMBER(RB_PEER_BYTES_MAX);
     return 0;
 }

@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define RB_KIT_VERSION (1u << 16 | 2u) /* major << 16 | minor */
+#define RB_KIT_VERSION (1u << 16 | 3u) /* major << 16 | minor */
 
 struct rb_job;
 struct rb_state;
@@ -53,6 +53,10 @@ struct rb_worker_options {
     /* What it can do; none: it takes every opcode. At most 64, each opcode and each name once. */
     const struct rb_op *ops;
     unsigned ops_count;
+    unsigned unused; /* where programs built for 1.2 have padding: never looked at */
+    /* 1: other workers may ask this one too, over links that the bridge grants (docs/links.md). Their requests go through the same
+     * handler, between its jobs; they have no parts, and rb_job_id() is the asking job's. */
+    int serves_peers;
 };
 
 /* Serves until the bridge says drain or stop. Returns main()'s exit status:
@@ -197,6 +201,33 @@ int rb_state_write(struct rb_state *state, const void *bytes, size_t size);
 /* For a job that needs the state which {:move_state, ..., :post_copy} has promised: waits for it, and has options.restore take it. 0
  * at once when none is promised. */
 int rb_await_state(struct rb_job *job);
+
+/* --- other workers (docs/links.md) --------------------------------------------------------------------------------------- */
+
+/* A link to one worker of another role. What a role may open is its policy: [roles.NAME.peers] allow. Like `job` above: NULL outside
+ * of any. All belong to the handler's thread. */
+struct rb_peer;
+#define RB_PEER_BYTES_MAX (64u << 20) /* of a request or an answer */
+
+/* Asks the bridge for a link. Also gives -EACCES not allowed, or it would close a ring of workers that wait for each other; -ESRCH no
+ * worker of that role serves others; -EBUSY too many links. */
+int rb_peer_open(struct rb_job *job, const char *role, struct rb_peer **peer);
+struct rb_peer_answer {
+    const void *bytes; /* the answer; of -EREMOTEIO the message */
+    size_t size;
+    int is_term;   /* well-formed external term bytes without the leading 131 */
+    uint16_t code; /* of -EREMOTEIO */
+    void *memory;  /* the kit's */
+};
+/* Has the peer do a job: one at a time on a link. Waits for at most `timeout_ms` and the job's own deadline, which the peer is told,
+ * as well as the trace. When the wait ends without an answer the peer is told to stop. Also gives -EREMOTEIO the peer's handler failed;
+ * -ECONNABORTED it gave up; -EPIPE the link is over (the peer has ended, or the link was revoked): open another one; -EPROTO the
+ * peer broke a rule, so the link is over; -ETIMEDOUT; -EMSGSIZE; -EINVAL no well-formed term. rb_peer_answer_free() in every case. */
+int rb_peer_call(struct rb_job *job, struct rb_peer *peer, uint16_t opcode, const void *bytes,
+                 size_t size, int is_term, uint32_t timeout_ms, struct rb_peer_answer *answer);
+void rb_peer_answer_free(struct rb_peer_answer *answer);
+/* Gives the link back; `peer` is gone whatever this gives. */
+int rb_peer_close(struct rb_job *job, struct rb_peer *peer);
 
 #define RB_MESSAGE_BYTES_MAX 1024
 #define RB_CODE_KIT 65280

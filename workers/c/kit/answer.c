@@ -66,6 +66,7 @@ int64_t rb_kit_take_blocks(struct rb_job *job, uint64_t size) {
 
 static void drop_reservation(struct rb_job *job) {
     struct rb_region *region = &job->worker->link.result_region;
+    if (job->peer != NULL) rb_peer_drop_room(job->peer);
     if (job->state == RB_JOB_RESERVED && job->first_block >= 0)
         rb_region_give(region, (uint32_t)job->first_block,
                        rb_region_blocks_for(region, job->reserved));
@@ -77,6 +78,7 @@ void *rb_result_reserve(struct rb_job *job, size_t size) {
     int64_t first = -1;
     if (job->state == RB_JOB_ANSWERED) rb_kit_misused(job, "room was asked for after the answer");
     drop_reservation(job);
+    if (job->peer != NULL) return rb_peer_room(job, size);
     if (size > RB_INLINE_BYTES_MAX) {
         /* A completion's size has 32 bits. */
         first = size > UINT32_MAX ? -EMSGSIZE : rb_kit_take_blocks(job, size);
@@ -144,6 +146,11 @@ static void answer(struct rb_job *job, struct rb_completion *c, const void *in_r
     c->job = job->request.job;
     c->queue_ns = job->start_ns - job->drained_ns;
     c->run_ns = now - job->start_ns;
+    if (job->peer != NULL) {
+        rb_peer_answer(job, c);
+        job->state = RB_JOB_ANSWERED;
+        return;
+    }
     if (in_region == NULL) {
         c->flags |= RB_FLAG_INLINE;
         memcpy(c->body, job->inline_bytes, c->payload_bytes);
@@ -251,7 +258,8 @@ void rb_kit_answer_unanswered(struct rb_job *job) {
         rb_fail(job, RB_CODE_ANSWER_TOO_LARGE,
                 "an answer of %llu bytes does not fit into a result region of %llu",
                 (unsigned long long)job->wanted,
-                (unsigned long long)job->worker->link.header.result_bytes);
+                (unsigned long long)(job->peer ? RB_PEER_BYTES_MAX
+                                               : job->worker->link.header.result_bytes));
     else
         rb_fail(job, RB_CODE_NO_ANSWER, "the handler returned without an answer");
 }

@@ -18,6 +18,8 @@ struct rb_incoming {
     uint8_t *body;
     size_t size;
     int mapped; /* the body is a mapping of a memfd, not from malloc() */
+    int has_fd,
+        fd; /* it brought one end of a link to another worker; has_fd 0 once that is taken */
 };
 
 enum { RB_PUT_BY_MAX = 8 };
@@ -64,6 +66,8 @@ void rb_packet_refuse(const struct rb_packet *head, uint64_t code, const char *w
 /* Until the channel has one of `events` (poll.h): 1; 0 at `until_ns` (0: never); -ECANCELED: the job is cancelled, or, without
  * one, the worker is told to stop; -EAGAIN: look again. */
 int rb_channel_wait(struct rb_job *job, short events, uint64_t until_ns);
+/* The same of any descriptor. */
+int rb_kit_wait_fd(struct rb_job *job, int fd, short events, uint64_t until_ns);
 
 int rb_channel_fd(void); /* opened at the first call; -1: there is none */
 static inline uint64_t rb_channel_next_id(void) { return ++rb_channel.last_id; }

@@ -30,6 +30,7 @@ const void *rb_job_payload(const struct rb_job *job, size_t *size) {
 }
 
 int rb_is_cancelled(const struct rb_job *job) {
+    if (job->peer != NULL) return rb_peer_is_cancelled(job);
     /* C1: pairs with C0 in the relay's stop_running(). The word holds the id of the job to stop, so what was written for an
      * earlier job of this slot means nothing to us. Nothing else is read on the strength of it; seq_cst, since gates wait for it
      * (gate.h, G5). */

@@ -6,7 +6,8 @@
  *      answer.c     room for answers, completions, give-backs
  *      part.c       what a job says before its answer: parts, progress
  *      heartbeat.c  the thread that tells the bridge that we live
- *      packet.c, channel.c, state.c   the socket beside the link (channel_pvt.h) */
+ *      packet.c, channel.c, state.c   the socket beside the link (channel_pvt.h)
+ *      peer_wire.c, peer.c, peer_serve.c   links to other workers (peer_pvt.h) */
 #ifndef RINGBRIDGE_KIT_PVT_H
 #define RINGBRIDGE_KIT_PVT_H
 
@@ -55,8 +56,12 @@ struct rb_worker {
 
 enum rb_job_state { RB_JOB_OPEN, RB_JOB_RESERVED, RB_JOB_ANSWERED };
 
+struct rb_peer_asked;
+
 struct rb_job {
     struct rb_worker *worker;
+    struct rb_peer_asked
+        *peer; /* NULL: a job of the bridge's; else asked over a link by another worker */
     struct rb_request request; /* private copy */
     const uint8_t *payload;
     uint64_t slot, position; /* in the request ring */
@@ -109,6 +114,13 @@ struct rb_completion *rb_kit_claim(struct rb_job *job);
 void rb_kit_publish_soon(struct rb_worker *w, uint64_t now);
 void rb_kit_answer_unanswered(
     struct rb_job *job); /* what a handler that returned without an answer has meant */
+
+/* --- of a job that another worker asked for (peer_serve.c) -------------------------------------------------------------- */
+
+void *rb_peer_room(struct rb_job *job, size_t size); /* as rb_result_reserve() */
+void rb_peer_drop_room(struct rb_peer_asked *asked);
+void rb_peer_answer(struct rb_job *job, struct rb_completion *c); /* whose bytes lie in its room */
+int rb_peer_is_cancelled(const struct rb_job *job);
 
 int rb_heartbeat_start(
     struct rb_worker *w); /* the first beat is made before it returns; 0 or negative errno */

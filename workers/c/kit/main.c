@@ -10,6 +10,7 @@
 
 #include "channel_pvt.h"
 #include "kit_pvt.h"
+#include "peer_pvt.h"
 
 static const char *environment_or(const char *name, const char *otherwise) {
     const char *value = getenv(name);
@@ -116,6 +117,7 @@ int rb_kit_open(struct rb_worker *w, const char *program, const char *kit, uint3
         rb_kit_close(w);
         return RB_EXIT_DATAERR;
     }
+    rb_peers_offer_service(w);
     declare(w, program);
     rb_link_greet(&w->link, kit, kit_version, environment_or(RB_ENV_ROLE, ""));
     return 0;
@@ -123,6 +125,7 @@ int rb_kit_open(struct rb_worker *w, const char *program, const char *kit, uint3
 
 void rb_kit_close(struct rb_worker *w) {
     if (!w->leaving) rb_channel_leave(w);
+    rb_peers_end();
     rb_heartbeat_stop(w);
     rb_link_detach(&w->link);
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "channel_pvt.h"
+#include "peer_pvt.h"
 
 enum {
     BODY_BYTES_MAX = RB_PACKET_BYTES_MAX - sizeof(struct rb_packet),
@@ -22,6 +23,8 @@ enum {
     SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL,
     /* Between two looks of a wait that no gate ends (before the link is open). */
     SLICE_MS = 100,
+    /* The same of a wait in a job that another worker asked for. */
+    PEER_SLICE_NS = 5000000,
 };
 
 struct rb_channel rb_channel = {.fd = -1};
@@ -49,6 +52,10 @@ static int ready_to_give_up(void *arg) {
 }
 
 int rb_channel_wait(struct rb_job *job, short events, uint64_t until_ns) {
+    return rb_kit_wait_fd(job, rb_channel.fd, events, until_ns);
+}
+
+int rb_kit_wait_fd(struct rb_job *job, int fd, short events, uint64_t until_ns) {
     struct rb_worker *w = job ? job->worker : rb_channel.worker;
     uint64_t deadline = until_ns, of_job = job ? job->request.deadline_ns : 0;
     /* A cancel rings the gate, the job's deadline does not. */
@@ -57,13 +64,15 @@ int rb_channel_wait(struct rb_job *job, short events, uint64_t until_ns) {
     int64_t left = deadline == 0 ? -1 : now < deadline ? (int64_t)(deadline - now) : 0;
 
     if (w == NULL) { /* main() says something before its worker is one */
-        struct pollfd p = {.fd = rb_channel.fd, .events = events};
+        struct pollfd p = {.fd = fd, .events = events};
         int slice = left < 0 || left > SLICE_MS * 1000000LL ? SLICE_MS : (int)(left / 1000000 + 1);
         if (poll(&p, 1, left == 0 ? 0 : slice) > 0) return 1;
         return until_ns != 0 && rb_now_ns() >= until_ns ? 0 : -EAGAIN;
     }
-    int found =
-        rb_gate_wait_or_fd(&w->link.waiter, rb_channel.fd, events, ready_to_give_up, job, left);
+    /* A peer that takes its request back does not ring the gate. */
+    if (job != NULL && job->peer != NULL && (left < 0 || left > PEER_SLICE_NS))
+        left = PEER_SLICE_NS;
+    int found = rb_gate_wait_or_fd(&w->link.waiter, fd, events, ready_to_give_up, job, left);
     if (ready_to_give_up(job)) {
         if (job) job->refused = ECANCELED; /* for a handler that returns now */
         return -ECANCELED;
@@ -213,6 +222,11 @@ static void take_body(struct rb_incoming *in, const int *fds, int count, size_t 
         in->size = head->bytes;
         in->body = malloc(in->size + 1); /* never NULL for want of bytes */
         if (in->body != NULL) memcpy(in->body, rb_channel.room + sizeof *head, in->size);
+        /* One end of a link to another worker. Of other packets they are closed. */
+        if (count == 1 && (head->kind == RB_PACKET_REPLY || head->kind == RB_PACKET_PEER_OFFER)) {
+            in->has_fd = 1;
+            in->fd = fds[0];
+        }
     } else {
         if (count != 1 || size != sizeof *head || fstat(fds[0], &is) < 0 || head->bytes == 0 ||
             (uint64_t)is.st_size != head->bytes || (fcntl(fds[0], F_GET_SEALS) & SEALS) != SEALS)
@@ -252,11 +266,12 @@ int rb_packet_receive(struct rb_incoming *in) {
     *in = (struct rb_incoming){0};
     memcpy(&in->head, c->room, sizeof in->head);
     take_body(in, fds, count, (size_t)n);
-    close_all(fds, count);
+    if (!in->has_fd) close_all(fds, count);
     return 1;
 }
 
 void rb_packet_drop(struct rb_incoming *in) {
+    if (in->has_fd) close(in->fd);
     if (in->mapped)
         munmap(in->body, in->size);
     else
@@ -268,6 +283,8 @@ void rb_packet_put_by(struct rb_incoming *in) {
     struct rb_channel *c = &rb_channel;
     if (in->head.kind == RB_PACKET_REPLY) {
         rb_packet_drop(in); /* nobody waits for it any more */
+    } else if (in->head.kind == RB_PACKET_PEER_OFFER) {
+        rb_peers_take_offer(in); /* however many come in a job: it costs a descriptor */
     } else if (c->put_by_count == RB_PUT_BY_MAX) {
         rb_kit_channel_broken("more is asked of a worker in the midst of a job than may be open");
     } else {

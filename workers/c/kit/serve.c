@@ -12,6 +12,7 @@
 
 #include "channel_pvt.h"
 #include "kit_pvt.h"
+#include "peer_pvt.h"
 #include "ringbridge/envelope.h"
 
 /* Pages of large answers go back to the kernel after this long without work; the first MiB stays. */
@@ -110,7 +111,7 @@ void rb_kit_wait_for_work(struct rb_worker *w, int64_t slice_ns) {
         w->link.waiter.last = RB_PARK_AWAKE;
         int64_t limit_ns = trims ? TRIM_AFTER_NS : slice_ns;
         int found = rb_channel.listens
-                        ? rb_gate_wait_or_fd(&w->link.waiter, rb_channel.fd, POLLIN,
+                        ? rb_gate_wait_or_fd(&w->link.waiter, rb_peers_wait_fd(), POLLIN,
                                              ready_with_work, &wait, limit_ns)
                         : rb_gate_wait(&w->link.waiter, ready_with_work, &wait, limit_ns);
         rb_store_relaxed(&w->counters.gate,
@@ -134,13 +135,15 @@ enum rb_kit_turn rb_kit_turn(struct rb_worker *w) {
     if (rb_channel.held && control != RB_CONTROL_STOP) return RB_KIT_IDLE;
     if (control == RB_CONTROL_STOP || (control != RB_CONTROL_RUN && count == 0))
         return RB_KIT_LEAVE;
-    if (count == 0) return RB_KIT_IDLE;
+    int served = control == RB_CONTROL_RUN ? rb_peers_serve(w, 1) : 0;
+    if (count == 0) return served ? RB_KIT_RAN : RB_KIT_IDLE;
     rb_kit_take_givebacks(w);
     uint64_t drained_ns = w->now_ns = rb_now_ns();
     while (count-- > 0 && rb_kit_control(w) != RB_CONTROL_STOP && !w->leaving) {
         run_one(w, drained_ns);
         rb_channel_look(w, 0);
         if (rb_channel.held) break;
+        rb_peers_serve(w, 0);
     }
     rb_kit_publish(w);
     return w->leaving ? RB_KIT_LEAVE : RB_KIT_RAN;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "channel_pvt.h"
+#include "peer_pvt.h"
 
 _Static_assert(RB_STATE_FULL == RB_CHECKPOINT_FULL, "the header's words are the layout's");
 _Static_assert(RB_STATE_INCREMENT == RB_CHECKPOINT_INCREMENTAL,
@@ -183,6 +184,7 @@ static void handle(struct rb_worker *w, struct rb_incoming *in) {
     case RB_PACKET_REPLY: break; /* nobody waits for it any more */
     case RB_PACKET_CHECKPOINT_NOW: handle_checkpoint(w, in); break;
     case RB_PACKET_RESTORE: handle_restore(w, in); break;
+    case RB_PACKET_PEER_OFFER: rb_peers_take_offer(in); break;
     default: rb_packet_refuse(&in->head, RB_CHANNEL_ERROR_UNAVAILABLE, "this kit does not know it");
     }
     rb_packet_drop(in);
@@ -197,7 +199,10 @@ static void take_all(struct rb_worker *w) {
         handle(w, &in);
     }
     while (rb_packet_receive(&in) == 1) handle(w, &in);
-    if (c->closed) c->listens = c->held = c->coming = 0;
+    if (c->closed) {
+        c->listens = c->held = c->coming = 0;
+        rb_peers_channel_closed();
+    }
 }
 
 void rb_channel_look(struct rb_worker *w, int now) {
