@@ -69,6 +69,8 @@ class States:
         self._asked: dict[int, Asked] = {}
         self._based = False  # this life's state is the stored one, or went there as a whole
         self._saves = 0
+        self._came = 0  # saves, in this life
+        self._came_before = 0  # when a state was given last
         self._order = trio.Lock()  # checkpoints are stored in the order in which they came
         self._over = False
         self._log = structlog.get_logger("ringbridge.worker").bind(
@@ -99,6 +101,7 @@ class States:
         elif self._saves >= SAVES_MAX:
             raise NotHad(Code.BUSY)
         self._saves += 1
+        self._came += 1
         return asked
 
     def not_saved(self, id_: int, error: NotHad) -> None:
@@ -187,6 +190,7 @@ class States:
         self._check_listens()
         id_ = next(self._ids)
         asked = self._asked[id_] = Asked(kind=None)
+        self._came_before = self._came
         self._send(packets.restore(id_, parts_of(state)))
         await self._answer(asked)
 
@@ -196,8 +200,10 @@ class States:
         self._send(packets.announce(coming))
 
     def based(self) -> None:
-        """What the worker has is what its place has in the store."""
-        self._based = True
+        """What the worker was given is what its place has in the store. Not so if it has saved
+        meanwhile: that is not there any more, and no increment can go behind it.
+        """
+        self._based = self._came == self._came_before and not self.saving
 
     async def keep_schedule(self) -> None:
         """Ask for checkpoints as the role's settings say, for ever."""
