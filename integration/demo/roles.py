@@ -49,7 +49,7 @@ SHOWN = (
         "Rust",
         ("build/bin/rb-pathfinding", "build/data/sea.mask"),
         ("build/bin/rb-pathfinding", "build/data/sea.mask"),
-        "It needs cargo 1.63 or newer (apt-get install cargo); then run `make demo` again.",
+        "It needs cargo 1.63 or newer (apt-get install cargo) when `make workers` runs.",
         "workers = 2\n",
     ),
     Role(
