@@ -123,7 +123,9 @@ class Links:
         settings: Callable[[], PeerSettings],
         send: Callable[[Outgoing], None],
     ) -> Member:
-        """A life of a worker begins. `send` gives it a packet, and owns its descriptor then."""
+        """A life of a worker begins. `send` gives it a packet, and owns its descriptor then; it
+        raises NotHad where too much waits for the worker.
+        """
         member = self._members[worker] = Member(worker, role, settings, send, self)
         return member
 
@@ -180,7 +182,12 @@ class Links:
         asker.asked.add(link)
         server.serving.add(link)
         self._tell("granted", asker, role, server, link, None)
-        server.send(packets.peer_offer(link.id, asker.role, theirs.detach()))
+        try:
+            server.send(packets.peer_offer(link.id, asker.role, theirs.detach()))
+        except NotHad:  # each offer that it has not read holds a descriptor of ours
+            os.close(given)
+            self.end(link, "its server does not read what it is told")
+            raise
         return link.id, given
 
     # ---- ends

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from bridge.config import PeerSettings
+from bridge.config import CallbackSettings, PeerSettings
 from bridge.links.links import AUDIT_MAX, Links, Member
+from bridge.workers.channel.channel import Channel
 from bridge.workers.channel.packets import Code, NotHad, Outgoing
 
 ANY = PeerSettings(allow=("*",))
@@ -158,3 +160,44 @@ def test_a_workers_end_ends_its_links_at_both_sides(world: World) -> None:
     assert not front.asked
     assert not last.serving
     assert refusal(front, "back") is Code.NO_PROCESS
+
+
+def test_a_server_that_does_not_read_is_offered_nothing_more_and_holds_no_descriptors(
+    world: World,
+) -> None:
+    """Else links that are opened and given back would take all of the bridge's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    nothing: Any = None
+    settings = CallbackSettings()
+    channel = Channel(
+        ours,
+        worker_id=2,
+        role="b",
+        settings=lambda: settings,
+        peers=lambda send: world.links.join(2, "b", lambda: ANY, send),
+        atoms=tuple,
+        policy=nothing,
+        callbacks=nothing,
+        states=lambda send: nothing,
+        checkpoints=nothing,
+        broke=nothing,
+    )
+    asker = world.join(1, "a")
+    channel.peers.serve()
+    opened, refused = 0, 0
+    with ours, theirs:
+        for _ in range(2_000):
+            world.now_s += 1
+            try:
+                number, descriptor = asker.open("b")
+            except NotHad as error:
+                refused += error.code is Code.BUSY
+            else:
+                opened += 1
+                os.close(descriptor)
+                asker.close(number)
+        assert opened < 1_000
+        assert refused > 1_000
+        assert len(channel._waiting) == 64
+        assert len(world.links) == 0
+        channel._become_deaf()

@@ -86,7 +86,7 @@ class Channel:
         self._make_policy = policy
         self._callbacks = callbacks
         self.states = states(self._send)
-        self.peers = peers(self._send)
+        self.peers = peers(self._offer)
         self._checkpoint_settings = checkpoints
         self._broke = broke
         self._policy: tuple[CallbackSettings, CallbackPolicy, AtomBudget] | None = None
@@ -390,6 +390,13 @@ class Channel:
         else:
             _drop(packet)
             self._open.discard(packet.id)
+
+    def _offer(self, packet: Outgoing) -> None:
+        """What others have the worker told: bounded too, where it does not read. Raises NotHad."""
+        if self._others_waiting >= _OTHERS_WAITING_MAX:
+            _drop(packet)
+            raise NotHad(Code.BUSY)
+        self._send(packet)
 
     def _tell(self) -> None:
         self._news.set()
