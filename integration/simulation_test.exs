@@ -58,6 +58,22 @@ defmodule Ringbridge.SimulationTest do
     await_idle(node, 1_000)
   end
 
+  test "a cluster is generated and moved, and tells how far it is from all pairs", %{node: node} do
+    payload =
+      <<1::16-little, 1::16-little, 20_000::32-little, 1::32-little, 0::32, 64::32-little, 0::32,
+        0.01::float-little, 0.5::float-little, 0.01::float-little, 1::64-little>>
+
+    assert {:ok, answer} = submit(node, :simulation, payload, [opcode: 1], 60_000)
+
+    <<1::16-little, 1::16-little, 20_000::32-little, _::128, time::float-little,
+      before::float-little, later::float-little, _::binary-size(16), rms::float-little,
+      _::binary-size(24)>> = answer
+
+    assert time == 0.01
+    assert abs(later / before - 1) < 1.0e-4
+    assert rms > 0 and rms < 0.05 * 0.125
+  end
+
   defp positions(<<1::16-little, count::16-little, _::binary-size(44), bodies::binary>>) do
     positions =
       for <<id::32-little, _::32, x::float-little, y::float-little, z::float-little,

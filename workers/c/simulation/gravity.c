@@ -5,6 +5,8 @@
  * energy that they conserve follows from the Lagrangian in Landau and Lifshitz, The Classical Theory of Fields, section 106. */
 #include "gravity.h"
 
+#include "kernels.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -70,10 +72,30 @@ static void post_newton(const struct sim_model *m, const struct pairs *p, const 
     }
 }
 
+/* newton() by vectors: the same terms in the same order for each body, hence the same bits (simd.h). */
+static void newton_by_lanes(const struct sim_kernels *kernels, const struct sim_model *m,
+                            const double *base, const double *shift, double *a) {
+    struct sim_points p;
+    double by_axis[3][SIM_BODIES_MAX];
+    int filled = (m->bodies + SIM_LANES_MAX - 1) / SIM_LANES_MAX * SIM_LANES_MAX;
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i < filled; i++) {
+            p.base[k][i] = i < m->bodies ? base[3 * i + k] : 0;
+            p.shift[k][i] = i < m->bodies ? shift[3 * i + k] : 0;
+        }
+    kernels->newton(m->bodies, m->gm, &p, by_axis);
+    for (int i = 0; i < m->bodies; i++)
+        for (int k = 0; k < 3; k++) a[3 * i + k] = by_axis[k][i];
+}
+
 void sim_acceleration(const struct sim_model *m, const double *base, const double *shift,
                       const double *v, double *a) {
     if (!m->relativistic) {
-        newton(m, base, shift, a, NULL);
+        const struct sim_kernels *kernels = sim_kernels();
+        if (kernels->newton != NULL)
+            newton_by_lanes(kernels, m, base, shift, a);
+        else
+            newton(m, base, shift, a, NULL);
         return;
     }
     struct pairs kept;

@@ -37,6 +37,9 @@ enum sim_code {
     SIM_CLOSE_ENCOUNTER = 8, /* the step fell below a millisecond */
     SIM_STOPPED = 9,         /* cancelled or past its deadline; no answer */
     SIM_IS_TERM = 10,        /* an external term where raw bytes are expected */
+    SIM_UNKNOWN_OPCODE = 11,
+    SIM_BAD_ACCURACY = 12, /* theta or softening */
+    SIM_NO_MEMORY = 13,
 };
 #define SIM_MESSAGE_BYTES 160
 
