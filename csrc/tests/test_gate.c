@@ -287,8 +287,9 @@ static void beside_a_descriptor_it_waits_without_a_bell_too(void) {
 /* --- no wake is lost ------------------------------------------------------------------------- */
 
 /* The waiter's half: takes `rounds` publications one by one. A lost wake-up ends in a timeout. */
-static void take_all(struct gate *g, int rounds, const uint32_t *how) {
+static uint32_t take_all(struct gate *g, int rounds, const uint32_t *how) {
     uint64_t state = 77;
+    uint32_t parked = RB_PARK_AWAKE;
     for (int i = 0; i < rounds; i++) {
         int64_t begin = now_ns();
         int found;
@@ -305,10 +306,12 @@ static void take_all(struct gate *g, int rounds, const uint32_t *how) {
         /* At its timeout a wait looks once more, so a lost wake-up shows as a wait of all that time. */
         if (found != 1 || now_ns() - begin > 4500 * ms) {
             rb_store_relaxed(&g->waiter_page->failed, i + 1);
-            return;
+            return parked;
         }
+        if (g->waiter.last != RB_PARK_AWAKE) parked = g->waiter.last;
         rb_store_release(&g->waiter_page->seen, (uint64_t)i + 1);
     }
+    return parked;
 }
 
 /* The waker's half: publishes one, waits (not by a gate) until it was taken: a second publication
@@ -403,9 +406,9 @@ static int wait_without_futex(int with_eventfd) {
     waiter = check_fork();
     if (waiter == 0) {
         refuse_futex();
-        take_all(&g, 100, NULL);
+        int parked = (int)take_all(&g, 100, NULL);
         if (g.waiter_page->failed) _exit(1);
-        _exit(10 + (int)g.waiter.last);
+        _exit(10 + parked);
     }
     close(g.waker.pidfd);
     g.waker.pidfd = (int)syscall(SYS_pidfd_open, waiter, 0);

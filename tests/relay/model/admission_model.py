@@ -110,8 +110,24 @@ class Admission(Dispatcher):
         return self.parties[kind, name]
 
     def _parties(self, caller: Caller, asked: Asked) -> list[Party]:
-        found = [self._party("role", asked.role), self._party("node", caller.node)]
-        return [*found, self._party("tenant", asked.tenant)] if asked.tenant else found
+        found = [self._party("role", asked.role)]
+        if self._counts("node", asked.role):
+            found.append(self._party("node", caller.node))
+        if asked.tenant and self._counts("tenant", asked.role):
+            found.append(self._party("tenant", asked.tenant))
+        return found
+
+    def _counts(self, kind: str, role: str) -> bool:
+        """Nodes, or tenants, are nothing to a role without a rule for them where no rule of the
+        whole is for them either.
+        """
+        limits = self.roles[role].limits.admission
+        own = limits.node_depth_max if kind == "node" else limits.tenant_depth_max
+        return own > 0 or any(
+            allowance.depth_max or allowance.rate.kind != "none"
+            for (of, _), allowance in self.allowances.items()
+            if of == kind
+        )
 
     # ---- rules
 
