@@ -70,15 +70,17 @@ def _shared_beams() -> Iterator[None]:
 
 @pytest.fixture
 async def beam(epmd: EpmdDaemon, _shared_beams: None) -> Beam:
-    """A BEAM that tests share, until one loses it or leaves something in its mailbox."""
+    """A BEAM that tests share, until one loses it, or leaves a message or a monitor behind, which
+    would be the next one's message.
+    """
     _skip_without("elixir")
     if _shared:
         try:
             with trio.fail_after(5):
-                clean = await _shared[-1].evaluate("Process.info(self(), :messages) |> elem(1)")
+                left = await _shared[-1].evaluate("Process.info(self(), [:messages, :monitors])")
         except (trio.BrokenResourceError, trio.TooSlowError):
-            clean = "no"
-        if clean == "[]":
+            left = "nobody knows"
+        if left == "[messages: [], monitors: []]":
             await _shared[-1].evaluate("Process.flag(:trap_exit, false)")
             return _shared[-1]
         _shared.pop().close()
