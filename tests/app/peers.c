@@ -1,4 +1,4 @@
-/* peers.c: a worker that asks other workers, and serves them: what it does is its payload's (test_links.py). */
+/* peers.c: a worker that asks other workers, and serves them: what it does is its payload's (test_worker_links.py). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -113,6 +113,7 @@ static void lie(struct rb_job *job, const char *role) {
     if (!strcmp(what, "short")) bytes = 7;
     if (!strcmp(what, "kind")) m.head.kind = RB_PACKET_LOG;
     if (!strcmp(what, "id")) m.head.id = 0;
+    if (!strcmp(what, "id_twice")) m.head.id = 5; /* not the one of the call below */
     if (!strcmp(what, "flags")) m.head.flags = RB_PACKET_FLAG_ERROR;
     if (!strcmp(what, "reserved")) m.head.reserved = 1;
     if (!strcmp(what, "length")) m.head.bytes = 99;
