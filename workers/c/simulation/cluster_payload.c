@@ -1,27 +1,9 @@
 /* cluster_payload.c: reads a request for many bodies, refusing by rule and value; writes its answer. */
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "cluster.h"
-
-#define REFUSE(code, ...)                                  \
-    do {                                                   \
-        snprintf(message, SIM_MESSAGE_BYTES, __VA_ARGS__); \
-        return (code);                                     \
-    } while (0)
-
-static double f64_at(const uint8_t *bytes, size_t at) {
-    double value;
-    memcpy(&value, bytes + at, sizeof value);
-    return value;
-}
-
-static uint32_t u32_at(const uint8_t *bytes, size_t at) {
-    uint32_t value;
-    memcpy(&value, bytes + at, sizeof value);
-    return value;
-}
+#include "fields.h"
 
 static int is_sane(double value) { return fabs(value) <= CLUSTER_MAGNITUDE_MAX; }
 

@@ -2,40 +2,13 @@
 #include "payload.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "payloads are little endian and so must be the host, as for every link"
-#endif
-
-static double f64_at(const uint8_t *bytes, size_t at) {
-    double value;
-    memcpy(&value, bytes + at, sizeof value);
-    return value;
-}
-
-static uint32_t u32_at(const uint8_t *bytes, size_t at) {
-    uint32_t value;
-    memcpy(&value, bytes + at, sizeof value);
-    return value;
-}
-
-static uint16_t u16_at(const uint8_t *bytes, size_t at) {
-    uint16_t value;
-    memcpy(&value, bytes + at, sizeof value);
-    return value;
-}
+#include "fields.h"
 
 static void put(uint8_t *bytes, size_t at, const void *value, size_t size) {
     memcpy(bytes + at, value, size);
 }
-
-#define REFUSE(code, ...)                                  \
-    do {                                                   \
-        snprintf(message, SIM_MESSAGE_BYTES, __VA_ARGS__); \
-        return (code);                                     \
-    } while (0)
 
 static enum sim_code decode_header(const uint8_t *bytes, size_t size, struct sim_request *q,
                                    char *message) {
