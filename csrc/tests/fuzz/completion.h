@@ -214,12 +214,13 @@ static inline void lie_envelope(struct lie *l) {
     if ((how & 2) && rb_lab_request(l->liar, how >> 5, &q) == 0) e.job = q.job;
     if (how & 4) e.payload_at &= link->header.result_bytes - 1;
     if (how & 8) {
-        const uint8_t *payload = e.flags & RB_FLAG_INLINE ? e.body : link->results + e.payload_at;
-        int within = e.flags & RB_FLAG_INLINE
-                         ? e.payload_bytes <= RB_INLINE_BYTES_MAX
-                         : e.payload_at < link->header.result_bytes &&
-                               e.payload_bytes <= link->header.result_bytes - e.payload_at;
-        if (within) e.crc = rb_completion_crc(&e, payload, link->header.features);
+        int inlined = !!(e.flags & RB_FLAG_INLINE);
+        int within = inlined ? e.payload_bytes <= RB_INLINE_BYTES_MAX
+                             : e.payload_at < link->header.result_bytes &&
+                                   e.payload_bytes <= link->header.result_bytes - e.payload_at;
+        if (within)
+            e.crc = rb_completion_crc(&e, inlined ? e.body : link->results + e.payload_at,
+                                      link->header.features);
     }
     int64_t slot = rb_ring_claim(&link->completion_ring);
     if (slot < 0) return;
