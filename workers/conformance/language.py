@@ -7,9 +7,11 @@ import struct
 
 ECHO, FAIL, SLEEP, EMIT, REPORT, LARGE, END, HOLD, TERM = range(9)
 CHECKPOINT, CALL, SEND, LOG, PULSE, READY, ABOUT = range(9, 16)
+STATE, PEER_OPEN, PEER_CALL, PEER_CLOSE = range(16, 20)
 NAMES = (
     *("echo", "fail", "sleep", "emit", "progress", "large", "end", "hold", "term"),
     *("checkpoint", "call", "send", "log", "pulse", "ready", "about"),
+    *("state", "peer_open", "peer_call", "peer_close"),
 )
 PATTERN = 251
 EXIT, SIGNAL, NO_ANSWER, COLLAPSE = range(4)  # of END

@@ -27,7 +27,11 @@ enum opcode {
     LOG = 12,
     PULSE = 13,
     READY = 14,
-    ABOUT = 15
+    ABOUT = 15,
+    STATE = 16,
+    PEER_OPEN = 17,
+    PEER_CALL = 18,
+    PEER_CLOSE = 19
 };
 enum { CODE_BAD_PAYLOAD = 1, CODE_REFUSED = 2, CODE_UNKNOWN_OPCODE = 3 };
 enum { PATTERN = 251, PART_BYTES_MAX = 4 << 20, BINARY_EXT = 109 };
@@ -258,6 +262,132 @@ static void log_text(struct rb_job *job, struct payload p) {
                                (const char *)p.bytes + 1));
 }
 
+/* --- state that outlives the process, in the role that keeps one ------------------------------------------------------- */
+
+static struct {
+    uint8_t *bytes;
+    size_t size;
+    size_t saved;  /* the bridge has these, from the front on */
+    int new_whole; /* replaced since, or never saved at all: no increment can tell it */
+} state = {.new_whole = 1};
+
+static int add_state(const void *bytes, size_t size) {
+    uint8_t *grown = realloc(state.bytes, state.size + size + 1);
+    if (grown == NULL) return -ENOMEM;
+    memcpy(grown + state.size, bytes, size);
+    state.bytes = grown;
+    state.size += size;
+    return 0;
+}
+
+static int replace_state(const void *bytes, size_t size) {
+    state.size = 0;
+    state.new_whole = 1;
+    return add_state(bytes, size);
+}
+
+static int save(struct rb_state *to, enum rb_state_kind wanted, void *user) {
+    enum rb_state_kind kind = state.new_whole ? RB_STATE_FULL : wanted;
+    size_t from = kind == RB_STATE_FULL ? 0 : state.saved;
+    (void)user;
+    if (state.size == 0) return -ENOTSUP;
+    int failed = rb_state_write(to, state.bytes + from, state.size - from);
+    if (failed) return failed;
+    state.saved = state.size;
+    state.new_whole = 0;
+    return (int)kind;
+}
+
+static int restore(enum rb_state_kind kind, const void *bytes, size_t size, void *user) {
+    enum { REFUSED = 255 };
+    (void)user;
+    if (size > 0 && *(const uint8_t *)bytes == REFUSED) return -EINVAL;
+    int failed = kind == RB_STATE_FULL ? replace_state(bytes, size) : add_state(bytes, size);
+    state.saved = state.size;
+    state.new_whole = 0;
+    return failed;
+}
+
+static void keep_state(struct rb_job *job, struct payload p) {
+    switch (p.bytes[0]) {
+    case 0: answer_as_told(job, replace_state(p.bytes + 1, p.size - 1)); break;
+    case 1: answer_as_told(job, add_state(p.bytes + 1, p.size - 1)); break;
+    case 3:
+        if (rb_await_state(job) == -ECANCELED) {
+            rb_cancelled(job);
+            break;
+        }
+        /* fall through */
+    case 2: rb_complete_bytes(job, state.bytes ? state.bytes : p.bytes, state.size); break;
+    default: rb_fail(job, CODE_BAD_PAYLOAD, "state %u is nothing to do with it", p.bytes[0]);
+    }
+}
+
+/* --- other workers ------------------------------------------------------------------------------------------------------ */
+
+enum { LINKS_MAX = 16 };
+static struct rb_peer *links[LINKS_MAX];
+static unsigned links_count;
+
+static void peer_open(struct rb_job *job, struct payload p) {
+    char role[256 + 1];
+    uint8_t answer[4], *at = answer;
+    if (p.size >= sizeof role || links_count == LINKS_MAX) {
+        rb_fail(job, CODE_BAD_PAYLOAD, "a role of %zu bytes, or more than %d links", p.size,
+                LINKS_MAX);
+        return;
+    }
+    memcpy(role, p.bytes, p.size);
+    role[p.size] = '\0';
+    int failed = rb_peer_open(job, role, &links[links_count]);
+    if (failed) {
+        answer_as_told(job, failed);
+        return;
+    }
+    put(&at, links_count++, 4);
+    rb_complete_bytes(job, answer, sizeof answer);
+}
+
+/* The link that a payload begins with. NULL: the job has its answer. */
+static struct rb_peer **link_of(struct rb_job *job, struct payload p) {
+    uint64_t link = number(p.bytes, 4);
+    if (link < links_count && links[link] != NULL) return &links[link];
+    rb_fail(job, CODE_BAD_PAYLOAD, "no link %llu is open", (unsigned long long)link);
+    return NULL;
+}
+
+static void peer_call(struct rb_job *job, struct payload p) {
+    enum { HEAD = 11, ANSWER_HEAD = 4 };
+    static const int outcomes[] = {0, -EREMOTEIO, -ECONNABORTED, -EPIPE, -EPROTO, -ETIMEDOUT};
+    enum { OUTCOMES = sizeof outcomes / sizeof *outcomes };
+    struct rb_peer **peer = link_of(job, p);
+    struct rb_peer_answer answer;
+    uint8_t *room, how = 0;
+    if (peer == NULL) return;
+    int failed =
+        rb_peer_call(job, *peer, (uint16_t)number(p.bytes + 8, 2), p.bytes + HEAD, p.size - HEAD,
+                     p.bytes[10], (uint32_t)number(p.bytes + 4, 4), &answer);
+    while (how < OUTCOMES && outcomes[how] != failed) how++;
+    if (how == OUTCOMES)
+        answer_as_told(job, failed);
+    else if ((room = rb_result_reserve(job, ANSWER_HEAD + answer.size)) != NULL) {
+        uint8_t *at = room;
+        put(&at, how, 1);
+        put(&at, answer.is_term != 0, 1);
+        put(&at, answer.code, 2);
+        if (answer.size > 0) memcpy(at, answer.bytes, answer.size);
+        rb_complete(job, ANSWER_HEAD + answer.size);
+    }
+    rb_peer_answer_free(&answer);
+}
+
+static void peer_close(struct rb_job *job, struct payload p) {
+    struct rb_peer **peer = link_of(job, p);
+    if (peer == NULL) return;
+    answer_as_told(job, rb_peer_close(job, *peer));
+    *peer = NULL;
+}
+
 /* --- how it is ------------------------------------------------------------------------------------------------------ */
 
 static void pulse(struct rb_job *job, struct payload p) {
@@ -311,6 +441,10 @@ static const struct operation {
     [PULSE] = {pulse, 4, "pulse", RB_TAKES_RAW},
     [READY] = {ready, 1, "ready", RB_TAKES_RAW},
     [ABOUT] = {about, 0, "about", RB_TAKES_RAW},
+    [STATE] = {keep_state, 1, "state", RB_TAKES_RAW},
+    [PEER_OPEN] = {peer_open, 1, "peer_open", RB_TAKES_RAW},
+    [PEER_CALL] = {peer_call, 11, "peer_call", RB_TAKES_RAW},
+    [PEER_CLOSE] = {peer_close, 4, "peer_close", RB_TAKES_RAW},
 };
 enum { OPERATIONS = sizeof operations / sizeof *operations };
 
@@ -329,7 +463,13 @@ static void handle(struct rb_job *job, void *user) {
 
 int main(int argc, char **argv) {
     struct rb_op declared[OPERATIONS];
+    const char *role = getenv("RINGBRIDGE_ROLE");
     struct rb_worker_options options = {.handler = handle, .ops = declared};
+    if (role != NULL && strcmp(role, "conformance-state") == 0) {
+        options.save = save;
+        options.restore = restore;
+    }
+    options.serves_peers = role != NULL && strcmp(role, "conformance-links") == 0;
     for (unsigned i = 0; i < OPERATIONS; i++) {
         if (operations[i].run == NULL) continue;
         declared[options.ops_count++] =
