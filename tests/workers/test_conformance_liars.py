@@ -15,12 +15,13 @@ import pytest
 from conformance_liars import LIARS as LINK_LIARS
 from conformance_liars import Liar
 from conformance_liars_channel import LIARS as CHANNEL_LIARS
+from conformance_liars_links import LIARS as LINKS_LIARS
 from conformance_liars_waking import LIARS as WAKING_LIARS
 
 from workers.conformance.report import Outcome, Verdict, try_rule
 from workers.conformance.rules import RULES
 
-LIARS = (*LINK_LIARS, *WAKING_LIARS, *CHANNEL_LIARS)
+LIARS = (*LINK_LIARS, *WAKING_LIARS, *CHANNEL_LIARS, *LINKS_LIARS)
 ROOT = Path(__file__).parent.parent.parent
 MAIN = ROOT / "workers/c/conformance/main.c"
 INCLUDE = ("workers/c/include", "workers/c/kit", "csrc/include", "csrc/core")

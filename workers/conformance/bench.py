@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from workers.conformance.link import LinkPlan
 from workers.conformance.peer import Peer
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
 
 
 @dataclass
@@ -17,6 +21,7 @@ class Bench:
     argv: Sequence[str]
     patience_s: float = 10.0
     peers: list[Peer] = field(default_factory=list)
+    closing: list[Closable] = field(default_factory=list)  # what else ends with them
 
     def start(self, *, greet: bool = True, without_futex: bool = False, **plan: Any) -> Peer:
         """A worker on a new link; the keywords are LinkPlan's."""
@@ -29,6 +34,8 @@ class Bench:
     def close(self) -> None:
         while self.peers:
             self.peers.pop().close()
+        while self.closing:
+            self.closing.pop().close()
 
 
 @dataclass(frozen=True)

@@ -57,12 +57,24 @@ class Packet:
         return term
 
 
+def body_of(fd: int, size: int) -> bytes:
+    """What a sealed memfd of this size has."""
+    try:
+        seals = fcntl.fcntl(fd, F_GET_SEALS)
+    except OSError:
+        raise Broke("a body comes in a descriptor that is no memfd") from None
+    if seals & ALL_SEALS != ALL_SEALS or os.fstat(fd).st_size != size:
+        raise Broke(f"a body's memfd has seals {seals} and {os.fstat(fd).st_size} bytes")
+    return os.pread(fd, size, 0)
+
+
 class Channel:
     """What one worker says and is told beside its jobs."""
 
     def __init__(self, peer: Peer) -> None:
         self._socket = peer.link.channel
         self._peer = peer
+        self._asked: set[int] = set()  # ids of ours: each has one answer, at most
 
     def receive(self, kind: int, timeout_s: float | None = None) -> Packet:
         """The next packet, which has to be of this kind."""
@@ -102,31 +114,38 @@ class Channel:
         by_memfd = bool(flags & layout.PACKET_FLAG_MEMFD)
         if len(fds) != by_memfd:
             raise Broke(f"a packet with flags {flags:#x} and {len(fds)} descriptors")
-        body = self._body_of(fds[0], size) if by_memfd else data[HEAD:]
+        body = body_of(fds[0], size) if by_memfd else data[HEAD:]
         if len(body) != size or (by_memfd and len(data) > HEAD):
             raise Broke(f"a packet tells a body of {size} bytes and has {len(body)}")
-        if kind != layout.PACKET_REPLY and id_ & layout.PACKET_ID_BRIDGE:
+        answers = (
+            kind in (layout.PACKET_REPLY, layout.PACKET_CHECKPOINT_SAVE) and id_ in self._asked
+        )
+        if id_ & layout.PACKET_ID_BRIDGE and not answers:
             raise Broke(f"the id {id_:#x} has the bridge's bit")
+        self._asked.discard(id_)
         return Packet(kind, id_, job, body, by_memfd, bool(flags & layout.PACKET_FLAG_ERROR))
 
-    def _body_of(self, fd: int, size: int) -> bytes:
-        try:
-            seals = fcntl.fcntl(fd, F_GET_SEALS)
-        except OSError:
-            raise Broke("a body comes in a descriptor that is no memfd") from None
-        if seals & ALL_SEALS != ALL_SEALS or os.fstat(fd).st_size != size:
-            raise Broke(f"a body's memfd has seals {seals} and {os.fstat(fd).st_size} bytes")
-        return os.pread(fd, size, 0)
+    def reply(
+        self, to: Packet | int, body: bytes = b"", *, error: int | None = None, fd: int = -1
+    ) -> None:
+        """Answer a request; with `error` the body is the reason behind that code.
 
-    def reply(self, to: Packet | int, body: bytes = b"", *, error: int | None = None) -> None:
-        """Answer a request; with `error` the body is the reason behind that code."""
+        `fd` goes along, and is closed here.
+        """
         id_ = to if isinstance(to, int) else to.id
         flags = 0 if error is None else layout.PACKET_FLAG_ERROR
         told = body if error is None else struct.pack("<Q", error) + body
-        self.say(layout.PACKET_REPLY, told, id_=id_, flags=flags)
+        self.say(layout.PACKET_REPLY, told, id_=id_, flags=flags, fd=fd)
 
-    def say(self, kind: int, body: bytes, *, id_: int = 0, flags: int = 0) -> None:
+    def say(self, kind: int, body: bytes, *, id_: int = 0, flags: int = 0, fd: int = -1) -> None:
         """One packet to the worker, its body in a sealed memfd where it does not fit."""
+        if id_ & layout.PACKET_ID_BRIDGE:
+            self._asked.add(id_)
+        if fd >= 0:
+            head = layout.PACKET.format.pack(kind, flags, 0, id_, 0, len(body))
+            socket.send_fds(self._socket, [head + body], [fd])
+            os.close(fd)
+            return
         if len(body) <= BODY_BYTES_MAX:
             head = layout.PACKET.format.pack(kind, flags, 0, id_, 0, len(body))
             self._socket.send(head + body)

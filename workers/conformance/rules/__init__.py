@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from workers.conformance.bench import Rule
 from workers.conformance.rules import (
+    asking,
     beyond,
     ending,
     faults,
@@ -12,12 +13,18 @@ from workers.conformance.rules import (
     leftovers,
     room,
     serving,
+    serving_others,
+    state,
     streams,
     waking,
 )
 
 CHAPTERS = tuple(
     module.CHAPTER
-    for module in (hello, serving, room, streams, ending, health, waking, beyond, faults, leftovers)
+    for module in (
+        *(hello, serving, room, streams, ending, health, waking),
+        *(beyond, state, asking, serving_others),
+        *(faults, leftovers),
+    )
 )
 RULES: tuple[Rule, ...] = tuple(rule for chapter in CHAPTERS for rule in chapter.rules)

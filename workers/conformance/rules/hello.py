@@ -9,7 +9,14 @@ from typing import Any
 from bridge.fabric import layout
 from workers.conformance import language
 from workers.conformance.bench import Bench, Chapter
-from workers.conformance.jobs import Broke, NotHere, NotOffered, status_name
+from workers.conformance.jobs import (
+    CODE_UNKNOWN_OPCODE,
+    FAILED,
+    Broke,
+    NotHere,
+    NotOffered,
+    status_name,
+)
 from workers.conformance.peer import Peer
 from workers.conformance.process import Worker, environment_of
 
@@ -191,23 +198,49 @@ def a_broken_header(bench: Bench) -> None:
 
 
 @CHAPTER.rule(9, "the operations that it declares are well formed, and the job language's own")
-def declared_operations(bench: Bench) -> None:
-    peer = bench.start()
+def well_formed_operations(bench: Bench) -> None:
+    for opcode, (name, _) in declared_operations(bench.start()).items():
+        if opcode < len(language.NAMES) and language.NAMES[opcode] != name:
+            raise Broke(f"opcode {opcode} is called {name!r}, not {language.NAMES[opcode]!r}")
+
+
+def declared_operations(peer: Peer) -> dict[int, tuple[str, int]]:
+    """Name and takes of each opcode that its hello has."""
     count = int(peer.hello()["ops"])
     if count == 0:
         raise NotOffered("it declares no operations")
     if count > layout.OPS_MAX:
         raise Broke(f"{count} operations are declared, {layout.OPS_MAX} have room")
-    declared: dict[int, str] = {}
+    declared: dict[int, tuple[str, int]] = {}
     for i in range(count):
         at = layout.AT_OPS + i * layout.WORKER_OP.size
         raw = peer.link.worker.read(at, layout.WORKER_OP.size)
         opcode, takes, name = layout.WORKER_OP.format.unpack(raw)
         if opcode in declared or takes & ~TAKES:
             raise Broke(f"operation {i}: opcode {opcode} is declared twice, or takes {takes:#x}")
-        declared[opcode] = text(name, f"the name of operation {i}")
-    if len(set(declared.values())) != count or "" in declared.values():
+        declared[opcode] = text(name, f"the name of operation {i}"), takes
+    names = {name for name, _ in declared.values()}
+    if len(names) != count or "" in names:
         raise Broke(f"operations without names of their own: {declared}")
-    for opcode, name in declared.items():
-        if opcode < len(language.NAMES) and language.NAMES[opcode] != name:
-            raise Broke(f"opcode {opcode} is called {name!r}, not {language.NAMES[opcode]!r}")
+    return declared
+
+
+RAW, TERM, PARTS = layout.TAKES_RAW, layout.TAKES_TERM, layout.TAKES_PARTS
+# What each operation takes, all others raw bytes; one that declares neither form takes both.
+TAKEN = {language.ECHO: RAW | TERM, language.TERM: TERM, language.EMIT: RAW | PARTS}
+
+
+@CHAPTER.rule(140, "it declares each operation that it serves, and what that takes")
+def complete_operations(bench: Bench) -> None:
+    peer = bench.start()
+    declared = declared_operations(peer)
+    for opcode, name in enumerate(language.NAMES):
+        if opcode in declared:
+            _, takes = declared[opcode]
+            right = TAKEN.get(opcode, RAW)
+            if takes not in (right, right & PARTS):
+                raise Broke(f"operation {name} is declared to take {takes:#x}")
+            continue
+        answer = peer.expect_any(peer.submit(opcode, b"?"))
+        if answer.status != FAILED or answer.code != CODE_UNKNOWN_OPCODE:
+            raise Broke(f"operation {name} is not declared, and is answered {answer}")

@@ -25,7 +25,7 @@ const operations = [_]Operation{
     .{ .op = .{ .opcode = 0, .name = "echo" }, .run = echo },
     .{ .op = .{ .opcode = 1, .name = "fail" }, .size_min = 2, .run = fail },
     .{ .op = .{ .opcode = 2, .name = "sleep" }, .size_min = 4, .run = sleep },
-    .{ .op = .{ .opcode = 3, .name = "emit" }, .size_min = 9, .run = emit },
+    .{ .op = .{ .opcode = 3, .name = "emit", .takes = .{ .raw = true, .parts = true } }, .size_min = 9, .run = emit },
     .{ .op = .{ .opcode = 4, .name = "progress" }, .size_min = 9, .run = progress },
     .{ .op = .{ .opcode = 5, .name = "large" }, .size_min = 9, .run = large },
     .{ .op = .{ .opcode = 6, .name = "end" }, .size_min = 2, .run = end },
