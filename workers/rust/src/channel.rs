@@ -7,7 +7,8 @@ use core::time::Duration;
 use crate::job::Job;
 use crate::kit::Kit;
 use crate::layout::*;
-use crate::packet::{head, u64_of, Outlet, Sent};
+use crate::packet::{u64_of, Outlet};
+use crate::socket::{head, Sent};
 use crate::sys::now_ns;
 use crate::Error;
 
@@ -199,6 +200,13 @@ impl Kit {
 pub struct Logger<'j> {
     outlet: &'j Outlet,
     job: u64,
+}
+
+impl<'k> Logger<'k> {
+    /// Outside of any job.
+    pub(crate) fn of(kit: &'k Kit) -> Logger<'k> {
+        Logger { outlet: &kit.outlet, job: 0 }
+    }
 }
 
 impl Logger<'_> {

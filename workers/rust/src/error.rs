@@ -33,6 +33,16 @@ pub enum Error {
     Closed,
     /// No reply within the time that a call has.
     Timeout,
+    /// The handler of another worker has failed the request: with its code and message.
+    PeerFailed { code: u16, message: String },
+    /// Another worker gave the request up.
+    PeerGaveUp,
+    /// A link is over: the other worker has ended, or the link was revoked. Another may be opened.
+    Disconnected,
+    /// The other worker broke a rule of its link, which is over.
+    Protocol,
+    /// What is said to be a term is not a well-formed one.
+    NotATerm,
     /// The bridge has refused a request of the channel: a code of docs/channel.md, and its reason
     /// as external term bytes without the leading 131.
     Refused { code: u64, reason: Vec<u8> },
@@ -68,6 +78,13 @@ impl fmt::Display for Error {
             Error::Unanswered => f.write_str("the handler returned without an answer"),
             Error::Closed => f.write_str("the channel to the bridge is closed"),
             Error::Timeout => f.write_str("no reply in time"),
+            Error::PeerFailed { code, message } => {
+                write!(f, "the other worker failed with {code}: {message}")
+            }
+            Error::PeerGaveUp => f.write_str("the other worker gave the request up"),
+            Error::Disconnected => f.write_str("the link to the other worker is over"),
+            Error::Protocol => f.write_str("the other worker broke a rule of its link"),
+            Error::NotATerm => f.write_str("these bytes are no well-formed term"),
             Error::Refused { code, .. } => {
                 write!(f, "the bridge refused: {}", crate::channel::error_name(*code))
             }

@@ -4,6 +4,7 @@ use core::cell::Cell;
 
 use crate::kit::Kit;
 use crate::layout::*;
+use crate::peer_serve::{self, Asked};
 use crate::primitive::{u32s, u64s, AtomicU32, AtomicU64};
 use crate::room::{Answer, Room};
 use crate::sys::now_ns;
@@ -40,18 +41,30 @@ pub struct Trace {
 pub struct Cancel {
     job: u64,
     deadline_ns: u64,
-    word: &'static AtomicU64,
+    by: By,
     control: &'static AtomicU32,
+}
+
+/// How whoever asked takes it back.
+#[derive(Debug)]
+enum By {
+    Bridge(&'static AtomicU64),
+    Peer(Asked),
 }
 
 impl Cancel {
     pub(crate) fn new(kit: &Kit, request: &Request, slot: usize) -> Cancel {
-        Cancel {
-            job: request.job,
-            deadline_ns: request.deadline_ns,
-            word: &kit.link.cancels[slot],
-            control: kit.link.theirs.control,
-        }
+        Cancel::by(kit, request, By::Bridge(&kit.link.cancels[slot]))
+    }
+
+    /// Of another worker's request.
+    pub(crate) fn of_peer(kit: &Kit, request: &Request, asked: Asked) -> Cancel {
+        Cancel::by(kit, request, By::Peer(asked))
+    }
+
+    fn by(kit: &Kit, request: &Request, by: By) -> Cancel {
+        let Request { job, deadline_ns, .. } = *request;
+        Cancel { job, deadline_ns, by, control: kit.link.theirs.control }
     }
 
     /// Nobody wants the answer any more: the caller gave up or died, the deadline passed, or the
@@ -62,8 +75,10 @@ impl Cancel {
         // C1: pairs with C0 in the relay's stop_running(). The word holds the id of the job to
         // stop, so what was written for an earlier job of this slot means nothing to us.
         // seq_cst, since gates wait for it (G5).
-        u64s::load_seq_cst(self.word) == self.job
-            || u32s::load_seq_cst(self.control) == CONTROL_STOP
+        (match &self.by {
+            By::Bridge(word) => u64s::load_seq_cst(word) == self.job,
+            By::Peer(asked) => asked.is_taken_back(),
+        }) || u32s::load_seq_cst(self.control) == CONTROL_STOP
             || (self.deadline_ns != 0 && now_ns() >= self.deadline_ns)
     }
 }
@@ -72,6 +87,11 @@ impl Job {
     /// The bridge's number for it, as in its logs.
     pub fn id(&self) -> u64 {
         self.request.job
+    }
+
+    /// Another worker asked for it, over a link.
+    pub(crate) fn is_of_peer(&self) -> bool {
+        matches!(self.cancel.by, By::Peer(_))
     }
 
     /// The caller's `opcode`; 0 unless given.
@@ -157,6 +177,9 @@ impl Job {
     pub fn reserve(&self, bytes: usize) -> Result<Room, Error> {
         if bytes <= INLINE_BYTES_MAX {
             return Ok(Room::inline(bytes));
+        }
+        if self.is_of_peer() {
+            return peer_serve::room(bytes);
         }
         let first = self.kit.take_blocks(bytes, || self.is_cancelled())?;
         Ok(Room::blocks(self.kit, first, bytes))

@@ -16,6 +16,7 @@ use crate::heartbeat::{Counters, Heart};
 use crate::layout::*;
 use crate::link::Link;
 use crate::packet::{Inlet, Outlet};
+use crate::peer_serve::Links;
 use crate::primitive::{u32s, u64s};
 use crate::region::{Refused, Region};
 use crate::ring::{Consumer, Producer};
@@ -46,8 +47,9 @@ pub struct Kit {
     heart: &'static Heart,
     pub outlet: Outlet,
     pub inlet: Inlet,
+    pub links: Links, // of workers that ask this one
     pub listens: Cell<bool>, /* it has asked for its state, so the bridge may ask it for
-                              * checkpoints */
+                       * checkpoints */
     pub held: Cell<bool>,   // no job is begun before a state has come
     pub coming: Cell<bool>, // a state comes; jobs that need it wait
     pub save_when_leaving: Cell<Option<(u64, Kind)>>, // the request's id
@@ -83,6 +85,7 @@ impl Kit {
             heart,
             outlet: Outlet::new(link.fds.channel),
             inlet: Inlet::default(),
+            links: Links::default(),
             listens: Cell::new(false),
             held: Cell::new(false),
             coming: Cell::new(false),

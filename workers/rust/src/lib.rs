@@ -28,14 +28,19 @@ mod memory;
 mod packet;
 mod park;
 mod parts;
+mod peer;
+mod peer_serve;
+mod peer_wire;
 mod primitive;
 mod region;
 mod ring;
 mod room;
 mod serve;
+mod socket;
 mod state;
 mod sys;
 mod telemetry;
+mod term;
 mod worker;
 
 pub use channel::{Dest, Kind, Level, Logger};
@@ -44,6 +49,8 @@ pub use error::{
     Error, CODE_ANSWER_TOO_LARGE, CODE_KIT, CODE_NO_ANSWER, CODE_REFUSED, MESSAGE_BYTES_MAX,
 };
 pub use job::{Cancel, Job, Trace};
+pub use peer::{Payload, Peer};
+pub use peer_wire::PEER_BYTES_MAX;
 pub use room::{Answer, Room};
 pub use state::State;
 pub use worker::{Op, Takes, Worker, KIT_VERSION};

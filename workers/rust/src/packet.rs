@@ -7,24 +7,22 @@
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
 use std::os::raw::c_int;
-use std::os::unix::fs::FileExt;
-use std::os::unix::io::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::io::{FromRawFd, OwnedFd};
 
 use crate::job::Job;
 use crate::kit::Kit;
 use crate::layout::*;
-use crate::memory::size_of_file;
+use crate::peer_serve;
+use crate::socket::{self, head, head_of, Arrived, Sent, Unsent, HEAD_BYTES};
 use crate::sys;
 use crate::Error;
 
-const HEAD_BYTES: usize = core::mem::size_of::<Packet>();
-const BODY_BYTES_MAX: usize = PACKET_BYTES_MAX - HEAD_BYTES;
 const DESCRIPTORS_MAX: usize = 8; // that may come with one packet
 const PUT_BY_MAX: usize = 8;
-const SEALS: c_int = sys::F_SEAL_SHRINK | sys::F_SEAL_GROW | sys::F_SEAL_WRITE | sys::F_SEAL_SEAL;
+/// Between two looks of a job that another worker asked for.
+const PEER_SLICE_NS: u64 = 5_000_000;
 
 /// The end that says things; any thread.
 #[derive(Debug)]
@@ -39,6 +37,7 @@ pub struct Outlet {
 pub struct Inlet {
     last_id: Cell<u64>,
     put_by: RefCell<VecDeque<Incoming>>, // what came while a reply was waited for
+    pub closed_links: RefCell<Vec<u64>>, // given back, which the bridge has not been told yet
     room: RefCell<Vec<u8>>,
 }
 
@@ -47,17 +46,12 @@ pub struct Inlet {
 pub struct Incoming {
     pub head: Packet,
     pub body: Vec<u8>,
+    pub fd: Option<OwnedFd>, // one end of a link to another worker
 }
 
-/// What a send that does not wait has come to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Sent {
-    Whole,
-    NoRoom,
-}
-
-pub fn head(kind: u16, id: u64, job: u64) -> Packet {
-    Packet { kind, flags: 0, reserved: 0, id, job, bytes: 0 }
+/// Why a packet did not leave, where that is neither for want of room nor of a channel.
+pub fn no_body(why: &io::Error) -> Error {
+    Error::failed(crate::error::CODE_REFUSED, format!("a packet could not be sent: {why}"))
 }
 
 impl Outlet {
@@ -65,11 +59,7 @@ impl Outlet {
         Outlet { fd, closed: AtomicBool::new(false), lines_missed: AtomicU32::new(0) }
     }
 
-    pub fn is_open(&self) -> bool {
-        self.fd().is_ok()
-    }
-
-    fn fd(&self) -> Result<c_int, Error> {
+    pub fn fd(&self) -> Result<c_int, Error> {
         self.fd.filter(|_| !self.closed.load(Relaxed)).ok_or(Error::Closed)
     }
 
@@ -79,86 +69,12 @@ impl Outlet {
     }
 
     /// A packet whose body is the parts, one behind the other; by memfd when it is too large.
-    pub fn send_now(&self, mut head: Packet, parts: &[&[u8]]) -> Result<Sent, Error> {
-        let fd = self.fd()?;
-        let size = parts.iter().map(|part| part.len()).sum::<usize>();
-        head.bytes = size as u64;
-        if size > BODY_BYTES_MAX {
-            return self.send_by_memfd(fd, head, parts);
-        }
-        // SAFETY: a record of integers without padding.
-        let bytes = unsafe { core::mem::transmute::<Packet, [u8; HEAD_BYTES]>(head) };
-        let iov: Vec<sys::iovec> = [&bytes[..]].iter().chain(parts).map(|p| of(p)).collect();
-        self.send_message(fd, &iov, None)
+    pub fn send_now(&self, head: Packet, parts: &[&[u8]]) -> Result<Sent, Error> {
+        socket::send(self.fd()?, head, parts).map_err(|unsent| match unsent {
+            Unsent::Closed => self.close(),
+            Unsent::System(why) => no_body(&why),
+        })
     }
-
-    fn send_by_memfd(&self, fd: c_int, mut head: Packet, parts: &[&[u8]]) -> Result<Sent, Error> {
-        let failed =
-            |e: io::Error| Error::failed(crate::error::CODE_REFUSED, format!("memfd: {e}"));
-        // SAFETY: a name that ends with NUL; the descriptor is new, and ours to close.
-        let memfd = unsafe {
-            let flags = sys::MFD_CLOEXEC | sys::MFD_ALLOW_SEALING;
-            let fd = sys::memfd_create(b"ringbridge body\0".as_ptr().cast(), flags);
-            File::from(OwnedFd::from_raw_fd(sys::check(fd).map_err(failed)?))
-        };
-        let mut at = 0;
-        for part in parts {
-            memfd.write_all_at(part, at).map_err(failed)?;
-            at += part.len() as u64;
-        }
-        // SAFETY: no memory is touched.
-        sys::check(unsafe { sys::fcntl(memfd.as_raw_fd(), sys::F_ADD_SEALS, SEALS) })
-            .map_err(failed)?;
-        head.flags |= PACKET_FLAG_MEMFD;
-        // SAFETY: a record of integers without padding.
-        let bytes = unsafe { core::mem::transmute::<Packet, [u8; HEAD_BYTES]>(head) };
-        self.send_message(fd, &[of(&bytes)], Some(memfd.as_raw_fd()))
-    }
-
-    fn send_message(
-        &self,
-        fd: c_int,
-        iov: &[sys::iovec],
-        with: Option<c_int>,
-    ) -> Result<Sent, Error> {
-        let mut rights = sys::rights {
-            cmsg_len: sys::CMSG_HEAD_BYTES + core::mem::size_of::<c_int>(),
-            cmsg_level: sys::SOL_SOCKET,
-            cmsg_type: sys::SCM_RIGHTS,
-            fds: [with.unwrap_or(-1), 0], // room for one, padded to eight bytes
-        };
-        let control: *mut _ = &mut rights;
-        let message = sys::msghdr {
-            msg_name: core::ptr::null_mut(),
-            msg_namelen: 0,
-            msg_iov: iov.as_ptr() as *mut sys::iovec,
-            msg_iovlen: iov.len(),
-            msg_control: if with.is_some() { control.cast() } else { core::ptr::null_mut() },
-            msg_controllen: if with.is_some() { core::mem::size_of_val(&rights) } else { 0 },
-            msg_flags: 0,
-        };
-        loop {
-            // SAFETY: the message's parts outlive the call, which only reads them.
-            let sent = unsafe { sys::sendmsg(fd, &message, sys::MSG_DONTWAIT | sys::MSG_NOSIGNAL) };
-            if sent >= 0 {
-                return Ok(Sent::Whole);
-            }
-            match sys::errno() {
-                sys::EINTR => {}
-                // Too many descriptors under way count as full.
-                sys::EAGAIN | sys::ENOBUFS | sys::ETOOMANYREFS => return Ok(Sent::NoRoom),
-                sys::EPIPE | sys::ECONNRESET | sys::ENOTCONN => return Err(self.close()),
-                other => {
-                    let why = io::Error::from_raw_os_error(other);
-                    return Err(Error::failed(crate::error::CODE_REFUSED, why.to_string()));
-                }
-            }
-        }
-    }
-}
-
-fn of(bytes: &[u8]) -> sys::iovec {
-    sys::iovec { iov_base: bytes.as_ptr() as *mut _, iov_len: bytes.len() }
 }
 
 /// What ends a wait: a job's cancel, or without a job the word that the worker is to stop.
@@ -174,9 +90,21 @@ impl Kit {
         events: i16,
         until: Option<u64>,
     ) -> Result<(), Error> {
-        let fd = self.outlet.fd()?;
-        // A cancel rings the gate, the job's deadline does not.
-        let deadline = [until, job.and_then(Job::deadline_ns)].into_iter().flatten().min();
+        self.wait_for_fd(self.outlet.fd()?, job, events, until)
+    }
+
+    /// Until a descriptor has one of `events`, or it is worth to look again. Errors: as above.
+    pub fn wait_for_fd(
+        &self,
+        fd: c_int,
+        job: Option<&Job>,
+        events: i16,
+        until: Option<u64>,
+    ) -> Result<(), Error> {
+        // A cancel rings the gate; the job's deadline does not, nor a worker that takes its request
+        // back.
+        let look = job.filter(|job| job.is_of_peer()).map(|_| sys::now_ns() + PEER_SLICE_NS);
+        let deadline = [until, job.and_then(Job::deadline_ns), look].into_iter().flatten().min();
         let found = self.waiter.borrow_mut().wait_or(fd, events, || gave_up(self, job), deadline);
         if gave_up(self, job) {
             return Err(Error::Cancelled);
@@ -187,10 +115,20 @@ impl Kit {
         Ok(())
     }
 
-    /// Waits at the gate and for the channel: true when one of them has something.
-    pub fn wait_or_channel(&self, ready: impl FnMut() -> bool, timeout_ns: Option<u64>) -> bool {
+    /// What an idle worker listens to beside its gate: the channel, and links to other workers.
+    pub fn heard_fd(&self) -> Option<c_int> {
+        let channel = || self.outlet.fd().ok().filter(|_| self.listens.get());
+        self.links.poller_of_some().or_else(channel)
+    }
+
+    /// Waits at the gate and for a descriptor: true when one of them has something.
+    pub fn wait_or_fd(
+        &self,
+        fd: c_int,
+        ready: impl FnMut() -> bool,
+        timeout_ns: Option<u64>,
+    ) -> bool {
         let deadline = timeout_ns.map(|ns| sys::now_ns() + ns);
-        let fd = self.outlet.fd().unwrap_or(-1);
         self.waiter.borrow_mut().wait_or(fd, sys::POLLIN, ready, deadline)
     }
 
@@ -213,23 +151,38 @@ impl Kit {
         self.inlet.last_id.get()
     }
 
-    /// The reply to `id`: its body, or [`Error::Refused`]. What else comes is put by.
+    /// The reply to `id`: its body, or [`Error::Refused`].
     pub fn await_reply(
         &self,
         job: Option<&Job>,
         id: u64,
         until: Option<u64>,
     ) -> Result<Vec<u8>, Error> {
+        self.await_packet(job, id, until)?.into_body()
+    }
+
+    /// The reply to `id`. What else comes is put by.
+    pub fn await_packet(
+        &self,
+        job: Option<&Job>,
+        id: u64,
+        until: Option<u64>,
+    ) -> Result<Incoming, Error> {
         loop {
             match self.receive()? {
-                Some(Incoming { head, body }) if head.kind == PACKET_REPLY => {
-                    if head.id == id {
-                        return reply_of(head, body);
-                    } // else nobody waits for it any more
+                Some(reply) if reply.head.kind == PACKET_REPLY && reply.head.id == id => {
+                    return Ok(reply)
                 }
                 Some(other) => self.put_by(other),
                 None => self.wait_for_channel(job, sys::POLLIN, until)?,
             }
+        }
+    }
+
+    /// A reply that nobody waits for any more. A link that it grants is given back.
+    pub fn drop_reply(&self, reply: Incoming) {
+        if reply.fd.is_some() && reply.body.len() == 8 {
+            self.give_back_link(u64_of(&reply.body));
         }
     }
 
@@ -241,6 +194,12 @@ impl Kit {
     }
 
     pub fn put_by(&self, packet: Incoming) {
+        match packet.head.kind {
+            PACKET_REPLY => return self.drop_reply(packet),
+            // However many come in a job: it costs a descriptor.
+            PACKET_PEER_OFFER => return peer_serve::take_offer(self, packet),
+            _ => {}
+        }
         let mut put_by = self.inlet.put_by.borrow_mut();
         if put_by.len() == PUT_BY_MAX {
             self.broken_channel("more is asked of a worker in the midst of a job than may be open");
@@ -282,89 +241,44 @@ impl Kit {
         let fd = self.outlet.fd()?;
         let mut room = self.inlet.room.borrow_mut();
         room.resize(PACKET_BYTES_MAX, 0);
-        let mut iov = sys::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
-        let mut rights =
-            sys::rights { cmsg_len: 0, cmsg_level: 0, cmsg_type: 0, fds: [-1; DESCRIPTORS_MAX] };
-        let control: *mut _ = &mut rights;
-        let mut message = sys::msghdr {
-            msg_name: core::ptr::null_mut(),
-            msg_namelen: 0,
-            msg_iov: &mut iov,
-            msg_iovlen: 1,
-            msg_control: control.cast(),
-            msg_controllen: core::mem::size_of_val(&rights),
-            msg_flags: 0,
+        let arrived = match socket::receive::<DESCRIPTORS_MAX>(fd, &mut room) {
+            Ok(None) => return Ok(None),
+            Ok(Some(arrived)) if arrived.size > 0 => arrived,
+            Ok(Some(_)) | Err(()) => return Err(self.outlet.close()),
         };
-        let size = loop {
-            // SAFETY: the room and the control message are as long as they say, and ours.
-            let size = unsafe {
-                sys::recvmsg(fd, &mut message, sys::MSG_DONTWAIT | sys::MSG_CMSG_CLOEXEC)
-            };
-            match size {
-                1.. => break size as usize,
-                0 => return Err(self.outlet.close()),
-                _ => match sys::errno() {
-                    sys::EINTR => {}
-                    sys::EAGAIN => return Ok(None),
-                    _ => return Err(self.outlet.close()),
-                },
-            }
-        };
-        let came = take_descriptors(&message, &rights);
-        if size < HEAD_BYTES || message.msg_flags & sys::MSG_TRUNC != 0 {
+        let Arrived { size, cut, fds } = arrived;
+        // SAFETY: the kernel has just made them for us. The bridge's, they may be closed at once.
+        let came = fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        let mut came: Vec<OwnedFd> = came.collect();
+        if size < HEAD_BYTES || cut {
             self.broken_channel("a packet is too short or too long");
         }
-        // SAFETY: so many bytes are there, and any bits are a head.
-        let head = unsafe { room.as_ptr().cast::<Packet>().read_unaligned() };
-        let body = if head.flags & PACKET_FLAG_MEMFD == 0 {
+        let head = head_of(&room);
+        if head.flags & PACKET_FLAG_MEMFD == 0 {
             if head.bytes != (size - HEAD_BYTES) as u64 {
                 self.broken_channel("a body is not as long as its head says");
             }
-            room[HEAD_BYTES..size].to_vec()
-        } else {
-            match (came.as_slice(), size) {
-                ([memfd], HEAD_BYTES) => read_sealed(memfd, head.bytes),
-                _ => None,
-            }
-            .unwrap_or_else(|| self.broken_channel("a body is not in one sealed memfd of its size"))
-        };
-        Ok(Some(Incoming { head, body }))
+            let takes_one = matches!(head.kind, PACKET_REPLY | PACKET_PEER_OFFER);
+            let fd = came.pop().filter(|_| takes_one && came.is_empty());
+            return Ok(Some(Incoming { head, body: room[HEAD_BYTES..size].to_vec(), fd }));
+        }
+        let memfd = came.pop().filter(|_| came.is_empty() && size == HEAD_BYTES && head.bytes > 0);
+        let body = memfd.and_then(|memfd| socket::read_sealed(memfd, head.bytes));
+        let wrong = || self.broken_channel("a body is not in one sealed memfd of its size");
+        Ok(Some(Incoming { head, body: body.unwrap_or_else(wrong), fd: None }))
     }
 }
 
-/// They are closed when dropped.
-fn take_descriptors(message: &sys::msghdr, rights: &sys::rights<DESCRIPTORS_MAX>) -> Vec<OwnedFd> {
-    let there = message.msg_controllen >= sys::CMSG_HEAD_BYTES
-        && rights.cmsg_level == sys::SOL_SOCKET
-        && rights.cmsg_type == sys::SCM_RIGHTS;
-    let bytes = if there { rights.cmsg_len - sys::CMSG_HEAD_BYTES } else { 0 };
-    rights.fds[..bytes / core::mem::size_of::<c_int>()]
-        .iter()
-        // SAFETY: the kernel has just made them for us.
-        .map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) })
-        .collect()
-}
-
-fn read_sealed(memfd: &OwnedFd, bytes: u64) -> Option<Vec<u8>> {
-    let fd = memfd.as_raw_fd();
-    // SAFETY: no memory is touched.
-    let seals = unsafe { sys::fcntl(fd, sys::F_GET_SEALS) };
-    if bytes == 0 || seals < 0 || seals & SEALS != SEALS || size_of_file(fd) != Some(bytes) {
-        return None;
+impl Incoming {
+    /// Of a reply; Err: it is an error.
+    pub fn into_body(mut self) -> Result<Vec<u8>, Error> {
+        if self.head.flags & PACKET_FLAG_ERROR == 0 {
+            return Ok(self.body);
+        }
+        let code = self.body.get(..8).map_or(0, u64_of);
+        let reason = self.body.split_off(self.body.len().min(8));
+        Err(Error::Refused { code, reason })
     }
-    let mut body = vec![0; usize::try_from(bytes).ok()?];
-    let file = File::from(memfd.try_clone().ok()?);
-    file.read_exact_at(&mut body, 0).ok()?;
-    Some(body)
-}
-
-fn reply_of(head: Packet, mut body: Vec<u8>) -> Result<Vec<u8>, Error> {
-    if head.flags & PACKET_FLAG_ERROR == 0 {
-        return Ok(body);
-    }
-    let code = body.get(..8).map_or(0, u64_of);
-    let reason = body.split_off(body.len().min(8));
-    Err(Error::Refused { code, reason })
 }
 
 /// The first eight bytes.

@@ -16,6 +16,7 @@ pub struct Room {
 enum Place {
     Inline([u8; INLINE_BYTES_MAX]),
     Blocks(Blocks),
+    Private(Vec<u8>), // of a job that another worker asked for
 }
 
 /// Blocks of the result region that are ours.
@@ -45,6 +46,17 @@ impl Room {
         Room { place: Place::Blocks(Blocks { kit, first, count }), len }
     }
 
+    /// In memory of our own.
+    pub(crate) fn private(bytes: Vec<u8>) -> Room {
+        let len = bytes.len();
+        Room { place: Place::Private(bytes), len }
+    }
+
+    /// The bridge could not read it where it lies.
+    pub(crate) fn is_private(&self) -> bool {
+        matches!(self.place, Place::Private(_))
+    }
+
     /// Keeps the first `len` bytes. More than there are: nothing happens, as of a Vec.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
@@ -62,11 +74,13 @@ impl Room {
     }
 
     /// The bytes where the bridge will find them: in the envelope, or from a block on. Blocks that
-    /// are not needed are given back; those that are belong to the bridge from now on.
+    /// are not needed are given back; those that are belong to the bridge from now on. Not of a
+    /// private room.
     pub(crate) fn hand_over(self) -> HandedOver {
         let len = self.len;
         match self.place {
             Place::Inline(bytes) => HandedOver::Inline(bytes),
+            Place::Private(_) => unreachable!(),
             Place::Blocks(blocks) if len <= INLINE_BYTES_MAX => {
                 let mut bytes = [0; INLINE_BYTES_MAX];
                 // SAFETY: the blocks are ours, and have this many bytes.
@@ -110,6 +124,7 @@ impl Deref for Room {
             Place::Inline(bytes) => &bytes[..self.len],
             // SAFETY: the blocks are ours, hold `len` bytes, and only we write there.
             Place::Blocks(b) => unsafe { core::slice::from_raw_parts(b.bytes(), self.len) },
+            Place::Private(bytes) => &bytes[..self.len],
         }
     }
 }
@@ -121,6 +136,7 @@ impl DerefMut for Room {
             Place::Inline(bytes) => &mut bytes[..self.len],
             // SAFETY: as deref(), and borrowed by one.
             Place::Blocks(b) => unsafe { core::slice::from_raw_parts_mut(b.bytes(), self.len) },
+            Place::Private(bytes) => &mut bytes[..self.len],
         }
     }
 }

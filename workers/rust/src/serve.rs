@@ -19,6 +19,7 @@ use crate::heartbeat::Counters;
 use crate::job::{Cancel, Job};
 use crate::kit::Kit;
 use crate::layout::*;
+use crate::peer_serve;
 use crate::primitive::u64s;
 use crate::room::{Answer, HandedOver};
 use crate::state::{self, State};
@@ -55,8 +56,11 @@ pub fn serve(kit: &'static Kit, service: &mut dyn Service) {
         if control == CONTROL_STOP || (control != CONTROL_RUN && count == 0) {
             return state::leave(kit, service.state());
         }
+        let asked = if control == CONTROL_RUN { peer_serve::serve(kit, service) } else { 0 };
         if count == 0 {
-            wait_for_work(kit);
+            if asked == 0 {
+                wait_for_work(kit);
+            }
             continue;
         }
         kit.take_givebacks();
@@ -67,9 +71,12 @@ pub fn serve(kit: &'static Kit, service: &mut dyn Service) {
                 break;
             }
             start_ns = run_one(kit, drained_ns, start_ns, service);
-            if kit.listens.get() && start_ns - looked_ns > LOOK_EVERY_NS {
-                state::look(kit, service.state());
+            if start_ns - looked_ns > LOOK_EVERY_NS {
                 looked_ns = start_ns;
+                state::look(kit, service.state());
+                if !kit.held.get() && peer_serve::serve(kit, service) > 0 {
+                    start_ns = now_ns();
+                }
             }
         }
         kit.publish();
@@ -83,10 +90,9 @@ fn wait_for_work(kit: &Kit) {
         let slice = kit.is_swollen().then_some(TRIM_AFTER_NS);
         let work =
             || kit.requests.borrow_mut().available() != Ok(0) || kit.control() != CONTROL_RUN;
-        let found = if kit.listens.get() && kit.outlet.is_open() {
-            kit.wait_or_channel(work, slice)
-        } else {
-            kit.wait(work, slice)
+        let found = match kit.heard_fd() {
+            Some(fd) => kit.wait_or_fd(fd, work, slice),
+            None => kit.wait(work, slice),
         };
         kit.counters.gate.store(kit.waiter.borrow().last(), Relaxed);
         if found {
@@ -130,7 +136,7 @@ fn run_one(kit: &'static Kit, drained_ns: u64, start_ns: u64, service: &mut dyn 
     // earlier stores.
     u64s::store_release(kit.link.ours.started, started);
     let answer = if job.is_cancelled() { Err(Error::Cancelled) } else { service.handle(&job) };
-    let end = give(&job, answer);
+    let end = complete(&job, settle(&job, answer));
     kit.unreleased.set(kit.unreleased.get() + 1);
     end
 }
@@ -154,19 +160,32 @@ fn payload(kit: &Kit, q: &Request) -> Option<*const u8> {
     (!kit.link.pool.is_null()).then(|| unsafe { kit.link.pool.add(at as usize) })
 }
 
-/// Gives the job its one answer; returns the time.
+/// What the one answer of a job is: status, code, bytes.
+pub type Outcome = (u16, u16, Answer);
+
+/// What a handler has meant by what it returned.
 #[inline]
-fn give(job: &Job, answer: Result<Answer, Error>) -> u64 {
-    match answer {
-        Ok(answer) => complete(job, STATUS_OK, 0, answer),
-        Err(error) => give_error(job, &error),
+pub fn settle(job: &Job, returned: Result<Answer, Error>) -> Outcome {
+    match returned {
+        Ok(answer) if answer.room.is_private() && !job.is_of_peer() => move_answer(job, &answer),
+        Ok(answer) => (STATUS_OK, 0, answer),
+        Err(error) => settle_error(job, &error),
+    }
+}
+
+/// An answer that was made for another worker's request.
+#[cold]
+fn move_answer(job: &Job, answer: &Answer) -> Outcome {
+    match job.answer(&answer.room) {
+        Ok(moved) => (STATUS_OK, 0, Answer { flags: answer.flags, ..moved }),
+        Err(error) => settle_error(job, &error),
     }
 }
 
 #[cold]
-fn give_error(job: &Job, error: &Error) -> u64 {
+fn settle_error(job: &Job, error: &Error) -> Outcome {
     let (code, mut message) = match error.answer() {
-        None => return complete(job, STATUS_CANCELLED, 0, Answer::done()),
+        None => return (STATUS_CANCELLED, 0, Answer::done()),
         Some(answer) => answer,
     };
     let mut size = message.len().min(MESSAGE_BYTES_MAX);
@@ -175,13 +194,15 @@ fn give_error(job: &Job, error: &Error) -> u64 {
     }
     message.truncate(size);
     match job.answer(message.as_bytes()) {
-        Ok(answer) => complete(job, STATUS_FAILED, code, answer),
+        Ok(answer) => (STATUS_FAILED, code, answer),
         // No room before the cancel came.
-        Err(_) => complete(job, STATUS_CANCELLED, 0, Answer::done()),
+        Err(_) => (STATUS_CANCELLED, 0, Answer::done()),
     }
 }
 
-fn complete(job: &Job, status: u16, code: u16, answer: Answer) -> u64 {
+/// Gives the job its one answer; returns the time.
+#[inline]
+fn complete(job: &Job, (status, code, answer): Outcome) -> u64 {
     let (kit, now) = (job.kit, now_ns());
     let mut completion = job.completion(status, answer.flags, answer.room.len(), now);
     completion.code = code;

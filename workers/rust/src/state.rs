@@ -12,7 +12,9 @@ use crate::channel::Kind;
 use crate::job::Job;
 use crate::kit::Kit;
 use crate::layout::*;
-use crate::packet::{head, u64_of, Incoming};
+use crate::packet::{u64_of, Incoming};
+use crate::peer_serve;
+use crate::socket::head;
 use crate::sys::POLLIN;
 use crate::Error;
 
@@ -53,13 +55,14 @@ pub fn look(kit: &Kit, mut state: Option<&mut (dyn State + '_)>) {
     }
     loop {
         let handled = match kit.next_packet() {
-            Ok(Some(packet)) => handle(kit, &packet, state.as_deref_mut()),
+            Ok(Some(packet)) => handle(kit, packet, state.as_deref_mut()),
             Ok(None) => return,
             Err(error) => Err(error),
         };
         if handled.is_err() {
             // The other end is gone, or we are told to stop: nothing more is to be heard.
             kit.listens.set(false);
+            kit.links.forget_channel();
             kit.held.set(false);
             kit.coming.set(false);
             return;
@@ -86,14 +89,13 @@ impl Job {
         let kit = self.kit;
         while kit.listens.get() {
             if let Some(packet) = kit.take_put_by(PACKET_RESTORE) {
-                handle(kit, &packet, Some(state))?;
+                handle(kit, packet, Some(state))?;
                 continue;
             }
             if !kit.coming.get() {
                 break;
             }
             match kit.receive() {
-                Ok(Some(packet)) if packet.head.kind == PACKET_REPLY => {} // nobody waits for it
                 Ok(Some(packet)) => kit.put_by(packet),
                 Ok(None) => kit.wait_for_channel(Some(self), POLLIN, None)?,
                 Err(_) => break, // none comes any more
@@ -103,9 +105,16 @@ impl Job {
     }
 }
 
-fn handle(kit: &Kit, packet: &Incoming, state: Option<&mut (dyn State + '_)>) -> Result<(), Error> {
+fn handle(kit: &Kit, packet: Incoming, state: Option<&mut (dyn State + '_)>) -> Result<(), Error> {
     match packet.head.kind {
-        PACKET_REPLY => Ok(()), // nobody waits for it any more
+        PACKET_REPLY => {
+            kit.drop_reply(packet);
+            Ok(())
+        }
+        PACKET_PEER_OFFER => {
+            peer_serve::take_offer(kit, packet);
+            Ok(())
+        }
         PACKET_CHECKPOINT_NOW => {
             if packet.body.len() != 16 {
                 kit.broken_channel("a request to save of another size");
@@ -118,7 +127,7 @@ fn handle(kit: &Kit, packet: &Incoming, state: Option<&mut (dyn State + '_)>) ->
             }
             save(kit, packet.head.id, wanted, state)
         }
-        PACKET_RESTORE => restore(kit, packet, state),
+        PACKET_RESTORE => restore(kit, &packet, state),
         _ => kit.refuse(&packet.head, "this kit does not know it"),
     }
 }

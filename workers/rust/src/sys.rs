@@ -38,6 +38,7 @@ pub const POLLHUP: c_short = 16;
 pub const POLLNVAL: c_short = 32;
 pub const MSG_DONTWAIT: c_int = 0x40;
 pub const MSG_NOSIGNAL: c_int = 0x4000;
+pub const MSG_CTRUNC: c_int = 8;
 pub const MSG_TRUNC: c_int = 0x20;
 pub const MSG_CMSG_CLOEXEC: c_int = 0x4000_0000;
 pub const SOL_SOCKET: c_int = 1;
@@ -59,6 +60,10 @@ pub const FUTEX_WAKE: c_int = 1;
 pub const FUTEX_WAIT_BITSET: c_int = 9;
 pub const FUTEX_BITSET_MATCH_ANY: c_uint = 0xffff_ffff;
 pub const RWF_NOWAIT: c_int = 8;
+pub const EPOLL_CLOEXEC: c_int = 0x80000;
+pub const EPOLL_CTL_ADD: c_int = 1;
+pub const EPOLL_CTL_DEL: c_int = 2;
+pub const EPOLLIN: u32 = 1;
 
 #[cfg(target_arch = "x86_64")]
 pub mod nr {
@@ -123,7 +128,26 @@ pub struct rights<const N: usize> {
 }
 pub const CMSG_HEAD_BYTES: usize = 16;
 
+/// Packed on x86-64 alone, as the kernel has it.
+#[cfg_attr(target_arch = "x86_64", repr(C, packed))]
+#[cfg_attr(not(target_arch = "x86_64"), repr(C))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct epoll_event {
+    pub events: u32,
+    pub data: u64,
+}
+
 extern "C" {
+    pub fn epoll_create1(flags: c_int) -> c_int;
+    pub fn epoll_ctl(poller: c_int, what: c_int, fd: c_int, event: *mut epoll_event) -> c_int;
+    pub fn epoll_wait(
+        poller: c_int,
+        events: *mut epoll_event,
+        count: c_int,
+        timeout_ms: c_int,
+    ) -> c_int;
+    #[cfg(test)]
+    pub fn socketpair(domain: c_int, kind: c_int, protocol: c_int, fds: *mut c_int) -> c_int;
     pub fn memfd_create(name: *const c_char, flags: c_uint) -> c_int;
     pub fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> isize;
     pub fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> isize;

@@ -7,13 +7,14 @@ use crate::kit::Kit;
 use crate::layout::{self, WorkerOp};
 use crate::link::{is_open, text_field, Descriptors, Link, Refusal};
 use crate::park::block_wake_signal;
+use crate::peer_serve;
 use crate::room::Answer;
 use crate::serve::{serve, Service};
 use crate::state::{load, State};
 use crate::{Error, Job};
 
 /// major << 16 | minor
-pub const KIT_VERSION: u32 = 1 << 16;
+pub const KIT_VERSION: u32 = 1 << 16 | 1;
 
 // sysexits.h
 const EXIT_USAGE: u8 = 64;
@@ -61,6 +62,7 @@ impl Op {
 #[derive(Clone, Debug, Default)]
 pub struct Worker {
     short_jobs: bool,
+    serves_peers: bool,
     ops: Vec<WorkerOp>,
 }
 
@@ -75,6 +77,15 @@ impl Worker {
     #[must_use]
     pub fn short_jobs(mut self, short: bool) -> Worker {
         self.short_jobs = short;
+        self
+    }
+
+    /// Other workers may ask this one too, over links that the bridge grants (docs/links.md). Their
+    /// requests go through the same handler, between its jobs: it need not know who asks. They want
+    /// no parts and no progress, and [`Job::id`] is the asking job's.
+    #[must_use]
+    pub fn serves_peers(mut self, serves: bool) -> Worker {
+        self.serves_peers = serves;
         self
     }
 
@@ -162,6 +173,9 @@ impl Worker {
         if let Some(state) = service.state() {
             load(kit, state)
                 .map_err(|why| (EXIT_DATA, format!("it has no state to begin with: {why}")))?;
+        }
+        if self.serves_peers {
+            peer_serve::offer_service(kit);
         }
         let role = std::env::var(layout::ENV_ROLE).unwrap_or_default();
         kit.link.greet("rust", KIT_VERSION, &role, &self.ops);

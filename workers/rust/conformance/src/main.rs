@@ -2,13 +2,16 @@
 //! that holds every kit to the same rules. One small function an opcode; all of them are ordinary
 //! handlers.
 
+mod kept;
+mod links;
 mod payload;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use kept::Kept;
 use payload::Fields;
-use ringbridge_worker::{Answer, Dest, Error, Job, Kind, Level, Op, Takes, Worker};
+use ringbridge_worker::{Answer, Dest, Error, Job, Kind, Level, Op, Peer, State, Takes, Worker};
 
 const CODE_BAD_PAYLOAD: u16 = 1;
 const CODE_REFUSED: u16 = 2;
@@ -19,6 +22,26 @@ const PART_BYTES_MAX: u32 = 4 << 20;
 const BINARY_EXT: u8 = 109;
 
 type Handled = Result<Answer, Error>;
+
+/// What outlives a job.
+#[derive(Debug, Default)]
+pub struct Memory {
+    kept: Kept,
+    links: Vec<Option<Peer>>, // by number; None: given back
+}
+
+impl State for Memory {
+    fn save(&mut self, wanted: Kind) -> Option<(Kind, Vec<u8>)> {
+        self.kept.save(wanted)
+    }
+    fn restore(&mut self, kind: Kind, state: &[u8]) -> Result<(), String> {
+        self.kept.restore(kind, state)
+    }
+}
+
+fn bad_payload(why: String) -> Error {
+    Error::failed(CODE_BAD_PAYLOAD, why)
+}
 
 fn echo(job: &Job, payload: Fields) -> Handled {
     if job.payload_is_term() {
@@ -225,31 +248,44 @@ fn about(job: &Job, _: Fields) -> Handled {
 struct Operation {
     opcode: u16,
     name: &'static str,
-    run: fn(&Job, Fields) -> Handled,
+    run: Run,
+}
+
+enum Run {
+    /// It needs its job alone.
+    Job(fn(&Job, Fields) -> Handled),
+    /// And what was before it.
+    Memory(fn(&mut Memory, &Job, Fields) -> Handled),
 }
 
 const OPERATIONS: &[Operation] = &[
-    Operation { opcode: 0, name: "echo", run: echo },
-    Operation { opcode: 1, name: "fail", run: fail },
-    Operation { opcode: 2, name: "sleep", run: sleep },
-    Operation { opcode: 3, name: "emit", run: emit },
-    Operation { opcode: 4, name: "progress", run: progress },
-    Operation { opcode: 5, name: "large", run: large },
-    Operation { opcode: 6, name: "end", run: end },
-    Operation { opcode: 7, name: "hold", run: hold },
-    Operation { opcode: 8, name: "term", run: term },
-    Operation { opcode: 9, name: "checkpoint", run: checkpoint },
-    Operation { opcode: 10, name: "call", run: call },
-    Operation { opcode: 11, name: "send", run: send },
-    Operation { opcode: 12, name: "log", run: log },
-    Operation { opcode: 13, name: "pulse", run: pulse },
-    Operation { opcode: 14, name: "ready", run: ready },
-    Operation { opcode: 15, name: "about", run: about },
+    Operation { opcode: 0, name: "echo", run: Run::Job(echo) },
+    Operation { opcode: 1, name: "fail", run: Run::Job(fail) },
+    Operation { opcode: 2, name: "sleep", run: Run::Job(sleep) },
+    Operation { opcode: 3, name: "emit", run: Run::Job(emit) },
+    Operation { opcode: 4, name: "progress", run: Run::Job(progress) },
+    Operation { opcode: 5, name: "large", run: Run::Job(large) },
+    Operation { opcode: 6, name: "end", run: Run::Job(end) },
+    Operation { opcode: 7, name: "hold", run: Run::Job(hold) },
+    Operation { opcode: 8, name: "term", run: Run::Job(term) },
+    Operation { opcode: 9, name: "checkpoint", run: Run::Job(checkpoint) },
+    Operation { opcode: 10, name: "call", run: Run::Job(call) },
+    Operation { opcode: 11, name: "send", run: Run::Job(send) },
+    Operation { opcode: 12, name: "log", run: Run::Job(log) },
+    Operation { opcode: 13, name: "pulse", run: Run::Job(pulse) },
+    Operation { opcode: 14, name: "ready", run: Run::Job(ready) },
+    Operation { opcode: 15, name: "about", run: Run::Job(about) },
+    Operation { opcode: 16, name: "state", run: Run::Memory(kept::state) },
+    Operation { opcode: 17, name: "peer_open", run: Run::Memory(links::peer_open) },
+    Operation { opcode: 18, name: "peer_call", run: Run::Memory(links::peer_call) },
+    Operation { opcode: 19, name: "peer_close", run: Run::Memory(links::peer_close) },
 ];
 
-fn handle(job: &Job) -> Handled {
+fn handle(memory: &mut Memory, job: &Job) -> Handled {
+    let payload = Fields::of(job.payload());
     match OPERATIONS.iter().find(|operation| operation.opcode == job.opcode()) {
-        Some(operation) => (operation.run)(job, Fields::of(job.payload())),
+        Some(Operation { run: Run::Job(run), .. }) => run(job, payload),
+        Some(Operation { run: Run::Memory(run), .. }) => run(memory, job, payload),
         None => {
             let why = format!("opcode {} is not served", job.opcode());
             Err(Error::failed(CODE_UNKNOWN_OPCODE, why))
@@ -268,5 +304,12 @@ fn main() -> ExitCode {
             _ => op.takes(Takes::Raw),
         });
     }
-    worker.serve(handle)
+    let mut memory = Memory::default();
+    match std::env::var("RINGBRIDGE_ROLE").as_deref() {
+        Ok("conformance-state") => worker.serve_with(memory, handle),
+        role => {
+            let serves = role == Ok("conformance-links");
+            worker.serves_peers(serves).serve(move |job| handle(&mut memory, job))
+        }
+    }
 }
