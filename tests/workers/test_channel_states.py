@@ -11,7 +11,7 @@ import trio.testing
 from bridge.config import CheckpointSettings
 from bridge.etf import Atom, encode_bare
 from bridge.workers.channel import packets
-from bridge.workers.channel.packets import Code, Kind, NotHad, Outgoing
+from bridge.workers.channel.packets import Code, Coming, Kind, NotHad, Outgoing
 from bridge.workers.channel.states import States
 from bridge.workers.checkpoints.keeper import Keeper
 from bridge.workers.checkpoints.store import Place, Store
@@ -56,39 +56,88 @@ async def test_its_reason_is_told_as_a_text_and_no_term_of_its_own(reason: Any, 
     assert len(encode_bare(error.reason())) < 1_500
 
 
+class Taker:
+    """A worker in place 1 that is given what place 0 has."""
+
+    source, target = Place("work", 0), Place("work", 1)
+
+    def __init__(self) -> None:
+        self.sent: list[Outgoing] = []
+        self.settings = CheckpointSettings(keep=True, incremental=True)
+        self.keeper = Keeper(lambda: Store(None))
+        self.states = States(self.keeper, self.target, lambda: self.settings, send=self.sent.append)
+        self.states.listens = True
+
+    async def save(self, kind: Kind, state: bytes) -> None:
+        await self.states.save(self.states.admit_save(1), packets.Save(kind, state))
+
+    async def refused(self, kind: Kind, state: bytes) -> Code:
+        with pytest.raises(NotHad) as error:
+            await self.save(kind, state)
+        return error.value.code
+
+    async def take(self, state: bytes) -> None:
+        """It has taken over what the other one saved, which the store does not know yet."""
+        await self.keeper.save(self.source, Kind.FULL, state, self.settings)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.states.restore, await self.keeper.load(self.source))
+            await trio.testing.wait_all_tasks_blocked()
+            self.states.replied(self.sent[-1].id, packets.Reply(None))
+
+    async def moved(self) -> None:
+        await self.keeper.move(self.source, self.target)
+        self.states.based()
+
+    async def kept(self) -> list[bytes]:
+        return [part.state for part in await self.keeper.load(self.target)]
+
+
 async def test_what_was_saved_amid_a_move_is_not_what_an_increment_stands_on() -> None:
     """The target saved between its restoring and the store's: its next save is a whole one."""
-    sent: list[Outgoing] = []
-    settings = CheckpointSettings(keep=True, incremental=True)
-    keeper = Keeper(lambda: Store(None))
-    source, target = Place("work", 0), Place("work", 1)
-    states = States(keeper, target, lambda: settings, send=sent.append)
-    states.listens = True
-
-    async def save(kind: Kind, state: bytes) -> None:
-        assert states.admit_save(1) is None
-        await states.save(None, packets.Save(kind, state))
-
-    async def take(amid: bytes | None) -> None:
-        await keeper.save(source, Kind.FULL, b"source", settings)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(states.restore, await keeper.load(source))
-            await trio.testing.wait_all_tasks_blocked()
-            states.replied(sent[-1].id, packets.Reply(None))
-        if amid is not None:
-            await save(Kind.INCREMENTAL, amid)
-        await keeper.move(source, target)
-        states.based()
-
+    taker = Taker()
     with trio.fail_after(10):
-        await save(Kind.FULL, b"own")
-        await take(None)
-        await save(Kind.INCREMENTAL, b"+a")
-        assert [part.state for part in await keeper.load(target)] == [b"source", b"+a"]
-        await take(b"+b")
+        await taker.save(Kind.FULL, b"own")
+        await taker.take(b"source")
+        await taker.moved()
+        await taker.save(Kind.INCREMENTAL, b"+a")
+        assert await taker.kept() == [b"source", b"+a"]
+        await taker.take(b"again")
+        assert await taker.refused(Kind.INCREMENTAL, b"+b") is Code.FULL_WANTED
+        await taker.moved()
+        assert await taker.refused(Kind.INCREMENTAL, b"+c") is Code.FULL_WANTED
+        await taker.save(Kind.FULL, b"again+b+c")
+        await taker.save(Kind.INCREMENTAL, b"+d")
+        assert await taker.kept() == [b"again+b+c", b"+d"]
+
+
+async def test_a_save_from_before_a_move_does_not_overtake_it() -> None:
+    taker = Taker()
+    with trio.fail_after(10):
+        late = taker.states.admit_save(1)  # it has come, and waits to be stored
+        await taker.take(b"source")
+        await taker.moved()
         with pytest.raises(NotHad) as error:
-            await save(Kind.INCREMENTAL, b"+c")
+            await taker.states.save(late, packets.Save(Kind.FULL, b"own"))
         assert error.value.code is Code.FULL_WANTED
-        await save(Kind.FULL, b"source+b+c")
-        await save(Kind.INCREMENTAL, b"+d")
-        assert [part.state for part in await keeper.load(target)] == [b"source+b+c", b"+d"]
+        assert await taker.kept() == [b"source"]
+
+
+async def test_nothing_is_told_to_be_kept_that_a_move_throws_away() -> None:
+    taker = Taker()
+    with trio.fail_after(10):
+        await taker.take(b"source")
+        assert await taker.refused(Kind.FULL, b"source, and more") is Code.FULL_WANTED
+        await taker.moved()
+        await taker.save(Kind.FULL, b"source, and more")
+        assert await taker.kept() == [b"source, and more"]
+
+
+async def test_after_a_move_that_failed_it_saves_as_its_own_again_and_the_whole_first() -> None:
+    taker = Taker()
+    with trio.fail_after(10):
+        await taker.save(Kind.FULL, b"own")
+        await taker.take(b"source")
+        taker.states.announce(Coming.ABANDONED)
+        assert await taker.refused(Kind.INCREMENTAL, b"+a") is Code.FULL_WANTED
+        await taker.save(Kind.FULL, b"source+a")
+        assert await taker.kept() == [b"source+a"]

@@ -32,7 +32,7 @@ from bridge.workers.channel.callbacks import Callbacks, OpenCall, answer_bytes
 from bridge.workers.channel.pace import Pace
 from bridge.workers.channel.packets import BrokenRule, Code, Head, NotHad, Outgoing
 from bridge.workers.channel.policy import AtomBudget, CallbackPolicy
-from bridge.workers.channel.states import Asked, States
+from bridge.workers.channel.states import Admitted, States
 from bridge.workers.output import LINES_PER_SECOND
 
 TOLD_WITHIN_S = 1.0
@@ -276,10 +276,10 @@ class Channel:
             case packets.Log():
                 self._log_line(head, request)
             case packets.Save():
-                asked = self.states.admit_save(head.id)
-                if head.id and asked is None:
+                admitted = self.states.admit_save(head.id)
+                if head.id and admitted.asked is None:
                     self._open.add(head.id)
-                self._nursery.start_soon(self._save, head, asked, request)
+                self._nursery.start_soon(self._save, head, admitted, request)
             case packets.Load():
                 if self._load_id in self._open:  # each is as large as a state
                     raise NotHad(Code.BUSY)
@@ -328,10 +328,10 @@ class Channel:
             if scope.cancelled_caught:
                 self._open.discard(id_)
 
-    async def _save(self, head: Head, asked: Asked | None, request: packets.Save) -> None:
+    async def _save(self, head: Head, admitted: Admitted, request: packets.Save) -> None:
         try:
-            await self.states.save(asked, request)
-            if head.id and asked is None:
+            await self.states.save(admitted, request)
+            if head.id and admitted.asked is None:
                 self._send(packets.reply(head.id))
         except NotHad as error:
             self._refuse(head, error)

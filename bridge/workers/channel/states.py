@@ -45,6 +45,16 @@ class Asked:
         self.answered.set()
 
 
+@dataclass(slots=True, frozen=True)
+class Admitted:
+    """A save that has come. `asked`: whose answer it is; `taken`: the states that its worker had
+    taken over before it.
+    """
+
+    asked: Asked | None
+    taken: int
+
+
 class States:
     """One life's. `settings`: of its role, as they are now; `send` gives the worker a packet;
     `done`: how many jobs it has answered.
@@ -69,8 +79,9 @@ class States:
         self._asked: dict[int, Asked] = {}
         self._based = False  # this life's state is the stored one, or went there as a whole
         self._saves = 0
-        self._came = 0  # saves, in this life
-        self._came_before = 0  # when a state was given last
+        self._taken = 0  # states of others that the worker has taken over
+        self._moves = False  # it has taken one that the store does not have as its own yet
+        self._missed = False  # and has saved since: an increment would stand on what is not there
         self._order = trio.Lock()  # checkpoints are stored in the order in which they came
         self._over = False
         self._log = structlog.get_logger("ringbridge.worker").bind(
@@ -88,9 +99,9 @@ class States:
         self._based = bool(state)
         return packets.state_bytes(parts_of(state))
 
-    def admit_save(self, id_: int) -> Asked | None:
-        """One more save has come; returns whose answer it is. `save` has to follow. Raises
-        BrokenRule for an answer to what was not asked, NotHad where too many are under way.
+    def admit_save(self, id_: int) -> Admitted:
+        """One more save has come. `save` has to follow. Raises BrokenRule for an answer to what was
+        not asked, NotHad where too many are under way.
         """
         asked = None
         if id_ & layout.PACKET_ID_BRIDGE:
@@ -101,28 +112,28 @@ class States:
         elif self._saves >= SAVES_MAX:
             raise NotHad(Code.BUSY)
         self._saves += 1
-        self._came += 1
-        return asked
+        return Admitted(asked, self._taken)
 
     def not_saved(self, id_: int, error: NotHad) -> None:
         """A save that was not even looked at. Raises BrokenRule, as `admit_save`."""
         with suppress(NotHad):
-            asked = self.admit_save(id_)
+            asked = self.admit_save(id_).asked
             self._saves -= 1
             if asked is not None:
                 asked.end(error)
         self._note(error)
 
-    async def save(self, asked: Asked | None, save: Save) -> None:
+    async def save(self, admitted: Admitted, save: Save) -> None:
         """A checkpoint of the worker's. Raises NotHad where it is not kept; of one that the bridge
         asked for, whoever asked hears it.
         """
+        asked = admitted.asked
         error: NotHad | None = NotHad(Code.UNAVAILABLE, "the bridge stops")
         try:
             if asked is not None and asked.kind is Kind.FULL is not save.kind:
                 raise NotHad(Code.FULL_WANTED)
             async with self._order:
-                await self._keep(save)
+                await self._keep(save, admitted.taken)
             error = None
         except NotHad as why:
             error = why
@@ -145,6 +156,9 @@ class States:
         if asked is None or (asked.kind is not None and reply.error is None):
             raise packets.BrokenRule("a reply to what was not asked")
         del self._asked[id_]
+        if asked.kind is None and reply.error is None:
+            self._taken += 1
+            self._moves, self._missed = True, False
         asked.end(None if reply.error is None else NotHad(Code.UNAVAILABLE, _words(reply.error)))
 
     def over(self) -> None:
@@ -157,12 +171,17 @@ class States:
     def _note(self, error: NotHad) -> None:
         """A checkpoint is missing: no increment can go behind what is there."""
         self._based = False
+        self._missed = True
         self._log.warning("checkpoint not kept", why=brief(error.reason()))
 
-    async def _keep(self, save: Save) -> None:
+    async def _keep(self, save: Save, taken: int) -> None:
         settings = self._settings()
         if not settings.keep:
             raise NotHad(Code.UNAVAILABLE, "its role keeps no checkpoints")
+        if taken != self._taken or self._moves:
+            # Of the state that it has given up, which must not take the place of the other; or of
+            # the other, which is about to be put in the place of this.
+            raise NotHad(Code.FULL_WANTED)
         if save.kind is Kind.INCREMENTAL and not self._based:
             raise NotHad(Code.FULL_WANTED)
         await self._keeper.save(self.place, save.kind, save.state, settings)
@@ -190,20 +209,22 @@ class States:
         self._check_listens()
         id_ = next(self._ids)
         asked = self._asked[id_] = Asked(kind=None)
-        self._came_before = self._came
         self._send(packets.restore(id_, parts_of(state)))
         await self._answer(asked)
 
     def announce(self, coming: Coming) -> None:
         """Tell the worker of a state that comes, or does not. Raises NotHad."""
+        if coming is Coming.ABANDONED and self._moves:
+            self._moves = self._based = False
         self._check_listens()
         self._send(packets.announce(coming))
 
     def based(self) -> None:
-        """What the worker was given is what its place has in the store. Not so if it has saved
-        meanwhile: that is not there any more, and no increment can go behind it.
+        """What the worker was given is what its place has in the store. No increment can go behind
+        it if the worker has saved meanwhile: that was not kept.
         """
-        self._based = self._came == self._came_before and not self.saving
+        self._moves = False
+        self._based = not self._missed
 
     async def keep_schedule(self) -> None:
         """Ask for checkpoints as the role's settings say, for ever."""
