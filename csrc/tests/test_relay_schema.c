@@ -48,8 +48,12 @@ static void quantile(void) {
     CHECK_EQUAL(rb_schema_sound(&ops), 0);
 }
 
+static int takes(struct rb_slice payload, int is_term) {
+    struct rb_schema_spent spent = {0};
+    return rb_schema_check(&ops, 0, payload, is_term, &spent, why);
+}
 static int check(struct bytes *b) {
-    int rc = rb_schema_check(&ops, 0, slice_of(b), 1, why);
+    int rc = takes(slice_of(b), 1);
     bytes_free(b);
     return rc;
 }
@@ -178,8 +182,8 @@ static void alternatives_are_told_apart_by_form(void) {
     says(&b, "payload must be an integer of 0 to 9, got 10");
     put_nil(&b);
     says(&b, "payload must be a binary of 0 to 2 bytes or an integer of 0 to 9, got []");
-    CHECK_EQUAL(rb_schema_check(&ops, 0, (struct rb_slice)BYTES("ab"), 0, why), 0);
-    CHECK_EQUAL(rb_schema_check(&ops, 0, (struct rb_slice)BYTES("abc"), 0, why), -EINVAL);
+    CHECK_EQUAL(takes((struct rb_slice)BYTES("ab"), 0), 0);
+    CHECK_EQUAL(takes((struct rb_slice)BYTES("abc"), 0), -EINVAL);
 }
 
 static void a_payload_of_too_many_terms_does_not_hold_up_the_others(void) {
@@ -295,6 +299,61 @@ static struct bytes binary(const char *text) {
     return b;
 }
 
+/* One of `words`, and always the last: each costs as many looks. */
+static void many_words(struct bytes *b, uint32_t count, int words) {
+    char last[8];
+    snprintf(last, sizeof last, "w%03d", words - 1);
+    put_list(b, count);
+    for (uint32_t i = 0; i < count; i++) put_atom(b, last);
+    put_nil(b);
+}
+
+/* Each of its payloads is within the bound, and together they would hold the relay's thread for as long as all of them. */
+static void the_payloads_of_a_batch_have_one_bound_together(void) {
+    enum { WORDS = 500, ATOMS = RB_SCHEMA_LOOKS_MAX / WORDS * 6 / 10 };
+    struct still s;
+    struct rb_role_config role = lab_role_config();
+    begin();
+    uint32_t root = node(RB_SCHEMA_LIST, 0, INT64_MAX);
+    uint32_t words = node(RB_SCHEMA_ATOM, 0, 0);
+    children(root, words);
+    for (int i = 0; i < WORDS; i++) {
+        char word[8];
+        snprintf(word, sizeof word, "w%03d", i);
+        named(node(RB_SCHEMA_TEXT, 0, 0), word, 0);
+    }
+    children(words, words + 1);
+    operation("words", 0, root);
+    CHECK_EQUAL(rb_schema_sound(&ops), 0);
+    role.ops = ops;
+    still_open(&s, &role, 1);
+    struct lab_bytes b = {.size = 0};
+    struct bytes payloads = {0};
+    uint8_t head[7] = {0, 0, 0, 0, 131, 68, 0};
+    uint32_t caller = ++s.callers;
+    lab_monitor(s.lab.peer, 1, caller, caller);
+    lab_call_head(&b, caller, caller);
+    lab_verb_head(&b, 3, "submit_many", "echo");
+    put_list(&payloads, 3);
+    many_words(&payloads, ATOMS, WORDS);
+    many_words(&payloads, ATOMS, WORDS);
+    many_words(&payloads, 1, WORDS);
+    put_nil(&payloads);
+    rb_put_be32(head, (uint32_t)(3 + b.size + payloads.size));
+    lab_write(s.lab.peer, head, sizeof head);
+    lab_write(s.lab.peer, b.at, b.size);
+    for (size_t at = 0; at < payloads.size; at += 4096) { /* the relay reads between */
+        size_t left = payloads.size - at;
+        lab_write(s.lab.peer, payloads.at + at, left < 4096 ? left : 4096);
+        still_round(&s, 0);
+    }
+    bytes_free(&payloads);
+    CHECK_EQUAL(still_stats(&s).accepted, 1);
+    still_answer(&s, 0, RB_STATUS_OK);
+    CHECK(TOLD(&s, "op words: the payloads together have too many terms for so many alternatives"));
+    still_close(&s);
+}
+
 static void a_request_names_its_operation_or_gives_its_number(void) {
     struct still s;
     struct rb_lab_request r;
@@ -397,6 +456,7 @@ int main(void) {
     RUN(nor_does_one_of_too_many_alternatives);
     RUN(a_program_that_is_not_sound_is_not_walked);
     RUN(a_request_names_its_operation_or_gives_its_number);
+    RUN(the_payloads_of_a_batch_have_one_bound_together);
     RUN(what_no_operation_takes_gets_to_no_worker);
     RUN(a_role_without_operations_has_none_to_name);
     RUN(a_worker_that_does_not_serve_them_is_refused);

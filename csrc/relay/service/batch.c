@@ -6,6 +6,7 @@
 
 #include "relay/relay_pvt.h"
 #include "relay/service/operation.h"
+#include "relay/service/schema.h"
 
 /* --- The payloads -------------------------------------------------------------------------------------------------------- */
 
@@ -247,15 +248,15 @@ static struct rb_job *begin(struct rb_relay *r, struct rb_conn *charged, int64_t
 
 static void submit_element(struct rb_relay *r, struct rb_batch *b, struct rb_extra *e,
                            uint32_t index, struct rb_role *role, struct rb_slice term,
-                           const struct rb_submit *s) {
+                           const struct rb_submit *s, struct rb_schema_spent *spent) {
     struct rb_caller element = {
         .conn = b->charged, .kind = RB_CALLER_ELEMENT, .extra = e, .index = index};
     struct rb_payload payload = rb_submit_payload(term);
     struct rb_verdict v;
     char why[RB_WHY_BYTES];
     if (role->config.ops.table_count &&
-        rb_operation_takes(role, &s->options, payload.bytes, payload.is_term, "submit_many", why) <
-            0) {
+        rb_operation_takes(role, &s->options, payload.bytes, payload.is_term, spent, "submit_many",
+                           why) < 0) {
         rb_submit_refuse(&element, why);
         return;
     }
@@ -295,7 +296,9 @@ int rb_batch_submit(struct rb_conn *c, const struct rb_from *from, const struct 
     struct rb_extra *e = head->extra;
     struct rb_batch *b = e->batch;
     struct payloads p = payloads_of(list);
-    for (uint32_t i = 0; next(&p, &term) > 0; i++) submit_element(r, b, e, i, role, term, s);
+    struct rb_schema_spent spent = {.of_many = 1};
+    for (uint32_t i = 0; next(&p, &term) > 0; i++)
+        submit_element(r, b, e, i, role, term, s, &spent);
     if (b->left) return 0;
     if (b->count)
         answer_refused(b);

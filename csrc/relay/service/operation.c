@@ -57,12 +57,12 @@ int rb_operation_resolve(const struct rb_role *role, struct rb_options *o, const
 }
 
 int rb_operation_takes(const struct rb_role *role, const struct rb_options *o,
-                       struct rb_slice payload, int is_term, const char *verb,
-                       char why[RB_WHY_BYTES]) {
+                       struct rb_slice payload, int is_term, struct rb_schema_spent *spent,
+                       const char *verb, char why[RB_WHY_BYTES]) {
     const struct rb_ops_config *ops = &role->config.ops;
     const struct rb_op_config *op = numbered(ops, o->opcode);
     char reason[RB_SCHEMA_WHY_BYTES];
-    if (!op || rb_schema_check(ops, op->schema, payload, is_term, reason) == 0) return 0;
+    if (!op || rb_schema_check(ops, op->schema, payload, is_term, spent, reason) == 0) return 0;
     snprintf(why, RB_WHY_BYTES, "%s: op %s: %s", verb, op->name, reason);
     return -EINVAL;
 }

@@ -78,7 +78,7 @@ struct walk {
     const struct rb_ops_config *ops;
     struct rb_cursor at;
     uint32_t depth;
-    uint32_t terms, looks; /* looks: at alternatives, of atoms, keys and ONE_OF */
+    struct rb_schema_spent *spent;
     struct frame frames[RB_SCHEMA_DEPTH_MAX];
     char *why;
 };
@@ -239,7 +239,7 @@ static int has_form(struct walk *w, const struct rb_schema_node *n, struct rb_cu
     case RB_SCHEMA_MAP: return tag == RB_TAG_MAP;
     case RB_SCHEMA_ATOM:
         if (!is_atom(tag) || rb_term_atom(&at, &text) < 0) return 0;
-        for (uint32_t i = 0; i < n->count; i++, w->looks++)
+        for (uint32_t i = 0; i < n->count; i++, w->spent->looks++)
             if (rb_slice_equal(text, text_of(w, &w->ops->nodes[n->first + i]))) return 1;
         return n->count == 0;
     case RB_SCHEMA_TUPLE: /* of several the one of its size, and where it begins with an atom by that */
@@ -253,7 +253,7 @@ static int has_form(struct walk *w, const struct rb_schema_node *n, struct rb_cu
 
 static const struct rb_schema_node *alternative(struct walk *w, const struct rb_schema_node *n) {
     if (n->kind != RB_SCHEMA_ONE_OF) return n;
-    for (uint32_t i = 0; i < n->count; i++, w->looks++) {
+    for (uint32_t i = 0; i < n->count; i++, w->spent->looks++) {
         const struct rb_schema_node *child = &w->ops->nodes[n->first + i];
         if (has_form(w, child, w->at)) return child;
     }
@@ -375,7 +375,7 @@ static const struct rb_schema_node *key(struct walk *w, struct frame *f, int *ot
     *other = 0;
     if (is_atom(rb_term_tag(&w->at)) && rb_term_atom(&w->at, &text) == 0) {
         f->key = text;
-        for (uint32_t i = 0; i < n->count; i++, w->looks++) {
+        for (uint32_t i = 0; i < n->count; i++, w->spent->looks++) {
             const struct rb_schema_node *child = &w->ops->nodes[n->first + i];
             if (!rb_slice_equal(text, text_of(w, child))) continue;
             if (f->seen & 1ull << i) {
@@ -419,20 +419,28 @@ static int map_is_whole(struct walk *w, const struct frame *f) {
     return 0;
 }
 
-/* One step within the innermost list, tuple or map. */
-static int step(struct walk *w) {
-    struct frame *f = &w->frames[w->depth - 1];
-    if (++w->terms > RB_SCHEMA_TERMS_MAX) {
-        snprintf(w->why, RB_SCHEMA_WHY_BYTES, "payload has more than %d terms",
-                 RB_SCHEMA_TERMS_MAX);
+/* One more term is looked at. Past a bound the count stays there: every later payload of the request is over it, too. */
+static int spend(struct walk *w) {
+    struct rb_schema_spent *s = w->spent;
+    const char *of = s->of_many ? "the payloads together have" : "payload has";
+    if (s->terms >= RB_SCHEMA_TERMS_MAX) {
+        snprintf(w->why, RB_SCHEMA_WHY_BYTES, "%s more than %d terms", of, RB_SCHEMA_TERMS_MAX);
         return -EINVAL;
     }
-    if (w->looks > RB_SCHEMA_LOOKS_MAX) {
+    if (s->looks > RB_SCHEMA_LOOKS_MAX) {
         snprintf(w->why, RB_SCHEMA_WHY_BYTES,
-                 "payload has too many terms for so many alternatives: more than %d to look at",
+                 "%s too many terms for so many alternatives: more than %d to look at", of,
                  RB_SCHEMA_LOOKS_MAX);
         return -EINVAL;
     }
+    s->terms++;
+    return 0;
+}
+
+/* One step within the innermost list, tuple or map. */
+static int step(struct walk *w) {
+    struct frame *f = &w->frames[w->depth - 1];
+    if (spend(w) < 0) return -EINVAL;
     const struct rb_schema_node *n = f->node;
     if (f->left == 0) {
         int over = n->kind == RB_SCHEMA_LIST  ? list_goes_on(w, f)
@@ -455,10 +463,12 @@ static int step(struct walk *w) {
 }
 
 int rb_schema_check(const struct rb_ops_config *ops, uint32_t schema, struct rb_slice payload,
-                    int is_term, char why[RB_SCHEMA_WHY_BYTES]) {
+                    int is_term, struct rb_schema_spent *spent, char why[RB_SCHEMA_WHY_BYTES]) {
     const struct rb_schema_node *root = &ops->nodes[schema];
-    struct walk w = {.ops = ops, .at = rb_cursor_of(payload), .depth = 0, .terms = 0, .why = why};
+    struct walk w = {
+        .ops = ops, .at = rb_cursor_of(payload), .depth = 0, .spent = spent, .why = why};
     why[0] = 0;
+    if (spend(&w) < 0) return -EINVAL;
     if (!is_term) { /* a binary whose head has been taken off */
         uint8_t head[5] = {RB_TAG_BINARY};
         rb_put_be32(head + 1, (uint32_t)payload.size);

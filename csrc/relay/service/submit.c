@@ -9,6 +9,7 @@
 
 #include "relay/relay_pvt.h"
 #include "relay/service/operation.h"
+#include "relay/service/schema.h"
 #include "relay/service/shared.h"
 
 /* --- Refusals ------------------------------------------------------------------------------------------------------------ */
@@ -177,7 +178,9 @@ int rb_submit_operation(const struct rb_role *role, struct rb_submit *s,
     const char *verb = rb_verb_name(s->verb);
     int rc = rb_operation_resolve(role, &s->options, verb, why);
     if (rc < 0 || !payload) return rc;
-    return rb_operation_takes(role, &s->options, payload->bytes, payload->is_term, verb, why);
+    struct rb_schema_spent spent = {0};
+    return rb_operation_takes(role, &s->options, payload->bytes, payload->is_term, &spent, verb,
+                              why);
 }
 
 /* A caller who comes to what is known by its dedupe key needs no room: a record without a payload. NULL: it has been told. */

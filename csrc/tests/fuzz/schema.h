@@ -11,7 +11,8 @@ static inline void check_schema(const struct rb_ops_config *ops, const struct by
     struct rb_cursor c = rb_cursor_of(slice_of(&exact));
     int whole = rb_term_skip(&c, NULL) == 0 && c.at == c.end;
     for (int is_term = 0; is_term < 2; is_term++) {
-        int rc = rb_schema_check(ops, 0, slice_of(&exact), is_term, why);
+        struct rb_schema_spent spent = {0};
+        int rc = rb_schema_check(ops, 0, slice_of(&exact), is_term, &spent, why);
         if (rc != 0 && rc != -EINVAL) abort();
         if (!memchr(why, 0, sizeof why) || (rc == 0) != (why[0] == 0)) abort();
         if (!is_term || !whole) continue;
@@ -38,8 +39,9 @@ static inline int fuzz_schema(const uint8_t *data, size_t size) {
         if (rb_schema_sound(&ops) < 0) return 0;
         struct bytes payload = exactly(data + 1, size - 1);
         char why[RB_SCHEMA_WHY_BYTES];
-        rb_schema_check(&ops, 0, slice_of(&payload), 1, why);
-        rb_schema_check(&ops, 0, slice_of(&payload), 0, why);
+        struct rb_schema_spent spent = {0};
+        rb_schema_check(&ops, 0, slice_of(&payload), 1, &spent, why);
+        rb_schema_check(&ops, 0, slice_of(&payload), 0, &spent, why);
         bytes_free(&payload);
         return 0;
     }
