@@ -109,7 +109,12 @@ static int lie(const char *what) {
 
     if (!strcmp(what, "short"))
         (void)!write(CHANNEL, &send, 31);
-    else if (!strcmp(what, "long"))
+    else if (!strcmp(what, "empty")) /* as a reader sees the end, and it is none */
+        (void)!sendto(CHANNEL, "", 0, MSG_NOSIGNAL, NULL, 0);
+    else if (!strcmp(what, "empty_at_the_end")) {
+        (void)!sendto(CHANNEL, "", 0, MSG_NOSIGNAL, NULL, 0);
+        close(CHANNEL);
+    } else if (!strcmp(what, "long"))
         (void)!write(CHANNEL, big, sizeof big);
     else if (!strcmp(what, "kind"))
         say_body(999, 0, NULL, 0);

@@ -16,6 +16,8 @@ from bridge.testing import HOST, Beam, EpmdDaemon
 # The lie, and what the log says of it.
 RULES = {
     "short": "31 bytes is shorter than its head",
+    "empty": "a packet of 0 bytes is shorter than its head",
+    "empty_at_the_end": "a packet of 0 bytes is shorter than its head",
     "long": "longer than 65536 bytes",
     "kind": "kind 999",
     "kind_of_the_bridge": "kind 17",

@@ -41,6 +41,7 @@ UNREAD_BYTES_MAX = 4 << 20  # in memfds in the socket, or one memfd of any size
 _TAKEN_LOOK_S = 0.005
 _INT = struct.Struct("i")
 _DESCRIPTORS_MAX = 8  # that are taken with one packet; the kernel drops what is above
+_CREDENTIALS_BYTES = 3 * 4  # struct ucred, unix(7)
 _MSG_CMSG_CLOEXEC = 0x4000_0000  # socket(7); Python has no name for it
 _OTHERS_WAITING_MAX = 64  # packets for the worker that are no replies to its open requests
 _NO_MEMFD_S = 0.1  # until the next try, where the bridge has no descriptor free
@@ -80,6 +81,9 @@ class Channel:
     ) -> None:
         self._said = said
         sock.setblocking(False)
+        # A packet may be empty, and recvmsg() gives nothing then as it does at the end. With this
+        # the kernel says of each packet who sent it (unix(7)), and of the end it says nothing.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._socket = sock
         self._settings = settings
         self._atoms = atoms
@@ -168,8 +172,6 @@ class Channel:
                 packet, fds = self._receive()
                 if packet is None:
                     continue
-                if not packet and not fds:
-                    return  # closed
                 begin_s = time.thread_time()
                 await self._take(packet, fds)
                 pace.packets_per_s = self._settings().packets_per_s
@@ -180,18 +182,22 @@ class Channel:
         except BrokenRule as error:
             self._log.warning("worker broke a rule of its channel", rule=str(error))
             self._broke(str(error))
-        except ConnectionError:
-            pass  # closed with something of ours unread
+        except (trio.EndOfChannel, ConnectionError):
+            pass  # closed, perhaps with something of ours unread
 
     def _receive(self) -> tuple[bytes | None, list[int]]:
-        """One packet and what came with it; None where there is none after all."""
-        space = socket.CMSG_SPACE(_DESCRIPTORS_MAX * 4)
+        """One packet and what came with it; None where there is none after all. Raises EndOfChannel
+        behind the last one, BrokenRule.
+        """
+        space = socket.CMSG_SPACE(_CREDENTIALS_BYTES) + socket.CMSG_SPACE(_DESCRIPTORS_MAX * 4)
         try:
             packet, ancillary, flags, _ = self._socket.recvmsg(
                 layout.PACKET_BYTES_MAX, space, socket.MSG_DONTWAIT | _MSG_CMSG_CLOEXEC
             )
         except (BlockingIOError, InterruptedError):
             return None, []
+        if not packet and not ancillary:
+            raise trio.EndOfChannel
         fds = array.array("i")
         for level, kind, data in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
