@@ -51,11 +51,17 @@ class Callbacks:
     async def ask(
         self, request: Call, size: int, policy: CallbackPolicy, budget: AtomBudget
     ) -> OpenCall:
-        """Ask the question of a call; its `wait` gives the answer. Raises NotHad."""
+        """Ask the question of a call; its `wait` gives the answer. Its timeout runs from now on,
+        also while it waits for room. Raises NotHad.
+        """
+        deadline_s = trio.current_time() + request.timeout_s
         process, address = self._checked(request.dest, request.request, policy, budget)
         _encoded(request.request)
-        call = OpenCall(self._node, process, address, request.request)
-        await self._post(address, size, call.ask)
+        call = OpenCall(self._node, process, address, request.request, deadline_s)
+        with trio.move_on_at(deadline_s) as posting:
+            await self._post(address, size, call.ask)
+        if posting.cancelled_caught:
+            raise NotHad(Code.TIMEOUT)
         return call
 
     def _checked(
@@ -69,7 +75,9 @@ class Callbacks:
         return process, address
 
     async def _post(self, address: Target, size: int, action: Callable[[], object]) -> None:
-        """Carry `action` out when its node is connected, or cannot be; in order."""
+        """Carry `action` out when its node is connected, or cannot be; in order. Cancelled, nothing
+        of it is left.
+        """
         node = node_of(address)
         await self._node.wait_room(node)
         while self._waiting_bytes > WAITING_BYTES_MAX:
@@ -88,10 +96,13 @@ class Callbacks:
 
 
 class OpenCall:
-    """One call on its way. `wait` for it once, or `forget` it."""
+    """One call on its way. `wait` for it once, or `forget` it. `deadline_s`: of trio's clock."""
 
-    def __init__(self, node: Node, process: Process, target: Target, request: Term) -> None:
+    def __init__(
+        self, node: Node, process: Process, target: Target, request: Term, deadline_s: float
+    ) -> None:
         self._node = node
+        self._deadline_s = deadline_s
         self._process = process
         self._target = target
         self._request = request
@@ -113,10 +124,10 @@ class OpenCall:
         except EncodeError as error:  # its node's release cannot have it
             self._failed = NotHad(Code.BAD_REQUEST, str(error))
 
-    async def wait(self, timeout_s: float) -> Term:
+    async def wait(self) -> Term:
         """The answer. Raises NotHad. Whatever happens, nothing of the call is left."""
         try:
-            with trio.move_on_after(timeout_s):
+            with trio.move_on_at(self._deadline_s):
                 await self._asked.wait()
                 if self._failed is not None:
                     raise self._failed

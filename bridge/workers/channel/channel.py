@@ -275,7 +275,7 @@ class Channel:
                 call = await self._callbacks.ask(request, size, policy, budget)
                 self._open.add(head.id)
                 scope = self._calls[head.id] = trio.CancelScope()
-                self._nursery.start_soon(self._finish_call, head.id, call, request, scope)
+                self._nursery.start_soon(self._finish_call, head.id, call, scope)
             case packets.Forget():
                 if waiting := self._calls.get(head.id):
                     waiting.cancel()
@@ -319,12 +319,10 @@ class Channel:
 
     # ---- what takes its time
 
-    async def _finish_call(
-        self, id_: int, call: OpenCall, request: packets.Call, scope: trio.CancelScope
-    ) -> None:
+    async def _finish_call(self, id_: int, call: OpenCall, scope: trio.CancelScope) -> None:
         try:
             with scope:
-                answer = await call.wait(request.timeout_s)
+                answer = await call.wait()
                 self._send(packets.reply(id_, answer_bytes(answer, self._settings().bytes_max)))
         except NotHad as error:
             self.counts["refused"] += 1
