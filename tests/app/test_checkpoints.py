@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,9 @@ def keeping(epmd: EpmdDaemon, beam: Beam, tmp_path: Path, program: Path) -> Keep
     """Serve the role with these settings of its checkpoints; may be done again and again."""
 
     @asynccontextmanager
-    async def keep(checkpoint: str, *, store: str = "", workers: int = 1) -> AsyncIterator[Keeper]:
+    async def keep(
+        checkpoint: str, *, store: str = "", workers: int = 1, ready: int | None = None
+    ) -> AsyncIterator[Keeper]:
         settings = f"""
 [node]
 drain_ms = 5_000
@@ -81,7 +84,7 @@ keep = true
 {checkpoint}
 """
         async with serving(epmd, tmp_path, alive="checkpoints", settings=settings) as bridge:
-            await bridge.wait_workers(workers)
+            await bridge.wait_workers(workers if ready is None else ready)
             yield Keeper(bridge, beam)
 
     return keep
@@ -293,3 +296,25 @@ async def test_a_state_that_its_worker_does_not_take_gives_it_up(
 
 def _bytes_of(folder: Path, name: str) -> bytes:
     return b"".join(file.read_bytes() for file in folder.glob(f"{name}*"))
+
+
+async def test_a_damaged_state_keeps_its_worker_from_starting_and_nobody_else(
+    keeping: Keeping, tmp_path: Path
+) -> None:
+    store = 'file = "state.db"'
+    async with keeping("", store=store, workers=2) as keeper:
+        await keeper("""
+            {:ok, _} = add.("a")
+            for id <- ready.(), do: {:ok, _} = GenServer.call(registry, {:checkpoint, id})
+            """)
+    with closing(sqlite3.connect(tmp_path / "state.db")) as db:
+        db.execute("UPDATE checkpoint SET kind = 7 WHERE place = 0")
+        db.commit()
+    async with keeping("", store=store, workers=2, ready=1) as keeper:
+        bridge = keeper.bridge
+        why = (await bridge.wait_log("state not loaded", 3))["why"]
+        assert "damaged, or was changed by another hand: worker 0 of keeper" in why
+        failed = await bridge.wait_log("worker failed", 3)
+        assert "exit status 65" in failed["why"]
+        assert await keeper('{:ok, text} = add.("b"); String.ends_with?(text, "b")') == "true"
+        assert len(bridge.logs("worker ready")) == 1

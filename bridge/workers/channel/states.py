@@ -95,7 +95,12 @@ class States:
         self.listens = True
         if not self._settings().keep:
             raise NotHad(Code.UNAVAILABLE, "its role keeps no checkpoints")
-        state = await self._keeper.load(self.place)
+        try:
+            state = await self._keeper.load(self.place)
+        except NotHad as why:
+            detail = why.detail if isinstance(why.detail, str) else brief(why.reason())
+            self._log.error("state not loaded", why=detail)
+            raise
         self._based = bool(state)
         return packets.state_bytes(parts_of(state))
 

@@ -72,9 +72,9 @@ class Store:
     ) -> None:
         self._sealer = sealer or Plain()
         self._bytes_max = bytes_max
-        if path is not None:  # nobody else's to read; SQLite gives its journals the same mode
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         with _told():
+            if path is not None:  # nobody else's to read; SQLite gives its journals the same mode
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             self._db = sqlite3.connect(
                 path or ":memory:", isolation_level=None, check_same_thread=False, timeout=5.0
             )
@@ -105,7 +105,7 @@ class Store:
             raise StoreFailed(f"it is of version {version}, this bridge has version {_VERSION}")
         if sealer != self._sealer.name:
             raise StoreFailed(f"it was begun as {sealer}, and the settings say {self._sealer.name}")
-        if self._sealer.open(mark, b"") != _CHECK:
+        if type(mark) is not bytes or self._sealer.open(mark, b"") != _CHECK:
             raise StoreFailed("its mark is not ours")
 
     def close(self) -> None:
@@ -118,17 +118,29 @@ class Store:
             self._put(place, kind, state, int(time.time() * 1000))
 
     def get(self, place: Place) -> list[Part]:
-        """The whole one, then its increments; empty where there is none."""
+        """The whole one, then its increments; empty where there is none. A file can be damaged, or
+        written into by another hand: what is no row of ours is a StoreFailed, too.
+        """
         with _told():
             rows = self._db.execute(
                 "SELECT number, kind, saved_ms, state FROM checkpoint"
                 " WHERE role = ? AND place = ? ORDER BY number",
                 (place.role, place.index),
             ).fetchall()
-            return [
-                Part(Kind(kind), self._sealer.open(state, _about(place, number, Kind(kind))), saved)
-                for number, kind, saved, state in rows
-            ]
+            parts = [self._part(place, *row) for row in rows]
+        if any((part.kind is Kind.FULL) != (i == 0) for i, part in enumerate(parts)):
+            raise _damaged(place, "is not a whole one and its increments")
+        return parts
+
+    def _part(
+        self, place: Place, number: object, kind: object, saved: object, state: object
+    ) -> Part:
+        if type(number) is not int or type(saved) is not int or type(state) is not bytes:
+            raise _damaged(place, "has a row of other types")
+        if type(kind) is not int or kind not in tuple(Kind):
+            raise _damaged(place, f"has a row of kind {kind!r}")
+        sort = Kind(kind)
+        return Part(sort, self._sealer.open(state, _about(place, number, sort)), saved)
 
     def kept(self, place: Place) -> Kept | None:
         """What there is of a place, without reading it."""
@@ -138,7 +150,11 @@ class Store:
                 " WHERE role = ? AND place = ?",
                 (place.role, place.index),
             ).fetchone()
-        return Kept(count - 1, size, saved_ms) if count else None
+        if not count:
+            return None
+        if type(size) is not int or type(saved_ms) is not int:
+            raise _damaged(place, "has a row of other types")
+        return Kept(count - 1, size, saved_ms)
 
     def drop(self, place: Place) -> None:
         """Forget what a place has."""
@@ -161,6 +177,8 @@ class Store:
         ).fetchone()
         if kind is Kind.FULL:
             self._drop(place)
+        if type(last) is not int:
+            raise _damaged(place, "has a row of other types")
         number = last + 1
         sealed = self._sealer.seal(state, _about(place, number, kind))
         self._db.execute(
@@ -188,6 +206,11 @@ class Store:
 def _about(place: Place, number: int, kind: Kind) -> bytes:
     """What a checkpoint is bound to where it is sealed."""
     return f"{place.role}\0{place.index}\0{number}\0{int(kind)}".encode()
+
+
+def _damaged(place: Place, how: str) -> StoreFailed:
+    whose = f"worker {place.index} of {place.role}"
+    return StoreFailed(f"the file is damaged, or was changed by another hand: {whose} {how}")
 
 
 @contextmanager
