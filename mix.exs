@@ -28,7 +28,7 @@ defmodule Ringbridge.MixProject do
   end
 
   def application do
-    [extra_applications: [:logger]]
+    [extra_applications: [:logger, :crypto]]
   end
 
   defp package do

@@ -73,14 +73,6 @@ defmodule Ringbridge.MainJobTest do
       assert {:ok, "x"} = GenServer.call({Ringbridge.JobDispatcher, node}, {:submit, :echo, "x"})
       assert {:ok, "y"} = :gen_server.call({:job_dispatcher, node}, {:submit, :echo, "y"})
     end
-
-    test "answers the client's functions", %{node: node} do
-      assert {:ok, "z"} = Ringbridge.submit(node, :echo, "z")
-      assert {:ok, "z", %{run_us: _}} = Ringbridge.submit(node, :echo, "z", detail: true)
-      # The bridge's answer comes before the call gives up.
-      assert {:error, :deadline_exceeded} = Ringbridge.submit(node, :sleep, "9000", timeout: 100)
-      assert {:error, :deadline_exceeded} = Ringbridge.submit(node, :sleep, "9000", %{timeout: 0})
-    end
   end
 
   describe "detail: true" do

@@ -5,15 +5,32 @@ defmodule Ringbridge do
   A call needs nothing of this library: every request is a plain `GenServer.call/3` to a name on the
   bridge's node.
 
-      iex> GenServer.call({Ringbridge.JobDispatcher, :"bridge@127.0.0.1"}, {:submit, :echo, "hello"})
+      GenServer.call({Ringbridge.JobDispatcher, :"bridge@127.0.0.1"}, {:submit, :echo, "hello"})
+      #=> {:ok, "hello"}
+
+  What stands here is for those who stay: an instance in your supervision tree, which connects, watches, finds the
+  nearest of several bridges and goes to another one when it is lost; calls that never exit; streams; telemetry.
+
+      children = [
+        {Ringbridge, name: MyApp.Compute, nodes: [:"bridge@127.0.0.1"]}
+      ]
+
+      {:ok, "hello"} = Ringbridge.call(MyApp.Compute, :echo, "hello")
+
+  The examples on this page run without a bridge, by an instance whose roles are functions (`mode: :inline`):
+
+      iex> {:ok, _pid} = Ringbridge.start_link(name: Doc, mode: :inline, roles: %{echo: &{:ok, &1}})
+      iex> Ringbridge.call(Doc, :echo, "hello")
       {:ok, "hello"}
 
-  What stands here is comfort: the same requests as functions with types, and the answers' shapes in one place.
-
-  A caller that times out or dies takes its job along: queued work is dropped, running work is told to stop. So
-  the timeout of a call is the job's deadline as far as this caller is concerned, and nothing needs to be
-  cleaned up after `exit({:timeout, _})`.
+  A caller that gives up or dies takes its job along: queued work is dropped, running work is told to stop
+  (docs/cancel.md). Nothing here links to a caller, exits it, or leaves a message in its mailbox. The guide is docs/elixir.md.
   """
+
+  alias Ringbridge.{Cookie, Error, Instance, Options, Parts, Request}
+
+  @typedoc "An instance: the `:name` of its child spec."
+  @type name :: atom()
 
   @typedoc "What kind of work is asked for; the bridge's configuration names its roles."
   @type role :: atom() | binary()
@@ -25,33 +42,35 @@ defmodule Ringbridge do
   @type payload :: binary() | term()
 
   @typedoc """
-  Options of one job, as a map or a keyword list; unknown keys are refused.
+  Options of one job. Two are the client's:
 
-    * `:opcode` - which of the role's operations, `0..65535`
-    * `:timeout` - milliseconds or `:infinity`, from the request's arrival at the bridge, queueing included; the
-      role has a default and a cap
-    * `:priority` - the band in the role's queue
-    * `:key` - jobs with the same key go to the same worker while it lives
-    * `:retry` - how often a started job may run again after its worker died, where the role is idempotent
-    * `:tenant` - whose depth and rate limit it counts against
-    * `:dedupe` with `:ttl` (milliseconds) - joins the running job of that key, or returns its kept answer
-    * `:meta` - a small map that is echoed in logs and status
-    * `:trace` - a W3C traceparent
-    * `:detail` - `true` for `{:ok, result, %{job: _, worker: _, queue_us: _, run_us: _}}`
+    * `:timeout` - milliseconds for the whole, the wait for a connection and another bridge's turn included;
+      `:infinity` for the role's most, `:role` for the role's default. The instance's `:timeout` when not given
+    * `:idempotent` - `true` if the job may run twice: it is then sent again when its bridge is lost. Default `false`
+
+  All others go to the bridge as they are, with the meaning of docs/calling.md: `:opcode`, `:op`, `:priority`, `:key`,
+  `:tenant`, `:retry`, `:dedupe`, `:ttl`, `:orphan`, `:detail`, `:meta`, `:trace`, `:stages`.
   """
   @type option ::
-          {:opcode, 0..65_535}
-          | {:timeout, timeout()}
-          | {:priority, term()}
+          {:timeout, timeout() | :role}
+          | {:idempotent, boolean()}
+          | {:opcode, 0..65_535}
+          | {:op, atom() | binary()}
+          | {:priority, :critical | :high | :normal | :low}
           | {:key, binary() | atom() | integer()}
-          | {:retry, non_neg_integer()}
-          | {:tenant, term()}
-          | {:dedupe, term()}
+          | {:tenant, binary() | atom()}
+          | {:retry, 0..100}
+          | {:dedupe, binary() | atom() | integer()}
           | {:ttl, non_neg_integer()}
-          | {:meta, map()}
-          | {:trace, binary()}
+          | {:orphan, :cancel | :finish}
           | {:detail, boolean()}
+          | {:meta, map()}
+          | {:trace, binary() | nil}
+          | {:stages, [stage()]}
   @type options :: [option()] | map()
+
+  @typedoc "A role, or a role and which of its operations."
+  @type stage :: role() | {role(), opcode :: 0..65_535}
 
   @typedoc "A raw answer is a binary; a term answer is whatever the worker's kit encoded."
   @type result :: binary() | term()
@@ -64,64 +83,196 @@ defmodule Ringbridge do
           run_us: non_neg_integer()
         }
 
-  @typedoc """
-  Why there is no result. The same table serves every language.
-
-    * `{:overloaded, %{retry_after_ms: n}}` - the role's queue is full
-    * `{:circuit_open, %{retry_after_ms: n}}` - the role's workers failed too often of late
-    * `:deadline_exceeded` - the job's timeout passed, in the queue or in the worker
-    * `:cancelled` - another caller cancelled it
-    * `:no_worker` - no worker is configured for the role, or it was given up
-    * `:draining` - the bridge is about to stop and admits no work
-    * `{:too_large, limit_bytes}` - the payload is over the limit
-    * `{:worker_crashed, map}` - `:worker`, `:job`, `:signal`, `:status`, `:oom`, `:stderr`
-    * `{:worker_broke, rule}` - the worker broke a rule of the fabric and was fenced
-    * `{:job_failed, code, message}` - the worker says that the job failed
-    * `{:bad_request, why}` - the request is not one of those documented here
-    * `{:unauthorized, why}` - this caller may not
-  """
-  @type reason ::
-          {:overloaded, %{retry_after_ms: non_neg_integer()}}
-          | {:circuit_open, %{retry_after_ms: non_neg_integer()}}
-          | :deadline_exceeded
-          | :cancelled
-          | :no_worker
-          | :draining
-          | {:too_large, limit_bytes :: non_neg_integer()}
-          | {:worker_crashed, map()}
-          | {:worker_broke, rule :: term()}
-          | {:job_failed, code :: 0..65_535, message :: binary()}
-          | {:bad_request, why :: term()}
-          | {:unauthorized, why :: term()}
-
-  @type answer :: {:ok, result()} | {:ok, result(), detail()} | {:error, reason()}
-
-  # How much longer the call waits than the job may take, so that the bridge's own `:deadline_exceeded`, which
-  # says more than an exit does, arrives first.
-  @grace_ms 1_000
+  @type answer :: {:ok, result()} | {:ok, result(), detail()} | {:error, Error.t()}
 
   @doc """
-  Submits one job to the bridge on `node` and waits for its answer.
+  An instance for a supervision tree.
 
-  Without a `:timeout` option the call waits as long as `GenServer.call/2` does, 5 seconds. With one, the
-  bridge answers `{:error, :deadline_exceeded}` when it has passed and the call itself waits a second longer.
+  #{Options.docs()}
 
-  Exits as `GenServer.call/3` does: `{:noproc, _}`, `{{:nodedown, node}, _}`, `{:timeout, _}`.
-
-      Ringbridge.submit(:"bridge@127.0.0.1", :sleep, "1500", timeout: 2_000)
+  Several instances run side by side, also to bridges of other clusters. A VM that was started without a name becomes a
+  hidden node that listens nowhere (`Ringbridge.LocalNode`).
   """
-  @spec submit(node(), role(), payload(), options()) :: answer()
-  def submit(node, role, payload, options \\ []) do
-    request = {:submit, role, payload, options}
-    GenServer.call({Ringbridge.JobDispatcher, node}, request, call_timeout(options))
+  @spec child_spec(keyword()) :: Supervisor.child_spec()
+  def child_spec(options) do
+    # What is wrong is said by start_link/1, when the tree starts.
+    options = if Keyword.keyword?(options), do: Cookie.conceal(options), else: options
+    id = if Keyword.keyword?(options), do: {__MODULE__, options[:name]}, else: __MODULE__
+    %{id: id, start: {__MODULE__, :start_link, [options]}, type: :supervisor}
   end
 
-  defp call_timeout(options) do
-    case Access.fetch(options, :timeout) do
-      {:ok, :infinity} -> :infinity
-      {:ok, ms} when is_integer(ms) and ms >= 0 -> ms + @grace_ms
-      # Absent, or no timeout at all: the bridge answers `{:bad_request, why}` to the latter.
-      _ -> 5_000
+  @doc """
+  Starts an instance, linked to the calling process, as a supervisor does. Returns before its bridges are connected.
+
+  Raises `ArgumentError` for wrong options; `{:error, {:shutdown, why}}` when this VM cannot become a node.
+  """
+  @spec start_link(keyword()) :: Supervisor.on_start()
+  defdelegate start_link(options), to: Instance
+
+  @doc """
+  Submits one job and waits for its answer. Never exits: a timeout or a lost bridge is an error like the others.
+
+      iex> {:ok, _pid} = Ringbridge.start_link(name: DocCall, mode: :inline, roles: %{half: &{:ok, div(&1, 2)}})
+      iex> Ringbridge.call(DocCall, :half, 84)
+      {:ok, 42}
+      iex> {:error, %Ringbridge.Error{reason: {:bad_request, _why}}} = Ringbridge.call(DocCall, :third, 84)
+      iex> {:error, %Ringbridge.Error{reason: :not_started}} = Ringbridge.call(Nowhere, :half, 84)
+
+  The timeout is the job's deadline at the bridge; the call itself waits a second longer, so that the bridge's
+  `:deadline_exceeded` arrives before it becomes a `:timeout`.
+  """
+  @spec call(name(), role(), payload(), options()) :: answer()
+  def call(name, role, payload, options \\ []) do
+    name |> Request.new(:submit, role, payload, options) |> Request.run()
+  end
+
+  @doc """
+  As `call/4`, but gives the result itself, or raises `Ringbridge.Error`. With `detail: true`: `{result, detail}`.
+
+      iex> {:ok, _pid} = Ringbridge.start_link(name: DocCallBang, mode: :inline, roles: %{half: &{:ok, div(&1, 2)}})
+      iex> Ringbridge.call!(DocCallBang, :half, 84)
+      42
+  """
+  @spec call!(name(), role(), payload(), options()) :: result() | {result(), detail()}
+  def call!(name, role, payload, options \\ []) do
+    case call(name, role, payload, options) do
+      {:ok, result} -> result
+      {:ok, result, detail} -> {result, detail}
+      {:error, error} -> raise error
     end
+  end
+
+  @doc """
+  Submits a job for nobody: it runs to its end, also when its caller ends, and its answer goes nowhere.
+
+  `:ok` says that it was handed to the connection, not that it was accepted.
+  """
+  @spec cast(name(), role(), payload(), options()) :: :ok | {:error, Error.t()}
+  def cast(name, role, payload, options \\ []) do
+    name |> Request.new(:cast, role, payload, options) |> Request.cast()
+  end
+
+  @doc """
+  Submits many jobs as one message: each is answered for itself, in the order of the payloads (docs/calling.md,
+  "Many at once"). An error of the whole says that none was accepted.
+
+      iex> {:ok, _pid} = Ringbridge.start_link(name: DocCallMany, mode: :inline, roles: %{half: &{:ok, div(&1, 2)}})
+      iex> Ringbridge.call_many(DocCallMany, :half, [2, 4, 6])
+      {:ok, [{:ok, 1}, {:ok, 2}, {:ok, 3}]}
+  """
+  @spec call_many(name(), role(), [payload()], options()) ::
+          {:ok, [answer()]} | {:error, Error.t()}
+  def call_many(name, role, payloads, options \\ []) when is_list(payloads) do
+    name |> Request.new(:submit_many, role, payloads, options) |> Request.run()
+  end
+
+  @doc """
+  Submits a payload to the first stage; what one stage answers is the next one's payload, without coming back in between
+  (docs/calling.md, "In stages"). The stage that fails is named: `{:stage, n, role, reason}`, counted from 1.
+
+      iex> roles = %{half: &{:ok, div(&1, 2)}, text: &{:ok, to_string(&1)}}
+      iex> {:ok, _pid} = Ringbridge.start_link(name: DocPipeline, mode: :inline, roles: roles)
+      iex> Ringbridge.pipeline(DocPipeline, [:half, :half, :text], 84)
+      {:ok, "21"}
+  """
+  @spec pipeline(name(), [stage(), ...], payload(), options()) :: answer()
+  def pipeline(name, [first | rest], payload, options \\ []) do
+    {role, opcode} = if is_tuple(first), do: first, else: {first, nil}
+    more = if opcode, do: [opcode: opcode], else: []
+    more = if rest == [], do: more, else: [{:stages, rest} | more]
+    call(name, role, payload, Enum.to_list(more) ++ Enum.to_list(options))
+  end
+
+  @doc """
+  Submits a job and returns; its answer is fetched by `await/2`, `yield/2` or `check/2`, by this process only.
+
+  Never fails itself: that there is no bridge is told when the answer is fetched. The end of this process cancels the
+  job; so does `shutdown/1`. A request whose answer is never fetched leaves it in the mailbox, as a `Task` does.
+
+      iex> {:ok, _pid} = Ringbridge.start_link(name: DocAsync, mode: :inline, roles: %{half: &{:ok, div(&1, 2)}})
+      iex> request = Ringbridge.async(DocAsync, :half, 84)
+      iex> Ringbridge.await(request)
+      {:ok, 42}
+  """
+  @spec async(name(), role(), payload(), options()) :: Request.t()
+  def async(name, role, payload, options \\ []) do
+    name |> Request.new(:submit, role, payload, options) |> Request.submit()
+  end
+
+  @doc """
+  Waits for the answer, at most until the job's own timeout. A job without an answer by then is cancelled:
+  `{:error, %Ringbridge.Error{reason: :timeout}}`.
+  """
+  @spec await(Request.t(), timeout()) :: answer()
+  def await(request, timeout \\ :infinity), do: request |> owned!() |> Request.await(timeout)
+
+  @doc "Waits for the answer; `nil` when there is none by then. The job goes on and can be waited for again."
+  @spec yield(Request.t(), timeout()) :: answer() | nil
+  def yield(request, timeout \\ 5_000), do: request |> owned!() |> Request.yield(timeout)
+
+  @doc "Cancels the job; its answer if that was there already, else `nil`."
+  @spec shutdown(Request.t()) :: answer() | nil
+  def shutdown(request), do: request |> owned!() |> Request.shutdown()
+
+  @doc """
+  The answer, if that is what a message is, else `:other`: for a GenServer that does not wait.
+
+      def handle_info(message, state) do
+        case Ringbridge.check(state.request, message) do
+          :other -> {:noreply, state}
+          answer -> {:noreply, finished(state, answer)}
+        end
+      end
+  """
+  @spec check(Request.t(), message :: term()) :: answer() | :other
+  def check(request, message), do: request |> owned!() |> Request.check(message)
+
+  @doc """
+  Cancels a job: one of `async/4`, one of a plain `:submit_async` by its reference, or, with `:node`, any by the id that
+  `detail: true` and `{:jobs, role}` show. Its caller gets `:cancelled`, but for a request of this process: that is shut down.
+  """
+  @spec cancel(Request.t() | reference()) :: :ok | {:error, Error.t()}
+  def cancel(%Request{} = request) do
+    shutdown(request)
+    :ok
+  end
+
+  # A reference's node is the bridge that made it.
+  def cancel(ref) when is_reference(ref), do: Request.cancel(node(ref), ref)
+
+  @spec cancel(non_neg_integer(), node: node()) :: :ok | {:error, Error.t()}
+  def cancel(job_id, node: node), do: Request.cancel(node, job_id)
+
+  @doc """
+  The job's parts, as they come, asked for as far as they are consumed (docs/streams.md). Each enumeration is a job of
+  its own; halting it stops the worker. Raises `Ringbridge.Error` in the consumer if the job does not end well.
+
+      iex> {:ok, _pid} = Ringbridge.start_link(name: DocStream, mode: :inline, roles: %{upto: &{:ok, 1..&1}})
+      iex> DocStream |> Ringbridge.stream(:upto, 1_000_000) |> Enum.take(3)
+      [1, 2, 3]
+
+  `:max_demand` (100) is how many parts may wait for the consumer. There is no timeout unless one is given.
+  """
+  @spec stream(name(), role(), payload(), [option() | {:max_demand, pos_integer()}] | map()) ::
+          Enumerable.t()
+  def stream(name, role, payload, options \\ []), do: Parts.stream(name, role, payload, options)
+
+  @doc """
+  The nearest bridge as a GenStage producer: a subscription for `subscribe_to:` of a consumer, or for
+  `GenStage.stream/1`. `subscribe` are GenStage's options (`:max_demand`, `:min_demand`, `:cancel`).
+  """
+  @spec producer(name(), role(), payload(), options(), keyword()) ::
+          {:ok, {GenServer.server(), keyword()}} | {:error, Error.t()}
+  def producer(name, role, payload, options \\ [], subscribe \\ []) do
+    Parts.producer(name, role, payload, options, [cancel: :transient] ++ subscribe)
+  end
+
+  defp owned!(%Request{owner: owner} = request) do
+    if owner != self() do
+      raise ArgumentError,
+            "a request is its owner's (#{inspect(owner)}); this is #{inspect(self())}"
+    end
+
+    request
   end
 end

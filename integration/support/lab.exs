@@ -127,13 +127,16 @@ defmodule Ringbridge.Lab do
       reraise "#{Exception.message(error)}; it said:\n#{said}", __STACKTRACE__
   end
 
+  @doc "A home directory with the cluster's cookie in it, for programs that look there."
+  @spec home() :: Path.t()
+  def home, do: :persistent_term.get({__MODULE__, :home})
+
   @doc "Starts another Elixir node, hidden, that evaluates the expression; its program."
   @spec start_node(String.t()) :: pid()
   def start_node(expression) do
     name = unique("other")
-    home = :persistent_term.get({__MODULE__, :home})
     argv = ["elixir", "--name", "#{name}@127.0.0.1", "--hidden", "--no-halt", "-e", expression]
-    start_supervised!({Program, {argv, name: name, env: [{"HOME", home}]}})
+    start_supervised!({Program, {argv, name: name, env: [{"HOME", home()}]}})
   end
 
   @doc """

@@ -1,0 +1,81 @@
+defmodule Ringbridge.Cookie do
+  @moduledoc """
+  Where the bridges' cookie comes from.
+
+  In this order: option `:cookie`, option `:cookie_file`; and for a VM that was started without a name also what a
+  bridge itself looks for: `RINGBRIDGE_COOKIE`, `~/.erlang.cookie`, `$XDG_CONFIG_HOME/erlang/.erlang.cookie`. A VM with
+  a name has a cookie of its own, which holds unless an option says otherwise.
+
+  A cookie is kept in a function, so that no report of a crash and no `:sys.get_state/1` shows it.
+  """
+
+  @typedoc "Gives the cookie when it is asked; `nil` when no option says any."
+  @type source :: (() -> {:ok, atom()} | {:error, String.t()}) | nil
+
+  @doc "The options with a plain cookie wrapped, for a child spec, which supervisors print."
+  @spec conceal(keyword()) :: keyword()
+  def conceal(options) do
+    case Keyword.fetch(options, :cookie) do
+      {:ok, cookie} when is_binary(cookie) or (is_atom(cookie) and cookie != nil) ->
+        Keyword.put(options, :cookie, fn -> cookie end)
+
+      _ ->
+        options
+    end
+  end
+
+  @spec source(keyword()) :: source()
+  def source(options) do
+    case {options[:cookie], options[:cookie_file]} do
+      {nil, nil} -> nil
+      {nil, path} -> fn -> read(path) end
+      {given, nil} when is_function(given) -> fn -> checked(given.(), "option :cookie") end
+      {given, nil} -> fn -> checked(given, "option :cookie") end
+    end
+  end
+
+  @doc "What a bridge of this user finds without being told."
+  @spec default() :: {:ok, atom()} | {:error, String.t()}
+  def default do
+    with nil <- System.get_env("RINGBRIDGE_COOKIE"),
+         nil <- Enum.find(files(), &File.exists?/1) do
+      {:error,
+       "there is no cookie: give :cookie_file, or set RINGBRIDGE_COOKIE, or make #{hd(files())}"}
+    else
+      "/" <> _ = path ->
+        if path in files(), do: read(path), else: checked(path, "RINGBRIDGE_COOKIE")
+
+      cookie ->
+        checked(cookie, "RINGBRIDGE_COOKIE")
+    end
+  end
+
+  defp files do
+    home = System.user_home() || "/"
+    xdg = :filename.basedir(:user_config, "erlang")
+    [Path.join(home, ".erlang.cookie"), Path.join(xdg, ".erlang.cookie")]
+  end
+
+  # OTP demands it of its own file, and so does the bridge.
+  defp read(path) do
+    with {:ok, %File.Stat{mode: mode}} <- File.stat(path),
+         {:mode, 0} <- {:mode, Bitwise.band(mode, 0o077)},
+         {:ok, text} <- File.read(path) do
+      checked(String.trim(text), path)
+    else
+      {:mode, _others} ->
+        {:error, "cookie file #{path} is open to others; mend it by chmod 400 #{path}"}
+
+      {:error, why} ->
+        {:error, "cookie file #{path}: #{:file.format_error(why)}"}
+    end
+  end
+
+  defp checked(cookie, where) do
+    text = if is_atom(cookie) and cookie != nil, do: Atom.to_string(cookie), else: cookie
+
+    if is_binary(text) and text != "" and String.length(text) <= 255,
+      do: {:ok, String.to_atom(text)},
+      else: {:error, "#{where} holds no cookie: 1 to 255 characters"}
+  end
+end

@@ -1,0 +1,120 @@
+defmodule Ringbridge.Instance do
+  @moduledoc """
+  One instance: a supervisor under the instance's name, with a connection for each bridge, and a table of that name.
+
+  The table belongs to the supervisor and ends with it. Calls read it in their own process: no process stands between a
+  caller and its bridge. Its rows are `{:instance, t()}` and those of `Ringbridge.Route`.
+  """
+  use Supervisor
+
+  alias Ringbridge.{Connection, Cookie, Error, Lane, LocalNode, Options, Route}
+
+  @enforce_keys [:name, :nodes, :mode, :timeout, :connect_timeout]
+  defstruct [:name, :nodes, :mode, :timeout, :connect_timeout, :roles, :cookie, :telemetry?]
+
+  @type t :: %__MODULE__{
+          name: atom(),
+          nodes: [node()],
+          mode: :dist | :inline,
+          timeout: timeout() | :role,
+          connect_timeout: non_neg_integer(),
+          roles: term(),
+          cookie: Cookie.source(),
+          telemetry?: boolean()
+        }
+
+  @doc """
+  Starts it. Returns before a bridge is connected: calls wait for that. Raises `ArgumentError` for wrong options;
+  `{:error, {:shutdown, why}}` when this VM cannot become a node.
+  """
+  @spec start_link(keyword()) :: Supervisor.on_start()
+  def start_link(options) do
+    options = Options.validate!(options)
+    instance = new(options)
+
+    with :ok <- fit_to_connect(instance) do
+      Supervisor.start_link(__MODULE__, {instance, options}, name: instance.name)
+    end
+  end
+
+  defp new(options) do
+    %__MODULE__{
+      name: options[:name],
+      nodes: options[:nodes],
+      mode: options[:mode],
+      timeout: options[:timeout],
+      connect_timeout: options[:connect_timeout],
+      roles: options[:roles],
+      cookie: Cookie.source(options),
+      telemetry?: Ringbridge.Telemetry.available?()
+    }
+  end
+
+  defp fit_to_connect(%{mode: :inline}), do: :ok
+
+  defp fit_to_connect(instance) do
+    case LocalNode.ensure(instance.nodes, instance.cookie) do
+      :ok -> :ok
+      {:error, why} -> {:error, {:shutdown, "#{inspect(instance.name)}: #{why}"}}
+    end
+  end
+
+  @impl Supervisor
+  def init({instance, options}) do
+    table = [:named_table, :public, :set, read_concurrency: true]
+    :ets.new(instance.name, table)
+    :ets.insert(instance.name, {:instance, instance})
+
+    connections =
+      for node <- instance.nodes do
+        Supervisor.child_spec({Connection, {instance, node, options}}, id: {Connection, node})
+      end
+
+    Supervisor.init(connections, strategy: :one_for_one)
+  end
+
+  @doc "The instance of that name, as calls need it."
+  @spec fetch(atom()) :: {:ok, t()} | {:error, Error.t()}
+  def fetch(name) do
+    [{:instance, instance}] = :ets.lookup(name, :instance)
+    {:ok, instance}
+  rescue
+    # No table of that name: it was never started, or is being started again.
+    _ in [ArgumentError, MatchError] -> {:error, %Error{reason: :not_started}}
+  end
+
+  @doc """
+  Where a job goes: the lane, its address, and the bridge with its epoch. Without a connection it waits until `until_ms`
+  (monotonic, or `:infinity`) and no longer than `connect_timeout`; not if a bridge has refused the job already.
+  """
+  @spec target(t(), term(), Route.tried(), integer() | :infinity) ::
+          {:ok, module(), term(), {node() | nil, Route.epoch()}}
+          | {:error, :not_connected | :not_started}
+  def target(%{mode: :inline} = instance, _role, _tried, _until_ms),
+    do: {:ok, Lane.Inline, instance.roles, {nil, nil}}
+
+  def target(instance, role, tried, until_ms) do
+    with nil <- pick(instance, role, tried),
+         true <- Enum.all?(tried, &is_tuple/1),
+         :ok <- Connection.await_any(instance, tried, patience(instance, until_ms)),
+         nil <- pick(instance, role, tried) do
+      {:error, :not_connected}
+    else
+      {node, epoch} when is_atom(node) and node != :error -> {:ok, Lane.Dist, node, {node, epoch}}
+      {:error, why} -> {:error, why}
+      false -> {:error, :not_connected}
+    end
+  end
+
+  # In Erlang's order of terms :infinity, an atom, is more than any number.
+  defp patience(instance, until_ms) do
+    min(until_ms, System.monotonic_time(:millisecond) + instance.connect_timeout)
+  end
+
+  defp pick(instance, role, tried) do
+    Route.pick(instance.name, instance.nodes, role, tried)
+  rescue
+    # The table went between two looks.
+    ArgumentError -> nil
+  end
+end

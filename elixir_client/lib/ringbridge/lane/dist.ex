@@ -1,0 +1,85 @@
+defmodule Ringbridge.Lane.Dist do
+  @moduledoc """
+  The lane over the Erlang distribution: plain `GenServer` calls to the dispatcher on the bridge's node.
+
+  The caller's monitor is its job's life (docs/cancel.md): who takes it back, or dies, cancels the job. The answer goes to
+  the monitor's alias, so one that comes late comes to nobody.
+  """
+  @behaviour Ringbridge.Lane
+
+  alias Ringbridge.Lane.Parts
+
+  # One function from the monitor to the receive: the compiler then lets the receive begin at the reference's making, and
+  # a caller with a long mailbox does not search it.
+  @impl Ringbridge.Lane
+  def call(node, message, timeout) do
+    to = dispatcher(node)
+    ref = :erlang.monitor(:process, to, alias: :reply_demonitor)
+    send(to, {:"$gen_call", {self(), [:alias | ref]}, message})
+
+    receive do
+      {[:alias | ^ref], answer} -> answered(ref, answer)
+      {:DOWN, ^ref, _, _, reason} -> {:down, reason}
+    after
+      timeout ->
+        case cancel(node, ref) do
+          :ok -> :timeout
+          outcome -> outcome
+        end
+    end
+  end
+
+  @impl Ringbridge.Lane
+  def submit(node, message) do
+    to = dispatcher(node)
+    ref = :erlang.monitor(:process, to, alias: :reply_demonitor)
+    send(to, {:"$gen_call", {self(), [:alias | ref]}, message})
+    ref
+  end
+
+  @impl Ringbridge.Lane
+  def await(_node, ref, timeout) do
+    receive do
+      {[:alias | ^ref], answer} -> answered(ref, answer)
+      {:DOWN, ^ref, _, _, reason} -> {:down, reason}
+    after
+      timeout -> :timeout
+    end
+  end
+
+  @impl Ringbridge.Lane
+  def cancel(_node, ref) do
+    # Takes alias and monitor back at once; the bridge hears of it and cancels.
+    Process.demonitor(ref, [:flush])
+
+    receive do
+      {[:alias | ^ref], answer} -> {:answer, answer}
+    after
+      0 -> :ok
+    end
+  end
+
+  @impl Ringbridge.Lane
+  def check(_node, ref, {[:alias | ref], answer}), do: answered(ref, answer)
+  def check(_node, ref, {:DOWN, ref, _, _, reason}), do: {:down, reason}
+  def check(_node, _ref, _message), do: :other
+
+  @impl Ringbridge.Lane
+  def cast(node, message) do
+    # An alias that is no more: the answer ends on this node. A plain tag would bring it into the mailbox.
+    ref = :erlang.alias()
+    :erlang.unalias(ref)
+    send(dispatcher(node), {:"$gen_call", {self(), [:alias | ref]}, message})
+    :ok
+  end
+
+  @impl Ringbridge.Lane
+  def parts(node, job, demand), do: Parts.stream({Ringbridge.Streams, node}, job, demand)
+
+  defp answered(ref, answer) do
+    Process.demonitor(ref, [:flush])
+    {:answer, answer}
+  end
+
+  defp dispatcher(node), do: {Ringbridge.JobDispatcher, node}
+end

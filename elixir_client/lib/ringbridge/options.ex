@@ -1,0 +1,200 @@
+defmodule Ringbridge.Options do
+  @moduledoc """
+  The options of an instance: one table, checked once, whose errors name the option, the value and the way out.
+
+  `docs/0` makes the text of `Ringbridge.child_spec/1` of the same table.
+  """
+
+  @table [
+    name: [
+      required: true,
+      type: {:name, "an atom, such as MyApp.Compute"},
+      doc: "what calls name the instance by, and the registered name of its supervisor"
+    ],
+    nodes: [
+      default: [],
+      type: {:nodes, "a list of bridges' node names, such as [:\"bridge@127.0.0.1\"], each once"},
+      doc:
+        "the bridges, all with the same roles; the nearest one that takes jobs is asked. " <>
+          "Required unless `mode` is `:inline`"
+    ],
+    cookie: [
+      default: nil,
+      type: {:cookie, "an atom, a binary, or a function without parameters that returns one"},
+      doc: "the bridges' cookie, used for them only"
+    ],
+    cookie_file: [
+      default: nil,
+      type: {:path, "a path"},
+      doc: "a file with that cookie, readable by its owner only"
+    ],
+    timeout: [
+      default: 5_000,
+      type:
+        {:timeout, "milliseconds (0 or more), :infinity, or :role for the role's own default"},
+      doc:
+        "of a job whose call names none: milliseconds, `:infinity` (the role's most) or `:role` " <>
+          "(the role's default)"
+    ],
+    connect_timeout: [
+      default: 5_000,
+      type: {:milliseconds, "milliseconds, 0 or more"},
+      doc:
+        "how long a call waits for a connection when there is none, within its own timeout; 0: not at all"
+    ],
+    backoff_min_ms: [
+      default: 100,
+      type: {:positive, "milliseconds, 1 or more"},
+      doc:
+        "the first pause before a lost bridge is tried again; it doubles, with up to a half taken off at random"
+    ],
+    backoff_max_ms: [
+      default: 10_000,
+      type: {:positive, "milliseconds, 1 or more, and not below backoff_min_ms"},
+      doc: "the longest such pause"
+    ],
+    mode: [
+      default: :dist,
+      type: {:mode, ":dist or :inline"},
+      doc:
+        "`:dist` asks bridges; `:inline` runs the functions of `roles` in the caller, for tests"
+    ],
+    roles: [
+      default: %{},
+      type:
+        {:roles,
+         "a map of roles to functions of one (payload) or two (payload, options) parameters"},
+      doc:
+        "with `mode: :inline`: what each role does, by a function that returns `{:ok, result}` or `{:error, reason}`"
+    ]
+  ]
+
+  @keys Keyword.keys(@table)
+
+  @type t :: keyword()
+
+  @doc """
+  The options with their defaults filled in. Raises `ArgumentError` for what cannot be meant.
+
+      iex> Ringbridge.Options.validate!(name: Compute, node: :"bridge@host")
+      ** (ArgumentError) {Ringbridge, ..}: unknown option :node; did you mean :nodes?
+
+      iex> Ringbridge.Options.validate!(name: Compute, nodes: [:bridge])
+      ** (ArgumentError) {Ringbridge, ..}: option :nodes is a list of bridges' node names, such as [:"bridge@127.0.0.1"], each once; got: [:bridge]
+  """
+  @spec validate!(keyword()) :: t()
+  def validate!(options) do
+    Keyword.keyword?(options) || fail("options are a keyword list; got: #{inspect(options)}")
+    Enum.each(Keyword.keys(options), &known!/1)
+
+    @table
+    |> Enum.map(fn {key, rule} -> {key, value!(key, rule, options)} end)
+    |> together!()
+  end
+
+  @doc "The table as Markdown, for `@doc`."
+  @spec docs() :: String.t()
+  def docs do
+    Enum.map_join(@table, "\n", fn {key, rule} ->
+      "  * `#{inspect(key)}` - #{rule[:doc]}#{default(rule)}"
+    end)
+  end
+
+  defp default(rule) do
+    cond do
+      rule[:required] -> " (required)"
+      rule[:default] in [nil, [], %{}] -> ""
+      true -> " (default `#{inspect(rule[:default])}`)"
+    end
+  end
+
+  defp known!(key) when key in @keys, do: :ok
+
+  defp known!(key) do
+    near = Enum.max_by(@keys, &String.jaro_distance(to_string(&1), to_string(key)))
+
+    if String.jaro_distance(to_string(near), to_string(key)) > 0.77,
+      do: fail("unknown option #{inspect(key)}; did you mean #{inspect(near)}?"),
+      else:
+        fail(
+          "unknown option #{inspect(key)}; there are #{Enum.map_join(@keys, ", ", &inspect/1)}"
+        )
+  end
+
+  defp value!(key, rule, options) do
+    {type, words} = rule[:type]
+
+    case Keyword.fetch(options, key) do
+      {:ok, value} ->
+        (value == rule[:default] and not rule[:required]) or valid?(type, value) ||
+          fail("option #{inspect(key)} is #{words}; got: #{shown(key, value)}")
+
+        value
+
+      :error ->
+        if rule[:required], do: fail("option #{inspect(key)} is required: #{words}")
+        rule[:default]
+    end
+  end
+
+  # A cookie is in no message.
+  defp shown(:cookie, _value), do: "something else"
+  defp shown(_key, value), do: inspect(value)
+
+  defp together!(options) do
+    inline? = options[:mode] == :inline
+
+    cond do
+      not inline? and options[:nodes] == [] ->
+        fail("option :nodes is required: #{elem(@table[:nodes][:type], 1)}")
+
+      inline? and options[:nodes] != [] ->
+        fail("mode: :inline asks no bridge; leave out :nodes, got: #{inspect(options[:nodes])}")
+
+      not inline? and options[:roles] != %{} ->
+        fail("option :roles is for mode: :inline; bridges have roles of their own")
+
+      options[:cookie] != nil and options[:cookie_file] != nil ->
+        fail("give :cookie or :cookie_file, not both")
+
+      options[:backoff_max_ms] < options[:backoff_min_ms] ->
+        fail(
+          "option :backoff_max_ms is not below :backoff_min_ms (#{options[:backoff_min_ms]}); got: #{options[:backoff_max_ms]}"
+        )
+
+      true ->
+        options
+    end
+  end
+
+  defp valid?(:name, name), do: is_atom(name) and name not in [nil, true, false]
+  defp valid?(:cookie, cookie), do: is_atom(cookie) or is_binary(cookie) or is_function(cookie, 0)
+  defp valid?(:path, path), do: is_binary(path) and path != ""
+  defp valid?(:mode, mode), do: mode in [:dist, :inline]
+  defp valid?(:milliseconds, ms), do: is_integer(ms) and ms >= 0
+  defp valid?(:positive, ms), do: is_integer(ms) and ms >= 1
+
+  defp valid?(:timeout, timeout),
+    do: timeout in [:infinity, :role] or valid?(:milliseconds, timeout)
+
+  defp valid?(:nodes, nodes) do
+    is_list(nodes) and nodes != [] and Enum.all?(nodes, &node_name?/1) and
+      nodes == Enum.uniq(nodes)
+  end
+
+  defp valid?(:roles, roles) when is_function(roles, 3), do: true
+
+  defp valid?(:roles, roles) do
+    is_map(roles) and
+      Enum.all?(roles, fn {role, run} ->
+        (is_atom(role) or is_binary(role)) and (is_function(run, 1) or is_function(run, 2))
+      end)
+  end
+
+  defp node_name?(name) do
+    is_atom(name) and
+      match?([_ | _] = [_name, _host], String.split(Atom.to_string(name), "@", trim: true))
+  end
+
+  defp fail(why), do: raise(ArgumentError, "{Ringbridge, ..}: " <> why)
+end

@@ -1,0 +1,119 @@
+defmodule Ringbridge.ClientVmTest do
+  @moduledoc "The Elixir client in VMs of their own: without a name, with one, and with the cookies of several clusters."
+  use ExUnit.Case
+
+  alias Ringbridge.{Error, Lab, Program}
+
+  @moduletag timeout: 120_000, capture_log: true
+
+  @other_cookie "ANOTHERCLUSTERSCOOKIE"
+
+  # A VM as `mix run` starts it, with nothing but the client in its path; what it prints.
+  defp run(script, options \\ []) do
+    ebin = Application.app_dir(:ringbridge, "ebin")
+    flags = Keyword.get(options, :flags, [])
+
+    argv =
+      ["elixir"] ++ flags ++ ["-pa", ebin, "-e", "try do #{script} after IO.puts(\"end\") end"]
+
+    env = [{"HOME", Lab.home()} | Keyword.get(options, :env, [])]
+    program = start_supervised!({Program, {argv, name: Lab.unique("vm"), env: env}})
+    Program.await_line(program, ~r/^end$/, 60_000)
+    Program.lines(program)
+  end
+
+  defp say(what), do: "IO.inspect(#{what}, limit: :infinity);"
+
+  setup_all do
+    {:ok, bridge: Lab.start_bridge()}
+  end
+
+  @tag :smoke
+  test "a VM without a name gets its first answer, and nobody can find it", %{bridge: bridge} do
+    lines =
+      run("""
+      {:ok, _} = Ringbridge.start_link(name: Plain, nodes: [#{inspect(bridge.node)}])
+      #{say(~s|Ringbridge.call(Plain, :echo, "first")|)}
+      #{say("{:visible, Node.list(), :hidden, Node.list(:hidden)}")}
+      #{say(":net_kernel.get_state()")}
+      {:ok, names} = :erl_epmd.names({127, 0, 0, 1})
+      #{say("{:listed, Enum.any?(names, fn {name, _} -> hd(String.split(to_string(node()), \"@\")) == to_string(name) end)}")}
+      file = String.trim(File.read!(Path.join(System.user_home!(), ".erlang.cookie")))
+      #{say("{:private, to_string(Node.get_cookie()) != file}")}
+      """)
+
+    assert ~s|{:ok, "first"}| in lines
+    assert "{:visible, [], :hidden, [#{inspect(bridge.node)}]}" in lines
+    assert "{:listed, false}" in lines
+    assert "{:private, true}" in lines
+  end
+
+  @tag :smoke
+  test "instances with the cookies of two clusters stand side by side in one VM", %{
+    bridge: bridge
+  } do
+    other = Lab.start_bridge(cookie: @other_cookie, await: false)
+    Program.await_line(other.program, ~r/ready|serving|listening/i, 60_000)
+    path = Path.join(other.directory, "cookie")
+    File.write!(path, @other_cookie <> "\n")
+    File.chmod!(path, 0o400)
+
+    lines =
+      run("""
+      {:ok, _} = Ringbridge.start_link(name: One, nodes: [#{inspect(bridge.node)}])
+      {:ok, _} = Ringbridge.start_link(name: Two, nodes: [#{inspect(other.node)}], cookie_file: #{inspect(path)})
+      #{say(~s|{Ringbridge.call(One, :echo, "1"), Ringbridge.call(Two, :echo, "2")}|)}
+      """)
+
+    assert ~s|{{:ok, "1"}, {:ok, "2"}}| in lines
+
+    # This VM has a name and a cookie, which stays as it is.
+    ours = Node.get_cookie()
+    start_supervised!({Ringbridge, name: Three, nodes: [other.node], cookie: @other_cookie})
+    assert Ringbridge.call(Three, :echo, "3") == {:ok, "3"}
+    assert Node.get_cookie() == ours
+  end
+
+  test "what cannot become a node, or not connect, says why", %{bridge: bridge} do
+    open = Path.join(bridge.directory, "open")
+    File.write!(open, "COOKIE")
+    File.chmod!(open, 0o644)
+
+    lines =
+      run("""
+      Process.flag(:trap_exit, true)
+      #{say("Ringbridge.start_link(name: A, nodes: [:\"b@short\", :\"b@127.0.0.1\"])")}
+      #{say("Ringbridge.start_link(name: B, nodes: [:\"b@127.0.0.1\"], cookie_file: #{inspect(open)})")}
+      #{say("Ringbridge.start_link(name: C, nodes: [:\"b@127.0.0.1\"], cookie_file: \"/nowhere\")")}
+      """)
+
+    said = Enum.join(lines, "\n")
+    assert said =~ "has a long name" and said =~ "a short one"
+    assert said =~ "chmod 400 #{open}"
+    assert said =~ "/nowhere: no such file"
+  end
+
+  test "a bridge that is not there: an error in time, one line in the log, no more" do
+    lines =
+      run("""
+      {:ok, _} = Ringbridge.start_link(name: Lost, nodes: [:"nobody@127.0.0.1"], backoff_max_ms: 100)
+      #{say(~s|Ringbridge.call(Lost, :echo, "x", timeout: 1_500)|)}
+      """)
+
+    assert Enum.any?(lines, &(&1 =~ "%Ringbridge.Error{" and &1 =~ ":not_connected"))
+    assert [_one] = Enum.filter(lines, &(&1 =~ "cannot connect to nobody@127.0.0.1"))
+  end
+
+  test "a wrong cookie is an error in time, and not in the log", %{bridge: bridge} do
+    start_supervised!({Ringbridge, name: Wrong, nodes: [bridge.node], cookie: "WRONGCOOKIE"})
+
+    # The connection that this VM has by its own cookie stays; a new one is refused.
+    Node.disconnect(bridge.node)
+    answer = Ringbridge.call(Wrong, :echo, "x", timeout: 500)
+    stop_supervised!({Ringbridge, Wrong})
+    Node.set_cookie(bridge.node, Lab.cookie())
+    assert {:error, %Error{reason: reason}} = answer
+    assert reason in [:not_connected, {:down, :noconnection}]
+    assert Node.connect(bridge.node)
+  end
+end
