@@ -49,7 +49,7 @@ STATE, LINKS = set(range(141, 151)), set(range(151, 175))
 NOT_OFFERED = {
     "c": set[int](),
     "rust": set[int](),
-    "zig": STATE | LINKS,
+    "zig": set[int](),
     "python": STATE | LINKS,
 }
 

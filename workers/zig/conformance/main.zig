@@ -3,10 +3,12 @@
 const std = @import("std");
 const linux = std.os.linux;
 const rb = @import("ringbridge_worker");
+const keeping = @import("keeping.zig");
+const links = @import("links.zig");
 
 pub const std_options = rb.std_options;
 
-const code_bad_payload = 1;
+pub const code_bad_payload = 1;
 const code_refused = 2;
 const code_unknown_opcode = 3;
 
@@ -38,6 +40,10 @@ const operations = [_]Operation{
     .{ .op = .{ .opcode = 13, .name = "pulse" }, .size_min = 4, .run = pulse },
     .{ .op = .{ .opcode = 14, .name = "ready" }, .size_min = 1, .run = ready },
     .{ .op = .{ .opcode = 15, .name = "about" }, .run = about },
+    .{ .op = .{ .opcode = 16, .name = "state", .takes = .{ .raw = true } }, .size_min = 1, .run = keeping.state },
+    .{ .op = .{ .opcode = 17, .name = "peer_open", .takes = .{ .raw = true } }, .size_min = 1, .run = links.open },
+    .{ .op = .{ .opcode = 18, .name = "peer_call", .takes = .{ .raw = true } }, .size_min = 11, .run = links.call },
+    .{ .op = .{ .opcode = 19, .name = "peer_close", .takes = .{ .raw = true } }, .size_min = 4, .run = links.close },
 };
 
 fn handle(_: void, job: *rb.Job) !void {
@@ -59,11 +65,16 @@ pub fn main(init: std.process.Init.Minimal) u8 {
         for (&ops, operations) |*op, operation| op.* = operation.op;
         break :ops ops;
     };
+    const role = init.environ.getPosix(rb.layout.env_role) orelse "";
+    if (std.mem.eql(u8, role, "conformance-state"))
+        return rb.run(init, {}, handle, .{ .ops = &declared, .save = keeping.save, .restore = keeping.restore });
+    if (std.mem.eql(u8, role, "conformance-links"))
+        return rb.run(init, {}, handle, .{ .ops = &declared, .serves_peers = true });
     return rb.run(init, {}, handle, .{ .ops = &declared });
 }
 
 /// A little-endian integer; the payload has been found long enough.
-fn number(comptime T: type, payload: []const u8, at: usize) T {
+pub fn number(comptime T: type, payload: []const u8, at: usize) T {
     return std.mem.readInt(T, payload[at..][0..@sizeOf(T)], .little);
 }
 
@@ -210,7 +221,7 @@ fn ready(job: *rb.Job, payload: []const u8) !void {
 
 // --- over the channel ----------------------------------------------------------------------------------------------------
 
-fn answerAsTold(job: *rb.Job, told: anyerror!void) !void {
+pub fn answerAsTold(job: *rb.Job, told: anyerror!void) !void {
     if (told) |_| {
         job.done();
     } else |why| {

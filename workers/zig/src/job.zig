@@ -10,6 +10,8 @@ const os = @import("os.zig");
 const channel = @import("channel.zig");
 const part = @import("part.zig");
 const state_of = @import("state.zig");
+const peer_serve = @import("peer_serve.zig");
+const Peer = @import("peer.zig");
 const Region = @import("region.zig");
 const workers = @import("worker.zig");
 const Worker = workers.Worker;
@@ -43,6 +45,8 @@ worker: *Worker,
 /// A private copy.
 request: layout.Request,
 payload_bytes: []const u8,
+/// Another worker's request, over a link; null: a job of the bridge's.
+asked: ?*peer_serve.Asked = null,
 /// In the request ring.
 slot: usize,
 position: u64,
@@ -71,6 +75,24 @@ pub inline fn init(w: *Worker, i: u64, drained_ns: u64) Job {
         .parts = 0,
         .drained_ns = drained_ns,
         .start_ns = w.now_ns,
+        .state = .open,
+        .refused = null,
+        .wanted = 0,
+    };
+}
+
+/// The job that another worker asks for.
+pub fn ofPeer(w: *Worker, asked: *peer_serve.Asked, request: layout.Request, bytes: []const u8, now: u64) Job {
+    return .{
+        .worker = w,
+        .asked = asked,
+        .request = request,
+        .payload_bytes = bytes,
+        .slot = 0,
+        .position = 0,
+        .parts = 0,
+        .drained_ns = now,
+        .start_ns = now,
         .state = .open,
         .refused = null,
         .wanted = 0,
@@ -113,7 +135,11 @@ pub fn isCancelled(job: *const Job) bool {
     // C1: pairs with C0 in the relay's stop_running(). The word holds the id of the job to stop, so what was written for an
     // earlier job of this slot means nothing to us. Nothing else is read on the strength of it; seq_cst, since gates wait for
     // it (G5).
-    if (@atomicLoad(u64, &job.worker.link.cancels[job.slot], .seq_cst) == job.request.job) return true;
+    const taken_back = if (job.asked) |asked|
+        asked.isTakenBack()
+    else
+        @atomicLoad(u64, &job.worker.link.cancels[job.slot], .seq_cst) == job.request.job;
+    if (taken_back) return true;
     if (job.worker.control() == layout.control_stop) return true;
     return job.request.deadline_ns != 0 and os.now() >= job.request.deadline_ns;
 }
@@ -150,7 +176,7 @@ pub const emit = part.emit;
 pub const wantsProgress = part.wantsProgress;
 pub const progress = part.progress;
 
-// --- beside the answer (channel.zig, state.zig) --------------------------------------------------------------------------
+// --- beside the answer (channel.zig, state.zig, peer.zig) --------------------------------------------------------------------------
 
 pub const send = channel.send;
 pub const call = channel.call;
@@ -158,6 +184,7 @@ pub const log = channel.log;
 pub const checkpoint = state_of.checkpoint;
 pub const loadState = state_of.load;
 pub const awaitState = state_of.awaitState;
+pub const openPeer = Peer.open;
 
 /// For what was given up since the job is cancelled: a handler may then return nothing, too.
 pub fn noteCancel(job: *Job, why: anytype) @TypeOf(why) {
@@ -176,18 +203,27 @@ pub const RoomError = error{ TooLarge, Cancelled };
 pub fn reserve(job: *Job, size: usize) RoomError![]u8 {
     if (job.state == .answered) job.misused("room was asked for after the answer");
     job.dropReservation();
+    return job.takeRoom(size) catch |why| {
+        job.wanted = size;
+        job.refused = why;
+        return why;
+    };
+}
+
+fn takeRoom(job: *Job, size: usize) RoomError![]u8 {
     var first: ?u32 = null;
+    var room: ?[]u8 = null;
     if (size > layout.inline_bytes_max) {
-        // A completion's size has 32 bits.
-        const taken = if (size > std.math.maxInt(u32)) error.TooLarge else job.takeBlocks(size);
-        first = taken catch |why| {
-            job.wanted = size;
-            job.refused = why;
-            return why;
-        };
+        if (job.asked) |asked| {
+            room = try asked.takeRoom(size);
+        } else {
+            // A completion's size has 32 bits.
+            first = if (size > std.math.maxInt(u32)) return error.TooLarge else try job.takeBlocks(size);
+            room = job.blocks(first.?)[0..size];
+        }
     }
     job.state = .{ .reserved = .{ .bytes = size, .first_block = first } };
-    return if (first) |block| job.blocks(block)[0..size] else job.state.reserved.inline_bytes[0..size];
+    return room orelse job.state.reserved.inline_bytes[0..size];
 }
 
 /// Answers with the first `size` bytes of what was reserved. Terms are checked by the bridge before they leave.
@@ -246,7 +282,7 @@ fn answerRefused(job: *Job, why: RoomError) void {
         error.TooLarge => job.fail(
             code_answer_too_large,
             "an answer of {d} bytes does not fit into a result region of {d}",
-            .{ job.wanted, job.worker.link.header.result_bytes },
+            .{ job.wanted, if (job.asked != null) Peer.bytes_max else job.worker.link.header.result_bytes },
         ),
     }
 }
@@ -285,6 +321,7 @@ fn readyWithGivebacks(job: *Job) bool {
 }
 
 fn dropReservation(job: *Job) void {
+    if (job.asked) |asked| asked.dropRoom();
     switch (job.state) {
         .reserved => |r| if (r.first_block) |first| job.giveUp(first, job.worker.link.region.blocksFor(r.bytes)),
         .open, .answered => {},
@@ -322,6 +359,7 @@ fn answerReserved(job: *Job, status: u16, code: u16, kind: Kind, size: usize) vo
         // After the answer: what lay in them has been copied or summed. Nobody else takes blocks, so none can be ours twice.
         if (kept < had) job.giveUp(first + kept, had - kept);
     } else {
+        if (reserved.bytes > layout.inline_bytes_max) bytes = job.asked.?.room[0..size];
         job.publishAnswer(&c, bytes);
     }
 }
@@ -359,6 +397,14 @@ pub inline fn put(job: *Job, c: *layout.Completion, bytes: []const u8, now: u64)
 inline fn publishAnswer(job: *Job, c: *layout.Completion, bytes: []const u8) void {
     const w = job.worker;
     const now = os.now();
+    if (job.asked) |asked| {
+        c.job = job.request.job;
+        c.payload_bytes = @intCast(bytes.len);
+        c.run_ns = now - job.start_ns;
+        asked.answer(c, bytes);
+        job.state = .answered;
+        return;
+    }
     job.put(c, bytes, now);
     job.state = .answered;
     w.counters.set("jobs", w.counters.jobs + 1);

@@ -94,6 +94,21 @@ pub fn writeAll(fd: Fd, bytes: []const u8) error{SystemResources}!void {
     }
 }
 
+/// As many bytes as there is room for, from the beginning.
+pub fn readAll(fd: Fd, room: []u8) error{EndOfFile}!void {
+    var at: usize = 0;
+    while (at < room.len) {
+        const n = linux.pread(fd, room[at..].ptr, room.len - at, @intCast(at));
+        switch (linux.errno(n)) {
+            .SUCCESS => if (n == 0) return error.EndOfFile else {
+                at += n;
+            },
+            .INTR => {},
+            else => return error.EndOfFile,
+        }
+    }
+}
+
 pub fn close(fd: Fd) void {
     _ = linux.close(fd);
 }

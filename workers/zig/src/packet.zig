@@ -6,6 +6,8 @@ const std = @import("std");
 const linux = std.os.linux;
 const layout = @import("layout.zig");
 const os = @import("os.zig");
+const peer_serve = @import("peer_serve.zig");
+const socket = @import("socket.zig");
 const Job = @import("job.zig");
 const State = @import("state.zig");
 const Worker = @import("worker.zig").Worker;
@@ -13,7 +15,6 @@ const Worker = @import("worker.zig").Worker;
 const Channel = @This();
 
 const Packet = layout.Packet;
-pub const body_bytes_max = layout.packet_bytes_max - @sizeOf(Packet);
 const parts_max = 7;
 /// Descriptors that may come with one packet.
 const descriptors_max = 8;
@@ -37,6 +38,8 @@ room: []u8 = &.{},
 /// What came while something else was waited for.
 put_by: [put_by_max]Incoming = undefined,
 put_by_count: usize = 0,
+/// Links to other workers that were given back, which the bridge has not been told yet.
+closed_links: std.ArrayList(u64) = .empty,
 state: State = .{},
 
 /// NotConnected: there is no channel. Closed: the bridge has closed it. Cancelled: the job was cancelled, or the worker told to
@@ -50,8 +53,17 @@ pub const Incoming = struct {
     head: Packet,
     body: []const u8,
     held_in: enum { heap, mapping },
+    /// One end of a link to another worker.
+    fd: ?os.Fd = null,
+
+    /// It is the caller's from now on.
+    pub fn takeFd(in: *Incoming) ?os.Fd {
+        defer in.fd = null;
+        return in.fd;
+    }
 
     pub fn drop(in: Incoming) void {
+        if (in.fd) |fd| os.close(fd);
         switch (in.held_in) {
             .heap => memory.free(in.body),
             .mapping => os.unmap(@alignCast(@constCast(in.body))),
@@ -76,25 +88,37 @@ pub const Waiting = struct {
     w: *Worker,
     job: ?*const Job,
 
+    /// Between two looks of a job that another worker asked for.
+    const peer_slice_ns = 5 * std.time.ns_per_ms;
+
     fn isOver(waiting: Waiting) bool {
         return if (waiting.job) |job| job.isCancelled() else waiting.w.control() == layout.control_stop;
     }
+
+    /// Until a descriptor has one of `events`, or it is worth to look again. TimedOut: `until` has passed.
+    pub fn wait(waiting: Waiting, fd: os.Fd, events: i16, until: Until) error{ Cancelled, TimedOut }!void {
+        const never = std.math.maxInt(u64);
+        const mine = switch (until) {
+            .for_ever => null,
+            .at_once => return error.TimedOut,
+            .at => |ns| ns,
+        };
+        var end = mine orelse never;
+        if (waiting.job) |job| {
+            // A cancel rings the gate; the job's deadline does not, nor a worker that takes its request back.
+            end = @min(end, job.deadline() orelse never);
+            if (job.asked != null) end = @min(end, os.now() + peer_slice_ns);
+        }
+        const left = if (end == never) null else end -| os.now();
+        const found = waiting.w.link.waiter.waitOr(.{ .fd = fd, .events = events }, waiting, isOver, left);
+        if (waiting.isOver()) return error.Cancelled;
+        if (!found and mine != null and os.now() >= mine.?) return error.TimedOut;
+    }
 };
 
-/// Until the channel has one of `events`, or it is worth to look again. TimedOut: `until` has passed.
+/// The same of the channel.
 pub fn wait(c: *Channel, waiting: Waiting, events: i16, until: Until) error{ Cancelled, TimedOut }!void {
-    // A cancel rings the gate, the job's deadline does not.
-    const deadline = if (waiting.job) |job| job.deadline() else null;
-    const mine = switch (until) {
-        .for_ever => null,
-        .at_once => return error.TimedOut,
-        .at => |ns| ns,
-    };
-    const end = @min(deadline orelse std.math.maxInt(u64), mine orelse std.math.maxInt(u64));
-    const left = if (end == std.math.maxInt(u64)) null else end -| os.now();
-    const found = waiting.w.link.waiter.waitOr(.{ .fd = c.fd.?, .events = events }, waiting, Waiting.isOver, left);
-    if (waiting.isOver()) return error.Cancelled;
-    if (!found and mine != null and os.now() >= mine.?) return error.TimedOut;
+    return waiting.wait(c.fd.?, events, until);
 }
 
 // --- out -----------------------------------------------------------------------------------------------------------------
@@ -120,13 +144,13 @@ pub fn send(
         to.* = .{ .base = part.ptr, .len = part.len };
         head.bytes += part.len;
     }
-    if (head.bytes > body_bytes_max) {
+    if (head.bytes > socket.body_bytes_max) {
         const fd = try os.memfd("ringbridge body");
         defer os.close(fd);
         for (parts) |part| try os.writeAll(fd, part);
         return c.sendMemfd(waiting, what, fd, until);
     }
-    try c.sendInTime(waiting, &message(iov[0 .. 1 + parts.len], null), until);
+    try c.sendInTime(waiting, &socket.message(iov[0 .. 1 + parts.len], null), until);
 }
 
 /// The same with a body that lies in a memfd, which is sealed here and stays the caller's to close.
@@ -136,49 +160,25 @@ pub fn sendMemfd(c: *Channel, waiting: Waiting, what: Outgoing, fd: os.Fd, until
     head.flags |= layout.packet_flag_memfd;
     head.bytes = os.sealedSize(fd) orelse return error.SystemResources;
     const iov = [1]std.posix.iovec_const{.{ .base = @ptrCast(&head), .len = @sizeOf(Packet) }};
-    const rights: Rights(1) = .{ .fds = .{fd} };
-    try c.sendInTime(waiting, &message(&iov, &rights), until);
+    const rights: socket.Rights(1) = .{ .fds = .{fd} };
+    try c.sendInTime(waiting, &socket.message(&iov, &rights), until);
 }
 
 fn headOf(_: *const Channel, what: Outgoing) Packet {
     return .{ .kind = what.kind, .flags = what.flags, .reserved = 0, .id = what.id, .job = what.job, .bytes = 0 };
 }
 
-/// A control message of SCM_RIGHTS (cmsg(3)); its length says how many descriptors there are.
-fn Rights(comptime count: usize) type {
-    return extern struct {
-        head: linux.cmsghdr = .{
-            .len = @sizeOf(linux.cmsghdr) + count * @sizeOf(os.Fd),
-            .level = linux.SOL.SOCKET,
-            .type = linux.SCM.RIGHTS,
-        },
-        fds: [count]os.Fd = undefined,
-    };
-}
-
-fn message(iov: []const std.posix.iovec_const, rights: ?*const Rights(1)) linux.msghdr_const {
-    return .{
-        .name = null,
-        .namelen = 0,
-        .iov = iov.ptr,
-        .iovlen = iov.len,
-        .control = rights,
-        .controllen = if (rights == null) 0 else @sizeOf(Rights(1)),
-        .flags = 0,
-    };
-}
-
 /// Sends as soon as there is room.
 fn sendInTime(c: *Channel, waiting: Waiting, out: *const linux.msghdr_const, until: Until) (SendError || error{TimedOut})!void {
     while (true) { // bound: room comes, or `until`, a cancel or the channel's end
-        switch (linux.errno(linux.sendmsg(c.fd.?, out, linux.MSG.DONTWAIT | linux.MSG.NOSIGNAL))) {
-            .SUCCESS => return,
-            .INTR => {},
-            .PIPE, .CONNRESET, .NOTCONN => return c.isClosed(),
-            // Too many descriptors under way count as full.
-            .AGAIN, .NOBUFS, .TOOMANYREFS => try c.wait(waiting, linux.POLL.OUT, until),
-            else => return error.SystemResources,
-        }
+        return socket.send(c.fd.?, out) catch |why| switch (why) {
+            error.NoRoom => {
+                try c.wait(waiting, linux.POLL.OUT, until);
+                continue;
+            },
+            error.Closed => c.isClosed(),
+            error.SystemResources => error.SystemResources,
+        };
     }
 }
 
@@ -205,50 +205,14 @@ pub fn receive(c: *Channel) error{Closed}!?Incoming {
     const fd = c.fd orelse return error.Closed;
     if (@atomicLoad(bool, &c.closed, .monotonic)) return error.Closed;
     if (c.room.len == 0) c.room = memory.alloc(u8, layout.packet_bytes_max) catch return null;
-    var control: [@sizeOf(Rights(descriptors_max))]u8 align(@alignOf(linux.cmsghdr)) = undefined;
-    var iov = [1]std.posix.iovec{.{ .base = c.room.ptr, .len = c.room.len }};
-    var in: linux.msghdr = .{
-        .name = null,
-        .namelen = 0,
-        .iov = &iov,
-        .iovlen = 1,
-        .control = &control,
-        .controllen = control.len,
-        .flags = 0,
-    };
-    const n = while (true) {
-        const n = linux.recvmsg(fd, &in, linux.MSG.DONTWAIT | linux.MSG.CMSG_CLOEXEC);
-        switch (linux.errno(n)) {
-            .SUCCESS => if (n == 0) return c.isClosed() else break n,
-            .INTR => {},
-            .AGAIN, .NOMEM => return null,
-            else => return c.isClosed(),
-        }
-    };
     var fds: [descriptors_max]os.Fd = undefined;
-    const came = descriptors(control[0..@min(in.controllen, control.len)], &fds);
-    defer for (came) |one| os.close(one);
-    if (n < @sizeOf(Packet) or in.flags & linux.MSG.TRUNC != 0) broken("a packet is too short or too long");
-    return body(c.room[0..n], came);
-}
-
-/// The descriptors of the control messages.
-fn descriptors(control: []align(@alignOf(linux.cmsghdr)) const u8, fds: *[descriptors_max]os.Fd) []os.Fd {
-    const head_bytes = @sizeOf(linux.cmsghdr);
-    var count: usize = 0;
-    var at: usize = 0;
-    while (at + head_bytes <= control.len) {
-        const head: *const linux.cmsghdr = @ptrCast(@alignCast(control[at..].ptr));
-        if (head.len < head_bytes or head.len > control.len - at) break;
-        if (head.level == linux.SOL.SOCKET and head.type == linux.SCM.RIGHTS) {
-            const sent = std.mem.bytesAsSlice(os.Fd, control[at + head_bytes .. at + head.len]);
-            const kept = @min(sent.len, descriptors_max - count);
-            for (fds[count..][0..kept], sent[0..kept]) |*to, one| to.* = one;
-            count += kept;
-        }
-        at += std.mem.alignForward(usize, head.len, linux.cmsg_align);
-    }
-    return fds[0..count];
+    const arrived = socket.receive(fd, c.room, descriptors_max, &fds) catch return c.isClosed();
+    const came = arrived orelse return null;
+    if (came.size == 0) return c.isClosed();
+    if (came.size < @sizeOf(Packet) or came.cut) broken("a packet is too short or too long");
+    const in = body(c.room[0..came.size], came.fds);
+    for (came.fds) |one| if (in.fd != one) os.close(one);
+    return in;
 }
 
 /// The bridge is ours: what breaks a rule of the channel ends the worker, as on the link.
@@ -258,7 +222,10 @@ fn body(packet: []const u8, came: []const os.Fd) Incoming {
     if (head.flags & layout.packet_flag_memfd == 0) {
         if (head.bytes != rest.len) broken("a body is not as long as its head says");
         const copy = memory.dupe(u8, rest) catch broken("there is no memory for a body");
-        return .{ .head = head, .body = copy, .held_in = .heap };
+        // One end of a link. Other packets bring none.
+        const brings_one = head.kind == layout.packet_reply or head.kind == layout.packet_peer_offer;
+        const fd = if (brings_one and came.len == 1) came[0] else null;
+        return .{ .head = head, .body = copy, .held_in = .heap, .fd = fd };
     }
     if (came.len != 1 or rest.len != 0 or head.bytes == 0 or os.unchangingSize(came[0]) != head.bytes)
         broken("a body is not in one sealed memfd of its size");
@@ -267,8 +234,13 @@ fn body(packet: []const u8, came: []const os.Fd) Incoming {
 }
 
 /// Keeps what is not the reply that is waited for until the next moment between two jobs.
-pub fn putBy(c: *Channel, in: Incoming) void {
-    if (in.head.kind == layout.packet_reply) return in.drop(); // nobody waits for it any more
+pub fn putBy(c: *Channel, w: *Worker, came: Incoming) void {
+    var in = came;
+    if (in.head.kind == layout.packet_reply) return c.dropReply(w, in);
+    if (in.head.kind == layout.packet_peer_offer) { // however many come in a job: it costs a descriptor
+        peer_serve.takeOffer(w, &in);
+        return in.drop();
+    }
     if (c.put_by_count == put_by_max) broken("more is asked of a worker in the midst of a job than may be open");
     c.put_by[c.put_by_count] = in;
     c.put_by_count += 1;
@@ -290,8 +262,27 @@ pub fn awaitReply(c: *Channel, waiting: Waiting, id: u64, until: Until) error{ C
             continue;
         };
         if (in.head.kind == layout.packet_reply and in.head.id == id) return in;
-        c.putBy(in);
+        c.putBy(waiting.w, in);
     }
+}
+
+/// A reply that nobody waits for any more. A link that it grants is given back.
+pub fn dropReply(c: *Channel, w: *Worker, in: Incoming) void {
+    defer in.drop();
+    if (in.fd != null and in.body.len == @sizeOf(u64)) c.giveBackLink(w, std.mem.readInt(u64, in.body[0..8], .little));
+}
+
+/// Gives a link back without waiting. What finds no room is told before the next one is opened.
+pub fn giveBackLink(c: *Channel, w: *Worker, link: u64) void {
+    const what: Outgoing = .{ .kind = layout.packet_peer_close, .id = c.nextId() };
+    c.send(.{ .w = w, .job = null }, what, &.{std.mem.asBytes(&link)}, .at_once) catch |why| {
+        // Without memory it counts until this worker ends.
+        if (why == error.TimedOut) c.closed_links.append(memory, link) catch {};
+    };
+}
+
+pub fn tellClosedLinks(c: *Channel, w: *Worker) void {
+    for (0..c.closed_links.items.len) |_| c.giveBackLink(w, c.closed_links.orderedRemove(0));
 }
 
 // --- what the bridge's errors are here -----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ const os = @import("os.zig");
 const channel = @import("channel.zig");
 const Heartbeat = @import("heartbeat.zig");
 const Link = @import("link.zig");
+const peer_serve = @import("peer_serve.zig");
 const State = @import("state.zig");
 const Worker = @import("worker.zig").Worker;
 
@@ -30,11 +31,13 @@ pub const Level = channel.Level;
 pub const StateKind = State.Kind;
 /// What a `save` writes to.
 pub const Saving = State.Saving;
+/// A link to a worker of another role: Job.openPeer() gives one.
+pub const Peer = @import("peer.zig");
 /// CLOCK_MONOTONIC, in ns: the clock of deadlines.
 pub const now = os.now;
 
 /// major << 16 | minor
-pub const kit_version: u32 = 1 << 16 | 0;
+pub const kit_version: u32 = 1 << 16 | 1;
 
 /// For a worker's root file: `pub const std_options = rb.std_options;`. A crash stays what it is, with its own signal and core,
 /// since Zig's handler of SIGSEGV would make an abort of it. Traces of the stack are for debug builds: what prints them is
@@ -62,6 +65,9 @@ pub fn Options(comptime Context: type) type {
         /// given the latest, if there is one.
         save: ?fn (Context, *Saving, StateKind) anyerror!StateKind = null,
         restore: ?fn (Context, StateKind, []const u8) anyerror!void = null,
+        /// Other workers may ask this one too, over links that the bridge grants (docs/links.md). Their requests go through the
+        /// same handler, between its jobs; they want no parts and no progress, and Job.id() is the asking job's.
+        serves_peers: bool = false,
 
         const Self = @This();
 
@@ -144,6 +150,8 @@ pub fn run(
         os.complain("{s}: it has no state to begin with: {s}", .{ name, @errorName(failed) });
         return os.exit_dataerr;
     };
+    if (options.serves_peers) peer_serve.offerService(&worker);
+    defer worker.links.deinit();
     const role = init.environ.getPosix(layout.env_role) orelse "";
     worker.link.greet(.{ .kit = "zig", .kit_version = kit_version, .role = role, .ops = &ops });
     worker.serve(context, handle);
@@ -216,4 +224,9 @@ test {
     _ = @import("channel.zig");
     _ = @import("packet.zig");
     _ = @import("state.zig");
+    _ = @import("socket.zig");
+    _ = @import("term.zig");
+    _ = @import("peer_wire.zig");
+    _ = @import("peer.zig");
+    _ = @import("peer_serve.zig");
 }

@@ -8,6 +8,7 @@ const std = @import("std");
 const linux = std.os.linux;
 const layout = @import("layout.zig");
 const os = @import("os.zig");
+const peer_serve = @import("peer_serve.zig");
 const Channel = @import("packet.zig");
 const Job = @import("job.zig");
 const Worker = @import("worker.zig").Worker;
@@ -161,10 +162,12 @@ fn takeState(w: *Worker, in: Channel.Incoming) void {
 
 // --- between two jobs ----------------------------------------------------------------------------------------------------
 
-fn handle(w: *Worker, in: Channel.Incoming) void {
+fn handle(w: *Worker, came: Channel.Incoming) void {
+    var in = came;
+    if (in.head.kind == layout.packet_reply) return w.channel.dropReply(w, in);
     defer in.drop();
     switch (in.head.kind) {
-        layout.packet_reply => {}, // nobody waits for it any more
+        layout.packet_peer_offer => peer_serve.takeOffer(w, &in),
         layout.packet_checkpoint_now => handleCheckpoint(w, in),
         layout.packet_restore => handleRestore(w, in),
         else => refuse(w, in.head, "this kit does not know it", null),
@@ -219,6 +222,7 @@ noinline fn lookAgain(w: *Worker, now: bool) void {
         c.state.listens = false;
         c.state.held = false;
         c.state.coming = false;
+        w.links.forgetChannel();
     }
 }
 
@@ -245,7 +249,7 @@ pub fn awaitState(job: *Job) error{Cancelled}!void {
         if (!c.state.listens or !c.state.coming) return;
         const came = c.receive() catch return; // none comes any more
         if (came) |in| {
-            c.putBy(in);
+            c.putBy(w, in);
         } else {
             c.wait(.{ .w = w, .job = job }, linux.POLL.IN, .for_ever) catch |why| switch (why) {
                 error.Cancelled => return job.noteCancel(error.Cancelled),

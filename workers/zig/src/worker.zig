@@ -18,6 +18,7 @@ const Channel = @import("packet.zig");
 const Heartbeat = @import("heartbeat.zig");
 const Job = @import("job.zig");
 const Link = @import("link.zig");
+const peer_serve = @import("peer_serve.zig");
 const State = @import("state.zig");
 
 /// Pages of large answers go back to the kernel after this long without work; the first MiB stays.
@@ -60,6 +61,8 @@ pub const Worker = struct {
     counters: Counters = .{},
     heartbeat: Heartbeat = .{},
     channel: Channel = .{},
+    /// Of workers that ask this one.
+    links: peer_serve.Links = .{},
 
     /// Returns when told to drain or stop.
     pub fn serve(w: *Worker, state: anytype, comptime handle: fn (@TypeOf(state), *Job) anyerror!void) void {
@@ -74,8 +77,9 @@ pub const Worker = struct {
                 continue;
             }
             if (told == layout.control_stop or (told != layout.control_run and count == 0)) return;
+            const asked = if (told == layout.control_run) peer_serve.serve(w, true, state, handle) else 0;
             if (count == 0) {
-                w.waitForWork();
+                if (asked == 0) w.waitForWork();
                 continue;
             }
             w.takeGivebacks();
@@ -86,6 +90,7 @@ pub const Worker = struct {
                 w.runOne(drained_ns, state, handle);
                 State.look(w, false);
                 if (w.channel.state.held) break;
+                _ = peer_serve.serve(w, false, state, handle);
             }
             w.publish();
         }
@@ -103,12 +108,17 @@ pub const Worker = struct {
         if (job.isCancelled()) {
             job.cancelled();
         } else {
-            // Relaxed: for log lines of any thread; one writer, this one.
-            @atomicStore(u64, &w.running, job.request.job, .monotonic);
-            job.settle(handle(state, &job));
-            @atomicStore(u64, &w.running, 0, .monotonic); // as above
+            w.run(&job, state, handle);
         }
         w.unreleased += 1;
+    }
+
+    /// Has the handler do a job, whoever asked for it.
+    pub inline fn run(w: *Worker, job: *Job, state: anytype, comptime handle: fn (@TypeOf(state), *Job) anyerror!void) void {
+        // Relaxed: for log lines of any thread; one writer, this one.
+        @atomicStore(u64, &w.running, job.request.job, .monotonic);
+        job.settle(handle(state, job));
+        @atomicStore(u64, &w.running, 0, .monotonic); // as above
     }
 
     /// The payload, or the end of the process: the relay is ours, and never sends what breaks a rule.
@@ -143,14 +153,21 @@ pub const Worker = struct {
         return count != 0 or w.control() != layout.control_run;
     }
 
+    /// What an idle worker listens to beside its gate: the channel, and links to other workers. While a state is awaited nothing
+    /// is served, so a request must not end the wait.
+    fn heardFd(w: *const Worker) ?os.Fd {
+        if (w.links.count > 0 and !w.channel.state.held) return w.links.poller;
+        return if (w.channel.state.listens) w.channel.fd else null;
+    }
+
     /// Waits without end, or, while large answers have left pages behind, until it is time to give those back.
     fn waitForWork(w: *Worker) void {
         const link = &w.link;
         while (true) {
             const touched = @as(u64, link.region.highest_touched) * link.region.block_bytes;
             const limit_ns: ?u64 = if (touched > results_kept_bytes) trim_after_ns else null;
-            const found = if (w.channel.state.listens)
-                link.waiter.waitOr(.{ .fd = w.channel.fd.?, .events = linux.POLL.IN }, w, readyWithWork, limit_ns)
+            const found = if (w.heardFd()) |fd|
+                link.waiter.waitOr(.{ .fd = fd, .events = linux.POLL.IN }, w, readyWithWork, limit_ns)
             else
                 link.waiter.wait(w, readyWithWork, limit_ns);
             w.counters.set("gate", @backingInt(link.waiter.last));
