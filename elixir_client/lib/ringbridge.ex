@@ -27,7 +27,9 @@ defmodule Ringbridge do
   (docs/cancel.md). Nothing here links to a caller, exits it, or leaves a message in its mailbox. The guide is docs/elixir.md.
   """
 
-  alias Ringbridge.{Cookie, Error, Instance, Options, Parts, Request}
+  @behaviour Ringbridge.Client
+
+  alias Ringbridge.{Client, Cookie, Error, Instance, Options, Parts, Request}
 
   @typedoc "An instance: the `:name` of its child spec."
   @type name :: atom()
@@ -121,6 +123,7 @@ defmodule Ringbridge do
   The timeout is the job's deadline at the bridge; the call itself waits a second longer, so that the bridge's
   `:deadline_exceeded` arrives before it becomes a `:timeout`.
   """
+  @impl Client
   @spec call(name(), role(), payload(), options()) :: answer()
   def call(name, role, payload, options \\ []) do
     name |> Request.new(:submit, role, payload, options) |> Request.run()
@@ -133,6 +136,7 @@ defmodule Ringbridge do
       iex> Ringbridge.call!(DocCallBang, :half, 84)
       42
   """
+  @impl Client
   @spec call!(name(), role(), payload(), options()) :: result() | {result(), detail()}
   def call!(name, role, payload, options \\ []) do
     case call(name, role, payload, options) do
@@ -147,6 +151,7 @@ defmodule Ringbridge do
 
   `:ok` says that it was handed to the connection, not that it was accepted.
   """
+  @impl Client
   @spec cast(name(), role(), payload(), options()) :: :ok | {:error, Error.t()}
   def cast(name, role, payload, options \\ []) do
     name |> Request.new(:cast, role, payload, options) |> Request.cast()
@@ -160,6 +165,7 @@ defmodule Ringbridge do
       iex> Ringbridge.call_many(DocCallMany, :half, [2, 4, 6])
       {:ok, [{:ok, 1}, {:ok, 2}, {:ok, 3}]}
   """
+  @impl Client
   @spec call_many(name(), role(), [payload()], options()) ::
           {:ok, [answer()]} | {:error, Error.t()}
   def call_many(name, role, payloads, options \\ []) when is_list(payloads) do
@@ -175,6 +181,7 @@ defmodule Ringbridge do
       iex> Ringbridge.pipeline(DocPipeline, [:half, :half, :text], 84)
       {:ok, "21"}
   """
+  @impl Client
   @spec pipeline(name(), [stage(), ...], payload(), options()) :: answer()
   def pipeline(name, [first | rest], payload, options \\ []) do
     {role, opcode} = if is_tuple(first), do: first, else: {first, nil}
@@ -194,6 +201,7 @@ defmodule Ringbridge do
       iex> Ringbridge.await(request)
       {:ok, 42}
   """
+  @impl Client
   @spec async(name(), role(), payload(), options()) :: Request.t()
   def async(name, role, payload, options \\ []) do
     name |> Request.new(:submit, role, payload, options) |> Request.submit()
@@ -203,14 +211,17 @@ defmodule Ringbridge do
   Waits for the answer, at most until the job's own timeout. A job without an answer by then is cancelled:
   `{:error, %Ringbridge.Error{reason: :timeout}}`.
   """
+  @impl Client
   @spec await(Request.t(), timeout()) :: answer()
   def await(request, timeout \\ :infinity), do: request |> owned!() |> Request.await(timeout)
 
   @doc "Waits for the answer; `nil` when there is none by then. The job goes on and can be waited for again."
+  @impl Client
   @spec yield(Request.t(), timeout()) :: answer() | nil
   def yield(request, timeout \\ 5_000), do: request |> owned!() |> Request.yield(timeout)
 
   @doc "Cancels the job; its answer if that was there already, else `nil`."
+  @impl Client
   @spec shutdown(Request.t()) :: answer() | nil
   def shutdown(request), do: request |> owned!() |> Request.shutdown()
 
@@ -224,6 +235,7 @@ defmodule Ringbridge do
         end
       end
   """
+  @impl Client
   @spec check(Request.t(), message :: term()) :: answer() | :other
   def check(request, message), do: request |> owned!() |> Request.check(message)
 
@@ -253,6 +265,7 @@ defmodule Ringbridge do
 
   `:max_demand` (100) is how many parts may wait for the consumer. There is no timeout unless one is given.
   """
+  @impl Client
   @spec stream(name(), role(), payload(), [option() | {:max_demand, pos_integer()}] | map()) ::
           Enumerable.t()
   def stream(name, role, payload, options \\ []), do: Parts.stream(name, role, payload, options)

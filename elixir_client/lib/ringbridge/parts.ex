@@ -45,7 +45,7 @@ defmodule Ringbridge.Parts do
   defp begin(request, demand) do
     case Request.target(request) do
       {:ok, request} -> {request, demand, open(request, demand), false}
-      {:error, reason} -> failed(request, Request.error(request, reason))
+      {:error, reason} -> raise Request.error(request, reason) |> told(request)
     end
   end
 
@@ -81,18 +81,20 @@ defmodule Ringbridge.Parts do
       Request.moved(request, next.node, error)
       {[], {next, demand, open(next, demand), false}}
     else
-      _ -> failed(request, error)
+      _ -> {raising(told(error, request)), :ended}
     end
   end
 
-  defp failed(request, error) do
+  # A stream without elements that raises: by then the state is :ended, and nothing is closed or told twice.
+  defp raising(error), do: Stream.map([error], &raise/1)
+
+  defp told(error, request) do
     Request.finish(request, {:error, error})
-    raise error
+    error
   end
 
   defp halt(:ended), do: :ok
 
-  # After an end that raised this is called too: what is closed may be closed again.
   defp halt({request, _demand, from_here, _any?}) do
     close(from_here)
     Request.finish(request, nil)
