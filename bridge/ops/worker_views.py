@@ -88,11 +88,24 @@ async def crash_report(worker: int | None, bridge: Asking, console: Console) -> 
         return
     report = await bridge.get(REGISTRY, (Atom("crash_report"), worker))
     output = report.pop("output")
+    report["usage"] = _used(report["usage"])
     for key, value in report.items():
         shown = "-" if value in (None, []) else value
         console.print(f"{key:17}{shown}", markup=False, highlight=False, soft_wrap=True)
     console.rule("what it wrote last", align="left")
     console.out(output, highlight=False)
+
+
+def _used(usage: Mapping[str, int] | None) -> str | None:
+    """What a life has used, in one line."""
+    if usage is None:
+        return None
+    return (
+        f"{usage['user_us'] / 1e6:.3f} s user, {usage['system_us'] / 1e6:.3f} s system, "
+        f"{usage['rss_max_kib'] / 1024:.1f} MiB at most, "
+        f"{usage['minor_faults']} and {usage['major_faults']} page faults, "
+        f"{usage['switches_voluntary']} and {usage['switches_involuntary']} switches"
+    )
 
 
 class _Watcher(GenServer):

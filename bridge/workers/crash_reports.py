@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bridge.etf import Atom
+from bridge.workers._shepherd_protocol import Usage
 
 REPORTS_MAX = 64  # in the bridge: 4 MiB of output at most
 JOBS_TOLD_MAX = 100
@@ -15,8 +16,9 @@ JOBS_TOLD_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class CrashReport:
-    """One life. `jobs`: those that were lost with it. `output`: the end of what it wrote to stdout
-    and stderr and said over its channel, as it came.
+    """One life. `jobs`: those that were lost with it. `usage`: what it and those that it waited for
+    have used, None where nobody has counted. `output`: the end of what it wrote to stdout and
+    stderr and said over its channel, as it came.
     """
 
     worker: int
@@ -34,13 +36,15 @@ class CrashReport:
     lived_ms: int
     jobs_lost: int
     jobs: tuple[int, ...]
+    usage: Usage | None
     output: bytes
     output_forgotten: int  # bytes before these
 
     def head(self) -> Mapping[str, Any]:
         """All but the output, as an operator is told."""
         told = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "output"}
-        return {**told, "role": Atom(self.role), "jobs": list(self.jobs)}
+        usage = asdict(self.usage) if self.usage else None
+        return {**told, "role": Atom(self.role), "jobs": list(self.jobs), "usage": usage}
 
     def whole(self) -> Mapping[str, Any]:
         return {**self.head(), "output": self.output}

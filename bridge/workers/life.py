@@ -21,6 +21,7 @@ from bridge.fabric.relay import (
     WorkerRefused,
 )
 from bridge.ops.answers import atom_keys
+from bridge.workers._shepherd_protocol import Usage
 from bridge.workers.crash_reports import JOBS_TOLD_MAX, CrashReport
 from bridge.workers.handshake_driver import RolePlan
 from bridge.workers.output import Line, LineCutter, Tail
@@ -50,6 +51,7 @@ class Life:
     killed: bool = False
     broke: bool = False  # the relay has killed it, and tells its end unless its init cannot
     failure: str | None = None
+    usage: Usage | None = None  # told by its shepherd
     jobs: list[int] = field(default_factory=list)  # lost with it, the first ones
     jobs_lost: int = 0
     _cutters: dict[str, LineCutter] = field(default_factory=dict)
@@ -129,6 +131,7 @@ class Life:
             lived_ms=round((now_s - self.began_s) * 1000),
             jobs_lost=self.jobs_lost,
             jobs=tuple(self.jobs),
+            usage=self.usage,
             output=self._tail.read(),
             output_forgotten=self._tail.forgotten,
         )

@@ -220,6 +220,12 @@ class Shepherd:
         assert self._exit is not None
         return self._exit
 
+    async def used(self) -> Usage | None:
+        """What the worker has used, once it and its tree have ended; None: its guards were killed,
+        and nobody has counted. Raises as `wait`.
+        """
+        return (await self.wait()).usage
+
     async def status(self) -> Report | None:
         """How the worker does now; None when it has ended.
 

@@ -8,6 +8,7 @@ arrives as the relay's events, what people want of it through `want`; both wake 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import Enum
 from random import Random
 from socket import socket
@@ -32,6 +33,8 @@ from bridge.workers.wishes import Siblings, Wanted
 END_TOLD_WITHIN_S = 5.0
 # One that the relay has killed needs nobody to end it, unless its init is stopped.
 KILLED_ENDS_WITHIN_S = 1.0
+# Its shepherd tells what it has used with the end of the tree, unless it is stopped itself.
+USAGE_TOLD_WITHIN_S = 1.0
 
 
 class State(Enum):
@@ -328,6 +331,8 @@ class Worker:
                 self._fail(f"its shepherd broke a rule: {error}")
             with trio.move_on_after(END_TOLD_WITHIN_S):
                 await self._until(lambda: life.end is not None)
+        with trio.move_on_after(USAGE_TOLD_WITHIN_S), suppress(RemoteProtocolError):
+            life.usage = await started.guard.used()
         await started.guard.aclose()
         if self.conversation:
             await self.conversation.finish()

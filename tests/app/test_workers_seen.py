@@ -86,10 +86,11 @@ async def test_a_crash_leaves_a_report_for_iex_and_for_the_command_line(
             beam,
             f"""{{:ok, r}} = {registry(bridge, "{:crash_report, 1}")}
             lines = Enum.sort(String.split(r.output, "\\n", trim: true))
-            {{r.worker, r.role, r.signal, r.jobs_lost, r.jobs, lines, r.kit}}""",
+            {{r.worker, r.role, r.signal, r.jobs_lost, r.jobs, lines, r.kit,
+              r.usage.rss_max_kib > 500, r.usage.user_us + r.usage.system_us > 0}}""",
         )
         lines = '["by channel", "crash", "say by channel"]'
-        assert answer == f'{{1, :talk, 11, 1, [{job[1]}], {lines}, "c"}}'
+        assert answer == f'{{1, :talk, 11, 1, [{job[1]}], {lines}, "c", true, true}}'
         await say(beam, bridge, "exit 7")
         await bridge.wait_log("worker starts again", 2)
         listed = await ask(
@@ -107,6 +108,7 @@ async def test_a_crash_leaves_a_report_for_iex_and_for_the_command_line(
         status, said = await ringbridge(epmd, bridge, "crash-report", "2")
         assert status == 0
         assert "status           7\n" in said
+        assert re.search(r"^usage +\d+\.\d{3} s user, \d+\.\d{3} s system, ", said, re.MULTILINE)
         assert said.endswith(("\nexit 7\n\n", "\nexit 7\n"))
         status, said = await ringbridge(epmd, bridge, "crash-report", "99")
         assert (status, "there is no crash report of worker 99" in said) == (1, True)

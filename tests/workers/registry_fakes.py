@@ -100,6 +100,8 @@ class FakeGuard:
         if self.scene.end_when_stopped:
             self.scene.end(self.worker_id, signal=15)
 
+    async def used(self) -> None: ...
+
     async def aclose(self) -> None:
         self.closed = True
 

@@ -12,6 +12,7 @@ from bridge.etf import Atom, Term
 from bridge.fabric.events import Operation
 from bridge.fabric.figures import BreakerState
 from bridge.fabric.relay import LinkConfig
+from bridge.workers._shepherd_protocol import Usage
 from bridge.workers.crash_reports import CrashReport, CrashReports
 from bridge.workers.registry import OPERATIONS, WorkerRegistry, operation
 from bridge.workers.wishes import Wanted
@@ -262,6 +263,7 @@ def test_crash_reports_are_listed_newest_first_and_given_whole_one_by_one() -> N
     _, report = subject.answer((A("crash_report"), 7))
     assert report[A("output")] == b"last words\n"
     assert report[A("jobs")] == [5, 6]
+    assert report[A("usage")][A("rss_max_kib")] == 3
     assert operation(A("crash_reports")) is not None  # others' jobs write there: for admins
 
 
@@ -290,6 +292,7 @@ def crash(worker_id: int) -> CrashReport:
         lived_ms=12,
         jobs_lost=2,
         jobs=(5, 6),
+        usage=Usage(1, 2, 3, 4, 5, 6, 7),
         output=b"last words\n",
         output_forgotten=0,
     )
