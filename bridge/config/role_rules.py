@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from bridge.config.admission import broken_admission_rules
 from bridge.config.ops import SchemaError, compile_ops
-from bridge.config.role import CallbackSettings, RoleConfig
+from bridge.config.role import CallbackSettings, PeerSettings, RoleConfig
 from bridge.config.sandbox import broken_sandbox_rules
 from bridge.dist.cookie import COOKIE_VARIABLE
 from bridge.dist.names import pattern_problem
@@ -63,9 +64,6 @@ def broken_role_rules(name: str, role: RoleConfig) -> Iterator[Broken]:
         yield f"{key}.ops.{error.at}", error.value, error.rule, "docs/ops.md has the language"
     yield from broken_sandbox_rules(key, role.sandbox)
     yield from _broken_callback_rules(key, role.callback)
-    if "" in role.peers.allow:
-        mend = 'List names of roles, like "pathfinding"; * stands for any characters'
-        yield f"{key}.peers.allow", "", "it is empty", mend
     checkpoint = role.checkpoint
     if (checkpoint.every_ms or checkpoint.every_jobs) and not checkpoint.keep:
         rule = "this role keeps no checkpoints, so there is no time for them"
@@ -85,6 +83,20 @@ def _broken_callback_rules(key: str, callback: CallbackSettings) -> Iterator[Bro
         if not node or ("*" not in node and pattern_problem(node)):
             mend = 'List full node names, like "app@10.0.0.5"; * stands for any characters'
             yield f"{key}.callback.pids", node, pattern_problem(node) or "it is empty", mend
+
+
+def broken_peer_rules(name: str, peers: PeerSettings, roles: Collection[str]) -> Iterator[Broken]:
+    """A name that is no role's would be a policy for nobody, by a slip most likely."""
+    key = f"roles.{name}.peers.allow"
+    for text in peers.allow:
+        if not text:
+            mend = 'List names of roles, like "pathfinding"; * stands for any characters'
+            yield key, text, "it is empty", mend
+        elif "*" not in text and text not in roles:
+            near = difflib.get_close_matches(text, roles, n=1)
+            way = f"Take it out, or write {text}* for roles that are yet to come."
+            mend = f"Did you mean {near[0]}?" if near else way
+            yield key, text, f"there is no role {text}", f"{mend} The roles are: {', '.join(roles)}"
 
 
 def power_below(number: int) -> int:

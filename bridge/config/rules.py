@@ -6,7 +6,12 @@ import ipaddress
 from collections.abc import Iterator
 
 from bridge.config.groups import broken_group_rules
-from bridge.config.role_rules import Broken, broken_role_rules, power_below
+from bridge.config.role_rules import (
+    Broken,
+    broken_peer_rules,
+    broken_role_rules,
+    power_below,
+)
 from bridge.config.sections import (
     LimitSettings,
     LinkSettings,
@@ -48,6 +53,7 @@ def broken_rules(config: Config) -> Iterator[Broken]:
         yield "roles", None, rule, "Lower some workers, or run a second bridge"
     for name, role in config.roles.items():
         yield from broken_role_rules(name, role)
+        yield from broken_peer_rules(name, role.peers, config.roles)
     yield from broken_group_rules(config.groups, config.roles)
     if len(config.tenants) > TENANTS_MAX:
         rule = f"a bridge has at most {TENANTS_MAX} tenants with settings of their own"

@@ -28,7 +28,7 @@ admin_nodes = ["*@{host}"]
 command = ["{worker}"]
 cancel_term_ms = 2_000
 backoff_min_ms = 1
-peers = {{ allow = ["back", "mute", "nobody"], links_max = 3 }}
+peers = {{ allow = ["back", "mute", "nobody*"], links_max = 3 }}
 
 [roles.back]
 command = ["{worker}"]
