@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -140,22 +141,48 @@ async def test_who_has_no_token_or_comes_twice_is_not_let_in(
         await bridge.wait_log("worker failed", 2)  # who was let in has left
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+async def test_another_user_is_not_let_in_with_the_token_either(
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
+) -> None:
+    async with serving(epmd, tmp_path, alive="attach_other", settings=SETTINGS) as bridge:
+        target = bridge.target("Ringbridge.WorkerRegistry")
+        offer = f"elem(GenServer.call({target}, {{:attach, :work}}), 1)"
+        text = await ask(beam, f"with m = {offer}, do: m.socket <> <<32>> <> m.token")
+        path, token = json.loads(text).split(" ")
+        nobody = pwd.getpwnam("nobody").pw_uid
+        # First it does not even get there; then as if somebody had opened the way.
+        said = await trio.to_thread.run_sync(_descriptors, path, token, nobody)
+        assert "PermissionError" in said
+        os.chmod(Path(path).parent, 0o711)
+        os.chmod(path, 0o777)
+        said = await trio.to_thread.run_sync(_descriptors, path, token, nobody)
+        assert said == "0" or "ConnectionResetError" in said  # what it showed was not even read
+        refused = await bridge.wait_log("refused to attach")
+        assert refused["uid"] == nobody
+        # The offer stands for whoever it was made to.
+        assert await trio.to_thread.run_sync(_descriptors, path, token) == "6"
+
+
 # In a process of its own: who connects is who is ended with the worker.
 STRANGER = """
 import os, socket, sys
+if sys.argv[3:]:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(*3 * [int(sys.argv[3])])
 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-    connection.settimeout(10)
+    connection.settimeout(50)
     connection.connect(sys.argv[1])
     connection.sendall(sys.argv[2].encode() + b"\\n")
     print(len(socket.recv_fds(connection, 1 << 16, 8)[1]))
 """
 
 
-def _descriptors(path: str, shown: str) -> str:
+def _descriptors(path: str, shown: str, *uid: int) -> str:
     """How many descriptors somebody is given who shows this, and then leaves; or why none."""
-    done = subprocess.run(
-        [sys.executable, "-c", STRANGER, path, shown], capture_output=True, text=True, timeout=20
-    )
+    command = [sys.executable, "-c", STRANGER, path, shown, *map(str, uid)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     return (done.stdout or done.stderr.splitlines()[-1]).strip()
 
 
