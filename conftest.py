@@ -5,7 +5,8 @@ Rules:
 - A trio test is cancelled, so that its nurseries and clean-up end in order; an exception thrown
   into trio's own loop, as pytest-timeout does it, would leave them behind for later tests.
 - A trio test that still runs GRACE_S later blocks its thread, and is interrupted, or shields itself
-  from being cancelled: then nothing can end it in order, and the whole run ends with its name.
+  from being cancelled: then nothing can end it in order, and the whole run ends with its name. Of
+  xdist's processes only the one ends that runs it; it has failed, and the others are run elsewhere.
 
 The clock is an interval timer of the process, so a mock clock, or an interpreter busy in one task,
 does not hold it up. Python runs the handler between two bytecodes of the main thread: a C call that
@@ -13,12 +14,15 @@ never returns is only reported, with its stack, by pytest's faulthandler_timeout
 """
 
 import functools
+import os
 import signal
 import traceback
-from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
+from typing import Any, NoReturn
 
 import hypothesis
 import pytest
@@ -45,7 +49,7 @@ class TookTooLong(BaseException):
 class Alarm:
     """What the signal handler needs to know about the phase that runs now."""
 
-    name: str
+    item: pytest.Item
     seconds: float
     task: trio.lowlevel.Task | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -57,12 +61,77 @@ class Alarm:
         if not cancel and (trio.lowlevel.in_trio_task() or not trio.lowlevel.in_trio_run()):
             raise TookTooLong(f"still running after {self.seconds:g} s, interrupted here")
         if not cancel:  # in trio's loop, in a shielded scope or in an asynchronous fixture
-            pytest.exit(f"cannot be cancelled: {self.name}, at\n{self.where}", returncode=1)
+            end_with(self.item, f"cannot be cancelled: {self.item.nodeid}, at\n{every_task()}")
         assert self.task is not None
-        frames = traceback.StackSummary.extract(self.task.iter_await_frames())
-        self.where = "".join(frames.format())
+        self.where = stack_of(self.task)
         # The only call of trio's that is allowed in a signal handler.
         trio.lowlevel.current_trio_token().run_sync_soon(self.scope.cancel)
+
+
+def stack_of(task: trio.lowlevel.Task) -> str:
+    return "".join(traceback.StackSummary.extract(task.iter_await_frames()).format())
+
+
+def every_task() -> str:
+    """Each task of the trio run, and where it waits."""
+    text, tasks = "", [trio.lowlevel.current_root_task()]
+    while tasks:
+        if task := tasks.pop():
+            text += f"{task.name}\n{stack_of(task)}"
+            tasks += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return text
+
+
+def end_with(item: pytest.Item, why: str) -> NoReturn:
+    """End the process in which nothing can be run any more. It is the whole run, or one process of
+    xdist's: then say first that this test has failed and is over, lest it be tried again.
+    """
+    if not hasattr(item.config, "workerinput"):
+        pytest.exit(why, returncode=1)
+    report = pytest.TestReport(
+        item.nodeid, item.location, {}, outcome="failed", longrepr=why, when="call"
+    )
+    setattr(report, LAST, True)
+    item.ihook.pytest_runtest_logreport(report=report)
+    plugins: Iterable[Any] = item.config.pluginmanager.get_plugins()
+    xdist = next(plugin for plugin in plugins if hasattr(plugin, "sendevent"))
+    xdist.sendevent("runtest_protocol_complete", item_index=xdist.item_index, duration=0.0)
+    for pid in descendants(os.getpid()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    os._exit(1)
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found + [below for child in found for below in descendants(child)]
+
+
+# ---- in the process that has started xdist's
+
+LAST = "last_of_its_process"  # an attribute of a report
+ended: set[object] = set()  # processes that have said so
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if hasattr(report, LAST) and hasattr(report, "node"):
+        ended.add(report.node)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str, report: Any, sched: Any) -> None:
+    """xdist takes the next test of an ended process for the culprit; it has not begun."""
+    if report.node in ended:
+        report.outcome = "rerun"
+        with suppress(NotImplementedError):  # those that keep files together have queued it already
+            sched.mark_test_pending(crashitem)
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    return ("rerun", "R", "RERUN") if getattr(report, "outcome", "") == "rerun" else None
 
 
 alarm_key = pytest.StashKey[Alarm]()
@@ -72,7 +141,7 @@ alarm_key = pytest.StashKey[Alarm]()
 def deadline(item: pytest.Item) -> Iterator[None]:
     marker = item.get_closest_marker("timeout")
     seconds = float(marker.args[0]) if marker else DEFAULT_S
-    alarm = item.stash[alarm_key] = Alarm(item.nodeid, seconds)
+    alarm = item.stash[alarm_key] = Alarm(item, seconds)
     before = signal.signal(signal.SIGALRM, alarm.ring)
     signal.setitimer(signal.ITIMER_REAL, alarm.seconds, GRACE_S)
     try:
