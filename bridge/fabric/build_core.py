@@ -11,8 +11,10 @@ from pathlib import Path
 from cffi import FFI
 
 HEADERS = [
-    Path("csrc/include/ringbridge", name) for name in ("tls.h", "dispatch.h", "relay.h", "lab.h")
+    Path("csrc/include/ringbridge", name)
+    for name in ("tls.h", "dispatch.h", "relay.h", "lab.h", "proxy.h")
 ]
+INCLUDED = ("lab.h", "layout.h", "proxy.h", "relay.h")
 
 
 def declarations(header: str) -> str:
@@ -26,7 +28,7 @@ for header in HEADERS:
     ffibuilder.cdef(declarations(header.read_text()))
 ffibuilder.set_source(
     "bridge.fabric._core",
-    '#include "ringbridge/lab.h"\n#include "ringbridge/layout.h"\n#include "ringbridge/relay.h"\n',
+    "".join(f'#include "ringbridge/{name}"\n' for name in INCLUDED),
     sources=sorted([*glob("csrc/core/*.c"), *glob("csrc/relay/**/*.c", recursive=True)]),
     include_dirs=["csrc/include", "csrc"],
     extra_compile_args=["-std=gnu99", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function"],

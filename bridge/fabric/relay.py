@@ -237,6 +237,10 @@ class Relay:
         """Bytes handed to `send` that the connection's socket has not taken yet."""
         return int(lib.rb_relay_backlog(self._relay, conn))
 
+    def has_room(self, conn: int) -> bool:
+        """Does no more than the high mark wait on `conn`, so that `wait_writable` would not?"""
+        return self.backlog(conn) <= self._high_bytes
+
     async def wait_writable(self, conn: int) -> None:
         """Wait while more than the high mark waits on `conn`, until the low mark or its end.
 

@@ -1,0 +1,63 @@
+/* proxy.h: the worker's end of a link, played within the bridge for a worker that shares no memory with it (docs/remote-workers.md).
+ *
+ * The relay sees a worker like others. Whoever plays this end is the bridge itself, on one thread: it takes requests out of the ring,
+ * says which have been started, answers them in the order of the ring, and beats when the true worker has beaten. */
+#ifndef RINGBRIDGE_PROXY_H
+#define RINGBRIDGE_PROXY_H
+
+#include <stdint.h>
+
+#include "ringbridge/layout.h"
+
+/* <cffi> */
+struct rb_proxy;
+
+/* A request that was taken. `payload` may be read until the job's answer is given. */
+struct rb_proxy_request {
+    uint64_t job, position, deadline_ns;
+    uint32_t opcode, flags, priority, payload_bytes, trace_flags;
+    uint8_t trace_id[16], span_id[8];
+    const uint8_t *payload;
+};
+
+/* Of the oldest job that was taken, or before its end a part or progress of it. */
+struct rb_proxy_answer {
+    uint64_t job;
+    uint64_t run_ns; /* 0: not known, so from its start until now */
+    uint32_t status, code;
+    uint32_t flags; /* RB_FLAG_TERM or 0 */
+    uint32_t payload_bytes;
+    const uint8_t *payload;
+};
+
+/* Maps the link with these descriptors (rb_relay_create_link), of which it keeps copies of its own. 0, a negative errno, or -EPROTO
+ * with `why`. */
+int rb_proxy_open(const int fds[5], struct rb_proxy **proxy, char *why, uint64_t why_bytes);
+void rb_proxy_close(struct rb_proxy *proxy);
+/* Readable once the relay has rung for a parking. */
+int rb_proxy_bell(const struct rb_proxy *proxy);
+/* `ops`: `op_count` records of struct.worker_op, packed. 0, or -EINVAL with `why`. */
+int rb_proxy_greet(struct rb_proxy *proxy, const char *kit, uint32_t kit_version, const char *role,
+                   const uint8_t *ops, uint32_t op_count, char *why, uint64_t why_bytes);
+/* To be called before the last look and the wait at the bell: what comes after it rings. */
+void rb_proxy_park(struct rb_proxy *proxy);
+void rb_proxy_unpark(struct rb_proxy *proxy);
+/* The next request. 1; 0: there is none; -EPROTO: the link is broken. */
+int rb_proxy_take(struct rb_proxy *proxy, struct rb_proxy_request *request);
+/* How many requests lie in the ring that were not taken. */
+int64_t rb_proxy_waiting(struct rb_proxy *proxy);
+/* The next of those that were taken is begun. */
+void rb_proxy_start(struct rb_proxy *proxy);
+/* Is the job at `position` to stop? */
+int rb_proxy_cancelled(const struct rb_proxy *proxy, uint64_t position, uint64_t job);
+/* How many parts the job at `position` may send beyond `sent`. */
+uint32_t rb_proxy_demand(const struct rb_proxy *proxy, uint64_t position, uint32_t sent);
+uint32_t rb_proxy_control(const struct rb_proxy *proxy); /* RB_CONTROL_... */
+/* 0; -ENOSPC: no room in the result region or the ring for now; -EMSGSIZE: never. A final one releases the request's slot. */
+int rb_proxy_answer(struct rb_proxy *proxy, const struct rb_proxy_answer *answer);
+void rb_proxy_pulse(struct rb_proxy *proxy);
+/* The worker has beaten. A change of `unready` is told at once. */
+void rb_proxy_beat(struct rb_proxy *proxy, uint32_t unready);
+/* </cffi> */
+
+#endif

@@ -1,0 +1,274 @@
+/* proxy.c: the worker's end of a link, played within the bridge (ringbridge/proxy.h).
+ *
+ * Both ends are ours, so what breaks a rule here is a bug and no attack; it is an error all the same, since one worker lost is better
+ * than a bridge lost. */
+#define _GNU_SOURCE
+#include "ringbridge/proxy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ringbridge/envelope.h"
+#include "ringbridge/link.h"
+#include "ringbridge/telemetry.h"
+
+enum { RESULTS_KEPT_BYTES = 1 << 20 };
+
+struct rb_proxy {
+    struct rb_link_worker link;
+    uint64_t taken;     /* of the requests from the ring's head on */
+    uint64_t started;   /* since the link began */
+    uint64_t *taken_ns; /* by slot */
+    uint64_t start_ns;  /* of the job that was started last */
+    struct rb_telemetry telemetry;
+};
+
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* --- Its begin and its end ------------------------------------------------------------------------------------------------ */
+
+static int copies_of(const int fds[5], int copies[5]) {
+    for (int i = 0; i < 5; i++) {
+        copies[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
+        if (copies[i] >= 0) continue;
+        int error = errno;
+        while (i-- > 0) close(copies[i]);
+        return -error;
+    }
+    return 0;
+}
+
+static void close_all(const int fds[5]) {
+    for (int i = 0; i < 5; i++) close(fds[i]);
+}
+
+int rb_proxy_open(const int fds[5], struct rb_proxy **proxy, char *why, uint64_t why_bytes) {
+    int copies[5];
+    snprintf(why, (size_t)why_bytes, "no memory or no descriptor");
+    struct rb_proxy *p = calloc(1, sizeof *p);
+    if (!p) return -ENOMEM;
+    int rc = copies_of(fds, copies);
+    if (rc < 0) goto no_copies;
+    struct rb_link_fds named = {copies[0], copies[1], copies[2], copies[3], copies[4]};
+    rc = rb_link_attach(&p->link, &named, why, why_bytes);
+    if (rc < 0) goto not_attached;
+    p->taken_ns = calloc(p->link.header.slots, sizeof *p->taken_ns);
+    if (!p->taken_ns) {
+        rc = -ENOMEM;
+        goto no_times;
+    }
+    *proxy = p;
+    return 0;
+
+no_times:
+    rb_link_detach(&p->link);
+not_attached:
+    close_all(copies);
+no_copies:
+    free(p);
+    return rc;
+}
+
+void rb_proxy_close(struct rb_proxy *p) {
+    const int fds[] = {p->link.fds.relay_side, p->link.fds.worker_side, p->link.fds.pool,
+                       p->link.fds.wake_worker, p->link.fds.wake_relay};
+    rb_link_detach(&p->link);
+    close_all(fds);
+    free(p->taken_ns);
+    free(p);
+}
+
+int rb_proxy_greet(struct rb_proxy *p, const char *kit, uint32_t kit_version, const char *role,
+                   const uint8_t *ops, uint32_t op_count, char *why, uint64_t why_bytes) {
+    struct rb_worker_op declared[RB_OPS_MAX];
+    const char *rule = "more operations than a worker may declare";
+    int rc = op_count > RB_OPS_MAX ? -EINVAL : 0;
+    if (rc == 0) {
+        memcpy(declared, ops, op_count * sizeof *declared);
+        rc = rb_link_declare(&p->link, declared, op_count, &rule);
+    }
+    if (rc < 0) {
+        snprintf(why, (size_t)why_bytes, "%s", rule);
+        return rc;
+    }
+    rb_proxy_beat(p, 0); /* before the hello, so that it is never seen without a heart */
+    rb_link_greet(&p->link, kit, kit_version, role);
+    return 0;
+}
+
+/* --- Waiting -------------------------------------------------------------------------------------------------------------- */
+
+int rb_proxy_bell(const struct rb_proxy *p) { return p->link.fds.wake_worker; }
+
+void rb_proxy_park(struct rb_proxy *p) { rb_gate_announce(&p->link.waiter, RB_PARK_EVENTFD); }
+
+void rb_proxy_unpark(struct rb_proxy *p) {
+    char bytes[64];
+    rb_gate_retract(&p->link.waiter);
+    while (recv(p->link.fds.wake_worker, bytes, sizeof bytes, MSG_DONTWAIT) > 0) {
+    }
+}
+
+/* --- Requests ------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t slot_of(const struct rb_proxy *p, uint64_t position) {
+    return position & (p->link.header.slots - 1);
+}
+
+int rb_proxy_take(struct rb_proxy *p, struct rb_proxy_request *request) {
+    int64_t count = rb_ring_available(&p->link.request_ring);
+    if (count < 0) return -EPROTO;
+    if (p->taken >= (uint64_t)count) return 0;
+    uint64_t position = p->link.request_ring.head + p->taken;
+    const struct rb_request *e = &p->link.requests[slot_of(p, position)];
+    uint64_t pool_bytes = p->link.pool ? p->link.header.pool_bytes : 0;
+    const uint8_t *payload = e->body;
+    if (e->flags & RB_FLAG_INLINE) {
+        if (e->payload_bytes > RB_INLINE_BYTES_MAX) return -EPROTO;
+    } else {
+        if (e->payload_at > pool_bytes || e->payload_bytes > pool_bytes - e->payload_at)
+            return -EPROTO;
+        payload = p->link.pool + e->payload_at;
+    }
+    if (rb_request_crc(e, payload, p->link.header.features) != e->crc) return -EPROTO;
+    *request = (struct rb_proxy_request){.job = e->job,
+                                         .position = position,
+                                         .deadline_ns = e->deadline_ns,
+                                         .opcode = e->opcode,
+                                         .flags = e->flags,
+                                         .priority = e->priority,
+                                         .payload_bytes = e->payload_bytes,
+                                         .trace_flags = e->trace_flags,
+                                         .payload = payload};
+    memcpy(request->trace_id, e->trace_id, sizeof request->trace_id);
+    memcpy(request->span_id, e->span_id, sizeof request->span_id);
+    p->taken_ns[slot_of(p, position)] = now_ns();
+    p->taken++;
+    return 1;
+}
+
+int64_t rb_proxy_waiting(struct rb_proxy *p) {
+    int64_t count = rb_ring_available(&p->link.request_ring);
+    return count < 0 ? count : count - (int64_t)p->taken;
+}
+
+void rb_proxy_start(struct rb_proxy *p) {
+    p->started++;
+    p->start_ns = now_ns();
+    /* K0: pairs with S0 in leave_jobs() (dispatch/death.c): what is begun is lost with its worker. */
+    rb_store_release(&p->link.ours->started, p->started);
+}
+
+int rb_proxy_cancelled(const struct rb_proxy *p, uint64_t position, uint64_t job) {
+    /* C1: pairs with C0 in stop_running() (dispatch/job.c); seq_cst, as a gate waits for it. */
+    return rb_load_seq_cst(&p->link.cancels[slot_of(p, position)]) == job;
+}
+
+uint32_t rb_proxy_demand(const struct rb_proxy *p, uint64_t position, uint32_t sent) {
+    /* D1: pairs with D0 in rb_stream_grant(); seq_cst, as a gate waits for it. */
+    return rb_demand_left(rb_load_seq_cst(&p->link.demands[slot_of(p, position)]), position, sent);
+}
+
+uint32_t rb_proxy_control(const struct rb_proxy *p) {
+    /* T1: pairs with T0 in rb_worker_drain(); seq_cst, as a gate waits for it. */
+    return rb_load_seq_cst(&p->link.theirs->control);
+}
+
+/* --- Answers -------------------------------------------------------------------------------------------------------------- */
+
+static void take_givebacks(struct rb_proxy *p) {
+    struct rb_ring_consumer *ring = &p->link.giveback_ring;
+    int64_t count = rb_ring_available(ring);
+    for (int64_t i = 0; i < count; i++) {
+        struct rb_giveback g = p->link.givebacks[rb_ring_slot(ring, (uint64_t)i)];
+        rb_region_give(&p->link.result_region, g.first, g.count);
+    }
+    if (count > 0) rb_ring_release(ring, (uint64_t)count);
+}
+
+/* Room for the bytes of `e`: where, or NULL with the errno. */
+static uint8_t *room_for(struct rb_proxy *p, struct rb_completion *e, int *error) {
+    if (e->payload_bytes <= RB_INLINE_BYTES_MAX) {
+        e->flags |= RB_FLAG_INLINE;
+        return e->body;
+    }
+    take_givebacks(p);
+    int64_t first = rb_region_take(&p->link.result_region, e->payload_bytes);
+    if (first < 0) {
+        *error = (int)first;
+        return NULL;
+    }
+    e->payload_at = (uint64_t)first * p->link.header.result_block_bytes;
+    return p->link.results + e->payload_at;
+}
+
+int rb_proxy_answer(struct rb_proxy *p, const struct rb_proxy_answer *a) {
+    struct rb_completion e;
+    int final = a->status <= RB_STATUS_CANCELLED, error = 0;
+    uint64_t now = now_ns(), taken_ns = p->taken_ns[slot_of(p, p->link.request_ring.head)];
+    /* Looked at first, so that no block is taken for what cannot be told. */
+    int64_t free_slots = rb_ring_free(&p->link.completion_ring);
+    if (free_slots <= 0) return free_slots < 0 ? -EPROTO : -ENOSPC;
+    memset(&e, 0, sizeof e);
+    e.job = a->job;
+    e.status = (uint16_t)a->status;
+    e.code = (uint16_t)a->code;
+    e.flags = (uint16_t)a->flags;
+    e.payload_bytes = a->payload_bytes;
+    e.queue_ns = p->start_ns > taken_ns ? p->start_ns - taken_ns : 0;
+    e.run_ns = now > p->start_ns ? now - p->start_ns : 0;
+    if (a->run_ns && a->run_ns < now - taken_ns) e.run_ns = a->run_ns;
+    uint8_t *to = room_for(p, &e, &error);
+    if (!to) return error;
+    if (a->payload_bytes) memcpy(to, a->payload, a->payload_bytes);
+    e.crc = rb_completion_crc(&e, to, p->link.header.features);
+    p->link.completions[rb_ring_claim(&p->link.completion_ring)] = e;
+    rb_ring_publish(&p->link.completion_ring);
+    rb_gate_ring(&p->link.waker);
+    if (!final) return 0;
+    p->telemetry.jobs++;
+    p->telemetry.run_ns = e.run_ns;
+    if (a->status == RB_STATUS_FAILED) {
+        p->telemetry.failed++;
+        p->telemetry.last_code = a->code;
+    }
+    /* After the completion: a slot that is free belongs to a job that is answered. */
+    rb_ring_release(&p->link.request_ring, 1);
+    p->taken--;
+    return 0;
+}
+
+/* --- Signs of life -------------------------------------------------------------------------------------------------------- */
+
+void rb_proxy_pulse(struct rb_proxy *p) {
+    /* Relaxed: one writer, and nothing is read on the strength of it (vitals.c). */
+    rb_store_relaxed(&p->link.ours->pulse, p->link.ours->pulse + 1);
+}
+
+void rb_proxy_beat(struct rb_proxy *p, uint32_t unready) {
+    int changed = p->telemetry.unready != unready;
+    struct rb_region *region = &p->link.result_region;
+    uint64_t tail = rb_load_relaxed(&p->link.theirs->request_tail); /* a count to show */
+    p->telemetry.unready = unready;
+    p->telemetry.gate = RB_PARK_EVENTFD;
+    p->telemetry.heartbeats++;
+    p->telemetry.heartbeat_ns = now_ns();
+    p->telemetry.queued = tail > p->started ? (uint32_t)(tail - p->started) : 0;
+    rb_telemetry_store(p->link.telemetry, &p->telemetry);
+    if (changed) rb_link_knock(&p->link);
+    if (p->taken > 0) return;
+    take_givebacks(p);
+    if ((uint64_t)region->highest_touched * region->block_bytes > RESULTS_KEPT_BYTES)
+        rb_region_trim(region, p->link.fds.worker_side, p->link.header.results_at,
+                       RESULTS_KEPT_BYTES);
+}
