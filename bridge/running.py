@@ -51,6 +51,7 @@ from bridge.workers.checkpoints.requests import StateRequests
 from bridge.workers.handshake_driver import HandshakeDriver, RolePlan
 from bridge.workers.port_supervisor import PortSupervisor
 from bridge.workers.registry import WorkerRegistry
+from bridge.workers.remote.service import RemoteWorkers
 from bridge.workers.shepherd import Shepherd
 from bridge.workers.worker import Worker
 from bridge.workers.worker_process import WorkerProcess
@@ -64,6 +65,21 @@ log = structlog.get_logger("ringbridge")
 SERVICE_RESTART_S = 0.1
 # The last frames (DOWN of the services) leave in the relay's next round.
 FLUSH_S = 0.05
+
+
+class Roads:
+    """Whether there is room on the sockets of other nodes, for who may wait for it."""
+
+    def __init__(self, node: Node, relay: Relay) -> None:
+        self._node = node
+        self._relay = relay
+
+    def has_room(self, node: str) -> bool:
+        connection = self._node.connections.peers.connection_of(node)
+        return connection is None or self._relay.has_room(connection.id)
+
+    async def wait_room(self, node: str) -> None:
+        await self._node.wait_room(node)
 
 
 class Bridge:
@@ -114,7 +130,14 @@ class Bridge:
             supervisor=self.supervisor,
             places=places,
             tls=tls,
-            changed=self.conversations.links.review,
+            changed=self._review,
+        )
+        self.remote = RemoteWorkers(
+            node.router,
+            relay,
+            self.supervisor,
+            Roads(node, relay),
+            lambda: current.config,
         )
         self.operator = Operator(self.reloading, self.supervisor, relay)
         self.registry = self._make_registry()
@@ -143,6 +166,7 @@ class Bridge:
             await nursery.start(self._keep_service, names, make)
         await self.conversations.start(nursery)
         await nursery.start(self._run_workers)
+        self.remote.start()
 
     async def stop(self) -> None:
         """No new jobs; let the workers finish what they have and end them."""
@@ -155,6 +179,7 @@ class Bridge:
         await self.conversations.aclose()
         self.dispatcher.stop()
         self.streams.stop()
+        self.remote.stop()
         self._node.stop_all(Atom("shutdown"))
         await trio.sleep(FLUSH_S)
 
@@ -257,6 +282,11 @@ class Bridge:
             await self.supervisor.run(task_status=task_status)
         finally:
             self._all_ended.set()
+
+    def _review(self) -> None:
+        """The settings have changed: what they no longer allow ends."""
+        self.conversations.links.review()
+        self.remote.review()
 
     async def _keep_service(
         self,

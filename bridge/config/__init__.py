@@ -23,6 +23,7 @@ from bridge.config.role import (
     CallbackSettings,
     CheckpointSettings,
     PeerSettings,
+    RemoteSettings,
     Restart,
     RoleConfig,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "MetricsSettings",
     "NodeConfig",
     "PeerSettings",
+    "RemoteSettings",
     "Restart",
     "RoleConfig",
     "TenantSettings",

@@ -73,11 +73,19 @@ class PeerSettings(Section, frozen=True):
     served_max: Annotated[int, Meta(ge=1, le=256)] = 64
 
 
+class RemoteSettings(Section, frozen=True):
+    """[roles.<name>.remote]: processes of which nodes may serve the role, and how many."""
+
+    nodes: Annotated[tuple[str, ...], Meta(max_length=256)] = ()
+    slots_max: Annotated[int, Meta(ge=1, le=64)] = 16
+    workers_max: Annotated[int, Meta(ge=1, le=1_024)] = 64
+
+
 class RoleConfig(Section, frozen=True):
     """[roles.<name>]: a kind of work, the command that does it, and its bounds."""
 
-    command: Annotated[tuple[str, ...], Meta(min_length=1)]
-    workers: Annotated[int, Meta(ge=1, le=1_024)] = 1
+    command: tuple[str, ...] = ()
+    workers: Annotated[int, Meta(ge=0, le=1_024)] = 1
     env: dict[str, str] = field(default_factory=dict)
     cwd: str | None = None
     terminal: bool = False
@@ -115,4 +123,10 @@ class RoleConfig(Section, frozen=True):
     limits: WorkerLimits = field(default_factory=WorkerLimits)
     callback: CallbackSettings = field(default_factory=CallbackSettings)
     peers: PeerSettings = field(default_factory=PeerSettings)
+    remote: RemoteSettings = field(default_factory=RemoteSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+
+    @property
+    def workers_most(self) -> int:
+        """How many there may be, the slots of remote ones included."""
+        return self.workers + (self.remote.workers_max if self.remote.nodes else 0)

@@ -28,8 +28,7 @@ def broken_role_rules(name: str, role: RoleConfig) -> Iterator[Broken]:
     if not 1 <= len(name.encode()) <= ROLE_NAME_MAX_BYTES or not name.isprintable():
         rule = f"a role's name has 1 to {ROLE_NAME_MAX_BYTES} bytes, all printable"
         yield key, name, rule, "Choose a shorter, plain name"
-    if not role.command[0]:
-        yield f"{key}.command", role.command, "its first element is the program", "Name the program"
+    yield from _broken_worker_rules(key, role)
     for variable, value in role.env.items():
         if variable.startswith(RESERVED_PREFIX):
             rule = f"{RESERVED_PREFIX}* is set by the bridge itself"
@@ -69,6 +68,22 @@ def broken_role_rules(name: str, role: RoleConfig) -> Iterator[Broken]:
         rule = "this role keeps no checkpoints, so there is no time for them"
         yield f"{key}.checkpoint", None, rule, "Set keep = true, or leave every_ms and every_jobs"
     yield from broken_admission_rules(key, role.admission, role.breaker)
+
+
+def _broken_worker_rules(key: str, role: RoleConfig) -> Iterator[Broken]:
+    """Who does the work: programs of the bridge's own, or processes of other nodes, or both."""
+    if role.command and not role.command[0]:
+        yield f"{key}.command", role.command, "its first element is the program", "Name the program"
+    if role.workers and not role.command:
+        mend = 'Write it like command = ["./my-worker"], or workers = 0 for remote workers alone'
+        yield f"{key}.command", None, "it is missing", mend
+    if not role.workers and not role.remote.nodes:
+        rule = f"it must be at least 1, as no node may serve {key.partition('.')[2]} either"
+        yield f"{key}.workers", 0, rule, f"The default is 1; or name nodes in [{key}.remote]"
+    for node in role.remote.nodes:
+        if problem := pattern_problem(node):
+            mend = 'List full node names, like "app@10.0.0.5", or globs, like "app*@10.0.0.?"'
+            yield f"{key}.remote.nodes", node, problem, mend
 
 
 def _broken_callback_rules(key: str, callback: CallbackSettings) -> Iterator[Broken]:

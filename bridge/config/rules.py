@@ -47,7 +47,7 @@ def broken_rules(config: Config) -> Iterator[Broken]:
         yield "roles", None, "there is no role, so no job could ever run", mend
     if len(config.roles) > ROLES_MAX:
         yield "roles", None, f"a bridge has at most {ROLES_MAX} roles", "Run a second bridge"
-    workers = sum(role.workers for role in config.roles.values())
+    workers = sum(role.workers_most for role in config.roles.values())
     if workers > WORKERS_MAX // 2:  # the other half of the relay's places is for their successors
         rule = f"a bridge has at most {WORKERS_MAX // 2} workers, these are {workers}"
         yield "roles", None, rule, "Lower some workers, or run a second bridge"

@@ -67,6 +67,8 @@ class Config(Section, frozen=True):
 
         Raises ConfigError when there is no such program, or when it cannot be executed.
         """
+        if not self.roles[name].command:
+            return ()  # all of its workers are remote
         program, *arguments = self.roles[name].command
         key = f"roles.{name}.command"
         if "/" not in program:

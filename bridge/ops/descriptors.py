@@ -2,7 +2,8 @@
 
 A worker costs the bridge eleven: two memfds, a socket to wake it and an eventfd to be woken, pidfd,
 obituary, stdout and stderr at the relay; socket, pidfd of the shepherd and a pidfd of the worker at
-the shepherd's handle. A worker that is being replaced has its successor's for a moment, too.
+the shepherd's handle; a slot of a remote worker as many, with the bridge's own copies of its link.
+A worker that is being replaced has its successor's for a moment, too.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def raise_limit(config: Config) -> None:
     Never lowered, and not raised beyond need: workers inherit it, and some programs close every
     descriptor up to the limit when they start.
     """
-    workers = sum(role.workers for role in config.roles.values())
+    workers = sum(role.workers_most for role in config.roles.values())
     need = BESIDE_WORKERS + PER_WORKER * workers
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= need:

@@ -181,7 +181,7 @@ class AttachDriver:
             undo.pop_all()
         guard = AttachGuard(self._pid, own, self._connection, write)
         self._begin(guard.watch)
-        return Started(guard, channel)  # type: ignore[arg-type]  # it has no stdio to take
+        return Started(guard, channel)
 
 
 def _send(connection: trio.SocketStream, data: bytes, fds: list[int]) -> None:

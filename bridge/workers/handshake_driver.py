@@ -62,25 +62,30 @@ class Links(Protocol):
 
 
 class Guard(Protocol):
-    """A running shepherd, as far as it is needed here."""
+    """Who ends a worker, as far as its life story needs it."""
 
     @property
-    def pid(self) -> int: ...
-    def take_pidfd(self) -> int: ...
-    def take_stdin(self) -> int: ...
-    def take_stdout(self) -> int: ...
-    def take_stderr(self) -> int: ...
+    def pid(self) -> int | None: ...  # None: there is no process here that a signal could end
     async def stop(self, grace_s: float | None = None) -> object: ...
     async def used(self) -> Usage | None: ...
     async def aclose(self) -> None: ...
 
 
+class Spawned(Guard, Protocol):
+    """A running shepherd, as far as it is needed here."""
+
+    def take_pidfd(self) -> int: ...
+    def take_stdin(self) -> int: ...
+    def take_stdout(self) -> int: ...
+    def take_stderr(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A worker that runs: who guards it, and our end of its channel (csrc/layout.toml)."""
+    """A worker that runs: who guards it, and our end of its channel (csrc/layout.toml), if any."""
 
     guard: Guard
-    channel: socket.socket
+    channel: socket.socket | None
 
 
 class StartGuard(Protocol):
@@ -88,7 +93,7 @@ class StartGuard(Protocol):
 
     def __call__(
         self, spawn: Spawn, *, link_fds: Sequence[int], obituary_fd: int
-    ) -> Awaitable[Guard]: ...
+    ) -> Awaitable[Spawned]: ...
 
 
 class Driver(Protocol):
@@ -146,7 +151,9 @@ class HandshakeDriver:
             undo.pop_all()
         return Started(guard, channel)
 
-    async def _guard(self, worker_id: int, plan: RolePlan, fds: Sequence[int]) -> tuple[Guard, int]:
+    async def _guard(
+        self, worker_id: int, plan: RolePlan, fds: Sequence[int]
+    ) -> tuple[Spawned, int]:
         """Its shepherd, and the read end of its obituary."""
         spawn = Spawn(
             argv=plan.argv,
@@ -173,7 +180,7 @@ class HandshakeDriver:
             self._close(obituary_end)
         return guard, obituary
 
-    def _give(self, worker_id: int, guard: Guard, obituary: int) -> None:
+    def _give(self, worker_id: int, guard: Spawned, obituary: int) -> None:
         """Hand the worker's descriptors to the relay. If it refuses them, they are closed."""
         fds = {
             "obituary_fd": obituary,

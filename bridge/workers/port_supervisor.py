@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from random import Random
 from socket import socket
 from typing import Protocol
 
+import msgspec
 import structlog
 import trio
 
@@ -20,13 +22,14 @@ from bridge.config import GroupSettings
 from bridge.fabric.relay import RoleState, RoleStats
 from bridge.workers.attach import Alone, AttachDesk, AttachDriver, AttachLinks
 from bridge.workers.crash_reports import CrashReports
-from bridge.workers.handshake_driver import HandshakeDriver, RolePlan
+from bridge.workers.handshake_driver import Driver, HandshakeDriver, RolePlan
 from bridge.workers.life import WorkerEvent
 from bridge.workers.together import Together
 from bridge.workers.wishes import Wanted
-from bridge.workers.worker import Conversation, Registration, State, Worker
+from bridge.workers.worker import Conversation, Registration, Remote, State, Worker
 
 ATTACHED_FROM = 10_000  # their places in their roles
+REMOTE_FROM = 20_000
 QUEUE_LOOK_S = 0.02  # between two looks at the queue of a role that goes
 
 
@@ -127,8 +130,8 @@ class PortSupervisor:
         return [worker for worker in self.workers if worker.plan.id == role]
 
     def lasting(self, role: int) -> list[Worker]:
-        """The workers of a role, without those that end for good or that somebody attached."""
-        return [w for w in self.of_role(role) if not w.leaves and not w.attached]
+        """The workers of a role that are the bridge's own, without those that end for good."""
+        return [w for w in self.of_role(role) if not w.leaves and w.is_own]
 
     def role_state(self, role: int) -> RoleState:
         """RUNNING while any worker runs or will run again, so that jobs may wait for it."""
@@ -157,6 +160,8 @@ class PortSupervisor:
         self._told[plan.id] = RoleState.RUNNING
         for _ in range(plan.config.workers):
             self.add_worker(plan)
+        if not plan.config.workers:  # nobody whose state it will be told for
+            self._tell_role(plan.id)
 
     def remove_role(self, role: int) -> None:
         """Admit nothing more for it, let its workers finish what waits and what they have, and end
@@ -218,10 +223,24 @@ class PortSupervisor:
         driver = AttachDriver(
             self._relay, connection, pid=pid, link=self.driver.link, begin=self.begin
         )
+        worker = self._guest(plan, driver, ATTACHED_FROM)
+        worker.attached = True
+        self._let_in(worker)
+
+    def hire(self, plan: RolePlan, driver: Driver, *, remote: Remote) -> Worker:
+        """Let in a worker that is a process of another node; it is never started again unasked."""
+        once = msgspec.structs.replace(plan.config, restart="temporary")
+        worker = self._guest(replace(plan, config=once), driver, REMOTE_FROM)
+        worker.remote = remote
+        self._let_in(worker)
+        return worker
+
+    def _guest(self, plan: RolePlan, driver: Driver, first: int) -> Worker:
+        """A worker that the bridge does not start, at a place from `first` on."""
         taken = {worker.index for worker in self.of_role(plan.id)}
-        worker = Worker(
+        return Worker(
             plan,
-            next(i for i in itertools.count(ATTACHED_FROM) if i not in taken),
+            next(i for i in itertools.count(first) if i not in taken),
             driver=driver,
             relay=self._relay,
             next_id=self._take_id,
@@ -233,7 +252,8 @@ class PortSupervisor:
             register=self._register,
             converse=self._converse,
         )
-        worker.attached = True
+
+    def _let_in(self, worker: Worker) -> None:
         self.workers.append(worker)
         self._start(worker)
         self.begin(partial(self._let_go, worker))

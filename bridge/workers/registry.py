@@ -326,6 +326,7 @@ class WorkerRegistry(Answering):
                 "pid": worker.registration.pid if worker.registration else None,
                 "os_pid": worker.os_pid,
                 "attached": worker.attached,
+                "remote": worker.remote.describe() if worker.remote else None,
                 "kit": worker.kit,
                 "kit_version": worker.kit_version,
                 "layout_version": worker.layout_version,

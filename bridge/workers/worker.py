@@ -12,7 +12,7 @@ from contextlib import suppress
 from enum import Enum
 from random import Random
 from socket import socket
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 import trio
@@ -64,6 +64,12 @@ class Conversation(Protocol):
     def statistics(self) -> Mapping[str, int]: ...
 
 
+class Remote(Protocol):
+    """Where the work of a worker is done that is a process of another node."""
+
+    def describe(self) -> dict[Any, Any]: ...
+
+
 class Worker:
     """Worker `index` of a role, through all its lives. `id` is that of the present or last one."""
 
@@ -109,6 +115,7 @@ class Worker:
         self._random = random
         self._has_lived = False
         self.attached = False  # started by hand: no shepherd guards it (attach.py)
+        self.remote: Remote | None = None  # a process of another node (remote/)
         self._weight = 1  # as the relay knows it
         self._draining = trio.CancelScope()
         self._siblings = siblings
@@ -179,6 +186,20 @@ class Worker:
         """It drains, or has drained, only to start again."""
         return self._wanted in (Wanted.RESTART, Wanted.HOLD)
 
+    @property
+    def is_own(self) -> bool:
+        """It is of those that the bridge starts, counts and replaces by itself."""
+        return not self.attached and self.remote is None
+
+    @property
+    def fate(self) -> str:
+        """How its present life ends: "broke", "killed", "asked" or "ended"."""
+        if self._life.broke:
+            return "broke"
+        if self._life.killed:
+            return "killed"
+        return "ended" if self._wanted is Wanted.RUN else "asked"
+
     def handle(self, event: WorkerEvent) -> None:
         """Take one event of the present life. Never blocks."""
         match event:
@@ -208,6 +229,10 @@ class Worker:
         self._life.killed = True
         self._fail(f"it broke a rule of its channel: {rule}")
         self._tell()
+
+    def broke_messages(self, rule: str) -> None:
+        """The remote worker broke a rule of its messages; its end follows."""
+        self._fail(f"it broke a rule: {rule}")
 
     # ---- the story
 
@@ -262,7 +287,8 @@ class Worker:
         self._weight = 1
         self._weigh()
         self.registration = self._register(self)
-        self.conversation = self._converse(self, started.channel)
+        if started.channel is not None:
+            self.conversation = self._converse(self, started.channel)
         try:
             await self._greet()
             if life.greeting and not life.over and self._wanted is Wanted.RUN:
@@ -320,7 +346,7 @@ class Worker:
     async def _bury(self, started: Started) -> None:
         """End what still runs, wait for the relay to tell the end, let go of the shepherd."""
         life = self._life
-        if life.broke:
+        if life.broke and started.guard.pid is not None:
             with trio.move_on_after(KILLED_ENDS_WITHIN_S):
                 await self._until(lambda: life.end is not None)
         if life.end is None:
@@ -337,7 +363,8 @@ class Worker:
         if self.conversation:
             await self.conversation.finish()
             self.conversation = None
-        started.channel.close()
+        if started.channel is not None:
+            started.channel.close()
         now_s = trio.current_time()
         for stream, lines in self._life.last_lines(now_s):
             self._log_output(stream, lines)

@@ -49,7 +49,7 @@ BROKEN = [
     (ROLE + 'workers = "2"', "roles.echo.workers", "2", "a whole number", "default is 1"),
     (ROLE + 'restart = "always"', "roles.echo.restart", "always", '"transient"', "permanent"),
     ("[roles.echo]\nworkers = 1", "roles.echo.command", None, "missing", "command = ["),
-    ("[roles.echo]\ncommand = []", "roles.echo.command", [], "at least one element", ""),
+    ("[roles.echo]\ncommand = []", "roles.echo.command", None, "missing", "command = ["),
     ('[roles.echo]\ncommand = "echo"', "roles.echo.command", "echo", "a list, like", ""),
     ('[roles.echo]\ncommand = [""]', "roles.echo.command", ("",), "the program", "Name"),
     ("roles = 3", "roles", 3, "table of tables", "[roles.<name>]"),

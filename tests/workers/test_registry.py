@@ -111,6 +111,7 @@ ECHO = {
     A("pid"): None,
     A("os_pid"): 77,
     A("attached"): False,
+    A("remote"): None,
     A("kit"): b"c",
     A("kit_version"): None,
     A("layout_version"): b"3.0",

@@ -1,0 +1,1 @@
+"""Workers that are processes of other nodes: docs/remote-workers.md."""

@@ -1,0 +1,248 @@
+"""One registration of a remote worker, as a process of the node: it hears what the worker says,
+tells it what the relay has for it, and ends with it.
+
+Its slots are workers of their role (slot.py). Whatever goes wrong, in one of them or in the process
+itself, ends the whole registration: only the process could end what runs there, and it is asked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import structlog
+import trio
+
+from bridge.etf import Atom, brief
+from bridge.fabric import layout
+from bridge.node.process.details import Details
+from bridge.node.process.direct import DirectProcess
+from bridge.node.signals import gen
+from bridge.node.signals.gen import Call, Info
+from bridge.node.signals.router import Router
+from bridge.ops.answers import atom_keys, bad_request
+from bridge.workers.remote import messages
+from bridge.workers.remote.messages import (
+    Began,
+    BrokenRule,
+    Credit,
+    Ended,
+    Heartbeat,
+    Hello,
+    Leave,
+    Message,
+    Pulse,
+    Said,
+)
+from bridge.workers.remote.slot import Slot
+from bridge.workers.wishes import Wanted
+from bridge.workers.worker import Worker
+
+Term = Any
+LOOK_S = 0.25  # at jobs that should have ended by now
+_KILLED = (gen.KILLED, gen.KILL, gen.NOCONNECTION)
+SIGKILL = 9
+
+
+class Road(Protocol):
+    """The way to a node: its connection, as far as it matters here."""
+
+    def has_room(self, node: str) -> bool: ...
+    async def wait_room(self, node: str) -> None: ...
+
+
+class Registration(DirectProcess):
+    """From a hello that was let in to its end. `gone` is called once, when it is over."""
+
+    def __init__(
+        self,
+        router: Router,
+        hello: Hello,
+        *,
+        road: Road,
+        answer_bytes_max: int,
+        cancel_s: float,
+        stopping: Callable[[], bool],
+        gone: Callable[[Registration], None],
+    ) -> None:
+        super().__init__(router, module="Ringbridge.RemoteWorker")
+        self.hello = hello
+        self.node = hello.pid.node.name
+        self.credit = hello.credit
+        self.answer_bytes_max = answer_bytes_max
+        self.ready = True
+        self.workers: list[Worker] = []  # by slot
+        self._slots: dict[int, Slot] = {}
+        self._road = road
+        self._cancel_s = cancel_s
+        self._stopping = stopping
+        self._gone = gone
+        self._over = False
+        self._log = structlog.get_logger("ringbridge.remote").bind(
+            role=hello.role, node=self.node, process=str(hello.pid)
+        )
+        self.start(())
+
+    # ---- its life
+
+    def open(self, workers: Sequence[Worker], *, hang_ms: int) -> None:
+        """Welcome the worker, whose slots these are, and watch it from now on."""
+        self.workers = list(workers)
+        bounds = {"hang_ms": hang_ms, "answer_bytes_max": self.answer_bytes_max}
+        ids = [worker.id for worker in workers]
+        self.tell(messages.welcome(self.hello, desk=self.pid, workers=ids, **bounds))
+        self._log.info("a remote worker is let in", workers=ids, kit=self.hello.kit)
+        self._router.monitor(self.process, self.hello.pid, self._worker_down)
+
+    @property
+    def over(self) -> bool:
+        return self._over
+
+    async def watch(self) -> None:
+        """Look for jobs that do not heed their cancel, until the end."""
+        while not self._over:
+            await trio.sleep(LOOK_S)
+            try:
+                for slot in tuple(self._slots.values()):
+                    slot.overdue(trio.current_time(), self._cancel_s)
+            except BrokenRule as error:
+                self._broke(error)
+
+    def end(self, reason: str, why: str, *, again: bool, status: int = -1) -> None:
+        """It is over: tell the worker, and the relay of each slot that lives. May be repeated.
+
+        `status`: the exit status that the relay hears; less than 0: SIGKILL.
+        """
+        if self._over:
+            return
+        self._over = True
+        self.tell(messages.ended(reason, why, again=again))
+        self._log.info("a remote worker is let go", reason=reason, why=why)
+        for slot in tuple(self._slots.values()):
+            slot.die(status, 0 if status >= 0 else SIGKILL, why)
+        self._gone(self)
+        if process := self._router.table.find(self.pid):
+            self._router.terminate(process, gen.SHUTDOWN)
+
+    def stopped(self, reason: Term) -> None:
+        """Its own process has ended: told to by an exit signal, or the node ends."""
+        self.end("killed", f"its desk was ended: {brief(reason)}", again=True)
+
+    def stopped_by(self, slot: Slot) -> None:
+        """A slot's life is to end though the worker lives."""
+        worker = self.workers[slot.index]
+        why = worker.last_error or "the bridge ends it"
+        match worker.fate:
+            case "broke":
+                reason = "hung" if "no_heartbeat" in why else "broke"
+                self.end(reason, why, again=True)
+            case "killed":
+                self.end("killed", why, again=True)
+            case _ if self._stopping():
+                self.end("bridge", "the bridge stops", again=True)
+            case _:
+                self.end("stopped", why, again=True)
+
+    def all_left(self) -> None:
+        """All of its slots have ended in order."""
+        if self._stopping():
+            self.end("bridge", "the bridge stops", again=True, status=0)
+        else:
+            self.end("drained", "all of its slots are drained", again=False, status=0)
+
+    def _worker_down(self, reason: Term) -> None:
+        words = f"the remote worker {self.hello.pid} on {self.node} ended: {brief(reason)}"
+        if reason in (gen.NORMAL, gen.SHUTDOWN):
+            self.end("stopped", words, again=False, status=0)
+        else:
+            self.end("stopped", words, again=False, status=-1 if reason in _KILLED else 1)
+
+    def _broke(self, error: BrokenRule) -> None:
+        self._log.warning("a remote worker broke a rule", rule=error.rule, why=str(error))
+        for worker in self.workers:
+            worker.broke_messages(str(error))
+        self.end("broke", str(error), again=True)
+
+    # ---- towards the worker
+
+    def tell(self, message: Term) -> None:
+        self._router.send(self.pid, self.hello.pid, message)
+
+    def has_room(self) -> bool:
+        return self._road.has_room(self.node)
+
+    async def wait_room(self) -> None:
+        await self._road.wait_room(self.node)
+
+    def slot_started(self, slot: Slot) -> None:
+        """A slot begins a life."""
+        self._slots[slot.index] = slot
+
+    # ---- from the worker
+
+    def handle(self, request: gen.Request) -> None:
+        match request:
+            case Info(message):
+                # Anybody may send to a pid; only its own node speaks for the worker.
+                if self._router.origin == self.node and not self._over:
+                    self._hear(message)
+            case Call(sender, _):
+                self.reply(sender, bad_request("a remote worker's desk takes no calls"))
+
+    def _hear(self, message: Term) -> None:
+        try:
+            if not messages.is_ours(message):
+                raise BrokenRule("remote_bad_message", f"no message of a worker: {brief(message)}")
+            self._take(messages.read(message))
+        except BrokenRule as error:
+            self._broke(error)
+        except OSError as error:  # a bug of ours; it costs this worker, and no other
+            self._log.error("the link of a remote worker failed", why=str(error))
+            self.end("stopped", str(error), again=True)
+
+    def _take(self, said: Message) -> None:
+        match said:
+            case Began(job) | Pulse(job) | Said(job) | Ended(job):
+                self._slot_of(job).take(said)
+            case Heartbeat(ready):
+                self.ready = ready
+                for slot in self._slots.values():
+                    slot.beat()
+            case Credit(credit):
+                self.credit = credit
+                for slot in tuple(self._slots.values()):
+                    slot.turn()
+            case Leave():
+                for worker in self.workers:
+                    worker.want(Wanted.DRAIN)
+
+    def _slot_of(self, job: int) -> Slot:
+        for slot in self._slots.values():
+            if slot.holds(job):
+                return slot
+        why = f"job {job} is none that it holds: never given, or ended"
+        raise BrokenRule("remote_unknown_job", why)
+
+    # ---- what is shown
+
+    def get_state(self) -> Term:
+        return atom_keys(
+            {
+                "role": Atom(self.hello.role),
+                "worker": self.hello.pid,
+                "slots": [worker.id for worker in self.workers],
+                "credit": self.credit,
+                "ready": self.ready,
+            }
+        )
+
+    def details(self) -> Details:
+        return Details(module=self.module)
+
+
+def answer_bytes_max(slots: int, *, result_bytes: int, upward_bytes_max: int) -> int:
+    """The largest answer of one job: what one link holds, and what all slots together may have
+    waiting for the interpreter, four times over.
+    """
+    share = upward_bytes_max // (4 * slots)
+    return max(layout.PROGRESS_BYTES_MAX, min(result_bytes, share))

@@ -1,0 +1,211 @@
+"""The name that remote workers say hello to, and who of them is let in: docs/remote-workers.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any
+
+import msgspec
+import structlog
+
+from bridge.config import Config
+from bridge.dist.names import matcher
+from bridge.etf import Atom, Pid
+from bridge.fabric.relay import LinkConfig
+from bridge.node.log_limit import LogLimit
+from bridge.node.process.direct import DirectProcess
+from bridge.node.signals import gen
+from bridge.node.signals.gen import Call, Info
+from bridge.node.signals.router import Router
+from bridge.ops.answers import Term, atom_keys, bad_request
+from bridge.workers.handshake_driver import Links, RolePlan
+from bridge.workers.port_supervisor import PortSupervisor
+from bridge.workers.remote import messages
+from bridge.workers.remote.desk import Registration, Road, answer_bytes_max
+from bridge.workers.remote.messages import Hello, Refusal
+from bridge.workers.remote.slot import LINK_SLOTS_MAX, RemoteDriver
+from bridge.workers.wishes import Wanted
+from bridge.workers.worker import State, Worker
+
+NAMES = ("Elixir.Ringbridge.RemoteWorkers", "remote_workers")
+REGISTRATIONS_MAX = 256
+_ENDED = (State.FINISHED, State.GIVEN_UP, State.DRAINED, State.STOPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePlace:
+    """Where a slot's work is done."""
+
+    node: str
+    pid: Pid
+    slot: int
+
+    def describe(self) -> dict[Term, Term]:
+        return atom_keys({"node": Atom(self.node), "pid": self.pid, "slot": self.slot})
+
+
+class RemoteWorkers:
+    """All registrations. `current`: the settings of now."""
+
+    def __init__(
+        self,
+        router: Router,
+        relay: Links,
+        supervisor: PortSupervisor,
+        road: Road,
+        current: Callable[[], Config],
+    ) -> None:
+        self._router = router
+        self._relay = relay
+        self._supervisor = supervisor
+        self._road = road
+        self._current = current
+        self._stopping = False
+        self._lines = LogLimit()
+        self._log = structlog.get_logger("ringbridge.remote")
+        self.registrations: list[Registration] = []
+
+    def start(self) -> None:
+        """Answer under the names. Raises ValueError when one is taken."""
+        _Service(self._router, self.hear, self._ended).start(tuple(map(Atom, NAMES)))
+
+    def stop(self) -> None:
+        """From now on an end of the process is the last one."""
+        self._stopping = True
+
+    def _ended(self) -> None:
+        if not self._stopping:
+            self.start()
+
+    def review(self) -> None:
+        """The settings have changed: who is not let in any more is drained."""
+        for registration in tuple(self.registrations):
+            try:
+                self._check_node(registration.hello.role, registration.node)
+            except Refusal:
+                for worker in registration.workers:
+                    worker.want(Wanted.DRAIN)
+
+    # ---- a hello
+
+    def hear(self, message: Term) -> None:
+        """A message to the name: a hello, or nothing that is answered."""
+        origin = self._router.origin
+        whom = messages.answerable(message) if messages.is_ours(message) else None
+        if whom is None or whom[0].node.name != origin:
+            self._note(origin, "what came is no hello of a process of that node")
+            return
+        try:
+            hello = messages.read_hello(message)
+            self._let_in(hello, self._plan_for(hello))
+        except Refusal as refusal:
+            self._note(origin, str(refusal))
+            service = self._router.table.find(Atom(NAMES[0]))
+            if service is not None:
+                self._router.send(service.pid, whom[0], messages.refused(whom[1], refusal))
+
+    def _note(self, node: str, why: str) -> None:
+        if (held_back := self._lines.due((node, why))) is not None:
+            self._log.warning("a remote worker is refused", node=node, why=why, held_back=held_back)
+
+    def _plan_for(self, hello: Hello) -> RolePlan:
+        """The role that it may join. Raises Refusal."""
+        if self._supervisor.stopping or self._stopping:
+            raise Refusal("draining", "the bridge stops", again=True)
+        plan = self._supervisor.role(hello.role)
+        if plan is None:
+            raise Refusal("no_role", f"there is no role {hello.role[:80]}", again=True)
+        self._check_node(hello.role, hello.pid.node.name)
+        remote = self._current().roles[hello.role].remote
+        if hello.slots > remote.slots_max:
+            why = f"a worker of {hello.role} has at most {remote.slots_max} slots (slots_max)"
+            raise Refusal("full", why)
+        taken = sum(len(r.workers) for r in self.registrations if r.hello.role == hello.role)
+        if taken + hello.slots > remote.workers_max:
+            why = f"{hello.role} has {taken} of {remote.workers_max} remote slots (workers_max)"
+            raise Refusal("full", why, again=True)
+        if len(self.registrations) >= REGISTRATIONS_MAX:
+            raise Refusal("full", f"{REGISTRATIONS_MAX} remote workers are the most", again=True)
+        return plan
+
+    def _check_node(self, role: str, node: str) -> None:
+        config = self._current()
+        settings = config.roles.get(role)
+        if settings is None or not _matcher(settings.remote.nodes)(node):
+            why = (
+                f"no worker of {node} may serve {role}: "
+                f"name the node in [roles.{role}.remote] nodes in {config.file.name}"
+            )
+            raise Refusal("unauthorized", why, again=True)
+
+    def _let_in(self, hello: Hello, plan: RolePlan) -> None:
+        config = self._current()
+        link = LinkConfig(**msgspec.structs.asdict(config.link))
+        link = replace(link, slots=min(link.slots, LINK_SLOTS_MAX))
+        role = plan.config
+        registration = Registration(
+            self._router,
+            hello,
+            road=self._road,
+            answer_bytes_max=answer_bytes_max(
+                hello.slots,
+                result_bytes=link.result_bytes,
+                upward_bytes_max=config.limits.upward_bytes_max,
+            ),
+            cancel_s=(role.cancel_term_ms + role.cancel_kill_ms) / 1000,
+            stopping=lambda: self._supervisor.stopping,
+            gone=self.registrations.remove,
+        )
+        self.registrations.append(registration)
+        workers = [
+            self._supervisor.hire(
+                plan,
+                RemoteDriver(
+                    self._relay,
+                    registration,
+                    index,
+                    link=link,
+                    begin=self._supervisor.begin,
+                    started=registration.slot_started,
+                ),
+                remote=RemotePlace(registration.node, hello.pid, index),
+            )
+            for index in range(hello.slots)
+        ]
+        registration.open(workers, hang_ms=role.hang_ms)
+        self._supervisor.begin(registration.watch)
+        self._supervisor.begin(partial(self._see_off, registration, workers))
+
+    async def _see_off(self, registration: Registration, workers: list[Worker]) -> None:
+        """Once every slot has ended, so has the registration."""
+        await self._supervisor.until(lambda: all(w.state in _ENDED for w in workers))
+        registration.all_left()
+
+
+class _Service(DirectProcess):
+    """The process that has the names; when somebody ends it, it is started again."""
+
+    def __init__(
+        self, router: Router, hear: Callable[[Term], None], ended: Callable[[], None]
+    ) -> None:
+        super().__init__(router, module="Ringbridge.RemoteWorkers")
+        self._hear = hear
+        self._ended = ended
+
+    def handle(self, request: gen.Request) -> None:
+        match request:
+            case Info(message):
+                self._hear(message)
+            case Call(sender, _):
+                why = "a remote worker says hello by a message (docs/remote-workers.md)"
+                self.reply(sender, bad_request(why))
+
+    def stopped(self, reason: Any) -> None:
+        self._ended()
+
+
+@lru_cache(maxsize=64)
+def _matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
+    return matcher(patterns)

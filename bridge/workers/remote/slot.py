@@ -1,0 +1,293 @@
+"""One slot of a remote worker: the bridge plays the worker's end of an ordinary link for it.
+
+The relay sees a worker like others and decides everything. Requests that it puts into the ring
+become messages, as far as the worker's credit goes; what the worker says becomes completions. A
+slot lives as its link does; `RemoteDriver` makes the next one when the slot is started again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import trio
+
+from bridge.fabric import layout
+from bridge.fabric.proxy import NoRoom, Proxy
+from bridge.fabric.relay import LinkConfig
+from bridge.workers.handshake_driver import Links, RolePlan, Started
+from bridge.workers.remote import messages
+from bridge.workers.remote.messages import Began, BrokenRule, Ended, Hello, Pulse, Said
+from bridge.workers.remote.turns import OpenJob, Turns
+
+ROOM_LOOK_S = 0.001  # the relay gives room back without a word
+LINK_SLOTS_MAX = 256  # no worker has more credit
+_OBITUARY = struct.Struct("<IiII")  # csrc/include/ringbridge/obituary.h
+_OBITUARY_MAGIC = 0x424F4252
+_LAST_WORDS_BYTES_MAX = 1_024
+
+
+class Desk(Protocol):
+    """The registration that a slot belongs to."""
+
+    hello: Hello
+    credit: int
+    answer_bytes_max: int
+    ready: bool
+
+    def tell(self, message: object) -> None: ...
+    def wait_room(self) -> Awaitable[None]: ...
+    def has_room(self) -> bool: ...
+    def stopped_by(self, slot: Slot) -> None: ...
+
+    @property
+    def over(self) -> bool: ...
+
+
+class Slot:
+    """One life of a slot. `run` is its task; `die` ends it, `_finish` is its end when drained."""
+
+    def __init__(self, desk: Desk, index: int, proxy: Proxy, obituary: int, stderr: int) -> None:
+        self._desk = desk
+        self.index = index
+        self.turns = Turns()
+        self._proxy = proxy
+        self._obituary = obituary
+        self._stderr = stderr
+        self._late: deque[Ended | Said] = deque()  # for which there was no room
+        self._draining = False
+        self._scope = trio.CancelScope()
+        self.over = trio.Event()
+
+    # ---- its life
+
+    async def run(self) -> None:
+        """Carry what the relay has to say to the worker, until the end."""
+        try:
+            with self._scope:
+                while not self._is_dead():
+                    await self._desk.wait_room()
+                    self._proxy.park()
+                    self.turn()
+                    if self._is_dead():
+                        return
+                    if not self._desk.has_room():
+                        await trio.lowlevel.checkpoint()
+                    elif self._late:
+                        await trio.sleep(ROOM_LOOK_S)
+                    else:
+                        await trio.lowlevel.wait_readable(self._proxy.bell)
+                    self._proxy.unpark()
+        except OSError as error:  # a bug of ours; it costs this worker, and no other
+            self.die(-1, 9, f"its link failed: {error}")
+        finally:
+            if not self._is_dead():
+                self.die(-1, 9, "the bridge has ended")
+            self._proxy.close()
+            self.over.set()
+
+    def _is_dead(self) -> bool:
+        return self._obituary < 0
+
+    def die(self, status: int, signal: int, words: str) -> None:
+        """Tell the relay that the worker is gone: its exit status, or the signal that ended it, and
+        what its callers read as the last words. May be repeated.
+        """
+        if self._is_dead():
+            return
+        self._late_last()
+        with contextlib.suppress(OSError):  # a pipe that nobody reads any more
+            os.write(self._stderr, words.encode()[:_LAST_WORDS_BYTES_MAX])
+        os.close(self._stderr)
+        with contextlib.suppress(OSError):
+            os.write(self._obituary, _OBITUARY.pack(_OBITUARY_MAGIC, status, signal, 0))
+        os.close(self._obituary)
+        self._obituary = -1
+        self._scope.cancel()
+
+    def _late_last(self) -> None:
+        """What had come in before its end counts, where there is room for it."""
+        with contextlib.suppress(NoRoom, OSError):
+            self._answer_late()
+
+    # ---- towards the worker
+
+    def turn(self) -> None:
+        """Do what can be done at once."""
+        if self._is_dead() or self._desk.over:
+            return
+        with contextlib.suppress(NoRoom):
+            self._answer_late()
+        self._tell_news()
+        while len(self.turns) < self._desk.credit and self._desk.has_room():
+            request = self._proxy.take()
+            if request is None:
+                break
+            has_parts = bool(request.flags & layout.FLAG_PARTS)
+            parts = self._proxy.demand(request.position, 0) if has_parts else None
+            self.turns.give(
+                OpenJob(
+                    request.job,
+                    request.position,
+                    has_parts,
+                    bool(request.flags & layout.FLAG_PROGRESS),
+                    parts_told=parts or 0,
+                )
+            )
+            now_ns = time.monotonic_ns()
+            self._desk.tell(messages.job(self.index, request, now_ns=now_ns, parts=parts))
+        if not self._draining and self._proxy.is_draining():
+            self._draining = True
+            self._desk.tell(messages.message("drain", slots=[self.index]))
+        if self._draining and not self.turns and not self._late and self._proxy.is_empty():
+            self.die(0, 0, "")
+
+    def _tell_news(self) -> None:
+        """Cancels and demands that the worker has not heard of."""
+        for job in self.turns:
+            if not job.cancel_told and self._proxy.is_cancelled(job.position, job.id):
+                job.cancel_told = True
+                self._desk.tell(messages.message("cancel", job=job.id))
+            if job.has_parts:
+                parts = job.parts_sent + self._proxy.demand(job.position, job.parts_sent)
+                if parts > job.parts_told:
+                    job.parts_told = parts
+                    self._desk.tell(messages.message("demand", job=job.id, parts=parts))
+
+    # ---- from the worker
+
+    def holds(self, job_id: int) -> bool:
+        return any(job.id == job_id for job in self.turns)
+
+    def take(self, said: Began | Pulse | Said | Ended) -> None:
+        """What the worker says of one of this slot's jobs. Raises BrokenRule."""
+        if self._is_dead():
+            return
+        match said:
+            case Began(job_id):
+                self.turns.begin(job_id)
+                self._proxy.start()
+            case Pulse(job_id):
+                self.turns.pulse(job_id)
+                self._proxy.pulse()
+            case Said(job_id, status, payload):
+                if self.turns.say(job_id, status, len(payload.data)) is not None:
+                    self._late.append(said)
+                self._proxy.pulse()
+            case Ended(job_id, status, payload):
+                size_max = self._desk.answer_bytes_max
+                job = self.turns.end(job_id, status, len(payload.data), size_max)
+                if not job.started:
+                    self._proxy.start()
+                self._late.append(said)
+        self.turn()
+
+    def overdue(self, now_s: float, patience_s: float) -> None:
+        """Raises BrokenRule where a job was told to stop and goes on past all patience."""
+        if (job := self.turns.overdue(now_s, patience_s)) is not None:
+            why = f"job {job.id} was cancelled {patience_s:g} s ago and has not ended"
+            raise BrokenRule("remote_cancel_ignored", why)
+
+    def beat(self) -> None:
+        if not self._is_dead():
+            self._proxy.beat(ready=self._desk.ready)
+
+    def _answer_late(self) -> None:
+        """Raises NoRoom, with the rest kept."""
+        while self._late:
+            said = self._late[0]
+            code, run_ns = (said.code, said.run_ns) if isinstance(said, Ended) else (0, 0)
+            payload = said.payload
+            try:
+                self._proxy.answer(
+                    said.job,
+                    said.status,
+                    payload.data,
+                    is_term=payload.is_term,
+                    code=code,
+                    run_ns=run_ns,
+                )
+            except NoRoom:
+                if said.status != layout.STATUS_PROGRESS:  # that never waits
+                    raise
+            self._late.popleft()
+
+
+class RemoteGuard:
+    """In place of a shepherd: there is no process here that it could end."""
+
+    pid = None
+
+    def __init__(self, desk: Desk, slot: Slot) -> None:
+        self._desk = desk
+        self._slot = slot
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Its life is to end though the worker goes on: the whole registration ends with it, as
+        nobody else can end what the worker does there.
+        """
+        self._desk.stopped_by(self._slot)
+
+    async def used(self) -> None:
+        """Nobody here has counted."""
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        self._slot.die(-1, 9, "the bridge has let go of it")
+        await self._slot.over.wait()
+
+
+class RemoteDriver:
+    """Brings a slot to life: link, greeting, task; in place of a HandshakeDriver."""
+
+    def __init__(
+        self,
+        relay: Links,
+        desk: Desk,
+        index: int,
+        *,
+        link: LinkConfig,
+        begin: Callable[[Callable[[], Awaitable[None]]], None],
+        started: Callable[[Slot], None],
+    ) -> None:
+        self.link = link
+        self._relay = relay
+        self._desk = desk
+        self._index = index
+        self._begin = begin
+        self._started = started
+
+    async def start(self, worker_id: int, plan: RolePlan) -> Started:
+        """As HandshakeDriver.start. Raises OSError and ValueError with nothing left behind."""
+        if self._desk.over:
+            raise OSError("its process has gone")
+        hello = self._desk.hello
+        fds = self._relay.create_link(plan.id, worker_id, self.link)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._relay.drop_link, worker_id)
+            proxy = Proxy(fds)
+            undo.callback(proxy.close)
+            ends = [_pipe(undo), _pipe(undo)]
+            (obituary, obituary_end), (stderr, stderr_end) = ends
+            os.set_blocking(stderr_end, False)
+            proxy.greet(hello.kit, hello.kit_version, plan.name, hello.operations)
+            self._relay.add_worker(
+                worker_id, pidfd=-1, obituary_fd=obituary, stdout_fd=-1, stderr_fd=stderr
+            )
+            undo.pop_all()
+        slot = Slot(self._desk, self._index, proxy, obituary_end, stderr_end)
+        self._started(slot)
+        self._begin(slot.run)
+        return Started(RemoteGuard(self._desk, slot), None)
+
+
+def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
+    read, write = os.pipe2(os.O_CLOEXEC)
+    undo.callback(os.close, read)
+    undo.callback(os.close, write)
+    return read, write
