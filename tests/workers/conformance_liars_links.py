@@ -47,7 +47,7 @@ LIARS = [
         f"{KIT}/serve.c",
         "        rb_channel_look(w, 0);\n",
         "",
-        "only when it has nothing else to do",
+        "no packet came; kind 4",
     ),
     Liar(
         146,
@@ -203,7 +203,7 @@ LIARS = [
         f"{KIT}/serve.c",
         "        rb_peers_serve(w, 0);\n",
         "",
-        "it serves others only when it has no jobs",
+        "no message came on the link; kind 16",
     ),
     Liar(
         168,

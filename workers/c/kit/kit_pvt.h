@@ -120,6 +120,10 @@ void rb_kit_answer_unanswered(
 void *rb_peer_room(struct rb_job *job, size_t size); /* as rb_result_reserve() */
 void rb_peer_drop_room(struct rb_peer_asked *asked);
 void rb_peer_answer(struct rb_job *job, struct rb_completion *c); /* whose bytes lie in its room */
+/* Memory that outlives the job: what rb_result_reserve() gave, which is then no reservation any more; and what holds the payload. The
+ * caller's to free(). */
+void *rb_peer_keep_room(struct rb_job *job);
+void *rb_peer_keep_request(struct rb_job *job);
 int rb_peer_is_cancelled(const struct rb_job *job);
 
 int rb_heartbeat_start(

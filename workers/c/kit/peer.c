@@ -70,6 +70,14 @@ int rb_peer_close(struct rb_job *job, struct rb_peer *peer) {
     return failed;
 }
 
+void rb_peer_abandon(struct rb_peer *peer, int tell) {
+    struct rb_packet head = {.kind = RB_PACKET_PEER_CLOSE, .id = rb_channel_next_id()};
+    const struct iovec part = {&peer->link, sizeof peer->link};
+    if (tell) rb_packet_send(NULL, &head, &part, 1, RB_AT_ONCE);
+    over(peer, 0);
+    free(peer);
+}
+
 /* --- asking ------------------------------------------------------------------------------------------------------------- */
 
 static int send_in_time(struct rb_job *job, struct rb_peer *peer, const struct rb_packet *head,

@@ -33,6 +33,9 @@ static inline const void *rb_peer_payload(const struct rb_peer_message *m) {
 /* Whether a payload that is said to be a term is one. */
 int rb_peer_term_is_sound(const void *bytes, size_t size);
 
+/* rb_peer_close() that waits for nothing; without `tell` the bridge does not hear of it either, as in a forked child. */
+void rb_peer_abandon(struct rb_peer *peer, int tell);
+
 /* --- the serving end, as the loop uses it ------------------------------------------------------------------------------ */
 
 /* Says that this worker serves others, before the hello, where its options say so. */

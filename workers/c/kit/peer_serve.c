@@ -23,6 +23,7 @@ struct served {
 struct rb_peer_asked {
     struct served *on;
     uint64_t id;
+    struct rb_peer_message *message;
     uint8_t *room;      /* for the answer */
     uint64_t looked_ns; /* any thread of the handler, relaxed, as the next */
     int taken_back;
@@ -131,6 +132,19 @@ void rb_peer_drop_room(struct rb_peer_asked *asked) {
     asked->room = NULL;
 }
 
+void *rb_peer_keep_room(struct rb_job *job) {
+    void *room = job->peer->room;
+    job->peer->room = NULL;
+    job->state = RB_JOB_OPEN;
+    return room;
+}
+
+void *rb_peer_keep_request(struct rb_job *job) {
+    void *memory = job->peer->message->memory;
+    job->peer->message->memory = NULL;
+    return memory;
+}
+
 void rb_peer_answer(struct rb_job *job, struct rb_completion *c) {
     struct rb_peer_asked *asked = job->peer;
     struct rb_packet head = {.kind = RB_PACKET_REPLY, .id = asked->id, .job = c->job};
@@ -166,9 +180,9 @@ static const char *broken_rule(const struct served *s, const struct rb_peer_mess
     return NULL;
 }
 
-static void serve(struct rb_worker *w, struct served *s, const struct rb_peer_message *m) {
+static void serve(struct rb_worker *w, struct served *s, struct rb_peer_message *m) {
     uint64_t now = rb_now_ns();
-    struct rb_peer_asked asked = {.on = s, .id = m->head.id, .looked_ns = now};
+    struct rb_peer_asked asked = {.on = s, .id = m->head.id, .message = m, .looked_ns = now};
     struct rb_job job = {.worker = w,
                          .peer = &asked,
                          .payload = rb_peer_payload(m),
@@ -181,7 +195,7 @@ static void serve(struct rb_worker *w, struct served *s, const struct rb_peer_me
         rb_cancelled(&job);
     } else {
         w->options->handler(&job, w->options->user);
-        rb_kit_answer_unanswered(&job);
+        if (!w->leaving) rb_kit_answer_unanswered(&job); /* else the end of the link says it */
     }
     rb_peer_drop_room(&asked);
 }
@@ -216,7 +230,7 @@ int rb_peers_serve(struct rb_worker *w, int now) {
     if (peers.count == 0 || (!now && w->now_ns - peers.looked_ns < LOOK_EVERY_NS)) return 0;
     peers.looked_ns = now ? rb_now_ns() : w->now_ns;
     int count = epoll_wait(peers.poller, ready, LINKS_MAX + 1, 0);
-    for (int i = 0; i < count && rb_kit_control(w) == RB_CONTROL_RUN; i++) {
+    for (int i = 0; i < count && rb_kit_control(w) == RB_CONTROL_RUN && !w->leaving; i++) {
         struct served *s = ready[i].data.ptr;
         if (s == NULL || s->fd < 0) continue; /* the channel */
         if (!served) rb_kit_publish(w);       /* answers do not wait behind a peer's request */

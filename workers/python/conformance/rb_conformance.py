@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -21,6 +22,9 @@ from ringbridge_worker import (  # noqa: E402 - see above
     Job,
     JobFailed,
     Op,
+    Peer,
+    PeerFailed,
+    State,
     Term,
     serve,
     set_ready,
@@ -196,6 +200,98 @@ def about(job: Job) -> Answer:
     return struct.pack("<QQIB", job.id, job.deadline_ns or 0, demand, wants) + trace
 
 
+class Kept:
+    """The state of the role that keeps one."""
+
+    data = b""
+    saved = 0  # so many of them the bridge has, from the front on
+    is_new = True  # never saved, or replaced since: no increment can tell it
+
+    def save(self, increment: bool) -> State | None:
+        increment = increment and not self.is_new
+        if not self.data:
+            return None
+        told = State(self.data[self.saved if increment else 0 :], increment)
+        self.is_at_the_bridge()
+        return told
+
+    def restore(self, state: State) -> None:
+        if state.data[:1] == b"\xff":
+            raise ValueError("a state that begins with 255")
+        self.data = self.data + state.data if state.is_increment else state.data
+        self.is_at_the_bridge()
+
+    def is_at_the_bridge(self) -> None:
+        self.saved, self.is_new = len(self.data), False
+
+
+kept = Kept()
+
+
+def state(job: Job) -> Answer:
+    (what,), data = take(job, "B")
+    if what > 3:
+        raise JobFailed(BAD_PAYLOAD, f"{what} is nothing to do with a state")
+    if what == 0:
+        kept.data, kept.is_new = bytes(data), True
+    if what == 1:
+        kept.data += bytes(data)
+    if what == 3:
+        job.await_state()
+    return kept.data if what > 1 else b""
+
+
+links: list[Peer | None] = []
+LINKS_MAX = 16
+OUTCOMES = {errno.ECONNABORTED: 2, errno.EPIPE: 3, errno.EPROTO: 4, errno.ETIMEDOUT: 5}
+
+
+def peer_open(job: Job) -> Answer:
+    if not job.payload or len(links) == LINKS_MAX:
+        raise JobFailed(BAD_PAYLOAD, f"no role, or more than {LINKS_MAX} links")
+    try:
+        links.append(job.open_peer(bytes(job.payload).decode()))
+    except ChannelError as error:
+        raise refused(error) from error
+    return struct.pack("<I", len(links) - 1)
+
+
+def link_of(number: int) -> Peer:
+    peer = links[number] if number < len(links) else None
+    if peer is None:
+        raise JobFailed(BAD_PAYLOAD, f"no link {number} is open")
+    return peer
+
+
+def peer_call(job: Job) -> Answer:
+    (link, timeout_ms, opcode, as_term), data = take(job, "IIHB")
+    peer = link_of(link)
+    request = Term.of_bytes(bytes(data)) if as_term else data
+    how, is_term, code, told = 0, False, 0, b""
+    try:
+        answer = job.ask(peer, request, opcode, timeout_ms / 1000)
+        is_term = isinstance(answer, Term)
+        told = answer.encode() if isinstance(answer, Term) else bytes(answer)
+    except PeerFailed as error:
+        how, code, told = 1, error.code, error.message.encode()
+    except ChannelError as error:
+        if error.errno not in OUTCOMES:
+            raise refused(error) from error
+        how = OUTCOMES[error.errno]
+    return struct.pack("<BBH", how, is_term, code) + told
+
+
+def peer_close(job: Job) -> Answer:
+    (link,), _ = take(job, "I")
+    peer = link_of(link)
+    links[link] = None
+    try:
+        job.close_peer(peer)
+    except ChannelError as error:
+        raise refused(error) from error
+    return b""
+
+
 OPERATIONS = {
     0: echo,
     1: fail,
@@ -213,6 +309,10 @@ OPERATIONS = {
     13: pulse,
     14: ready,
     15: about,
+    16: state,
+    17: peer_open,
+    18: peer_call,
+    19: peer_close,
 }
 
 
@@ -235,4 +335,12 @@ OPS = [
 ]
 
 if __name__ == "__main__":
-    serve(handle, ops=OPS)
+    role = os.environ.get("RINGBRIDGE_ROLE")
+    keeps = role == "conformance-state"
+    serve(
+        handle,
+        ops=OPS,
+        save=kept.save if keeps else None,
+        restore=kept.restore if keeps else None,
+        serves_peers=role == "conformance-links",
+    )

@@ -19,10 +19,12 @@ from ringbridge_worker._answers import (
     Cancelled,
     ChannelError,
     JobFailed,
+    PeerFailed,
     Term,
 )
 from ringbridge_worker._handlers import Handler
 from ringbridge_worker._job import Job, State
+from ringbridge_worker._kit import Peer
 from ringbridge_worker._serve import Op, serve, set_ready
 
 __all__ = [
@@ -34,6 +36,8 @@ __all__ = [
     "Job",
     "JobFailed",
     "Op",
+    "Peer",
+    "PeerFailed",
     "State",
     "Term",
     "serve",

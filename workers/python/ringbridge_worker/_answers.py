@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -43,11 +44,13 @@ class AnswerTooLarge(ValueError):
 
 
 class ChannelError(Exception):
-    """What was said over the channel failed (docs/channel.md).
+    """What was said over the channel, or over a link to another worker, failed.
 
     `errno` is the kit's: EACCES, the role's policy does not allow it; ESRCH, nobody there;
     EHOSTUNREACH; EPIPE, it ended before it answered; ETIMEDOUT; EMSGSIZE; EBUSY; ENOTSUP; ESTALE,
-    save in full; EIO; ENOTCONN and ESHUTDOWN, there is no channel. `reason`: the bridge's, a term.
+    save in full; EIO; ENOTCONN and ESHUTDOWN, there is no channel (docs/channel.md). Of links also
+    EREMOTEIO, as PeerFailed; ECONNABORTED, the peer gave up; EPIPE, the link is over; EPROTO, the
+    peer broke a rule (docs/links.md). `reason`: the bridge's, a term.
     """
 
     def __init__(self, number: int, reason: bytes | None = None) -> None:
@@ -55,6 +58,16 @@ class ChannelError(Exception):
         self.reason = None if reason is None else decode(reason)
         told = "" if reason is None else f": {self.reason!r}"
         super().__init__(f"{os.strerror(number)}{told}")
+
+
+class PeerFailed(ChannelError):
+    """Another worker's handler failed what it was asked: `code` and `message` are its."""
+
+    def __init__(self, code: int, message: bytes) -> None:
+        super().__init__(errno.EREMOTEIO)
+        self.code = code
+        self.message = message.decode(errors="replace")
+        self.args = (f"the peer failed it with code {code}: {self.message}",)
 
 
 class Term:

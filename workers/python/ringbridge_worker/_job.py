@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ringbridge_worker import _kit
 from ringbridge_worker._answers import Term, decode
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 
@@ -41,6 +44,17 @@ class Job(_kit.Job):
         Raises ChannelError, and Cancelled when nobody wants the job any more.
         """
         return decode(self._call(_destination(to), _encode(request), int(timeout_s * 1000)))
+
+    def ask(
+        self, peer: _kit.Peer, request: Buffer | Term, opcode: int = 0, timeout_s: float = 5.0
+    ) -> memoryview | Term:
+        """Have the worker at the other end of a link do a job; its answer, raw or a term.
+
+        Waits for at most `timeout_s` and the job's own deadline, both of which the peer is told.
+        Raises PeerFailed, ChannelError, and Cancelled when nobody wants the job any more.
+        """
+        answer, is_term = self._ask(peer, request, opcode, int(timeout_s * 1000))
+        return Term.of_bytes(bytes(answer)) if is_term else answer
 
     def log(self, level: str, text: str) -> bool:
         """A line in the bridge's log with worker and job; False where it was dropped."""

@@ -6,7 +6,7 @@ from typing import Final
 from typing_extensions import Buffer
 
 from ringbridge_worker import _job
-from ringbridge_worker._answers import Answer, ChannelError, Term
+from ringbridge_worker._answers import Answer, ChannelError, PeerFailed, Term
 from ringbridge_worker._job import State
 
 CODE_EXCEPTION: Final[int]
@@ -43,6 +43,11 @@ class Job:
     def pulse(self) -> None: ...
     def reserve(self, size: int, /) -> memoryview: ...
     def await_state(self) -> None: ...
+    def open_peer(self, role: str, /) -> Peer: ...
+    def close_peer(self, peer: Peer, /) -> None: ...
+    def _ask(
+        self, peer: Peer, request: Buffer | Term, opcode: int, timeout_ms: int, /
+    ) -> tuple[memoryview, bool]: ...
     def _send(self, to: bytes | tuple[str, str | None], message: bytes, /) -> None: ...
     def _call(
         self, to: bytes | tuple[str, str | None], request: bytes, timeout_ms: int, /
@@ -51,6 +56,14 @@ class Job:
     def _checkpoint(self, data: Buffer, is_increment: bool, /) -> None: ...
     def _load_state(self) -> list[tuple[bytes, bool]]: ...
 
+class Peer:
+    """A link to one worker of another role, from Job.open_peer()."""
+
+    __slots__ = ()
+
+    @property
+    def role(self) -> str: ...
+
 def serve(
     handler: Callable[[_job.Job], Answer],
     program: str,
@@ -58,6 +71,7 @@ def serve(
     save: Callable[[bool], State | None] | None,
     restore: Callable[[bytes, bool], None] | None,
     ops: list[tuple[int, str, int]],
+    serves_peers: bool,
     /,
 ) -> int: ...
 def set_ready(ready: bool, /) -> None: ...
@@ -67,6 +81,7 @@ def bind(
     cancelled: type[BaseException],
     too_large: type[Exception],
     channel_error: type[ChannelError],
+    peer_failed: type[PeerFailed],
     describe: Callable[[Exception, int], tuple[int, bytes]],
     /,
 ) -> None: ...

@@ -8,11 +8,18 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ringbridge_worker import _kit
-from ringbridge_worker._answers import AnswerTooLarge, Cancelled, ChannelError, Term, describe
+from ringbridge_worker._answers import (
+    AnswerTooLarge,
+    Cancelled,
+    ChannelError,
+    PeerFailed,
+    Term,
+    describe,
+)
 from ringbridge_worker._handlers import Handler, plain
 from ringbridge_worker._job import Job, State
 
-_kit.bind(Job, Term, Cancelled, AnswerTooLarge, ChannelError, describe)
+_kit.bind(Job, Term, Cancelled, AnswerTooLarge, ChannelError, PeerFailed, describe)
 
 
 class Op(NamedTuple):
@@ -44,6 +51,7 @@ def serve(
     short_jobs: bool = False,
     save: Callable[[bool], State | None] | None = None,
     restore: Callable[[State], None] | None = None,
+    serves_peers: bool = False,
 ) -> None:
     """Serve jobs until the bridge says drain or stop, then return.
 
@@ -57,6 +65,8 @@ def serve(
     save, restore: state that outlives the process (docs/channel.md), both between two jobs.
     `save(increment)` gives the whole, or where an increment is asked for what is new since the last
     time; None: there is nothing. `restore(state)` takes one part, the whole first.
+    serves_peers: other workers may ask this one too, as the policy of their roles allows
+    (docs/links.md). Their requests are jobs for the same handler, between those of the bridge.
 
     Raises SystemExit: 64 when not started by a bridge, 71 or 78 when the link is refused, 65 when
     `restore` raised before the first job (stderr says why). A bridge that breaks a rule of the link
@@ -68,5 +78,7 @@ def serve(
     declared = [
         (op.opcode, op.name, op.takes_raw | op.takes_term << 1 | op.parts << 2) for op in ops
     ]
-    if status := _kit.serve(run, sys.argv[0] or "worker", short_jobs, save, take, declared):
+    if status := _kit.serve(
+        run, sys.argv[0] or "worker", short_jobs, save, take, declared, serves_peers
+    ):
         raise SystemExit(status)

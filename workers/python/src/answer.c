@@ -24,6 +24,10 @@ static int keep_if_seen(struct rb_py_job *self) {
     struct rb_view *view = self->room.view;
     int left = rb_seen_end(&self->room);
     if (!left || view->base == view->inline_bytes) return 0;
+    if (job->peer) {
+        view->owned = rb_peer_keep_room(job);
+        return 1;
+    }
     rb_view_keep_room(view, (uint32_t)job->first_block,
                       rb_region_blocks_for(&job->worker->link.result_region, job->reserved));
     job->state = RB_JOB_OPEN;
@@ -180,7 +184,7 @@ void rb_py_answer(struct rb_py_job *self, PyObject *result) {
     if (result) plan = plan_result(self, result);
     if (plan.what == LEAVING) plan = plan_exception(self);
     rb_py_room_end(self);
-    if (rb_seen_end(&self->payload) && rb_view_keep_payload(w, self->payload.view) < 0)
+    if (rb_seen_end(&self->payload) && rb_view_keep_payload(job, self->payload.view) < 0)
         plan.what = LEAVING;
     rb_seen_forget(&self->payload);
     self->job = NULL;

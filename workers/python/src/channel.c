@@ -5,8 +5,7 @@
 
 #include "kit.h"
 
-/* Raises ChannelError(errno, reason), or Cancelled. `reason`: external term bytes, or None. */
-static PyObject *raise_failed(struct rb_py_job *self, int failed, PyObject *reason) {
+PyObject *rb_py_raise_failed(struct rb_py_job *self, int failed, PyObject *reason) {
     PyObject *error;
     if (failed == -ECANCELED)
         return PyErr_Format(rb_py.cancelled, "job %llu", (unsigned long long)self->request.job);
@@ -40,7 +39,7 @@ PyObject *rb_py_job_send(PyObject *object, PyObject *args) {
     Py_BEGIN_ALLOW_THREADS;
     failed = rb_send(job, &dest, term, (size_t)size);
     Py_END_ALLOW_THREADS;
-    if (failed) return raise_failed(self, failed, NULL);
+    if (failed) return rb_py_raise_failed(self, failed, NULL);
     Py_RETURN_NONE;
 }
 
@@ -64,7 +63,7 @@ PyObject *rb_py_job_call(PyObject *object, PyObject *args) {
     rb_reply_free(&reply);
     if (failed == 0) return answer ? answer : PyErr_NoMemory();
     PyErr_Clear();
-    raise_failed(self, failed, answer);
+    rb_py_raise_failed(self, failed, answer);
     Py_XDECREF(answer);
     return NULL;
 }
@@ -80,7 +79,7 @@ PyObject *rb_py_job_checkpoint(PyObject *object, PyObject *args) {
                            (size_t)state.len);
     Py_END_ALLOW_THREADS;
     PyBuffer_Release(&state);
-    if (failed) return raise_failed(self, failed, NULL);
+    if (failed) return rb_py_raise_failed(self, failed, NULL);
     Py_RETURN_NONE;
 }
 
@@ -108,7 +107,7 @@ PyObject *rb_py_job_load(PyObject *object, PyObject *unused) {
     Py_END_ALLOW_THREADS;
     if (!failed) return parts;
     Py_DECREF(parts);
-    return raise_failed(self, failed, NULL);
+    return rb_py_raise_failed(self, failed, NULL);
 }
 
 PyObject *rb_py_job_await_state(PyObject *object, PyObject *unused) {
@@ -120,7 +119,7 @@ PyObject *rb_py_job_await_state(PyObject *object, PyObject *unused) {
     Py_BEGIN_ALLOW_THREADS;
     failed = rb_await_state(job);
     Py_END_ALLOW_THREADS;
-    if (failed) return raise_failed(self, failed, NULL);
+    if (failed) return rb_py_raise_failed(self, failed, NULL);
     Py_RETURN_NONE;
 }
 

@@ -161,8 +161,7 @@ static PyObject *job_sleep(PyObject *object, PyObject *seconds) {
 
 /* --- before the answer --------------------------------------------------------------------------------------------------- */
 
-/* The bytes of what is said: bytes-like, or a Term, whose bytes are then owned by `owner`. */
-static int bytes_of(PyObject *said, Py_buffer *bytes, PyObject **owner, int *is_term) {
+int rb_py_bytes_of(PyObject *said, Py_buffer *bytes, PyObject **owner, int *is_term) {
     *owner = NULL;
     *is_term = Py_IS_TYPE(said, (PyTypeObject *)rb_py.term);
     if (*is_term) {
@@ -193,7 +192,7 @@ static PyObject *job_emit(PyObject *object, PyObject *part) {
     Py_buffer bytes;
     PyObject *owner;
     int is_term, failed;
-    if (job == NULL || bytes_of(part, &bytes, &owner, &is_term) < 0) return NULL;
+    if (job == NULL || rb_py_bytes_of(part, &bytes, &owner, &is_term) < 0) return NULL;
     failed = wait_for_demand(job);
     if (!failed) {
         Py_BEGIN_ALLOW_THREADS;
@@ -218,7 +217,7 @@ static PyObject *job_progress(PyObject *object, PyObject *report) {
     Py_buffer bytes;
     PyObject *owner;
     int is_term, failed;
-    if (job == NULL || bytes_of(report, &bytes, &owner, &is_term) < 0) return NULL;
+    if (job == NULL || rb_py_bytes_of(report, &bytes, &owner, &is_term) < 0) return NULL;
     failed = is_term ? rb_progress_term(job, bytes.buf, (size_t)bytes.len)
                      : rb_progress(job, bytes.buf, (size_t)bytes.len);
     if (failed == -EMSGSIZE)
@@ -247,12 +246,12 @@ static PyObject *job_reserve(PyObject *object, PyObject *size) {
     Py_END_ALLOW_THREADS;
     if (room == NULL && job->refused == ECANCELED) return raise_cancelled(SELF);
     if (room == NULL)
-        return PyErr_Format(rb_py.too_large,
-                            "an answer of %zu bytes does not fit into a result region of %llu",
-                            bytes, (unsigned long long)job->worker->link.header.result_bytes);
-    /* A small room is the kit's, on its stack: the view has one of its own, copied with the answer. */
-    if (rb_seen_make(&SELF->room, bytes > RB_INLINE_BYTES_MAX ? room : NULL, bytes, 1) < 0)
-        return NULL;
+        return PyErr_Format(rb_py.too_large, "an answer of %zu bytes does not fit: %llu may", bytes,
+                            job->peer ? (unsigned long long)RB_PEER_BYTES_MAX
+                                      : (unsigned long long)job->worker->link.header.result_bytes);
+    /* A small room is the kit's, on its stack, but of a peer's request: the view has one of its own, copied with the answer. */
+    int own = bytes <= RB_INLINE_BYTES_MAX && job->peer == NULL;
+    if (rb_seen_make(&SELF->room, own ? NULL : room, bytes, 1) < 0) return NULL;
     return Py_NewRef(SELF->room.memory);
 }
 
@@ -276,6 +275,10 @@ static PyMethodDef job_methods[] = {
      "Room for an answer of so many bytes, as a writable memoryview: return it, or its front."},
     {"_send", rb_py_job_send, METH_VARARGS, NULL},
     {"_call", rb_py_job_call, METH_VARARGS, NULL},
+    {"open_peer", rb_py_job_open_peer, METH_O,
+     "A link to one worker of a role. Raises ChannelError."},
+    {"close_peer", rb_py_job_close_peer, METH_O, "Give a link back. Raises ChannelError."},
+    {"_ask", rb_py_job_ask, METH_VARARGS, NULL},
     {"_log", rb_py_job_log, METH_VARARGS, NULL},
     {"_checkpoint", rb_py_job_checkpoint, METH_VARARGS, NULL},
     {"_load_state", rb_py_job_load, METH_NOARGS, NULL},

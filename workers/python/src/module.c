@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../../c/kit/channel_pvt.h"
+#include "../../c/kit/peer_pvt.h"
 #include "kit.h"
 #include "ringbridge/ops.h"
 
@@ -34,6 +34,7 @@ static void run_handler(struct rb_job *job, void *user) {
     rb_py_answer((struct rb_py_job *)object, result);
     Py_DECREF(object);
     rb_view_give_kept_rooms(job->worker);
+    rb_py_peers_give_dropped();
 }
 
 /* A child that is forked must neither hold the link's memory nor be able to write it. The pool it may read on. */
@@ -53,6 +54,7 @@ static PyObject *kit_after_fork(PyObject *module, PyObject *unused) {
         rb_py.forked = 1;
         for (unsigned i = 0; i < sizeof all / sizeof *all; i++)
             if (all[i] >= 0) close(all[i]);
+        rb_py_peers_after_fork();
     }
     Py_RETURN_NONE;
 }
@@ -103,6 +105,7 @@ static int serve_until_told(struct rb_worker *w) {
             rb_kit_wait_for_work(w, SIGNALS_WITHIN_NS);
             Py_END_ALLOW_THREADS;
             rb_view_give_kept_rooms(w);
+            rb_py_peers_give_dropped();
         }
     }
 }
@@ -116,8 +119,8 @@ static PyObject *kit_serve(PyObject *module, PyObject *args) {
         PyErr_SetString(PyExc_RuntimeError, "one worker a process");
         return NULL;
     }
-    if (!PyArg_ParseTuple(args, "OspOOO", &rb_py.handler, &program, &rb_py.options.short_jobs,
-                          &rb_py.save, &rb_py.restore, &ops) ||
+    if (!PyArg_ParseTuple(args, "OspOOOp", &rb_py.handler, &program, &rb_py.options.short_jobs,
+                          &rb_py.save, &rb_py.restore, &ops, &rb_py.options.serves_peers) ||
         declare(ops) < 0)
         return NULL;
     rb_py.options.handler = run_handler;
@@ -134,16 +137,18 @@ static PyObject *kit_serve(PyObject *module, PyObject *args) {
     failed = serve_until_told(&rb_py.worker);
     /* As rb_kit_close(), but the mapping stays: an object of the last job may still be about. It goes with the process. */
     if (!failed) rb_channel_leave(&rb_py.worker);
+    rb_peers_end();
     rb_heartbeat_stop(&rb_py.worker);
     return failed ? NULL : PyLong_FromLong(0);
 }
 
 static PyObject *kit_bind(PyObject *module, PyObject *args) {
     PyObject **const bound[] = {&rb_py.job,       &rb_py.term,          &rb_py.cancelled,
-                                &rb_py.too_large, &rb_py.channel_error, &rb_py.describe};
+                                &rb_py.too_large, &rb_py.channel_error, &rb_py.peer_failed,
+                                &rb_py.describe};
     (void)module;
-    if (!PyArg_ParseTuple(args, "OOOOOO", bound[0], bound[1], bound[2], bound[3], bound[4],
-                          bound[5]))
+    if (!PyArg_ParseTuple(args, "OOOOOOO", bound[0], bound[1], bound[2], bound[3], bound[4],
+                          bound[5], bound[6]))
         return NULL;
     for (unsigned i = 0; i < sizeof bound / sizeof *bound; i++) Py_INCREF(*bound[i]);
     Py_RETURN_NONE;
@@ -164,11 +169,14 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "ringbr
 PyMODINIT_FUNC PyInit__kit(void);
 PyMODINIT_FUNC PyInit__kit(void) {
     PyObject *module;
-    if (PyType_Ready(&rb_view_type) < 0 || PyType_Ready(&rb_py_job_type) < 0) return NULL;
+    if (PyType_Ready(&rb_view_type) < 0 || PyType_Ready(&rb_py_job_type) < 0 ||
+        PyType_Ready(&rb_py_peer_type) < 0)
+        return NULL;
     module = PyModule_Create(&definition);
     if (module && (PyModule_AddIntConstant(module, "CODE_EXCEPTION", RB_CODE_EXCEPTION) < 0 ||
                    PyModule_AddIntConstant(module, "MESSAGE_BYTES_MAX", RB_MESSAGE_BYTES_MAX) < 0 ||
-                   PyModule_AddObjectRef(module, "Job", (PyObject *)&rb_py_job_type) < 0))
+                   PyModule_AddObjectRef(module, "Job", (PyObject *)&rb_py_job_type) < 0 ||
+                   PyModule_AddObjectRef(module, "Peer", (PyObject *)&rb_py_peer_type) < 0))
         Py_CLEAR(module);
     return module;
 }

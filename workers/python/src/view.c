@@ -7,9 +7,11 @@
  *
  *      payload   the pages under the view are replaced, in one step and at the same address, by private ones with the same bytes.
  *                The rest of that mapping goes, and the worker maps the pool anew. The pages go with the last view.
+ *                Of a request of another worker: its memory is ours alone, and the view's from then on.
  *      room      its blocks are not given back before the last view is gone; the answer is copied to others. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -42,6 +44,7 @@ static void view_release(PyObject *object, Py_buffer *buffer) {
 static void view_free(PyObject *object) {
     struct rb_view *self = (struct rb_view *)object;
     if (self->mapping) munmap(self->mapping, self->mapping_bytes);
+    free(self->owned);
     PyObject_Free(self);
 }
 
@@ -88,18 +91,22 @@ int rb_seen_end(struct rb_seen *seen) {
 
 void rb_seen_forget(struct rb_seen *seen) {
     if (seen->view == NULL) return;
-    if (seen->view->mapping == NULL && seen->view->blocks == 0 &&
+    if (seen->view->mapping == NULL && seen->view->owned == NULL && seen->view->blocks == 0 &&
         seen->view->base != seen->view->inline_bytes)
         seen->view->base = NULL;
     Py_CLEAR(seen->memory);
     Py_CLEAR(seen->view);
 }
 
-int rb_view_keep_payload(struct rb_worker *w, struct rb_view *view) {
-    struct rb_link_worker *link = &w->link;
+int rb_view_keep_payload(struct rb_job *job, struct rb_view *view) {
+    struct rb_link_worker *link = &job->worker->link;
     size_t pool_bytes = (size_t)link->header.pool_bytes;
     uint8_t *old = (uint8_t *)link->pool;
     if (view->base == view->inline_bytes) return 0;
+    if (job->peer) {
+        view->owned = rb_peer_keep_request(job);
+        return 0;
+    }
     size_t first = (size_t)(view->base - old) & ~(size_t)(RB_PAGE_BYTES - 1);
     size_t end = (size_t)(view->base - old) + (size_t)view->size;
     size_t bytes = (end - first + RB_PAGE_BYTES - 1) & ~(size_t)(RB_PAGE_BYTES - 1);
