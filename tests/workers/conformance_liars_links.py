@@ -162,6 +162,20 @@ LIARS = [
         "return -EPROTO;",
         "still lives",
     ),
+    Liar(
+        175,
+        f"{KIT}/packet.c",
+        "        rb_peer_granted_too_late(in);\n",
+        "",
+        "no packet came; one was due",
+    ),
+    Liar(
+        176,
+        f"{KIT}/peer.c",
+        "return rb_now_ns() >= until_ns ? -ETIMEDOUT : -ECONNABORTED;",
+        "return -ECONNABORTED;",
+        "expected OK and 4 bytes|a message of kind 8 came",
+    ),
     # --- links, the serving end
     Liar(
         162,

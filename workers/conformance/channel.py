@@ -78,11 +78,16 @@ class Channel:
 
     def receive(self, kind: int, timeout_s: float | None = None) -> Packet:
         """The next packet, which has to be of this kind."""
-        packet = self.poll(self._peer.patience_s if timeout_s is None else timeout_s)
-        if packet is None:
-            raise Broke(f"no packet came; kind {kind} was expected{self._peer.last_words()}")
+        packet = self.receive_any(timeout_s, f"kind {kind} was expected")
         if packet.kind != kind:
             raise Broke(f"a packet of kind {packet.kind} came, not {kind}")
+        return packet
+
+    def receive_any(self, timeout_s: float | None = None, wanted: str = "one was due") -> Packet:
+        """The next packet."""
+        packet = self.poll(self._peer.patience_s if timeout_s is None else timeout_s)
+        if packet is None:
+            raise Broke(f"no packet came; {wanted}{self._peer.last_words()}")
         return packet
 
     def poll(self, timeout_s: float) -> Packet | None:

@@ -282,7 +282,8 @@ void rb_packet_drop(struct rb_incoming *in) {
 void rb_packet_put_by(struct rb_incoming *in) {
     struct rb_channel *c = &rb_channel;
     if (in->head.kind == RB_PACKET_REPLY) {
-        rb_packet_drop(in); /* nobody waits for it any more */
+        rb_peer_granted_too_late(in);
+        rb_packet_drop(in);
     } else if (in->head.kind == RB_PACKET_PEER_OFFER) {
         rb_peers_take_offer(in); /* however many come in a job: it costs a descriptor */
     } else if (c->put_by_count == RB_PUT_BY_MAX) {

@@ -21,6 +21,26 @@ struct rb_peer {
 
 /* --- opening, closing ------------------------------------------------------------------------------------------------- */
 
+/* Links that are given back without waiting. What finds no room in the channel is told with the next one, or before the next is
+ * opened; of more than so many the bridge hears when the worker ends. */
+enum { UNTOLD_MAX = 64 };
+static uint64_t untold[UNTOLD_MAX];
+static unsigned untold_count;
+
+static void tell_given_back(void) {
+    while (untold_count > 0) {
+        struct rb_packet head = {.kind = RB_PACKET_PEER_CLOSE, .id = rb_channel_next_id()};
+        const struct iovec part = {&untold[untold_count - 1], sizeof *untold};
+        if (rb_packet_send(NULL, &head, &part, 1, RB_AT_ONCE) != 0) return;
+        untold_count--;
+    }
+}
+
+static void give_back(uint64_t link) {
+    if (untold_count < UNTOLD_MAX) untold[untold_count++] = link;
+    tell_given_back();
+}
+
 static int ask_bridge(struct rb_job *job, uint16_t kind, const void *body, size_t size,
                       struct rb_incoming *reply) {
     struct rb_packet head = {
@@ -38,10 +58,12 @@ int rb_peer_open(struct rb_job *job, const char *role, struct rb_peer **peer) {
     struct rb_incoming reply;
     *peer = NULL;
     if (role == NULL || *role == '\0') return -EINVAL; /* an empty body says something else */
+    tell_given_back();
     int failed = ask_bridge(job, RB_PACKET_PEER_OPEN, role, strlen(role), &reply);
     if (failed) return failed;
     struct rb_peer *made = malloc(sizeof *made);
     if (made == NULL) {
+        rb_peer_granted_too_late(&reply);
         rb_packet_drop(&reply);
         return -ENOMEM;
     }
@@ -71,11 +93,13 @@ int rb_peer_close(struct rb_job *job, struct rb_peer *peer) {
 }
 
 void rb_peer_abandon(struct rb_peer *peer, int tell) {
-    struct rb_packet head = {.kind = RB_PACKET_PEER_CLOSE, .id = rb_channel_next_id()};
-    const struct iovec part = {&peer->link, sizeof peer->link};
-    if (tell) rb_packet_send(NULL, &head, &part, 1, RB_AT_ONCE);
+    if (tell) give_back(peer->link);
     over(peer, 0);
     free(peer);
+}
+
+void rb_peer_granted_too_late(const struct rb_incoming *in) {
+    if (in->has_fd && in->size == sizeof(uint64_t)) give_back(rb_u64_at(in->body));
 }
 
 /* --- asking ------------------------------------------------------------------------------------------------------------- */
@@ -120,15 +144,24 @@ static int await(struct rb_job *job, struct rb_peer *peer, uint64_t id, uint64_t
     }
 }
 
-static int told(const struct rb_peer_message *m, const struct rb_completion *c,
-                struct rb_peer_answer *answer) {
+/* A peer is told the deadline, and may give up a moment before we do: the time is over then, whoever sees it first. */
+static int given_up(struct rb_job *job, uint64_t until_ns) {
+    if (job != NULL && rb_is_cancelled(job)) {
+        job->refused = ECANCELED; /* for a handler that returns now */
+        return -ECANCELED;
+    }
+    return rb_now_ns() >= until_ns ? -ETIMEDOUT : -ECONNABORTED;
+}
+
+static int told(struct rb_job *job, uint64_t until_ns, const struct rb_peer_message *m,
+                const struct rb_completion *c, struct rb_peer_answer *answer) {
     *answer = (struct rb_peer_answer){.bytes = rb_peer_payload(m),
                                       .size = m->payload_bytes,
                                       .is_term = (c->flags & RB_FLAG_TERM) != 0,
                                       .code = c->code,
                                       .memory = m->memory};
     if (c->status == RB_STATUS_FAILED) return -EREMOTEIO;
-    return c->status == RB_STATUS_CANCELLED ? -ECONNABORTED : 0;
+    return c->status == RB_STATUS_CANCELLED ? given_up(job, until_ns) : 0;
 }
 
 int rb_peer_call(struct rb_job *job, struct rb_peer *peer, uint16_t opcode, const void *bytes,
@@ -160,7 +193,7 @@ int rb_peer_call(struct rb_job *job, struct rb_peer *peer, uint16_t opcode, cons
     if (failed == -EPIPE) return over(peer, failed);
     if (failed) return failed;
     failed = await(job, peer, head.id, until, &m, &c);
-    if (!failed) return told(&m, &c, answer);
+    if (!failed) return told(job, until, &m, &c, answer);
     if (failed == -EPIPE || failed == -EPROTO || failed == -ENOMEM) return over(peer, failed);
     /* Nobody waits for it any more. A link whose socket has no room for that is of no more use. */
     head.kind = RB_PACKET_FORGET;

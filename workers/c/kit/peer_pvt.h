@@ -35,6 +35,8 @@ int rb_peer_term_is_sound(const void *bytes, size_t size);
 
 /* rb_peer_close() that waits for nothing; without `tell` the bridge does not hear of it either, as in a forked child. */
 void rb_peer_abandon(struct rb_peer *peer, int tell);
+/* A reply that nobody waits for any more. If it grants a link, that goes back: nobody else could, and it counts against links_max. */
+void rb_peer_granted_too_late(const struct rb_incoming *in);
 
 /* --- the serving end, as the loop uses it ------------------------------------------------------------------------------ */
 

@@ -181,7 +181,7 @@ static void handle_checkpoint(struct rb_worker *w, const struct rb_incoming *in)
 
 static void handle(struct rb_worker *w, struct rb_incoming *in) {
     switch (in->head.kind) {
-    case RB_PACKET_REPLY: break; /* nobody waits for it any more */
+    case RB_PACKET_REPLY: rb_peer_granted_too_late(in); break;
     case RB_PACKET_CHECKPOINT_NOW: handle_checkpoint(w, in); break;
     case RB_PACKET_RESTORE: handle_restore(w, in); break;
     case RB_PACKET_PEER_OFFER: rb_peers_take_offer(in); break;

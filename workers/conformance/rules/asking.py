@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -370,3 +371,56 @@ def broken_grants(bench: Bench) -> None:
         channel.reply(packet, body, fd=other.take_end() if with_socket else -1)
         peer.expect_exit(PROTOCOL)
         bench.close()
+
+
+@CHAPTER.rule(175, "a link granted to a job that waits no more is given back, as nobody has it")
+def granted_too_late(bench: Bench) -> None:
+    peer, channel = start(bench)
+    job = peer.submit(language.PEER_OPEN, b"tide-tables")
+    asked = channel.receive(layout.PACKET_PEER_OPEN)
+    peer.cancel(job)
+    peer.expect(job, CANCELLED)
+    late = OtherWorker(peer)
+    bench.closing.append(late)
+    channel.reply(asked, struct.pack("<Q", 3999), fd=late.take_end())
+    # Whoever is asked for next finds it, while he waits for his own.
+    job = peer.submit(language.PEER_OPEN, b"tide-tables")
+    packets = [channel.receive_any() for _ in range(2)]
+    packets.sort(key=lambda packet: packet.kind)
+    if [p.kind for p in packets] != [layout.PACKET_PEER_OPEN, layout.PACKET_PEER_CLOSE]:
+        raise Broke(f"after a late grant come packets of kinds {[p.kind for p in packets]}")
+    if packets[1].body != struct.pack("<Q", 3999) or not packets[1].id:
+        raise Broke(f"link 3999, granted too late, is given back by {packets[1]}")
+    late.expect_over()
+    channel.reply(packets[1])
+    other = OtherWorker(peer)
+    bench.closing.append(other)
+    channel.reply(packets[0], struct.pack("<Q", 4000), fd=other.take_end())
+    link = peer.expect(job).payload
+    job = peer.submit(language.PEER_CALL, request(int.from_bytes(link, "little"), 3, b"on"))
+    other.reply(other.receive(layout.PACKET_CALL), b"and on")
+    peer.expect(job, payload=told(ANSWERED, b"and on"))
+
+
+@CHAPTER.rule(176, "what a peer gives up at its deadline is too late, and not given up")
+def given_up_in_time(bench: Bench) -> None:
+    asker = Asker(bench)
+    for _ in range(10):
+        job, asked = asker.ask(3, timeout_ms=20)
+        wait_until(int(asked.envelope["deadline_ns"]))
+        asker.other.reply(
+            asked, status=CANCELLED
+        )  # it may still be waiting, for a few microseconds
+        asker.peer.expect(job, payload=told(TOO_LATE))
+        asker.other.poll(0.0)  # it may have forgotten it before
+    job, asked = asker.ask(3, deadline_ns=now_ns() + 300_000_000)
+    wait_until(int(asked.envelope["deadline_ns"]))
+    asker.other.reply(asked, status=CANCELLED)
+    asker.peer.expect(job, CANCELLED)
+
+
+def wait_until(moment_ns: int) -> None:
+    """To the microsecond: it turns for the last of it."""
+    time.sleep(max(0, moment_ns - now_ns() - 2_000_000) / 1e9)
+    while now_ns() < moment_ns:
+        pass

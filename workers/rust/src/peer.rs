@@ -143,6 +143,10 @@ impl Peer {
                 code: completion.code,
                 message: String::from_utf8_lossy(answer).into_owned(),
             }),
+            // It is told the deadline, and may give up a moment before we do: the time is over then,
+            // whoever sees it first.
+            _ if job.is_cancelled() => Err(Error::Cancelled),
+            _ if now_ns() >= until => Err(Error::Timeout),
             _ => Err(Error::PeerGaveUp),
         }
     }

@@ -153,7 +153,13 @@ pub fn call(p: *Peer, job: *Job, request: Request) CallError!Answer {
             if (request.failure) |failure| failure.* = .{ .code = c.code, .message = bytes };
             return error.PeerFailed;
         },
-        else => return error.PeerGaveUp,
+        // It is told the deadline, and may give up a moment before we do: the time is over then, whoever sees it first.
+        else => return p.ended(job, if (job.isCancelled())
+            error.Cancelled
+        else if (os.now() >= until)
+            error.TimedOut
+        else
+            error.PeerGaveUp),
     }
 }
 
