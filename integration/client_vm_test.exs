@@ -72,6 +72,11 @@ defmodule Ringbridge.ClientVmTest do
     start_supervised!({Ringbridge, name: Three, nodes: [other.node], cookie: @other_cookie})
     assert Ringbridge.call(Three, :echo, "3") == {:ok, "3"}
     assert Node.get_cookie() == ours
+
+    # Nobody who looks into it sees the cookie.
+    [{_id, connection, _type, _modules}] = Supervisor.which_children(Three)
+    shown = [:sys.get_state(connection), :sys.get_state(Three), :ets.tab2list(Three)]
+    refute inspect(shown, limit: :infinity) =~ @other_cookie
   end
 
   test "what cannot become a node, or not connect, says why", %{bridge: bridge} do

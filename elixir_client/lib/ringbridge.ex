@@ -193,7 +193,8 @@ defmodule Ringbridge do
   @doc """
   Submits a job and returns; its answer is fetched by `await/2`, `yield/2` or `check/2`, by this process only.
 
-  Never fails itself: that there is no bridge is told when the answer is fetched. The end of this process cancels the
+  Never fails itself: that there is no bridge is told when the answer is fetched. It waits only while no bridge is
+  connected (`:connect_timeout`). The end of this process cancels the
   job; so does `shutdown/1`. A request whose answer is never fetched leaves it in the mailbox, as a `Task` does.
 
       iex> {:ok, _pid} = Ringbridge.start_link(name: DocAsync, mode: :inline, roles: %{half: &{:ok, div(&1, 2)}})
@@ -245,7 +246,7 @@ defmodule Ringbridge do
   """
   @spec cancel(Request.t() | reference()) :: :ok | {:error, Error.t()}
   def cancel(%Request{} = request) do
-    shutdown(request)
+    _answer = shutdown(request)
     :ok
   end
 

@@ -11,6 +11,9 @@ defmodule Ringbridge.Connection do
   """
   use GenServer
 
+  # The tag of a call by alias is such a list (gen.erl).
+  @dialyzer :no_improper_lists
+
   require Logger
 
   alias Ringbridge.{Backoff, Instance, LocalNode, Route, Telemetry}
@@ -31,7 +34,7 @@ defmodule Ringbridge.Connection do
     waiting: []
   ]
 
-  @spec start_link({Instance.t(), node(), keyword()}) :: GenServer.on_start()
+  @spec start_link({Instance.t(), node(), Backoff.t()}) :: GenServer.on_start()
   def start_link(argument), do: GenServer.start_link(__MODULE__, argument)
 
   @doc """
@@ -70,8 +73,7 @@ defmodule Ringbridge.Connection do
   end
 
   @impl GenServer
-  def init({instance, node, options}) do
-    backoff = %Backoff{min_ms: options[:backoff_min_ms], max_ms: options[:backoff_max_ms]}
+  def init({instance, node, backoff}) do
     state = %__MODULE__{instance: instance, node: node, backoff: backoff}
     write(state, :down, :late)
     {:ok, state, {:continue, :connect}}
@@ -86,7 +88,7 @@ defmodule Ringbridge.Connection do
 
   # A caller may have heard before us that this connection is lost.
   def handle_info({:wait, ref, tried, until_ms}, state) do
-    if state.status == :up and not Route.tried?({nil, state.node, state.epoch}, tried) do
+    if state.status == :up and not Route.tried?(state.node, state.epoch, tried) do
       send(ref, {ref, :up})
       {:noreply, state}
     else

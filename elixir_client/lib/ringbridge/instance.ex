@@ -7,7 +7,9 @@ defmodule Ringbridge.Instance do
   """
   use Supervisor
 
-  alias Ringbridge.{Connection, Cookie, Error, Lane, LocalNode, Options, Route}
+  alias Ringbridge.{Backoff, Connection, Cookie, Error, Lane, LocalNode, Options, Route}
+
+  @table [:named_table, :public, :set, read_concurrency: true]
 
   @enforce_keys [:name, :nodes, :mode, :timeout, :connect_timeout]
   defstruct [:name, :nodes, :mode, :timeout, :connect_timeout, :roles, :cookie, :telemetry?]
@@ -33,7 +35,9 @@ defmodule Ringbridge.Instance do
     instance = new(options)
 
     with :ok <- fit_to_connect(instance) do
-      Supervisor.start_link(__MODULE__, {instance, options}, name: instance.name)
+      # Not the options: a cookie may be among them, and supervisors print their arguments.
+      backoff = %Backoff{min_ms: options[:backoff_min_ms], max_ms: options[:backoff_max_ms]}
+      Supervisor.start_link(__MODULE__, {instance, backoff}, name: instance.name)
     end
   end
 
@@ -60,14 +64,13 @@ defmodule Ringbridge.Instance do
   end
 
   @impl Supervisor
-  def init({instance, options}) do
-    table = [:named_table, :public, :set, read_concurrency: true]
-    :ets.new(instance.name, table)
+  def init({instance, backoff}) do
+    _name = :ets.new(instance.name, @table)
     :ets.insert(instance.name, {:instance, instance})
 
     connections =
       for node <- instance.nodes do
-        Supervisor.child_spec({Connection, {instance, node, options}}, id: {Connection, node})
+        Supervisor.child_spec({Connection, {instance, node, backoff}}, id: {Connection, node})
       end
 
     Supervisor.init(connections, strategy: :one_for_one)

@@ -196,5 +196,6 @@ defmodule Ringbridge.Options do
       match?([_ | _] = [_name, _host], String.split(Atom.to_string(name), "@", trim: true))
   end
 
+  @spec fail(String.t()) :: no_return()
   defp fail(why), do: raise(ArgumentError, "{Ringbridge, ..}: " <> why)
 end

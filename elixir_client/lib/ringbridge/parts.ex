@@ -86,6 +86,8 @@ defmodule Ringbridge.Parts do
   end
 
   # A stream without elements that raises: by then the state is :ended, and nothing is closed or told twice.
+  @dialyzer {:no_return, raising: 1}
+  @spec raising(Error.t()) :: Enumerable.t()
   defp raising(error), do: Stream.map([error], &raise/1)
 
   defp told(error, request) do

@@ -25,6 +25,8 @@ defmodule Ringbridge.Request do
   # Reasons that no bridge has given.
   @unanswered [:timeout, :not_connected, :not_started, :down]
 
+  # A payload may be large, or a secret.
+  @derive {Inspect, only: [:verb, :role, :node, :owner]}
   @enforce_keys [:verb, :role, :owner, :started]
   defstruct [
     :instance,
@@ -47,7 +49,27 @@ defmodule Ringbridge.Request do
     tried: []
   ]
 
-  @opaque t :: %__MODULE__{}
+  @typedoc "Its fields are nobody else's business."
+  @type t :: %__MODULE__{
+          instance: Instance.t() | nil,
+          verb: :submit | :submit_many | :cast | :stream,
+          role: term(),
+          payload: term(),
+          owner: pid(),
+          started: integer(),
+          lane: module() | nil,
+          to: Ringbridge.Lane.to(),
+          ref: reference() | nil,
+          node: node() | nil,
+          epoch: Route.epoch(),
+          answer: {:error, Error.t()} | nil,
+          refusal: Error.t() | nil,
+          options: keyword(),
+          until_ms: integer() | :infinity,
+          job_until_ms: integer() | :infinity | :role,
+          idempotent?: boolean(),
+          tried: Route.tried()
+        }
 
   @doc "Checks a call; its job is not sent yet."
   @spec new(atom(), :submit | :submit_many | :cast | :stream, term(), term(), term()) :: t()

@@ -44,7 +44,7 @@ defmodule Ringbridge.Route do
   @doc "The bridge to ask and its epoch, or `nil` when none that is connected is left."
   @spec pick(:ets.table(), [node()], term(), tried()) :: {node(), epoch()} | nil
   def pick(table, nodes, role, tried) do
-    case for(node <- nodes, row = up(table, node), not tried?(row, tried), do: row) do
+    case for({_, node, epoch} = row <- up(table, nodes), not tried?(node, epoch, tried), do: row) do
       [] -> nil
       [{_distance, node, epoch}] -> {node, epoch}
       several -> nearest(table, several, role)
@@ -52,8 +52,8 @@ defmodule Ringbridge.Route do
   end
 
   @doc "Whether a call has had enough of the bridge, or of this connection to it."
-  @spec tried?({distance(), node(), epoch()}, tried()) :: boolean()
-  def tried?({_distance, node, epoch}, tried), do: node in tried or {node, epoch} in tried
+  @spec tried?(node(), epoch(), tried()) :: boolean()
+  def tried?(node, epoch, tried), do: node in tried or {node, epoch} in tried
 
   # min_by takes the first of equals: the order of `:nodes`.
   defp nearest(table, several, role) do
@@ -74,11 +74,10 @@ defmodule Ringbridge.Route do
     :ets.insert(table, {{:shunned, node, role}, until_ms})
   end
 
-  defp up(table, node) do
-    case :ets.lookup(table, {:bridge, node}) do
-      [{_key, _pid, :up, distance, epoch}] -> {distance, node, epoch}
-      _ -> nil
-    end
+  defp up(table, nodes) do
+    for node <- nodes,
+        {_key, _pid, :up, distance, epoch} <- :ets.lookup(table, {:bridge, node}),
+        do: {distance, node, epoch}
   end
 
   defp shunned?(table, node, role, now_ms) do

@@ -94,9 +94,11 @@ defmodule Ringbridge.Test do
 
   # No process watches the owners: a test run ends, and until then the next stub sweeps up.
   defp forget_the_dead(name) do
-    for [owner] <- :ets.match(name, {{:stub, :"$1", :_}, :_}), not Process.alive?(owner) do
+    owners = for [owner] <- :ets.match(name, {{:stub, :"$1", :_}, :_}), uniq: true, do: owner
+
+    Enum.each(Enum.reject(owners, &Process.alive?/1), fn owner ->
       :ets.match_delete(name, {{:stub, owner, :_}, :_})
       :ets.match_delete(name, {{:allowed, :_}, owner})
-    end
+    end)
   end
 end

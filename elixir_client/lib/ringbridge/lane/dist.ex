@@ -7,6 +7,9 @@ defmodule Ringbridge.Lane.Dist do
   """
   @behaviour Ringbridge.Lane
 
+  # The tag of a call by alias is such a list (gen.erl).
+  @dialyzer :no_improper_lists
+
   alias Ringbridge.Lane.Parts
 
   # One function from the monitor to the receive: the compiler then lets the receive begin at the reference's making, and
