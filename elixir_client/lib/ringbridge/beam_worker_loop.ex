@@ -24,7 +24,7 @@ defmodule Ringbridge.BeamWorkerLoop do
 
   Options:
 
-    * `:bridge` (required) - the bridge's node
+    * `:bridge` (required) - the bridge's node, or the pid of a `Ringbridge.LocalBridge`
     * `:role` (required) - an atom or a binary
     * `:module` (required) - has `handle_job/2`, and perhaps `init/1`
     * `:init_arg` - for `init/1`; `nil` by default
@@ -186,7 +186,7 @@ defmodule Ringbridge.BeamWorkerLoop do
   # The bridge is gone, or its desk, or the name that was greeted.
   def handle_info({:DOWN, watch, :process, _who, reason}, %{watch: watch} = loop) do
     Logger.info(
-      "worker of #{loop.options.role}: #{loop.options.bridge} is away: #{inspect(reason)}"
+      "worker of #{loop.options.role}: #{inspect(loop.options.bridge)} is away: #{inspect(reason)}"
     )
 
     after_leaving(pause(forget(%{loop | watch: nil})))
@@ -251,10 +251,12 @@ defmodule Ringbridge.BeamWorkerLoop do
 
     message = {:ringbridge_worker, :hello, said}
 
-    case send_to({@service, options.bridge}, message) do
+    service = service(options.bridge)
+
+    case send_to(service, message) do
       :ok ->
         # It tells, too, when nobody has the name.
-        watch = Process.monitor({@service, options.bridge})
+        watch = Process.monitor(service)
         %{loop | phase: :greeting, hello: hello, watch: watch}
 
       :noconnect ->
@@ -266,6 +268,9 @@ defmodule Ringbridge.BeamWorkerLoop do
   end
 
   defp greet(loop), do: loop
+
+  defp service(pid) when is_pid(pid), do: pid
+  defp service(node), do: {@service, node}
 
   defp send_to(destination, message) do
     case :erlang.send(destination, message, [:noconnect]) do
@@ -291,7 +296,7 @@ defmodule Ringbridge.BeamWorkerLoop do
     watch = Process.monitor(said.desk)
 
     Logger.info(
-      "worker of #{loop.options.role} at #{loop.options.bridge}: #{inspect(said.workers)}"
+      "worker of #{loop.options.role} at #{inspect(loop.options.bridge)}: slots #{inspect(said.workers, charlists: :as_lists)}"
     )
 
     loop = %{loop | phase: :serving, watch: watch, desk: said.desk, heart: heart}
@@ -302,7 +307,7 @@ defmodule Ringbridge.BeamWorkerLoop do
     Process.demonitor(loop.watch, [:flush])
 
     Logger.warning(
-      "worker of #{loop.options.role} refused by #{loop.options.bridge}: #{said.why}"
+      "worker of #{loop.options.role} refused by #{inspect(loop.options.bridge)}: #{said.why}"
     )
 
     loop = %{loop | phase: :away, watch: nil}
@@ -328,7 +333,11 @@ defmodule Ringbridge.BeamWorkerLoop do
 
   defp heard(:ended, said, %{phase: phase} = loop) when phase in [:serving, :leaving] do
     Process.demonitor(loop.watch, [:flush])
-    Logger.info("worker of #{loop.options.role} ended by #{loop.options.bridge}: #{said.why}")
+
+    Logger.info(
+      "worker of #{loop.options.role} ended by #{inspect(loop.options.bridge)}: #{said.why}"
+    )
+
     loop = forget(%{loop | watch: nil})
 
     cond do

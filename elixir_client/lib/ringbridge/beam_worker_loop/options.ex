@@ -35,7 +35,7 @@ defmodule Ringbridge.BeamWorkerLoop.Options do
     }
 
     options = Map.merge(defaults, Map.new(options))
-    check(options, :bridge, &(is_atom(&1) and &1 not in [nil, true, false]), "a node's name")
+    check(options, :bridge, &bridge?/1, "a node's name, or the pid of a LocalBridge")
     check(options, :role, &role?(&1), "an atom or a binary")
     check(options, :module, &module?/1, "a module with handle_job/2")
     check(options, :slots, &(&1 in 1..64), "an integer from 1 to 64")
@@ -54,6 +54,9 @@ defmodule Ringbridge.BeamWorkerLoop.Options do
       do:
         raise(ArgumentError, "BeamWorkerLoop: #{inspect(key)} is #{rule}, not #{inspect(value)}")
   end
+
+  defp bridge?(bridge),
+    do: is_pid(bridge) or (is_atom(bridge) and bridge not in [nil, true, false])
 
   defp role?(role), do: is_binary(role) or (is_atom(role) and role not in [nil, true, false])
 
