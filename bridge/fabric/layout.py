@@ -30,10 +30,10 @@ class Record(NamedTuple):
         raise KeyError(field)
 
 
-LAYOUT_DIGEST_HEX: Final = "f31850dd340a41a1f12e09f7f9907c4ed21a733b4b27add55ad2c91cd02f11bb"
+LAYOUT_DIGEST_HEX: Final = "773a589dc0bd717bbd1e6c3d0396653dc4a98cc8ebbd3e214e50724a56d78c6a"
 LAYOUT_DIGEST: Final = bytes.fromhex(LAYOUT_DIGEST_HEX)
 
-LAYOUT_VERSION: Final = 196608
+LAYOUT_VERSION: Final = 196609
 
 PAGE_BYTES: Final = 4096
 LINE_BYTES: Final = 128
@@ -69,11 +69,14 @@ CONTROL_STOP: Final = 2
 
 FEATURE_CRC_ENVELOPE: Final = 1
 FEATURE_CRC_PAYLOAD: Final = 2
+FEATURE_ZSTD: Final = 4
 
 FLAG_INLINE: Final = 1
 FLAG_TERM: Final = 2
 FLAG_PARTS: Final = 4
 FLAG_PROGRESS: Final = 8
+FLAG_ZSTD: Final = 16
+FLAG_ACCEPTS_ZSTD: Final = 32
 
 STATUS_OK: Final = 0
 STATUS_FAILED: Final = 1
@@ -199,7 +202,7 @@ WORKER_OP: Final = Record(
 RELAY_POSITIONS: Final = Record(
     name="relay_positions",
     size=4096,
-    format=struct.Struct("<Q120xQ120xQ120xI124xI124xI3452x"),
+    format=struct.Struct("<Q120xQ120xQ120xI124xI124xI124xQ3320x"),
     fields=(
         Field("request_tail", at=0, item_bytes=8, items=1),
         Field("completion_head", at=128, item_bytes=8, items=1),
@@ -207,6 +210,7 @@ RELAY_POSITIONS: Final = Record(
         Field("park", at=384, item_bytes=4, items=1),
         Field("doorbell", at=512, item_bytes=4, items=1),
         Field("control", at=640, item_bytes=4, items=1),
+        Field("payload_bytes_max", at=768, item_bytes=8, items=1),
     ),
 )
 

@@ -16,7 +16,8 @@
 #include "ringbridge/telemetry.h"
 #include "ringbridge/version.h"
 
-static const uint64_t features_known = RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD;
+static const uint64_t features_known =
+    RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD | RB_FEATURE_ZSTD;
 
 /* A number that is not 0 and that no earlier link had. */
 static int fresh_nonce(uint64_t *nonce) {

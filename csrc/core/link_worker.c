@@ -11,7 +11,10 @@
 #include "ringbridge/ops.h"
 #include "ringbridge/version.h"
 
-static const uint64_t features_known = RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD;
+static const uint64_t features_known =
+    RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD | RB_FEATURE_ZSTD;
+/* Those that every worker takes; the others it takes by rb_link_take(). */
+static const uint64_t features_always = RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD;
 
 static int refuse(char *why, uint64_t why_bytes, const char *rule) {
     snprintf(why, (size_t)why_bytes, "%s", rule);
@@ -188,7 +191,8 @@ int rb_link_attach(struct rb_link_worker *link, const struct rb_link_fds *fds, c
         snprintf(why, (size_t)why_bytes, "the link cannot be mapped: %s", strerror(-failed));
         return failed;
     }
-    made.header.features &= features_known; /* of a later minor, those that we know */
+    made.offered = made.header.features & features_known; /* of a later minor, those that we know */
+    made.header.features = made.offered & features_always;
     point(&made, &parts);
     *link = made;
     return 0;
@@ -197,6 +201,11 @@ int rb_link_attach(struct rb_link_worker *link, const struct rb_link_fds *fds, c
 static void put_text(uint8_t *field, size_t bytes, const char *text) {
     memset(field, 0, bytes);
     memcpy(field, text, strnlen(text, bytes - 1));
+}
+
+int rb_link_take(struct rb_link_worker *link, uint64_t features) {
+    link->header.features |= link->offered & features;
+    return (link->header.features & features) == features;
 }
 
 int rb_link_declare(struct rb_link_worker *link, const struct rb_worker_op *ops, uint32_t count,
@@ -219,7 +228,7 @@ void rb_link_greet(struct rb_link_worker *link, const char *kit, uint32_t kit_ve
     h->version = RB_LAYOUT_VERSION;
     memcpy(h->digest, RB_LAYOUT_DIGEST_BYTES, sizeof h->digest);
     h->nonce = link->header.nonce;
-    h->features = link->header.features; /* all are known: rb_link_attach() has seen to it */
+    h->features = link->header.features; /* all were offered: rb_link_attach() has seen to it */
     h->pid = (uint32_t)getpid();
     h->kit_version = kit_version;
     put_text(h->kit, sizeof h->kit, kit);

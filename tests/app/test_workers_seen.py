@@ -197,7 +197,7 @@ async def test_the_commands_workers_scale_and_watch(epmd: EpmdDaemon, tmp_path: 
         assert status == 0
         found = json.loads(said)
         assert [w["state"] for w in found] == ["ready"] * 3
-        assert found[0]["layout_version"] == "3.0"
+        assert found[0]["layout_version"] == "3.1"
         assert found[0]["link"]["slots"] == 1024
         status, said = await ringbridge(epmd, bridge, "workers")
         assert "1024 x 64 MiB" in said

@@ -11,15 +11,15 @@
 #endif
 
 /* As a string literal: initializes a uint8_t[32] and can be handed to memcmp(). */
-#define RB_LAYOUT_DIGEST_HEX "f31850dd340a41a1f12e09f7f9907c4ed21a733b4b27add55ad2c91cd02f11bb"
+#define RB_LAYOUT_DIGEST_HEX "773a589dc0bd717bbd1e6c3d0396653dc4a98cc8ebbd3e214e50724a56d78c6a"
 #define RB_LAYOUT_DIGEST_SIZE 32
 #define RB_LAYOUT_DIGEST_BYTES \
-    "\xf3" "\x18" "\x50" "\xdd" "\x34" "\x0a" "\x41" "\xa1" \
-    "\xf1" "\x2e" "\x09" "\xf7" "\xf9" "\x90" "\x7c" "\x4e" \
-    "\xd2" "\x1a" "\x73" "\x3b" "\x4b" "\x27" "\xad" "\xd5" \
-    "\x5a" "\xd2" "\xc9" "\x1c" "\xd0" "\x2f" "\x11" "\xbb"
+    "\x77" "\x3a" "\x58" "\x9d" "\xc0" "\xbd" "\x71" "\x7b" \
+    "\xbd" "\x1e" "\x6c" "\x3d" "\x03" "\x96" "\x65" "\x3d" \
+    "\xc4" "\xa9" "\x8c" "\xc8" "\xeb" "\xbd" "\x3e" "\x21" \
+    "\x4e" "\x50" "\x72" "\x4a" "\x56" "\xd7" "\x8c" "\x6a"
 
-#define RB_LAYOUT_VERSION 196608
+#define RB_LAYOUT_VERSION 196609
 
 #define RB_PAGE_BYTES 4096
 #define RB_LINE_BYTES 128
@@ -55,11 +55,14 @@
 
 #define RB_FEATURE_CRC_ENVELOPE 1
 #define RB_FEATURE_CRC_PAYLOAD 2
+#define RB_FEATURE_ZSTD 4
 
 #define RB_FLAG_INLINE 1
 #define RB_FLAG_TERM 2
 #define RB_FLAG_PARTS 4
 #define RB_FLAG_PROGRESS 8
+#define RB_FLAG_ZSTD 16
+#define RB_FLAG_ACCEPTS_ZSTD 32
 
 #define RB_STATUS_OK 0
 #define RB_STATUS_FAILED 1
@@ -217,7 +220,9 @@ struct rb_relay_positions {
     uint32_t doorbell;
     uint8_t padding_516[124];
     uint32_t control;
-    uint8_t padding_644[3452];
+    uint8_t padding_644[124];
+    uint64_t payload_bytes_max;
+    uint8_t padding_776[3320];
 };
 RB_ASSERT_SIZE(struct rb_relay_positions, 4096);
 RB_ASSERT_AT(struct rb_relay_positions, request_tail, 0);
@@ -226,6 +231,7 @@ RB_ASSERT_AT(struct rb_relay_positions, giveback_tail, 256);
 RB_ASSERT_AT(struct rb_relay_positions, park, 384);
 RB_ASSERT_AT(struct rb_relay_positions, doorbell, 512);
 RB_ASSERT_AT(struct rb_relay_positions, control, 640);
+RB_ASSERT_AT(struct rb_relay_positions, payload_bytes_max, 768);
 
 struct rb_worker_positions {
     uint64_t request_head;

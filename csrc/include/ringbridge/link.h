@@ -121,7 +121,8 @@ int rb_link_telemetry(const struct rb_link *link, struct rb_telemetry *copy);
 
 /* The worker's end. */
 struct rb_link_worker {
-    struct rb_relay_header header; /* private copy, checked */
+    struct rb_relay_header header; /* private copy, checked; of the features those that are taken */
+    uint64_t offered;              /* features, of which RB_FEATURE_ZSTD is to be taken */
     struct rb_link_fds fds;
     const uint8_t *relay_side;
     uint8_t *worker_side;
@@ -148,6 +149,8 @@ struct rb_link_worker {
  * that the relay can name both. */
 int rb_link_attach(struct rb_link_worker *link, const struct rb_link_fds *fds, char *why,
                    uint64_t why_bytes);
+/* Takes features that not every worker has, before it greets. 1: all of them were offered. */
+int rb_link_take(struct rb_link_worker *link, uint64_t features);
 /* What the worker can do, before it greets: a worker that declares nothing takes every opcode. 0; or -EINVAL with `why`, and nothing is
  * declared. */
 int rb_link_declare(struct rb_link_worker *link, const struct rb_worker_op *ops, uint32_t count,

@@ -4,7 +4,7 @@ defmodule Ringbridge.Layout do
   What crosses a link, byte by byte: constants and records of `csrc/layout.toml`.
   """
 
-  @digest_hex "f31850dd340a41a1f12e09f7f9907c4ed21a733b4b27add55ad2c91cd02f11bb"
+  @digest_hex "773a589dc0bd717bbd1e6c3d0396653dc4a98cc8ebbd3e214e50724a56d78c6a"
   @digest Base.decode16!(@digest_hex, case: :lower)
 
   @doc "SHA-256 of the layout: both sides of a link must show the same."
@@ -13,7 +13,7 @@ defmodule Ringbridge.Layout do
 
   @doc false
   @spec layout_version() :: non_neg_integer()
-  def layout_version, do: 196_608
+  def layout_version, do: 196_609
 
   @doc false
   @spec page_bytes() :: non_neg_integer()
@@ -132,6 +132,10 @@ defmodule Ringbridge.Layout do
   def feature_crc_payload, do: 2
 
   @doc false
+  @spec feature_zstd() :: non_neg_integer()
+  def feature_zstd, do: 4
+
+  @doc false
   @spec flag_inline() :: non_neg_integer()
   def flag_inline, do: 1
 
@@ -146,6 +150,14 @@ defmodule Ringbridge.Layout do
   @doc false
   @spec flag_progress() :: non_neg_integer()
   def flag_progress, do: 8
+
+  @doc false
+  @spec flag_zstd() :: non_neg_integer()
+  def flag_zstd, do: 16
+
+  @doc false
+  @spec flag_accepts_zstd() :: non_neg_integer()
+  def flag_accepts_zstd, do: 32
 
   @doc false
   @spec status_ok() :: non_neg_integer()
@@ -622,7 +634,8 @@ defmodule Ringbridge.Layout do
       giveback_tail: 256,
       park: 384,
       doorbell: 512,
-      control: 640
+      control: 640,
+      payload_bytes_max: 768
     ]
   end
 
@@ -640,7 +653,9 @@ defmodule Ringbridge.Layout do
         doorbell::little-unsigned-32,
         _::binary-size(124),
         control::little-unsigned-32,
-        _::binary-size(3452)
+        _::binary-size(124),
+        payload_bytes_max::little-unsigned-64,
+        _::binary-size(3320)
       >>) do
     %{
       request_tail: request_tail,
@@ -648,7 +663,8 @@ defmodule Ringbridge.Layout do
       giveback_tail: giveback_tail,
       park: park,
       doorbell: doorbell,
-      control: control
+      control: control,
+      payload_bytes_max: payload_bytes_max
     }
   end
 
@@ -660,7 +676,8 @@ defmodule Ringbridge.Layout do
         giveback_tail: giveback_tail,
         park: park,
         doorbell: doorbell,
-        control: control
+        control: control,
+        payload_bytes_max: payload_bytes_max
       }) do
     <<
       request_tail::little-unsigned-64,
@@ -674,7 +691,9 @@ defmodule Ringbridge.Layout do
       doorbell::little-unsigned-32,
       0::size(992),
       control::little-unsigned-32,
-      0::size(27616)
+      0::size(992),
+      payload_bytes_max::little-unsigned-64,
+      0::size(26560)
     >>
   end
 

@@ -23,13 +23,13 @@ macro_rules! assert_at {
 }
 
 pub const LAYOUT_DIGEST_HEX: &str =
-    "f31850dd340a41a1f12e09f7f9907c4ed21a733b4b27add55ad2c91cd02f11bb";
+    "773a589dc0bd717bbd1e6c3d0396653dc4a98cc8ebbd3e214e50724a56d78c6a";
 pub const LAYOUT_DIGEST: [u8; 32] = [
-    0xf3, 0x18, 0x50, 0xdd, 0x34, 0x0a, 0x41, 0xa1, 0xf1, 0x2e, 0x09, 0xf7, 0xf9, 0x90, 0x7c, 0x4e,
-    0xd2, 0x1a, 0x73, 0x3b, 0x4b, 0x27, 0xad, 0xd5, 0x5a, 0xd2, 0xc9, 0x1c, 0xd0, 0x2f, 0x11, 0xbb,
+    0x77, 0x3a, 0x58, 0x9d, 0xc0, 0xbd, 0x71, 0x7b, 0xbd, 0x1e, 0x6c, 0x3d, 0x03, 0x96, 0x65, 0x3d,
+    0xc4, 0xa9, 0x8c, 0xc8, 0xeb, 0xbd, 0x3e, 0x21, 0x4e, 0x50, 0x72, 0x4a, 0x56, 0xd7, 0x8c, 0x6a,
 ];
 
-pub const LAYOUT_VERSION: u32 = 196608;
+pub const LAYOUT_VERSION: u32 = 196609;
 
 pub const PAGE_BYTES: usize = 4096;
 pub const LINE_BYTES: usize = 128;
@@ -65,11 +65,14 @@ pub const CONTROL_STOP: u32 = 2;
 
 pub const FEATURE_CRC_ENVELOPE: u64 = 1;
 pub const FEATURE_CRC_PAYLOAD: u64 = 2;
+pub const FEATURE_ZSTD: u64 = 4;
 
 pub const FLAG_INLINE: u16 = 1;
 pub const FLAG_TERM: u16 = 2;
 pub const FLAG_PARTS: u16 = 4;
 pub const FLAG_PROGRESS: u16 = 8;
+pub const FLAG_ZSTD: u16 = 16;
+pub const FLAG_ACCEPTS_ZSTD: u16 = 32;
 
 pub const STATUS_OK: u16 = 0;
 pub const STATUS_FAILED: u16 = 1;
@@ -235,7 +238,9 @@ pub struct RelayPositions {
     pub doorbell: u32,
     pub padding_516: [u8; 124],
     pub control: u32,
-    pub padding_644: [u8; 3452],
+    pub padding_644: [u8; 124],
+    pub payload_bytes_max: u64,
+    pub padding_776: [u8; 3320],
 }
 const _: () = assert!(size_of::<RelayPositions>() == 4096);
 assert_at!(RelayPositions, request_tail: u64, 0);
@@ -244,6 +249,7 @@ assert_at!(RelayPositions, giveback_tail: u64, 256);
 assert_at!(RelayPositions, park: u32, 384);
 assert_at!(RelayPositions, doorbell: u32, 512);
 assert_at!(RelayPositions, control: u32, 640);
+assert_at!(RelayPositions, payload_bytes_max: u64, 768);
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

@@ -14,10 +14,18 @@ use crate::parts::Parts;
 use crate::primitive::{u32s, AtomicU32, AtomicU64};
 use crate::{sys, telemetry};
 
-const FEATURES_KNOWN: u64 = FEATURE_CRC_ENVELOPE | FEATURE_CRC_PAYLOAD;
+const FEATURES_TAKEN: u64 = FEATURE_CRC_ENVELOPE | FEATURE_CRC_PAYLOAD;
+/// Without dependencies there is no zstd here: it is left to workers that have it.
+const FEATURES_KNOWN: u64 = FEATURES_TAKEN | FEATURE_ZSTD;
 const POPULATED_RESULTS: u64 = 1 << 20;
 /// Older minor versions of our major that this kit still serves.
-const OLDER: &[(u32, [u8; 32])] = &[];
+const OLDER: &[(u32, [u8; 32])] = &[(
+    0x0003_0000,
+    [
+        0xf3, 0x18, 0x50, 0xdd, 0x34, 0x0a, 0x41, 0xa1, 0xf1, 0x2e, 0x09, 0xf7, 0xf9, 0x90, 0x7c, 0x4e,
+        0xd2, 0x1a, 0x73, 0x3b, 0x4b, 0x27, 0xad, 0xd5, 0x5a, 0xd2, 0xc9, 0x1c, 0xd0, 0x2f, 0x11, 0xbb,
+    ],
+)];
 
 /// Descriptors of a link, in the order in which a worker inherits them. None: not there.
 #[derive(Clone, Copy, Debug)]
@@ -220,7 +228,7 @@ impl Link {
             hello: HELLO_NONE,
             digest: LAYOUT_DIGEST,
             nonce: self.header.nonce,
-            features: self.header.features & FEATURES_KNOWN,
+            features: self.header.features & FEATURES_TAKEN,
             pid: std::process::id(),
             kit_version,
             kit: text_field(kit),

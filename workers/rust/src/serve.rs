@@ -145,6 +145,9 @@ fn run_one(kit: &'static Kit, drained_ns: u64, start_ns: u64, service: &mut dyn 
 /// sends what breaks a rule.
 fn payload(kit: &Kit, q: &Request) -> Option<*const u8> {
     let (job, bytes, at) = (q.job, q.payload_bytes, q.payload_at);
+    if q.flags & FLAG_ZSTD != 0 {
+        kit.broken(format_args!("job {job} has a compressed payload, which was not agreed to"));
+    }
     if q.flags & FLAG_INLINE != 0 {
         if bytes as usize > INLINE_BYTES_MAX {
             kit.broken(format_args!("job {job} has {bytes} bytes inline"));

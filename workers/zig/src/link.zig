@@ -141,8 +141,13 @@ pub fn understands(version: u32, digest: *const [32]u8) bool {
     return false;
 }
 
-/// Layouts of our own major version that this kit can do without: none yet.
-const older_layouts = [_]struct { version: u32, digest: [32]u8 }{};
+/// Layouts of our own major version that this kit can do without what they lack.
+const older_layouts = [_]struct { version: u32, digest: [32]u8 }{
+    .{ .version = 0x0003_0000, .digest = .{
+        0xf3, 0x18, 0x50, 0xdd, 0x34, 0x0a, 0x41, 0xa1, 0xf1, 0x2e, 0x09, 0xf7, 0xf9, 0x90, 0x7c, 0x4e,
+        0xd2, 0x1a, 0x73, 0x3b, 0x4b, 0x27, 0xad, 0xd5, 0x5a, 0xd2, 0xc9, 0x1c, 0xd0, 0x2f, 0x11, 0xbb,
+    } }, // compressed payloads
+};
 
 fn check(h: *const layout.RelayHeader, fds: Fds, why: *Why) AttachError!Parts {
     if (h.magic != layout.relay_magic) {
@@ -167,7 +172,9 @@ fn check(h: *const layout.RelayHeader, fds: Fds, why: *Why) AttachError!Parts {
     return error.Refused;
 }
 
-const features_known = layout.feature_crc_envelope | layout.feature_crc_payload;
+const features_taken = layout.feature_crc_envelope | layout.feature_crc_payload;
+/// std has a decompressor and no compressor, so zstd is left to workers that have both.
+const features_known = features_taken | layout.feature_zstd;
 
 /// The rule that a header of our own layout breaks.
 fn brokenRule(h: *const layout.RelayHeader, parts: *const Parts, fds: Fds) ?[]const u8 {
@@ -222,7 +229,7 @@ fn map(h: *const layout.RelayHeader, parts: *const Parts, fds: Fds, allocator: s
     os.populate(worker_side[parts.results_at..][0..parts.populated_results]);
 
     var header = h.*;
-    header.features &= features_known;
+    header.features &= features_taken;
     const theirs = at(layout.RelayPositions, relay_side, layout.at_positions, 1);
     const ours = at(layout.WorkerPositions, worker_side, layout.at_positions, 1);
     return .{

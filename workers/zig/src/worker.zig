@@ -123,6 +123,7 @@ pub const Worker = struct {
 
     /// The payload, or the end of the process: the relay is ours, and never sends what breaks a rule.
     fn check(w: *const Worker, q: *const layout.Request) []const u8 {
+        if (q.flags & layout.flag_zstd != 0) w.broken("job {d} has a compressed payload, which was not agreed to", .{q.job});
         const payload = payload: {
             if (q.flags & layout.flag_inline != 0) {
                 if (q.payload_bytes > layout.inline_bytes_max)
