@@ -41,6 +41,7 @@ class WorkerReady:
     """A worker has greeted and its layout fits: jobs flow to it. `pid` is as the worker sees it.
 
     `operations`: those that it declares; a worker that declares none takes every opcode.
+    `encodings`: of payloads and answers, those that it takes besides plain ones.
     """
 
     worker_id: int
@@ -50,6 +51,7 @@ class WorkerReady:
     role: str
     layout_version: tuple[int, int]
     operations: tuple[Operation, ...] = ()
+    encodings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -370,7 +370,7 @@ class Relay:
             config.slots,
             config.result_bytes,
             config.result_block_bytes,
-            _CRC_FEATURES[config.crc],
+            _CRC_FEATURES[config.crc] | layout.FEATURE_ZSTD,
             fds,
         )
         _check(code, f"link of worker {worker_id}")

@@ -26,6 +26,7 @@ from bridge.fabric.events import (
 
 _OBITUARY_CORE, _OBITUARY_OOM = 1, 2
 _OPERATION = struct.Struct("<HH28s")  # struct.worker_op (csrc/layout.toml)
+_ENCODINGS = {"zstd": layout.FEATURE_ZSTD}
 _TAKES = {"raw": layout.TAKES_RAW, "term": layout.TAKES_TERM, "parts": layout.TAKES_PARTS}
 assert _OPERATION.size == layout.WORKER_OP.size
 
@@ -47,8 +48,9 @@ def event(raw: Any) -> Event:
                 kit.decode("utf-8", "replace"),
                 _version(raw.b),
                 role.decode("utf-8", "replace"),
-                _version(raw.c),
+                _version(raw.c & 0xFFFFFFFF),
                 tuple(_operations(operations)),
+                tuple(word for word, bit in _ENCODINGS.items() if raw.c >> 32 & bit),
             )
         case lib.RB_EVENT_WORKER_REFUSED:
             return WorkerRefused(raw.worker, data.decode("utf-8", "replace"))

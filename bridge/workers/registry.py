@@ -331,6 +331,7 @@ class WorkerRegistry(Answering):
                 "kit_version": worker.kit_version,
                 "layout_version": worker.layout_version,
                 "operations": _operations(worker.operations),
+                "encodings": [Atom(encoding) for encoding in worker.encodings],
                 "link": worker.link and asdict(worker.link),
                 "credit": figures.credit if figures else None,
                 "in_flight": figures.in_flight if figures else 0,

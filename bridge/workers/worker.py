@@ -99,6 +99,7 @@ class Worker:
         self.layout_version: str | None = None
         self.link: LinkConfig | None = None
         self.operations: tuple[Operation, ...] = ()
+        self.encodings: tuple[str, ...] = ()
         self.restarts = 0
         self.failures = 0  # lives that ended unasked
         self.last_error: str | None = None
@@ -321,6 +322,7 @@ class Worker:
             self.kit_version = life.kit_version
             self.layout_version = "{}.{}".format(*life.greeting.layout_version)
             self.operations = life.greeting.operations
+            self.encodings = life.greeting.encodings
             self._log.info("worker ready", os_pid=self.os_pid, kit=self.kit)
 
     async def _drain(self) -> None:

@@ -61,6 +61,8 @@ static void count_jobs(struct audit *a, const struct rb_relay *r, struct tally t
              !j->home || (j->state == RB_JOB_QUEUED && j->home->role == j->role &&
                           (j->home->listed || j->home->parting)),
              "a job waits for a worker that takes none");
+        hold(a, !j->apart || (j->state == RB_JOB_QUEUED && !j->home),
+             "a job stands apart that does not wait, or has a home");
         t->open += !j->uncounted && rb_job_is_open(j);
         t->blocks += j->pool_count;
         t->jobs++;
@@ -78,9 +80,10 @@ static void audit_role(struct audit *a, const struct rb_role *role, const struct
     for (const struct rb_job *j = role->first_job; j; j = j->next_of_role) listed++;
     HOLD_EQUAL(a, open, t->open, role->name);
     HOLD_EQUAL(a, (uint64_t)role->queued, t->queued, role->name);
-    uint64_t standing = role->queue.count;
+    uint64_t standing = role->queue.count + role->apart.count, zstd = 0;
     for (uint32_t i = 0; i < role->ready; i++) {
         standing += role->workers[i]->affine.own.count;
+        zstd += (role->workers[i]->link.config.features & RB_FEATURE_ZSTD) != 0;
         hold(a, role->workers[i]->listed && role->workers[i]->ready_at == i,
              "%s: its table of ready workers is out of order", role->name);
     }
@@ -88,6 +91,7 @@ static void audit_role(struct audit *a, const struct rb_role *role, const struct
         if (!w->listed) standing += w->affine.own.count;
         hold(a, w->parting, "%s: its list of workers that part is out of order", role->name);
     }
+    HOLD_EQUAL(a, (uint64_t)role->zstd_ready, zstd, role->name);
     HOLD_EQUAL(a, standing + t->behind, t->queued, role->name);
     HOLD_EQUAL(a, (uint64_t)role->admission.kept, t->deferred, role->name);
     HOLD_EQUAL(a, (uint64_t)role->admission.deferred, t->deferred - t->paced, role->name);

@@ -69,8 +69,9 @@ int rb_lab_hire(struct rb_relay *r, uint32_t role, uint64_t id, uint32_t slots,
     struct rb_link_fds copies;
     struct rb_lab_worker *w = calloc(1, sizeof *w);
     if (!w) return -ENOMEM;
-    int rc = rb_relay_create_link(r, role, id, slots, RESULT_BYTES, RESULT_BLOCK_BYTES,
-                                  RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD, fds);
+    int rc = rb_relay_create_link(
+        r, role, id, slots, RESULT_BYTES, RESULT_BLOCK_BYTES,
+        RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD | RB_FEATURE_ZSTD, fds);
     if (rc < 0) goto no_link;
     rc = copies_of(fds, &copies);
     if (rc < 0) goto no_copies;

@@ -96,6 +96,7 @@ def scene_of_two() -> Scene:
     scene.workers[0].kit = "c"
     scene.workers[0].operations = (Operation(3, "mean", ("term",)),)
     scene.workers[0].os_pid = 77
+    scene.workers[0].encodings = ("zstd",)
     scene.workers[0].layout_version = "3.0"
     scene.workers[0].link = LinkConfig(8, 65536, 4096, "off")
     scene.workers[1].state = State.GIVEN_UP
@@ -116,6 +117,7 @@ ECHO = {
     A("kit_version"): None,
     A("layout_version"): b"3.0",
     A("operations"): [{A("opcode"): 3, A("name"): b"mean", A("takes"): [A("term")]}],
+    A("encodings"): [A("zstd")],
     A("link"): {
         A("slots"): 8,
         A("result_bytes"): 65536,

@@ -46,7 +46,7 @@ enum rb_event_kind {
     RB_EVENT_SIGNAL = 1,      /* connection; control in data[0..a), message in data[a..size) */
     RB_EVENT_CONNECTION_LOST, /* connection; reason text in data */
     RB_EVENT_CONNECTION_ROOM, /* connection; the answer to rb_relay_want_room() */
-    RB_EVENT_WORKER_READY, /* worker; a = pid; b kit, c layout version; kit NUL role NUL ops in data */
+    RB_EVENT_WORKER_READY, /* worker; a = pid; b kit version; c features taken << 32 | layout version; kit NUL role NUL ops in data */
     RB_EVENT_WORKER_REFUSED, /* worker; why in data */
     RB_EVENT_WORKER_BROKE,   /* worker; rule in data */
     RB_EVENT_WORKER_ENDED,   /* worker; a = status (or -1), b = signal, c = obituary flags */

@@ -6,6 +6,7 @@
 
 #include "relay/dispatch/worker_pvt.h"
 #include "relay/relay_pvt.h"
+#include "relay/service/encoding.h"
 #include "ringbridge/envelope.h"
 
 enum {
@@ -122,9 +123,10 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e, uint64
     } else if (j->state != RB_JOB_PLACED) {
         rb_term_answer_end(w); /* nobody hears of it any more */
     }
+    const char *rule = rb_encoding_rule(j, e);
+    if (rule) return rule;
     if (e->status > RB_STATUS_CANCELLED) return before_the_end(w, j, e, payload);
 
-    const char *rule = NULL;
     enum rb_reason reason = RB_REASON_OK;
     j->run_ns = e->run_ns;
     if (j->state == RB_JOB_PLACED) {
@@ -152,6 +154,7 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e, uint64
             if (answer_term(w, &to, j, e, payload, effort, &rule)) return goes_on;
             if (rule) return rule;
         } else {
+            if (e->flags & RB_FLAG_ZSTD) to.encoding = "zstd";
             rb_answer_raw(&to, j->detail ? j : NULL, payload, e->payload_bytes);
         }
     }

@@ -48,7 +48,7 @@ struct rb_job *rb_job_new(struct rb_relay *r) {
     j->id = ++r->job_sequence << JOB_INDEX_BITS | (j->id & INDEX_MASK);
     j->state = RB_JOB_ARRIVING;
     j->detail = j->is_term = j->signals = j->kind = j->finish = j->uncounted = 0;
-    j->keyed = j->retry = 0;
+    j->keyed = j->retry = j->accepts = j->apart = 0;
     j->home = NULL;
     j->stopped_ns = 0;
     j->extra = NULL;
@@ -181,6 +181,7 @@ struct rb_caller rb_job_caller(const struct rb_job *j) {
                               .tag = {tag, j->tag_size},
                               .alias = {tag + j->alias_at, j->alias_size},
                               .kind = j->kind,
+                              .encoding = j->accepts ? "identity" : NULL,
                               .job = j->id,
                               .index = j->index,
                               .extra = j->extra};

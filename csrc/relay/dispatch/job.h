@@ -48,6 +48,8 @@ struct rb_job {
     uint8_t uncounted;      /* holds a caller, and is no request: those accepted are others */
     uint8_t paced;          /* deferred by a leaky bucket, not by a policy */
     uint8_t sampled;        /* its hops are timed */
+    uint8_t accepts;        /* its answer may come compressed */
+    uint8_t apart;          /* it waits apart from its role's queue (role.h) */
     uint64_t stopped_ns;    /* when its cancel word was written; 0: it was not */
     uint32_t index;         /* of an element in its batch */
     struct rb_extra *extra; /* what it has beyond a plain call; NULL: nothing */

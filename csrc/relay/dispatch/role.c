@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "relay/relay_pvt.h"
+#include "relay/service/encoding.h"
 
 enum { RAMP_STEPS = 64 };
 
@@ -51,6 +52,7 @@ void rb_role_init(struct rb_role *role, const struct rb_role_config *config) {
     take_config(role, config);
     rb_admission_init(role);
     rb_queue_init(&role->queue, &config->order);
+    rb_queue_init(&role->apart, &config->order);
     rb_choice_init(&role->choice, kinds[config->choice.policy]);
 }
 
@@ -58,6 +60,7 @@ void rb_role_configure(struct rb_relay *r, struct rb_role *role,
                        const struct rb_role_config *config) {
     if (memcmp(&role->config.order, &config->order, sizeof config->order) != 0) {
         rb_queue_configure(&role->queue, &config->order, r->now);
+        rb_queue_configure(&role->apart, &config->order, r->now);
         for (uint32_t i = 0; i < role->ready; i++)
             rb_queue_configure(&role->workers[i]->affine.own, &config->order, r->now);
         for (struct rb_worker *w = role->parting; w; w = w->next_parting)
@@ -65,6 +68,7 @@ void rb_role_configure(struct rb_relay *r, struct rb_role *role,
     }
     struct rb_admission_config before = role->config.admission;
     take_config(role, config);
+    for (uint32_t i = 0; i < role->ready; i++) rb_encoding_tell_limit(role->workers[i]);
     role->dirty = 1; /* what waits may be let through now */
     choose_by_policy(role);
     rb_health_configured(r, role);
@@ -99,10 +103,17 @@ static void count_queued(struct rb_role *role, const struct rb_job *j, int32_t c
     GAUGE(role->stats.queued, role->queued);
 }
 
+int rb_role_is_choosy(const struct rb_role *role, const struct rb_job *j) {
+    return j->request.flags & RB_FLAG_ZSTD && role->zstd_ready < role->ready;
+}
+
 /* Into the queue where it belongs. It is the first of its lane, if it has one. */
 static void stand(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
     role->dirty = 1;
-    struct rb_queue *q = j->keyed ? rb_affinity_home(role, j) : &role->queue;
+    j->apart = (uint8_t)rb_role_is_choosy(role, j);
+    struct rb_queue *q = j->apart   ? &role->apart
+                         : j->keyed ? rb_affinity_home(role, j)
+                                    : &role->queue;
     rb_queue_push(q, j, r->now);
     if (j->home) rb_affinity_look(j->home);
 }
@@ -138,13 +149,21 @@ int rb_role_home(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
 static struct rb_queue *leave(struct rb_role *role, const struct rb_job *j) {
     count_queued(role, j, -1);
     if (rb_job_is_behind(j)) return NULL;
-    return j->home ? &j->home->affine.own : &role->queue;
+    return j->apart ? &role->apart : j->home ? &j->home->affine.own : &role->queue;
 }
 
 static void left(struct rb_job *j) {
     struct rb_worker *home = j->home;
     j->home = NULL;
+    j->apart = 0;
     if (home) rb_affinity_look(home);
+}
+
+void rb_role_set_apart(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
+    rb_queue_remove(j->home ? &j->home->affine.own : &role->queue, j);
+    left(j);
+    j->apart = 1;
+    rb_queue_push(&role->apart, j, r->now);
 }
 
 void rb_role_unlink(struct rb_role *role, struct rb_job *j) {
@@ -160,8 +179,11 @@ void rb_role_take(struct rb_role *role, struct rb_job *j) {
 
 /* Of those that stand in a queue; who is behind one comes forward when that is over. */
 struct rb_job *rb_role_oldest(const struct rb_role *role) {
-    struct rb_job *j = rb_queue_oldest(&role->queue), *own = rb_affinity_oldest(role);
-    return !j || (own && rb_queue_older(own, j)) ? own : j;
+    struct rb_job *j = rb_queue_oldest(&role->queue);
+    struct rb_job *others[] = {rb_affinity_oldest(role), rb_queue_oldest(&role->apart)};
+    for (int i = 0; i < 2; i++)
+        if (!j || (others[i] && rb_queue_older(others[i], j))) j = others[i];
+    return j;
 }
 
 void rb_role_tell(struct rb_relay *r, struct rb_job *j, enum rb_reason reason, uint64_t retry_ms) {
@@ -276,6 +298,8 @@ void rb_role_add_ready(struct rb_role *role, struct rb_worker *w) {
     w->ready_at = role->ready;
     w->listed = 1;
     role->workers[role->ready++] = w;
+    role->zstd_ready += (uint32_t)rb_encoding_worker_takes(w);
+    rb_encoding_tell_limit(w);
     role->dirty = 1;
     GAUGE(role->stats.workers_ready, role->ready);
     rb_queue_init(&w->affine.own, &role->config.order);
@@ -289,6 +313,7 @@ void rb_role_remove_ready(struct rb_role *role, struct rb_worker *w) {
     role->workers[w->ready_at] = last;
     last->ready_at = w->ready_at;
     w->listed = 0;
+    role->zstd_ready -= (uint32_t)rb_encoding_worker_takes(w);
     GAUGE(role->stats.workers_ready, role->ready);
     role->ramping -= w->ramp < RB_CHOICE_WHOLE;
     w->ramp = RB_CHOICE_WHOLE;

@@ -35,6 +35,8 @@ struct rb_role {
     uint32_t queued;            /* jobs that wait, wherever */
     struct rb_worker **workers; /* ready ones */
     uint32_t ready, capacity;
+    uint32_t zstd_ready;   /* of these, those that take compressed payloads; */
+    struct rb_queue apart; /* of jobs that only they may take, while others are ready beside them */
     struct rb_choice choice;      /* of these, those with room */
     uint32_t ramping;             /* of these, with less than a whole share */
     uint64_t ramped_ns;           /* when shares were last looked at */
@@ -65,6 +67,10 @@ void rb_role_over(struct rb_relay *r, struct rb_role *role, struct rb_job *j);
 int rb_role_part(struct rb_relay *r, struct rb_role *role);
 /* A job that waits in the role's queue and has a home by now: it goes there. 1 if so. */
 int rb_role_home(struct rb_relay *r, struct rb_role *role, struct rb_job *j);
+/* A job that stands in a queue whose worker may not take it: it waits apart, for one that may. */
+void rb_role_set_apart(struct rb_relay *r, struct rb_role *role, struct rb_job *j);
+/* Not every ready worker may take it: a compressed payload, and workers that differ. */
+int rb_role_is_choosy(const struct rb_role *role, const struct rb_job *j);
 void rb_role_weigh(struct rb_worker *w, uint32_t weight);
 /* It is to be given `share` of RB_CHOICE_WHOLE of what it would get; its breaker has changed (health.h). */
 void rb_role_trust(struct rb_worker *w, uint32_t share);

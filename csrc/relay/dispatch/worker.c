@@ -79,7 +79,8 @@ static void tell_ready(struct rb_worker *w, struct rb_worker_header *hello,
     n += snprintf(text + n, sizeof text - (size_t)n, "%s", (const char *)hello->role) + 1;
     memcpy(text + n, ops, count * sizeof *ops);
     rb_up_event(w->relay, RB_EVENT_WORKER_READY, 0, w->id, hello->pid, hello->kit_version,
-                hello->version, text, (size_t)n + count * sizeof *ops);
+                (int64_t)(w->link.config.features << 32 | hello->version), text,
+                (size_t)n + count * sizeof *ops);
 }
 
 static void refuse(struct rb_worker *w, const char *why) {

@@ -52,7 +52,7 @@ static void put_detail(struct rb_pen *p, const struct rb_job *j) {
     rb_detail_write(p, &d);
 }
 
-/* {ok, Value} or {ok, Value, Detail}, where the value is `head` bytes already encoded and then `bytes`. */
+/* {ok, Value} or {ok, Value, Detail}, Value as {Encoding, Value} to who accepts several; where the value is `head` bytes already encoded and then `bytes`. */
 static void answer_value(const struct rb_caller *to, const struct rb_job *detail, int raw,
                          const uint8_t *bytes, size_t size) {
     struct rb_reply reply;
@@ -64,9 +64,13 @@ static void answer_value(const struct rb_caller *to, const struct rb_job *detail
         rb_reply_end(&reply);
         return;
     }
-    if (!rb_reply_begin(&reply, to, (apart ? 0 : size) + RB_DETAIL_ROOM + 16)) return;
+    if (!rb_reply_begin(&reply, to, (apart ? 0 : size) + RB_DETAIL_ROOM + 32)) return;
     rb_pen_tuple(p, detail ? 3 : 2);
     rb_pen_atom(p, "ok");
+    if (to->encoding) {
+        rb_pen_tuple(p, 2);
+        rb_pen_atom(p, to->encoding);
+    }
     if (raw) rb_pen_binary(p, size);
     if (!apart) {
         rb_pen_bytes(p, bytes, size);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "relay/relay_pvt.h"
+#include "relay/service/encoding.h"
 #include "relay/service/operation.h"
 #include "relay/service/schema.h"
 
@@ -260,6 +261,7 @@ static void submit_element(struct rb_relay *r, struct rb_batch *b, struct rb_ext
         rb_submit_refuse(&element, why);
         return;
     }
+    if (s->options.encoded && !rb_encoding_admits(role, &element, s, &payload)) return;
     struct rb_job *j = rb_submit_admit(r, &element, role, payload.bytes.size, &s->options, &v);
     if (!j) return;
     rb_submit_fill(j, &payload);

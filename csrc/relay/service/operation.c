@@ -62,6 +62,14 @@ int rb_operation_takes(const struct rb_role *role, const struct rb_options *o,
     const struct rb_ops_config *ops = &role->config.ops;
     const struct rb_op_config *op = numbered(ops, o->opcode);
     char reason[RB_SCHEMA_WHY_BYTES];
+    if (op && o->encoded && ops->nodes[op->schema].kind != RB_SCHEMA_ANY) {
+        snprintf(
+            why, RB_WHY_BYTES,
+            "%s: op %s: its payload is checked before it comes in, and compressed it cannot be: "
+            "send it without encoding",
+            verb, op->name);
+        return -EINVAL;
+    }
     if (!op || rb_schema_check(ops, op->schema, payload, is_term, spent, reason) == 0) return 0;
     snprintf(why, RB_WHY_BYTES, "%s: op %s: %s", verb, op->name, reason);
     return -EINVAL;

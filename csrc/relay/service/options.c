@@ -80,6 +80,19 @@ static int read_orphan(struct rb_cursor *c, struct rb_options *o) {
     return finish < 0 ? finish : 0;
 }
 
+static int encoding(struct rb_cursor *c, uint8_t *zstd) {
+    static const char *const words[] = {"identity", "zstd"};
+    int which = word(c, words, 2);
+    if (which >= 0) *zstd = (uint8_t)which;
+    return which < 0 ? which : 0;
+}
+static int read_encoding(struct rb_cursor *c, struct rb_options *o) {
+    return encoding(c, &o->encoded);
+}
+static int read_accept(struct rb_cursor *c, struct rb_options *o) {
+    return encoding(c, &o->accepts);
+}
+
 static int read_retry(struct rb_cursor *c, struct rb_options *o) {
     uint64_t number = 0;
     if (number_upto(c, RB_RETRY_MAX, &number) < 0) return -EINVAL;
@@ -169,6 +182,8 @@ static const struct {
     {"meta", read_meta, "a map of at most 512 bytes as a term, 32 deep"},
     {"dedupe", read_dedupe, "a binary or an atom of at most 255 bytes, or an integer"},
     {"ttl", read_ttl, "milliseconds, at most 86400000 (a day)"},
+    {"encoding", read_encoding, ":zstd or :identity"},
+    {"accept", read_accept, ":zstd or :identity"},
 };
 enum { KNOWN = sizeof known / sizeof *known };
 

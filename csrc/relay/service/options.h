@@ -25,7 +25,9 @@ struct rb_options {
     uint8_t has_opcode;
     uint8_t priority; /* 0 critical .. 3 low */
     uint8_t has_timeout, detail;
-    uint8_t finish; /* orphan: :finish */
+    uint8_t finish;  /* orphan: :finish */
+    uint8_t encoded; /* encoding: :zstd */
+    uint8_t accepts; /* accept: :zstd */
     uint8_t trace_flags;
     uint8_t trace_id[16], span_id[8];
     uint32_t retry;

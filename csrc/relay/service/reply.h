@@ -32,8 +32,9 @@ struct rb_caller {
     struct rb_conn *conn; /* NULL: nobody any more */
     struct rb_slice pid, tag, alias;
     enum rb_caller_kind kind;
-    uint64_t job;   /* RB_CALLER_ASYNC: whose handle it holds */
-    uint32_t index; /* RB_CALLER_ELEMENT: which, and of which batch */
+    const char *encoding; /* of a result, which is told beside it; NULL: it need not be told */
+    uint64_t job;         /* RB_CALLER_ASYNC: whose handle it holds */
+    uint32_t index;       /* RB_CALLER_ELEMENT: which, and of which batch */
     struct rb_extra *extra;
 };
 

@@ -12,7 +12,7 @@ struct rb_shared {
     struct rb_rank expires; /* while kept; key: ns */
     struct rb_relay *relay;
     struct rb_shared *next; /* in its bucket */
-    uint64_t hash, work;    /* of the key; of payload and opcode */
+    uint64_t hash, work;    /* of the key; of payload, opcode and encodings */
     struct rb_job *run;     /* NULL: it is over */
     struct rb_job *callers; /* of the run, by `next`, the last one first */
     uint32_t caller_count;  /* of the run, or those that are still to be told */
@@ -67,7 +67,8 @@ static uint64_t seed_of(const struct rb_relay *r) { return rb_seal(&r->seal, UIN
 
 static uint64_t work_of(const struct rb_relay *r, const struct rb_options *o,
                         const struct rb_payload *payload) {
-    return digest(seed_of(r) ^ o->opcode ^ (uint64_t)payload->is_term << 32, payload->bytes);
+    uint64_t form = (uint64_t)(payload->is_term | o->encoded << 1 | o->accepts << 2);
+    return digest(seed_of(r) ^ o->opcode ^ form << 32, payload->bytes);
 }
 
 /* --- The table ----------------------------------------------------------------------------------------------------------- */

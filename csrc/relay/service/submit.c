@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "relay/relay_pvt.h"
+#include "relay/service/encoding.h"
 #include "relay/service/operation.h"
 #include "relay/service/schema.h"
 #include "relay/service/shared.h"
@@ -75,18 +76,19 @@ int rb_submit_may_retry(const struct rb_role *role, const struct rb_caller *to,
     return 0;
 }
 
+void rb_submit_too_large(struct rb_role *role, const struct rb_caller *to) {
+    refuse(to, RB_REASON_TOO_LARGE);
+    COUNT(role->stats.refused[RB_REASON_TOO_LARGE], 1);
+    rb_answer_too_large(to, role->config.payload_bytes_max);
+}
+
 struct rb_job *rb_submit_admit(struct rb_relay *r, const struct rb_caller *to, struct rb_role *role,
                                uint64_t size, const struct rb_options *o, struct rb_verdict *v) {
     rb_admission_judge(r, role, to->conn, o ? &o->tenant : NULL, o ? o->priority : 0, v);
     /* Closed or broken comes before too large, as it is true of every job; full does not. */
     if (v->outcome == RB_REFUSE && v->reason != RB_REASON_OVERLOADED)
         return rb_admission_refuse(r, role, to, v), NULL;
-    if (size > role->config.payload_bytes_max) {
-        refuse(to, RB_REASON_TOO_LARGE);
-        COUNT(role->stats.refused[RB_REASON_TOO_LARGE], 1);
-        rb_answer_too_large(to, role->config.payload_bytes_max);
-        return NULL;
-    }
+    if (size > role->config.payload_bytes_max) return rb_submit_too_large(role, to), NULL;
     if (v->outcome == RB_REFUSE) return rb_admission_refuse(r, role, to, v), NULL;
     return make_job(r, to, role, size);
 }
@@ -152,6 +154,8 @@ void rb_submit_prepare(struct rb_relay *r, struct rb_job *j, const struct rb_opt
     j->request.flags =
         (uint16_t)((j->pool_count ? 0 : RB_FLAG_INLINE) | (j->is_term ? RB_FLAG_TERM : 0));
     if (j->subscription) j->request.flags |= RB_FLAG_PARTS;
+    if (o->encoded) j->request.flags |= RB_FLAG_ZSTD;
+    j->accepts = o->accepts;
     memcpy(j->request.trace_id, o->trace_id, sizeof o->trace_id);
     memcpy(j->request.span_id, o->span_id, sizeof o->span_id);
     j->request.trace_flags = o->trace_flags;
@@ -194,8 +198,9 @@ static struct rb_job *bare_job(struct rb_relay *r, const struct rb_caller *to,
     return j;
 }
 
-static const char other_work[] =
-    "%s: this dedupe key stands for another payload or opcode; a key is for one piece of work";
+static const char other_work[] = "%s: this dedupe key stands for another payload, opcode, encoding "
+                                 "or accept; a key is for one piece "
+                                 "of work";
 
 /* --- A payload in the buffer --------------------------------------------------------------------------------------------- */
 
@@ -211,6 +216,18 @@ void rb_submit_fill(struct rb_job *j, const struct rb_payload *payload) {
     memcpy(rb_job_payload(j), payload->bytes.at, payload->bytes.size);
 }
 
+/* What has no meaning for an answer in parts. */
+static int stream_options(const struct rb_submit *s, char why[RB_WHY_BYTES]) {
+    const char *which = s->options.finish || s->options.dedupe.kind
+                            ? "orphan and dedupe are no options"
+                        : s->options.accepts ? "accept: :zstd is no option"
+                                             : NULL;
+    if (!which) return 0;
+    snprintf(why, RB_WHY_BYTES, "%s: %s of a stream%s", rb_verb_name(s->verb), which,
+             s->options.accepts ? ": parts are not compressed" : "");
+    return -EINVAL;
+}
+
 int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *to,
               struct rb_cursor *at, struct rb_submit *s) {
     struct rb_relay *r = c->relay;
@@ -219,11 +236,7 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
     if (rb_term_skip(at, &term) < 0) return rb_service_fail(c, "bad_payload");
     struct rb_payload payload = rb_submit_payload(term);
     int rc = rb_submit_options(at, s, why);
-    if (rc == 0 && to->kind == RB_CALLER_STREAM && (s->options.finish || s->options.dedupe.kind)) {
-        snprintf(why, sizeof why, "%s: orphan and dedupe are no options of a stream",
-                 rb_verb_name(s->verb));
-        rc = -EINVAL;
-    }
+    if (rc == 0 && to->kind == RB_CALLER_STREAM) rc = stream_options(s, why);
     if (rc == -EINVAL) return rb_submit_refuse(to, why), 0;
     if (rc < 0) return rb_service_fail(c, "bad_payload");
     if (!to->conn) return 0; /* its node is gone: there is nobody to answer */
@@ -232,6 +245,7 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
     if (!role || !rb_submit_may_retry(role, to, s)) return 0;
     if (rb_submit_names_operation(role, s) && rb_submit_operation(role, s, &payload, why) < 0)
         return rb_submit_refuse(to, why), 0;
+    if (s->options.encoded && !rb_encoding_admits(role, to, s, &payload)) return 0;
     struct rb_shared *known = s->options.dedupe.kind ? rb_shared_find(r, role, &s->options) : NULL;
     if (known && rb_shared_agrees(known, r, &s->options, &payload) < 0) {
         snprintf(why, sizeof why, other_work, rb_verb_name(s->verb));
@@ -292,7 +306,8 @@ static int take_large(struct rb_relay *r, struct rb_job *j, struct rb_submit *s,
         snprintf(why, RB_WHY_BYTES, other_work, rb_verb_name(s->verb));
         return -EINVAL;
     }
-    if (!rb_submit_may_retry(j->role, &to, s)) {
+    if (!rb_submit_may_retry(j->role, &to, s) ||
+        (o->encoded && !rb_encoding_admits(j->role, &to, s, &payload))) {
         rb_job_free(r, j);
         return 0;
     }

@@ -52,6 +52,8 @@ void rb_submit_prepare(struct rb_relay *r, struct rb_job *j, const struct rb_opt
 void rb_submit_accept(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s,
                       const struct rb_verdict *v);
 void rb_submit_wait(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s);
+/* {error, {too_large, _}}, counted as refused: more than the role's payload_bytes_max. */
+void rb_submit_too_large(struct rb_role *role, const struct rb_caller *to);
 /* A job may run twice only where that does no harm. 1, or 0: the caller has been told. */
 int rb_submit_may_retry(const struct rb_role *role, const struct rb_caller *to,
                         const struct rb_submit *s);
