@@ -75,7 +75,7 @@ worker_kit = Extension(
     depends=[*glob("workers/c/**/*.h", recursive=True), *glob("workers/python/src/*.h")],
     include_dirs=["workers/c/include", "csrc/include"],
     extra_compile_args=["-std=gnu99", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function"],
-    libraries=["pthread"],
+    libraries=["pthread", "dl"],  # dl: dlopen() with a glibc before 2.34
 )
 native = {
     "ext_modules": [extension for extension in (codec, worker_kit) if extension.sources],

@@ -70,16 +70,15 @@ LIARS = [
     Liar(
         11,
         f"{KIT}/answer.c",
-        "memcpy(room, bytes, size);\n    answer_reserved(job, size, &c);\n    return 0;",
-        "memcpy(room, bytes, size - (size > 4096));\n    answer_reserved(job, size, &c);\n"
-        "    return 0;",
+        "memcpy(room, bytes, size);\n    complete(job, size);",
+        "memcpy(room, bytes, size - (size > 4096));\n    complete(job, size);",
         "expected OK and 4097 bytes",
     ),
     Liar(
         12,
         f"{KIT}/answer.c",
-        "return complete_copy(job, bytes, size, RB_FLAG_TERM);",
-        "return complete_copy(job, bytes, size, 0);",
+        "return complete_copy(job, bytes, size, rb_complete_term);",
+        "return complete_copy(job, bytes, size, rb_complete);",
         "as a term, got",
     ),
     Liar(

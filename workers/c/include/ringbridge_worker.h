@@ -234,6 +234,8 @@ int rb_peer_close(struct rb_job *job, struct rb_peer *peer);
 #define RB_CODE_ANSWER_TOO_LARGE \
     65280                       /* rb_result_reserve() said EMSGSIZE and the handler returned */
 #define RB_CODE_NO_ANSWER 65281 /* the handler returned without an answer */
+#define RB_CODE_BAD_FRAME \
+    65283 /* a compressed payload that is none, or too large; no handler saw it */
 
 #ifdef __cplusplus
 }

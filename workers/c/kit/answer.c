@@ -189,8 +189,9 @@ static void answer_reserved(struct rb_job *job, size_t size, struct rb_completio
 }
 
 void rb_complete(struct rb_job *job, size_t size) {
-    struct rb_completion c = {.status = RB_STATUS_OK};
-    answer_reserved(job, size, &c);
+    size_t packed = rb_zstd_pack(job, size);
+    struct rb_completion c = {.status = RB_STATUS_OK, .flags = packed < size ? RB_FLAG_ZSTD : 0};
+    answer_reserved(job, packed, &c);
 }
 
 void rb_complete_term(struct rb_job *job, size_t size) {
@@ -198,20 +199,20 @@ void rb_complete_term(struct rb_job *job, size_t size) {
     answer_reserved(job, size, &c);
 }
 
-static int complete_copy(struct rb_job *job, const void *bytes, size_t size, uint16_t flags) {
-    struct rb_completion c = {.status = RB_STATUS_OK, .flags = flags};
+static int complete_copy(struct rb_job *job, const void *bytes, size_t size,
+                         void (*complete)(struct rb_job *job, size_t size)) {
     void *room = rb_result_reserve(job, size);
     if (room == NULL) return -job->refused;
     memcpy(room, bytes, size);
-    answer_reserved(job, size, &c);
+    complete(job, size);
     return 0;
 }
 
 int rb_complete_bytes(struct rb_job *job, const void *bytes, size_t size) {
-    return complete_copy(job, bytes, size, 0);
+    return complete_copy(job, bytes, size, rb_complete);
 }
 int rb_complete_term_bytes(struct rb_job *job, const void *bytes, size_t size) {
-    return complete_copy(job, bytes, size, RB_FLAG_TERM);
+    return complete_copy(job, bytes, size, rb_complete_term);
 }
 
 void rb_done(struct rb_job *job) {

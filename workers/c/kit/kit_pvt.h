@@ -5,6 +5,7 @@
  *      job.c        what a handler may ask of its job
  *      answer.c     room for answers, completions, give-backs
  *      part.c       what a job says before its answer: parts, progress
+ *      zstd.c       payloads and answers that are compressed
  *      heartbeat.c  the thread that tells the bridge that we live
  *      packet.c, channel.c, state.c   the socket beside the link (channel_pvt.h)
  *      peer_wire.c, peer.c, peer_serve.c   links to other workers (peer_pvt.h) */
@@ -43,6 +44,12 @@ struct rb_heartbeat {
     uint64_t beats;
 };
 
+enum { RB_ROOM_KEPT_BYTES = 1 << 20 }; /* between two jobs */
+struct rb_kit_room {                   /* a mapping of our own; bytes 0: none */
+    uint8_t *at;
+    size_t bytes;
+};
+
 struct rb_worker {
     struct rb_link_worker link;
     const struct rb_worker_options *options;
@@ -50,6 +57,7 @@ struct rb_worker {
     uint64_t unpublished_ns; /* when the oldest unpublished completion was made; 0: none */
     uint64_t now_ns; /* the clock at the end of the last job, which is the start of the next */
     int leaving; /* set by a handler: its job is left without an answer, and no other is begun */
+    struct rb_kit_room content, frame; /* of a payload, decompressed; of an answer, compressed */
     struct rb_kit_counters counters;
     struct rb_heartbeat heartbeat;
 };
@@ -114,6 +122,22 @@ struct rb_completion *rb_kit_claim(struct rb_job *job);
 void rb_kit_publish_soon(struct rb_worker *w, uint64_t now);
 void rb_kit_answer_unanswered(
     struct rb_job *job); /* what a handler that returned without an answer has meant */
+
+/* --- compressed payloads (zstd.c) --------------------------------------------------------------------------------------- */
+
+void rb_zstd_offer(struct rb_worker *w); /* before the hello: takes the feature where it can */
+/* Of a request with RB_FLAG_ZSTD: 1, the job is as if its payload had come plain; 0: it has failed, and is answered. */
+int rb_zstd_unpack(struct rb_job *job);
+/* Compresses the first `size` bytes of the reservation in their place, if its caller accepts that and they get smaller: how many they
+ * are then. */
+size_t rb_zstd_pack(struct rb_job *job, size_t size);
+void rb_zstd_let_go(struct rb_worker *w);
+/* At the end of every job. */
+static inline void rb_zstd_job_done(struct rb_worker *w) {
+    if ((w->content.bytes | w->frame.bytes) > RB_ROOM_KEPT_BYTES) rb_zstd_let_go(w);
+}
+/* The room in which the job's payload lies, for who keeps it beyond the job. */
+struct rb_kit_room rb_zstd_take_content(struct rb_worker *w);
 
 /* --- of a job that another worker asked for (peer_serve.c) -------------------------------------------------------------- */
 

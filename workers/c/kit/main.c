@@ -118,6 +118,7 @@ int rb_kit_open(struct rb_worker *w, const char *program, const char *kit, uint3
         return RB_EXIT_DATAERR;
     }
     rb_peers_offer_service(w);
+    rb_zstd_offer(w);
     declare(w, program);
     rb_link_greet(&w->link, kit, kit_version, environment_or(RB_ENV_ROLE, ""));
     return 0;

@@ -72,11 +72,12 @@ static void run_one(struct rb_worker *w, uint64_t drained_ns) {
     rb_store_release(&w->link.ours->started, started);
     if (rb_is_cancelled(&job)) {
         rb_cancelled(&job);
-    } else {
+    } else if (!(job.request.flags & RB_FLAG_ZSTD) || rb_zstd_unpack(&job)) {
         w->options->handler(&job, w->options->user);
         if (w->leaving) return;
         rb_kit_answer_unanswered(&job);
     }
+    rb_zstd_job_done(w);
     w->unreleased++;
 }
 

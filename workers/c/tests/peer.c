@@ -67,10 +67,16 @@ static int hello_ready(void *arg) {
 
 void peer_start(struct peer *p, const char *program, const struct peer_options *options,
                 int hello) {
-    char path[512];
-    char *environment[] = {
-        "RINGBRIDGE_LINK_FD=3", "RINGBRIDGE_WORKER_ID=7", "RINGBRIDGE_ROLE=test",
-        getenv("ASAN_OPTIONS") ? "ASAN_OPTIONS=detect_leaks=1:handle_abort=0" : NULL, NULL};
+    char path[512], libraries[512];
+    char *environment[] = {"RINGBRIDGE_LINK_FD=3",
+                           "RINGBRIDGE_WORKER_ID=7",
+                           "RINGBRIDGE_ROLE=test",
+                           libraries,
+                           getenv("ASAN_OPTIONS") ? "ASAN_OPTIONS=detect_leaks=1:handle_abort=0"
+                                                  : NULL,
+                           NULL};
+    const char *library_path = getenv("PEER_LIBRARY_PATH"); /* where it finds libraries first */
+    snprintf(libraries, sizeof libraries, "LD_LIBRARY_PATH=%s", library_path ? library_path : "");
     int pipe_fds[2] = {-1, -1};
     const char *bin = getenv("WORKERS_BIN");
 
@@ -247,7 +253,7 @@ int peer_answer(struct peer *p, struct peer_answer *answer, int ms) {
     rb_ring_release(&p->link.completion_ring, 1);
 
     NEED(c.job >= 1 && c.job < p->next_job);
-    NEED((c.flags & ~(RB_FLAG_INLINE | RB_FLAG_TERM)) == 0 && c.reserved == 0);
+    NEED((c.flags & ~(RB_FLAG_INLINE | RB_FLAG_TERM | RB_FLAG_ZSTD)) == 0 && c.reserved == 0);
     answer->completion = c;
     if (c.flags & RB_FLAG_INLINE) {
         NEED(c.payload_bytes <= RB_INLINE_BYTES_MAX && c.payload_at == 0);

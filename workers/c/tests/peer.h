@@ -47,7 +47,7 @@ const char *peer_stderr(struct peer *p);
 struct peer_request {
     const void *payload;
     uint32_t bytes;
-    uint16_t opcode, flags; /* RB_FLAG_TERM */
+    uint16_t opcode, flags; /* RB_FLAG_TERM, RB_FLAG_ZSTD, RB_FLAG_ACCEPTS_ZSTD */
     uint64_t deadline_ns;
 };
 /* Puts a request into the ring without publishing it; returns its job id. The ring and the pool have room. */

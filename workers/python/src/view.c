@@ -7,7 +7,7 @@
  *
  *      payload   the pages under the view are replaced, in one step and at the same address, by private ones with the same bytes.
  *                The rest of that mapping goes, and the worker maps the pool anew. The pages go with the last view.
- *                Of a request of another worker: its memory is ours alone, and the view's from then on.
+ *                Of a request of another worker, or decompressed: its memory is ours alone, and the view's from then on.
  *      room      its blocks are not given back before the last view is gone; the answer is copied to others. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -105,6 +105,12 @@ int rb_view_keep_payload(struct rb_job *job, struct rb_view *view) {
     if (view->base == view->inline_bytes) return 0;
     if (job->peer) {
         view->owned = rb_peer_keep_request(job);
+        return 0;
+    }
+    if (view->base == job->worker->content.at) { /* decompressed */
+        struct rb_kit_room content = rb_zstd_take_content(job->worker);
+        view->mapping = content.at;
+        view->mapping_bytes = content.bytes;
         return 0;
     }
     size_t first = (size_t)(view->base - old) & ~(size_t)(RB_PAGE_BYTES - 1);
