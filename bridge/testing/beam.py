@@ -19,28 +19,65 @@ Language = Literal["elixir", "erlang"]
 
 COOKIE = secrets.token_hex(16)  # of every cluster that this process makes
 
-# Both drivers evaluate one base64 line after the other in one process, so that bindings and the
-# mailbox live on, and halt when their input ends: a BEAM never outlives whoever drives it.
+# Both drivers read one base64 line after the other and have it evaluated by one process, so that
+# bindings and the mailbox live on, until an empty line has a new one begin. They halt when their
+# input ends, or that process does: a BEAM never outlives whoever drives it.
 _ELIXIR_DRIVER = """
-options = [limit: :infinity, printable_limit: :infinity, custom_options: [sort_maps: true]]
-loop = fn loop, binding ->
-  case IO.gets("") do
-    :eof -> System.halt(0)
-    line ->
-      code = line |> String.trim() |> Base.decode64!()
-      {text, binding} =
-        try do
-          {value, binding} = Code.eval_string(code, binding)
-          {"ok " <> inspect(value, options), binding}
-        catch
-          kind, reason -> {"#{kind} " <> inspect(reason, limit: :infinity), binding}
-        end
-      IO.puts("@@ " <> Base.encode64(text))
-      loop.(loop, binding)
+defmodule Driver do
+  @options [limit: :infinity, printable_limit: :infinity, custom_options: [sort_maps: true]]
+
+  def read(evaluator) do
+    with line when is_binary(line) <- IO.gets("") do
+      line |> String.trim() |> obey(evaluator) |> read()
+    end
   end
+
+  def start do
+    driver = self()
+    spawn_monitor(fn -> evaluate(driver, []) end)
+  end
+
+  defp obey("", {pid, monitor}) do
+    Process.demonitor(monitor, [:flush])
+    Process.exit(pid, :kill)
+    new = start()
+    say("ok new")
+    new
+  end
+
+  defp obey(code, {pid, monitor}) do
+    send(pid, {__MODULE__, code})
+
+    receive do
+      {__MODULE__, :said} ->
+        {pid, monitor}
+
+      {:DOWN, ^monitor, :process, _, reason} ->
+        IO.inspect(reason)
+        System.halt(1)
+    end
+  end
+
+  defp evaluate(driver, binding) do
+    code = receive do: ({__MODULE__, code} -> Base.decode64!(code))
+
+    {text, binding} =
+      try do
+        {value, binding} = Code.eval_string(code, binding)
+        {"ok " <> inspect(value, @options), binding}
+      catch
+        kind, reason -> {"#{kind} " <> inspect(reason, limit: :infinity), binding}
+      end
+    say(text)
+    send(driver, {__MODULE__, :said})
+    evaluate(driver, binding)
+  end
+
+  def say(text), do: IO.puts("@@ " <> Base.encode64(text))
 end
-IO.puts("@@ " <> Base.encode64("ok ready"))
-loop.(loop, [])
+Driver.say("ok ready")
+Driver.read(Driver.start())
+System.halt(0)
 """
 
 _ERLANG_DRIVER = """
@@ -48,25 +85,47 @@ Say = fun(Format, Arguments) ->
     Text = unicode:characters_to_binary(io_lib:format(Format, Arguments)),
     io:format("@@ ~s~n", [base64:encode(Text)])
 end,
-Loop = fun Loop(Bindings) ->
+Driver = self(),
+Evaluate = fun Evaluate(Bindings) ->
+    receive {driver, Line} ->
+        Code = unicode:characters_to_list(base64:decode(Line)),
+        Next = try
+            {ok, Tokens, _} = erl_scan:string(Code ++ "."),
+            {ok, Expressions} = erl_parse:parse_exprs(Tokens),
+            {value, Value, New} = erl_eval:exprs(Expressions, Bindings),
+            Say("ok ~0tp", [Value]),
+            New
+        catch
+            Kind:Reason -> Say("~s ~0tp", [Kind, Reason]), Bindings
+        end,
+        Driver ! {driver, said},
+        Evaluate(Next)
+    end
+end,
+Start = fun() -> spawn_monitor(fun() -> Evaluate(erl_eval:new_bindings()) end) end,
+Read = fun Read({Pid, Monitor}) ->
     case io:get_line("") of
         eof -> halt(0);
-        Line ->
-            Code = unicode:characters_to_list(base64:decode(string:trim(Line))),
-            Next = try
-                {ok, Tokens, _} = erl_scan:string(Code ++ "."),
-                {ok, Expressions} = erl_parse:parse_exprs(Tokens),
-                {value, Value, New} = erl_eval:exprs(Expressions, Bindings),
-                Say("ok ~0tp", [Value]),
-                New
-            catch
-                Kind:Reason -> Say("~s ~0tp", [Kind, Reason]), Bindings
-            end,
-            Loop(Next)
+        Line -> case string:trim(Line) of
+            "" ->
+                demonitor(Monitor, [flush]),
+                exit(Pid, kill),
+                New = Start(),
+                Say("ok new", []),
+                Read(New);
+            Code ->
+                Pid ! {driver, Code},
+                receive
+                    {driver, said} -> Read({Pid, Monitor});
+                    {'DOWN', Monitor, process, Pid, Reason} ->
+                        io:format("~0tp~n", [Reason]),
+                        halt(1)
+                end
+        end
     end
 end,
 Say("ok ready", []),
-Loop(erl_eval:new_bindings()).
+Read(Start()).
 """
 
 
@@ -88,7 +147,7 @@ def missing_programs(language: Language = "elixir") -> list[str]:
 class Beam:
     """One BEAM, a node of the cluster whose epmd listens on `epmd_port` of the loopback.
 
-    It starts at once and in the background: `await beam.ready()` before the first `evaluate`. Its
+    It starts at once and in the background; `await beam.ready()` returns once it evaluates. Its
     cookie is in a file of a home of its own, since a command line can be read by every user of the
     machine. `interface` is the address it listens on, in Erlang's words; `arguments` are further
     ones of `erl`, as one string. A `host` without a dot makes a node of short names.
@@ -107,6 +166,7 @@ class Beam:
     ) -> None:
         self.name = f"{alive}@{host}"
         self.output: list[str] = []  # what it printed beside its answers
+        self._is_ready = False
         self._home = tempfile.mkdtemp(prefix="ringbridge-beam-")
         cookie_file = Path(self._home, ".erlang.cookie")
         cookie_file.write_text(cookie)
@@ -138,7 +198,9 @@ class Beam:
 
     async def ready(self) -> Beam:
         """Itself, once it evaluates. Raises BrokenResourceError with its last words if it ended."""
-        await self._answer()
+        if not self._is_ready:
+            await self._answer()
+            self._is_ready = True
         return self
 
     async def evaluate(self, code: str) -> str:
@@ -147,13 +209,16 @@ class Beam:
         Elixir prints a map in the order of its keys, also from OTP 26 on, where it is no map's own.
         Raises BeamError when it raises, BrokenResourceError when the BEAM has ended. One at a time.
         """
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(base64.b64encode(code.encode()) + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._ended() from None
-        return await self._answer()
+        return await self._ask(base64.b64encode(code.encode()))
+
+    async def anew(self) -> Beam:
+        """Itself, with a new process that evaluates: no bindings, messages, links or monitors.
+
+        What is on its way to the old one reaches nobody. Raises BrokenResourceError when the BEAM
+        has ended.
+        """
+        await self._ask(b"")
+        return self
 
     def kill(self) -> None:
         """SIGKILL; returns when it has ended."""
@@ -167,6 +232,16 @@ class Beam:
             if pipe is not None:
                 pipe.close()
         shutil.rmtree(self._home, ignore_errors=True)
+
+    async def _ask(self, line: bytes) -> str:
+        await self.ready()
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+        return await self._answer()
 
     async def _answer(self) -> str:
         assert self._process.stdout is not None

@@ -70,20 +70,16 @@ def _shared_beams() -> Iterator[None]:
 
 @pytest.fixture
 async def beam(epmd: EpmdDaemon, _shared_beams: None) -> Beam:
-    """A BEAM that tests share, until one loses it, or leaves a message or a monitor behind, which
-    would be the next one's message.
+    """A BEAM that tests share until one loses it. Each has a process of its own in it, so that no
+    message, monitor or binding of one is another's.
     """
     _skip_without("elixir")
     if _shared:
         try:
             with trio.fail_after(5):
-                left = await _shared[-1].evaluate("Process.info(self(), [:messages, :monitors])")
+                return await _shared[-1].anew()
         except (trio.BrokenResourceError, trio.TooSlowError):
-            left = "nobody knows"
-        if left == "[messages: [], monitors: []]":
-            await _shared[-1].evaluate("Process.flag(:trap_exit, false)")
-            return _shared[-1]
-        _shared.pop().close()
+            _shared.pop().close()
     _shared.append(await Beam(f"shared{next(_serial)}", epmd.port).ready())
     return _shared[-1]
 

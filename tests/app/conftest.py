@@ -16,8 +16,15 @@ sys.path[:0] = [str(TESTS / "node"), str(TESTS / "workers")]
 
 
 @pytest.fixture(scope="session")
-def beam(epmd: EpmdDaemon) -> Iterator[Beam]:
-    """One real Elixir node for all tests; `await ask(beam, ...)` of serve_support drives it."""
+def _caller(epmd: EpmdDaemon) -> Iterator[Beam]:
     node = Beam("caller", epmd.port)
     yield node
     node.close()
+
+
+@pytest.fixture
+async def beam(_caller: Beam) -> Beam:
+    """One real Elixir node for all tests, in which each has a process of its own; `await ask(beam,
+    ...)` of serve_support drives it.
+    """
+    return await _caller.anew()

@@ -161,9 +161,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 async def ask(beam: Beam, code: str) -> str:
     """The inspected value of an Elixir expression in the BEAM."""
-    if not getattr(beam, "is_ready", False):
-        await beam.ready()
-        beam.is_ready = True  # type: ignore[attr-defined]
     return await beam.evaluate(code)
 
 
