@@ -1,4 +1,4 @@
-"""Every test has its own deadline, in real time: 60 s, or @pytest.mark.timeout(seconds).
+"""Every test has its own deadline, in real time: 180 s, or @pytest.mark.timeout(seconds).
 
 Rules:
 - A plain function, or a fixture, is interrupted where it stands.
@@ -30,7 +30,7 @@ import trio
 
 pytest_plugins = ["bridge.testing.plugin"]
 
-DEFAULT_S = 60.0
+DEFAULT_S = 180.0
 GRACE_S = 10.0
 
 # Its deadline of 200 ms an example, and its check that examples are made fast enough, measure how

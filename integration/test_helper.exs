@@ -5,7 +5,7 @@
 # is started with one; this one passes on what it says.
 case :init.get_argument(:epmd_port) do
   {:ok, _port} ->
-    for file <- ~w(program proc lab bridge_case seen) do
+    for file <- ~w(proc program lab bridge_case seen) do
       Code.require_file("support/#{file}.exs", __DIR__)
     end
 

@@ -22,6 +22,20 @@ defmodule Ringbridge.Proc do
     end
   end
 
+  @doc "Whether no thread of it runs since a stop signal, or it is gone."
+  @spec stopped?(pos_integer()) :: boolean()
+  def stopped?(pid) do
+    Enum.all?(Path.wildcard("/proc/#{pid}/task/*/stat"), fn file ->
+      case File.read(file) do
+        {:ok, stat} ->
+          stat |> String.split(") ") |> List.last() |> String.starts_with?(["T", "Z"])
+
+        {:error, _} ->
+          true
+      end
+    end)
+  end
+
   @spec parent(pos_integer()) :: pos_integer()
   def parent(pid) do
     [_, ppid] = Regex.run(~r/PPid:\s+(\d+)/, File.read!("/proc/#{pid}/status"))

@@ -58,10 +58,22 @@ defmodule Ringbridge.Program do
   @spec signal(GenServer.server(), String.t()) :: :ok
   def signal(program, name), do: kill(os_pid(program), name)
 
-  @doc "Sends a signal, by its name without SIG, to a process; one that has ended is no error."
+  @doc """
+  Sends a signal, by its name without SIG, to a process; one that has ended is no error. With `"STOP"` it returns
+  when the last thread has stopped: until then the others go on.
+  """
   @spec kill(pos_integer(), String.t()) :: :ok
   def kill(os_pid, name) do
     System.cmd("kill", ["-#{name}", "#{os_pid}"], stderr_to_stdout: true)
+    if name == "STOP", do: stopped(os_pid), else: :ok
+  end
+
+  defp stopped(os_pid) do
+    unless Ringbridge.Proc.stopped?(os_pid) do
+      Process.sleep(2)
+      stopped(os_pid)
+    end
+
     :ok
   end
 

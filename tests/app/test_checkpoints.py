@@ -245,7 +245,7 @@ async def test_a_death_amid_a_move_loses_no_state(keeping: Keeping, who: str) ->
             [from] = for w <- workers.(), w.done == 1, do: w.id
             [to] = ready.() -- [from]
             {{:ok, _}} = GenServer.call(registry, {{:checkpoint, from}})
-            busy = for _ <- 1..2, do: Task.async(fn -> nap.(500) end)
+            busy = for _ <- 1..2, do: Task.async(fn -> nap.(2_500) end)
             Process.sleep(100)
             moved = Task.async(fn ->
               GenServer.call(registry, {{:move_state, from, to, :stop_and_copy}}, 20_000) end)
