@@ -101,11 +101,11 @@ static void a_worker_declares_its_operations_before_its_hello(void) {
     char why[256];
     peer_start(&p, "rb-conformance", &defaults, 1);
     CHECK_EQUAL(rb_link_hello(&p.link, &hello, why, sizeof why), 1);
-    CHECK_EQUAL(rb_link_ops(&p.link, &hello, ops, why, sizeof why), 16);
+    CHECK_EQUAL(rb_link_ops(&p.link, &hello, ops, why, sizeof why), 20);
     CHECK_EQUAL(ops[3].opcode, 3);
     CHECK_EQUAL(ops[3].takes, RB_TAKES_RAW | RB_TAKES_PARTS);
     CHECK(strcmp((const char *)ops[3].name, "emit") == 0);
-    CHECK(strcmp((const char *)ops[15].name, "about") == 0);
+    CHECK(strcmp((const char *)ops[19].name, "peer_close") == 0);
     peer_stop(&p);
     peer_start(&p, "rb-sleep", &defaults, 1); /* it declares none */
     CHECK_EQUAL(rb_link_hello(&p.link, &hello, why, sizeof why), 1);
