@@ -10,7 +10,9 @@ kill    one of version 2, whose groups have cgroup.kill.
 
 A group is named after its shepherd and the PID namespace that this is a pid of, and its shepherd
 holds a lock on it (flock(2)). So whoever comes later can tell which groups nobody guards any more,
-and end what is left in them.
+and end what is left in them. The lock alone is no proof: who may read the directory may lock it, a
+daemon in the group too. So who holds it is looked at: it must be the process that the group is
+named after, and stand outside.
 """
 
 from __future__ import annotations
@@ -130,7 +132,8 @@ def _end(group: Path) -> None:
 @contextmanager
 def _unguarded(group: Path) -> Iterator[bool]:
     """Whether nobody guards it; then we do, meanwhile, so that a shepherd that has just made it
-    waits for its end, and makes it once more.
+    waits for its end, and makes it once more. (Where a stranger holds the lock it waits for that
+    one, and finds the group gone, too.)
     """
     try:
         fd = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -141,11 +144,42 @@ def _unguarded(group: Path) -> Iterator[bool]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            yield False
+            yield not _held_by_its_shepherd(group, fd)
         else:
             yield True
     finally:
         os.close(fd)
+
+
+def _held_by_its_shepherd(group: Path, fd: int) -> bool:
+    """Who holds the lock on `group`, which is open as `fd`? True also where that cannot be seen."""
+    namespace, _, pid = group.name.removeprefix(f"{PREFIX}-").partition("-")
+    about = os.fstat(fd)
+    # Pids of another namespace, or a /proc of one, are not those that we see; nor need those be
+    # that are another user's.
+    ours = namespace == str(_pid_namespace()) and about.st_uid == os.geteuid()
+    if not ours or os.readlink("/proc/self") != str(os.getpid()):
+        return True
+    proc = Path("/proc") / pid
+    try:
+        if f"/{group.name}" in (proc / "cgroup").read_text():
+            return False  # one in the group that was given the dead shepherd's number
+        return any(_locks(info, about.st_ino) for info in (proc / "fdinfo").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it has ended, or is ending
+    except OSError:
+        return True
+
+
+def _locks(info: Path, inode: int) -> bool:
+    """Does this descriptor hold a lock of flock(2) on the inode? proc(5), /proc/pid/fdinfo."""
+    try:
+        lines = info.read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):  # closed meanwhile
+        return False
+    return any(
+        line.startswith("lock:") and " FLOCK " in line and f":{inode} " in line for line in lines
+    )
 
 
 def _pid_namespace() -> int:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import resource
 import signal
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -381,6 +382,46 @@ async def test_what_killed_guards_leave_is_ended_by_whoever_comes_after(
             assert (group / "cgroup.procs").read_text() != ""
             assert group.name in _control_groups.sweep(_control_groups.places())
         assert not group.exists()  # so nothing is left in it
+
+
+# A daemon that waits for the lock on its own group, as any process may that can read there.
+TAKES_ITS_GUARDS_PLACE = """
+import fcntl, os, signal, sys
+if os.fork():
+    while True:
+        signal.pause()
+os.setsid()
+if os.fork():
+    os._exit(0)
+name = open("/proc/self/cgroup").read().split("0::")[1].splitlines()[0].rpartition("/")[2]
+group = os.open(os.path.join(sys.argv[1], name), os.O_RDONLY | os.O_DIRECTORY)
+print("ready", flush=True)
+fcntl.flock(group, fcntl.LOCK_EX)
+print("held", flush=True)
+signal.pause()
+"""
+
+
+async def test_a_daemon_that_holds_the_lock_on_its_group_is_no_guard(
+    place_of_our_own: Path,
+) -> None:
+    """Else the next bridge would take it for guarded, and it would live for ever."""
+    command = (sys.executable, "-c", TAKES_ITS_GUARDS_PLACE, str(place_of_our_own))
+    async with started(*command, namespaces=False) as (shepherd, _):
+        if not shepherd.isolation.kill_group:
+            pytest.skip("no control group of version 2 to be had here")
+        out = shepherd.take_stdout()
+        assert await read_line(out) == "ready"
+        group = place_of_our_own / _control_groups.name_of(shepherd.shepherd_pid)
+        assert _control_groups.sweep(_control_groups.places()) == []
+        for how in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in (shepherd.shepherd_pid, shepherd.init_pid):
+                os.kill(pid, how)
+        assert await read_line(out) == "held"
+        os.close(out)
+        assert (group / "cgroup.procs").read_text() != ""
+        assert group.name in _control_groups.sweep(_control_groups.places())
+        assert not group.exists()
 
 
 @pytest.mark.parametrize("removed", [False, True])
