@@ -54,7 +54,7 @@ LIARS = [
         "        return failed;",
         "no packet came; kind 8",
     ),
-    Liar(118, f"{KIT}/packet.c", "fcntl(memfd, F_ADD_SEALS, SEALS)", "0", "memfd has seals 0"),
+    Liar(118, f"{KIT}/packet.c", "rb_body_seal(memfd)", "0", "memfd has seals 0"),
     Liar(
         119,
         f"{KIT}/packet.c",

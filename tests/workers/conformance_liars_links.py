@@ -151,7 +151,7 @@ LIARS = [
     Liar(
         160,
         f"{KIT}/peer_wire.c",
-        "if (by_memfd && !is_sealed_memfd(s->fds[0], head->bytes)) return -EPROTO;",
+        "if (by_memfd && !rb_body_is_sealed(s->fds[0], head->bytes)) return -EPROTO;",
         "",
         "not sealed: expected",
     ),
@@ -208,8 +208,8 @@ LIARS = [
     Liar(
         166,
         f"{KIT}/peer_wire.c",
-        "if (!failed && fcntl(memfd, F_ADD_SEALS, SEALS) < 0) failed = -errno;",
-        "",
+        "rb_body_seal(memfd)",
+        "0",
         "memfd has seals 0",
     ),
     Liar(

@@ -15,12 +15,12 @@
 
 #include "channel_pvt.h"
 #include "peer_pvt.h"
+#include "socket.h"
 
 enum {
     BODY_BYTES_MAX = RB_PACKET_BYTES_MAX - sizeof(struct rb_packet),
     CHANNEL_AT = 5,      /* behind the link's five descriptors (layout.toml, [descriptors]) */
     DESCRIPTORS_MAX = 8, /* that may come with one packet */
-    SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL,
     /* Between two looks of a wait that no gate ends (before the link is open). */
     SLICE_MS = 100,
     /* The same of a wait in a job that another worker asked for. */
@@ -89,26 +89,12 @@ static int closed(void) {
     return -ESHUTDOWN;
 }
 
-static int send_message(const struct msghdr *message) {
-    for (;;) {
-        if (sendmsg(rb_channel.fd, message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) return 0;
-        switch (errno) {
-        case EINTR: continue;
-        case EPIPE:
-        case ECONNRESET:
-        case ENOTCONN: return closed();
-        case EAGAIN:
-        case ENOBUFS:
-        case ETOOMANYREFS: return -EAGAIN; /* too many descriptors under way count as full */
-        default: return -errno;
-        }
-    }
-}
-
 /* Sends as soon as there is room. */
-static int send_in_time(struct rb_job *job, const struct msghdr *message, uint64_t until_ns) {
+static int send_in_time(struct rb_job *job, struct iovec *parts, int count, int descriptor,
+                        uint64_t until_ns) {
     for (;;) {
-        int failed = send_message(message);
+        int failed = rb_socket_send(rb_channel.fd, parts, count, descriptor);
+        if (failed == -EPIPE) return closed();
         if (failed != -EAGAIN || until_ns == RB_AT_ONCE) return failed;
         int found = rb_channel_wait(job, POLLOUT, until_ns);
         if (found == 0) return -ETIMEDOUT;
@@ -120,48 +106,20 @@ int rb_packet_send_memfd(struct rb_job *job, const struct rb_packet *head, int m
                          uint64_t until_ns) {
     struct rb_packet packet = *head;
     struct iovec iov = {.iov_base = &packet, .iov_len = sizeof packet};
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct msghdr message = {.msg_iov = &iov,
-                             .msg_iovlen = 1,
-                             .msg_control = control.bytes,
-                             .msg_controllen = sizeof control.bytes};
-    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
     struct stat is;
-    if (fcntl(memfd, F_ADD_SEALS, SEALS) < 0 || fstat(memfd, &is) < 0) return -errno;
+    int failed = rb_body_seal(memfd);
+    if (!failed && fstat(memfd, &is) < 0) failed = -errno;
+    if (failed) return failed;
     packet.flags |= RB_PACKET_FLAG_MEMFD;
     packet.bytes = (uint64_t)is.st_size;
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(sizeof memfd);
-    memcpy(CMSG_DATA(rights), &memfd, sizeof memfd);
-    return send_in_time(job, &message, until_ns);
-}
-
-/* Writes all of the parts, however often that takes. */
-static int write_parts(int fd, const struct iovec *parts, int count) {
-    for (int i = 0; i < count; i++) {
-        const char *at = parts[i].iov_base;
-        size_t left = parts[i].iov_len;
-        while (left > 0) {
-            ssize_t n = write(fd, at, left);
-            if (n < 0 && errno == EINTR) continue;
-            if (n <= 0) return n < 0 ? -errno : -EIO;
-            at += n;
-            left -= (size_t)n;
-        }
-    }
-    return 0;
+    return send_in_time(job, &iov, 1, memfd, until_ns);
 }
 
 static int send_by_memfd(struct rb_job *job, const struct rb_packet *head,
                          const struct iovec *parts, int count, uint64_t until_ns) {
-    int memfd = memfd_create("ringbridge body", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (memfd < 0) return -errno;
-    int failed = write_parts(memfd, parts, count);
-    if (!failed) failed = rb_packet_send_memfd(job, head, memfd, until_ns);
+    int memfd = rb_body_memfd(parts, count);
+    if (memfd < 0) return memfd;
+    int failed = rb_packet_send_memfd(job, head, memfd, until_ns);
     close(memfd);
     return failed;
 }
@@ -171,7 +129,7 @@ int rb_packet_send(struct rb_job *job, const struct rb_packet *head, const struc
     enum { PARTS_MAX = 7 };
     struct rb_packet packet = *head;
     struct iovec iov[1 + PARTS_MAX] = {{.iov_base = &packet, .iov_len = sizeof packet}};
-    struct msghdr message = {.msg_iov = iov, .msg_iovlen = 1};
+    int iov_count = 1;
     if (rb_channel_fd() < 0) return -ENOTCONN;
     if (rb_load_relaxed(&rb_channel.closed)) return -ESHUTDOWN;
     if (count > PARTS_MAX) return -EINVAL;
@@ -179,10 +137,10 @@ int rb_packet_send(struct rb_job *job, const struct rb_packet *head, const struc
     for (int i = 0; i < count; i++) {
         if (parts[i].iov_len > SIZE_MAX - packet.bytes) return -EMSGSIZE;
         packet.bytes += parts[i].iov_len;
-        if (parts[i].iov_len > 0) iov[message.msg_iovlen++] = parts[i];
+        if (parts[i].iov_len > 0) iov[iov_count++] = parts[i];
     }
     if (packet.bytes > BODY_BYTES_MAX) return send_by_memfd(job, head, parts, count, until_ns);
-    return send_in_time(job, &message, until_ns);
+    return send_in_time(job, iov, iov_count, -1, until_ns);
 }
 
 void rb_packet_refuse(const struct rb_packet *head, uint64_t code, const char *why) {
@@ -201,21 +159,9 @@ static void close_all(const int *fds, int count) {
     for (int i = 0; i < count; i++) close(fds[i]);
 }
 
-static int take_descriptors(struct msghdr *message, int fds[DESCRIPTORS_MAX]) {
-    int count = 0;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
-        int came = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-        memcpy(fds + count, CMSG_DATA(c), (size_t)came * sizeof(int));
-        count += came;
-    }
-    return count;
-}
-
 /* The bridge is ours: what breaks a rule of the channel ends the worker, as on the link. */
 static void take_body(struct rb_incoming *in, const int *fds, int count, size_t size) {
     const struct rb_packet *head = &in->head;
-    struct stat is;
     if (!(head->flags & RB_PACKET_FLAG_MEMFD)) {
         if (head->bytes != size - sizeof *head)
             rb_kit_channel_broken("a body is not as long as its head says");
@@ -228,8 +174,8 @@ static void take_body(struct rb_incoming *in, const int *fds, int count, size_t 
             in->fd = fds[0];
         }
     } else {
-        if (count != 1 || size != sizeof *head || fstat(fds[0], &is) < 0 || head->bytes == 0 ||
-            (uint64_t)is.st_size != head->bytes || (fcntl(fds[0], F_GET_SEALS) & SEALS) != SEALS)
+        if (count != 1 || size != sizeof *head || head->bytes == 0 ||
+            !rb_body_is_sealed(fds[0], head->bytes))
             rb_kit_channel_broken("a body is not in one sealed memfd of its size");
         void *map = mmap(NULL, head->bytes, PROT_READ, MAP_SHARED, fds[0], 0);
         if (map != MAP_FAILED)
@@ -260,7 +206,7 @@ int rb_packet_receive(struct rb_incoming *in) {
     while (n < 0 && errno == EINTR);
     if (n < 0 && (errno == EAGAIN || errno == ENOMEM)) return 0;
     if (n <= 0) return closed();
-    int count = take_descriptors(&message, fds);
+    int count = rb_socket_descriptors(&message, fds);
     if ((size_t)n < sizeof in->head || (message.msg_flags & MSG_TRUNC))
         rb_kit_channel_broken("a packet is too short or too long");
     *in = (struct rb_incoming){0};

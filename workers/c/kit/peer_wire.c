@@ -15,13 +15,13 @@
 
 #include "peer_pvt.h"
 #include "ringbridge/term.h"
+#include "socket.h"
 
 enum {
     HEAD_BYTES = sizeof(struct rb_packet),
     BODY_BYTES_MAX = RB_PACKET_BYTES_MAX - HEAD_BYTES,
     DESCRIPTORS_MAX =
         253, /* SCM_MAX_FD: all that one packet can bring, so that the kernel closes none of them here */
-    SEALS = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL,
 };
 
 _Static_assert(sizeof(struct rb_request) == RB_PEER_ENVELOPE_BYTES, "an envelope's size");
@@ -34,58 +34,14 @@ union rights {
 
 /* --- out ---------------------------------------------------------------------------------------------------------------- */
 
-static int send_message(int fd, const struct msghdr *message) {
-    while (sendmsg(fd, message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
-        switch (errno) {
-        case EINTR: continue;
-        case EAGAIN:
-        case ENOBUFS:
-        case ETOOMANYREFS: return -EAGAIN;
-        case EPIPE:
-        case ECONNRESET:
-        case ENOTCONN: return -EPIPE;
-        default: return -errno;
-        }
-    }
-    return 0;
-}
-
-static int write_all(int fd, const void *bytes, size_t left) {
-    const uint8_t *at = bytes;
-    while (left > 0) {
-        ssize_t n = write(fd, at, left);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return n < 0 ? -errno : -EIO;
-        at += n;
-        left -= (size_t)n;
-    }
-    return 0;
-}
-
-static int send_by_memfd(int fd, struct rb_packet *head, const void *envelope, const void *payload,
-                         size_t payload_bytes) {
-    int memfd = memfd_create("ringbridge body", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (memfd < 0) return -errno;
-    int failed = write_all(memfd, envelope, RB_PEER_ENVELOPE_BYTES);
-    if (!failed) failed = write_all(memfd, payload, payload_bytes);
-    if (!failed && fcntl(memfd, F_ADD_SEALS, SEALS) < 0) failed = -errno;
+static int send_by_memfd(int fd, struct rb_packet *head, const struct iovec *body, int count) {
+    int memfd = rb_body_memfd(body, count);
+    if (memfd < 0) return memfd;
+    int failed = rb_body_seal(memfd);
     if (!failed) {
         struct iovec iov = {head, HEAD_BYTES};
-        union {
-            struct cmsghdr align;
-            char bytes[CMSG_SPACE(sizeof memfd)];
-        } control = {0};
-        struct msghdr message = {.msg_iov = &iov,
-                                 .msg_iovlen = 1,
-                                 .msg_control = control.bytes,
-                                 .msg_controllen = sizeof control.bytes};
-        struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(sizeof memfd);
-        memcpy(CMSG_DATA(rights), &memfd, sizeof memfd);
         head->flags |= RB_PACKET_FLAG_MEMFD;
-        failed = send_message(fd, &message);
+        failed = rb_socket_send(fd, &iov, 1, memfd);
     }
     close(memfd);
     return failed;
@@ -98,11 +54,9 @@ int rb_peer_send(int fd, const struct rb_packet *head, const void *envelope, con
     struct iovec iov[3] = {{&packet, sizeof packet},
                            {(void *)envelope, envelope_bytes},
                            {(void *)payload, payload_bytes}};
-    struct msghdr message = {.msg_iov = iov, .msg_iovlen = 3};
     packet.bytes = envelope_bytes + payload_bytes;
-    if (packet.bytes > BODY_BYTES_MAX)
-        return send_by_memfd(fd, &packet, envelope, payload, payload_bytes);
-    return send_message(fd, &message);
+    if (packet.bytes > BODY_BYTES_MAX) return send_by_memfd(fd, &packet, iov + 1, 2);
+    return rb_socket_send(fd, iov, 3, -1);
 }
 
 /* --- in ----------------------------------------------------------------------------------------------------------------- */
@@ -131,23 +85,6 @@ static void close_elsewhere(const struct strangers *s) {
         pthread_detach(thread);
 }
 
-static void take_descriptors(struct msghdr *message, struct strangers *s) {
-    s->count = 0;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
-        int came = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-        memcpy(s->fds + s->count, CMSG_DATA(c), (size_t)came * sizeof(int));
-        s->count += came;
-    }
-}
-
-static int is_sealed_memfd(int fd, uint64_t bytes) {
-    struct stat is;
-    int seals = fcntl(fd, F_GET_SEALS); /* EINVAL of whatever is no memfd, without touching it */
-    return seals >= 0 && (seals & SEALS) == SEALS && fstat(fd, &is) == 0 &&
-           (uint64_t)is.st_size == bytes;
-}
-
 static int read_all(int fd, uint8_t *to, size_t bytes) {
     size_t at = 0;
     while (at < bytes) {
@@ -170,7 +107,7 @@ static int take_body(struct rb_peer_message *m, const uint8_t *room, size_t inli
         return -EPROTO;
     if (head->bytes == 0 && head->kind == RB_PACKET_FORGET) return 0;
     if (head->kind == RB_PACKET_FORGET || head->bytes < RB_PEER_ENVELOPE_BYTES) return -EPROTO;
-    if (by_memfd && !is_sealed_memfd(s->fds[0], head->bytes)) return -EPROTO;
+    if (by_memfd && !rb_body_is_sealed(s->fds[0], head->bytes)) return -EPROTO;
     m->memory = malloc(head->bytes);
     if (m->memory == NULL) return -ENOMEM;
     m->payload_bytes = head->bytes - RB_PEER_ENVELOPE_BYTES;
@@ -198,7 +135,7 @@ int rb_peer_receive(int fd, struct rb_peer_message *m) {
     do n = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     while (n < 0 && errno == EINTR);
     if (n < 0) return errno == EAGAIN ? 0 : -EPIPE;
-    take_descriptors(&message, &came);
+    came.count = rb_socket_descriptors(&message, came.fds);
     if (n == 0 && came.count == 0) return -EPIPE;
     int failed = -EPROTO;
     if (n >= HEAD_BYTES && !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
