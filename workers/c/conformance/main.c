@@ -469,7 +469,8 @@ int main(int argc, char **argv) {
         options.save = save;
         options.restore = restore;
     }
-    options.serves_peers = role != NULL && strcmp(role, "conformance-links") == 0;
+    options.serves_peers =
+        role != NULL && strncmp(role, "conformance-links", strlen("conformance-links")) == 0;
     for (unsigned i = 0; i < OPERATIONS; i++) {
         if (operations[i].run == NULL) continue;
         declared[options.ops_count++] =

@@ -68,7 +68,7 @@ pub fn main(init: std.process.Init.Minimal) u8 {
     const role = init.environ.getPosix(rb.layout.env_role) orelse "";
     if (std.mem.eql(u8, role, "conformance-state"))
         return rb.run(init, {}, handle, .{ .ops = &declared, .save = keeping.save, .restore = keeping.restore });
-    if (std.mem.eql(u8, role, "conformance-links"))
+    if (std.mem.startsWith(u8, role, "conformance-links"))
         return rb.run(init, {}, handle, .{ .ops = &declared, .serves_peers = true });
     return rb.run(init, {}, handle, .{ .ops = &declared });
 }
