@@ -78,6 +78,7 @@ class OtherWorker:
         """The next message, which has to be of this kind."""
         message = self.poll(self._peer.patience_s if timeout_s is None else timeout_s)
         if message is None:
+            self._peer.process.wait(0.5)  # its end closes the link a moment before it shows
             raise Broke(
                 f"no message came on the link; kind {kind} was due{self._peer.last_words()}"
             )
