@@ -5,7 +5,7 @@ defmodule Ringbridge.Parts do
   A refusal before the first part goes to the next bridge, as a call's does. Once a part was given the stream has its
   bridge, for nobody knows which parts another one would give again.
   """
-  alias Ringbridge.{Error, Request}
+  alias Ringbridge.{Error, Failover, Request}
 
   # Enough that a worker need not wait for a consumer that is quick, and little to hold for one that is slow.
   @demand 100
@@ -76,12 +76,12 @@ defmodule Ringbridge.Parts do
 
   defp again({request, demand, _from_here, _any?}, error, any?) do
     with false <- any?,
-         {:ok, next} <- Request.retried(request, error),
+         {:ok, next} <- Failover.retry(request, error),
          {:ok, next} <- Request.target(next) do
-      Request.moved(request, next.node, error)
+      Failover.tell(request, next.node, error)
       {[], {next, demand, open(next, demand), false}}
     else
-      _ -> {raising(told(error, request)), :ended}
+      _ -> {raising(request |> Failover.verdict(error) |> told(request)), :ended}
     end
   end
 

@@ -2,18 +2,10 @@ defmodule Ringbridge.Request do
   @moduledoc """
   A job that was asked for and has no answer yet: what `Ringbridge.async/4` returns.
 
-  It belongs to the process that made it: only that one can wait for it, and its end cancels the job.
-
-  ## When a job is sent again
-
-    * A bridge refused it in a way that another one may not (`:draining`, `:no_worker`, `:overloaded`, `:circuit_open`, or
-      no dispatcher at all): to the next nearest, each bridge once. If all refuse, the first refusal is the answer.
-    * The bridge was lost while the job was there: only if the call says that running it twice does no harm, by
-      `idempotent: true` or a `retry:` above 0. To another bridge, or to the same one once it is back.
-
-  Both within the call's own timeout. `yield/2` and `check/2` of `Ringbridge` hear one bridge only: they give what it said.
+  It belongs to the process that made it: only that one can wait for it, and its end cancels the job. `Ringbridge.Failover` says
+  when it is sent again.
   """
-  alias Ringbridge.{Error, Instance, Route, Telemetry, Trace}
+  alias Ringbridge.{Error, Failover, Instance, Route, Telemetry, Trace}
 
   # How much longer the caller waits than the job may take, so that the bridge's `:deadline_exceeded`, which says more
   # than a timeout does, arrives first.
@@ -41,7 +33,7 @@ defmodule Ringbridge.Request do
     :node,
     :epoch,
     :answer,
-    :refusal,
+    :held,
     options: [],
     until_ms: :infinity,
     job_until_ms: :role,
@@ -63,7 +55,7 @@ defmodule Ringbridge.Request do
           node: node() | nil,
           epoch: Route.epoch(),
           answer: {:error, Error.t()} | nil,
-          refusal: Error.t() | nil,
+          held: Error.t() | nil,
           options: keyword(),
           until_ms: integer() | :infinity,
           job_until_ms: integer() | :infinity | :role,
@@ -289,56 +281,13 @@ defmodule Ringbridge.Request do
   end
 
   defp again(request, error) do
-    with {:ok, request} <- retried(request, error),
+    with {:ok, request} <- Failover.retry(request, error),
          {:ok, next} <- target(request) do
-      moved(request, next.node, error)
+      Failover.tell(request, next.node, error)
       run(request)
     else
-      _ -> finish(request, {:error, request.refusal || error})
+      _ -> finish(request, {:error, Failover.verdict(request, error)})
     end
-  end
-
-  @doc false
-  @spec retried(t(), Error.t()) :: {:ok, t()} | :no
-  def retried(request, error) do
-    cond do
-      request.node == nil ->
-        :no
-
-      Error.elsewhere?(error) ->
-        shun(request, error)
-        refusal = request.refusal || error
-        {:ok, %{request | tried: [request.node | request.tried], refusal: refusal}}
-
-      match?({:down, _}, error.reason) and request.idempotent? ->
-        lost(request)
-
-      true ->
-        :no
-    end
-  end
-
-  # Not over the connection that was lost, but the same bridge may be back before another one is there. Each is lost
-  # twice at most.
-  defp lost(request) do
-    if length(request.tried) < 2 * length(request.instance.nodes),
-      do: {:ok, %{request | tried: [{request.node, request.epoch} | request.tried]}},
-      else: :no
-  end
-
-  # What concerns all callers. An overload may be one tenant's, so it is this call's affair alone.
-  defp shun(request, error) do
-    if Error.name(error.reason) in [:draining, :no_worker],
-      do: Route.shun(request.instance.name, request.node, request.role)
-  rescue
-    ArgumentError -> :ok
-  end
-
-  @doc false
-  @spec moved(t(), node(), Error.t()) :: :ok
-  def moved(request, to, error) do
-    metadata = %{role: request.role, node: request.node, to: to, error: error}
-    Telemetry.job(request.instance, :failover, %{count: 1}, metadata)
   end
 
   defp unreachable(request, reason),
