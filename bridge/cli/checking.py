@@ -18,6 +18,9 @@ def conformance(
         bool, typer.Option("--strict", help="What it does not offer counts as broken.")
     ] = False,
     jobs: Annotated[int, typer.Option(help="How many rules are tried at once.", min=1)] = 1,
+    messages: Annotated[
+        bool, typer.Option("--messages", help="A worker that is a process of a node.")
+    ] = False,
     patience: Annotated[
         float, typer.Option(help="Seconds to wait for what has to come.", min=0.1)
     ] = 10.0,
@@ -30,7 +33,7 @@ def conformance(
     from workers.conformance import __main__ as battery
 
     if show:
-        raise typer.Exit(battery.list_rules())
+        raise typer.Exit(battery.list_rules(over_messages=messages))
     try:
         status = battery.examine(
             command or (),
@@ -39,6 +42,7 @@ def conformance(
             jobs=jobs,
             strict=strict,
             as_json=json,
+            over_messages=messages,
         )
     except battery.WrongCallError as error:
         typer.secho(f"ringbridge: {error}", fg=typer.colors.RED, err=True)

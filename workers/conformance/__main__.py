@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from workers.conformance import report
 from workers.conformance.memory import WrongMachineError, check_machine
+from workers.conformance.messages.rules import RULES as RULES_OVER_MESSAGES
 from workers.conformance.rules import RULES
 
 USAGE, UNAVAILABLE = 64, 69
@@ -48,11 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="how many rules are tried at once (1)"
     )
+    parser.add_argument(
+        "--messages",
+        action="store_true",
+        help="a worker that is a process of a node (docs/remote-workers.md)",
+    )
     parser.add_argument("command", nargs="*", help="the worker, behind --")
     try:
         asked = parser.parse_args(arguments)
         if asked.list:
-            return list_rules()
+            return list_rules(over_messages=asked.messages)
         return examine(
             asked.command,
             numbers=asked.rule or (),
@@ -60,14 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             jobs=asked.jobs,
             strict=asked.strict,
             as_json=asked.json,
+            over_messages=asked.messages,
         )
     except WrongCallError as error:
         print(f"conformance: {error}", file=sys.stderr)
         return USAGE
 
 
-def list_rules() -> int:
-    for rule in RULES:
+def list_rules(*, over_messages: bool = False) -> int:
+    for rule in RULES_OVER_MESSAGES if over_messages else RULES:
         print(f"{rule.number:4}  {rule.title}")
     return 0
 
@@ -80,17 +87,24 @@ def examine(
     jobs: int = 1,
     strict: bool = False,
     as_json: bool = False,
+    over_messages: bool = False,
 ) -> int:
     """Try the rules with these numbers, or all, on a command; returns main()'s exit status.
 
     Raises WrongCallError: no such rule, no such executable.
     """
-    unknown = set(numbers) - {rule.number for rule in RULES}
+    rules = RULES_OVER_MESSAGES if over_messages else RULES
+    unknown = set(numbers) - {rule.number for rule in rules}
     if unknown:
         raise WrongCallError(f"there is no rule {min(unknown)}")
     program = shutil.which(command[0]) if command else None
     if program is None:
         raise WrongCallError("name an executable behind --")
+    if over_messages:
+        from workers.conformance.messages import battery
+
+        argv = [os.path.abspath(program), *command[1:]]
+        return battery.run(numbers, argv, patience_s=patience_s, strict=strict, as_json=as_json)
     try:
         check_machine()
     except WrongMachineError as error:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from workers.conformance.bench import Bench, Rule
 from workers.conformance.jobs import Broke, NotHere, NotOffered
@@ -65,6 +65,17 @@ MARKS = {
 }
 
 
+class Titled(Protocol):
+    """A rule, as far as it is told of."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def chapter(self) -> str: ...
+
+
 class Teller:
     """Writes one line a rule, the running one too where the output is a terminal."""
 
@@ -73,7 +84,7 @@ class Teller:
         self._live = out.isatty()
         self._chapter = ""
 
-    def begins(self, rule: Rule) -> None:
+    def begins(self, rule: Titled) -> None:
         if rule.chapter != self._chapter:
             self._chapter = rule.chapter
             self._out.write(f"\n{rule.chapter}\n")
@@ -121,12 +132,17 @@ def run(
     for outcome in outcomes_of(rules, argv, patience_s, jobs, teller):
         teller.ended(outcome)
         outcomes.append(outcome)
+    return told(outcomes, argv, strict=strict, as_json=as_json)
+
+
+def told(outcomes: Sequence[Outcome], argv: Sequence[str], *, strict: bool, as_json: bool) -> int:
+    """Sum them up; returns the exit status."""
     failing = {Verdict.BROKEN, Verdict.NOT_OFFERED} if strict else {Verdict.BROKEN}
     failed = sum(outcome.verdict in failing for outcome in outcomes)
     if as_json:
         print(json.dumps({"worker": list(argv), "rules": [asdict(o) for o in outcomes]}, indent=1))
     else:
         counts = {mark: sum(o.verdict is v for o in outcomes) for v, mark in MARKS.items()}
-        told = ", ".join(f"{n} {mark.lower()}" for mark, n in counts.items() if n)
-        print(f"\n{' '.join(argv)}: {told}")
+        words = ", ".join(f"{n} {mark.lower()}" for mark, n in counts.items() if n)
+        print(f"\n{' '.join(argv)}: {words}")
     return 1 if failed else 0

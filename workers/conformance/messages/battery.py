@@ -1,0 +1,98 @@
+"""Runs the rules over messages on one command, and says of the others that they are of memory."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+
+import trio
+
+from bridge.dist.epmd_client import EpmdClient
+from bridge.node import open_node
+from workers.conformance.jobs import Broke, NotHere, NotOffered
+from workers.conformance.messages.rules import RULES, Rule
+from workers.conformance.messages.stage import Stage
+from workers.conformance.report import Outcome, Teller, Verdict, told
+from workers.conformance.rules import RULES as RULES_OF_LINKS
+
+HOST = "127.0.0.1"
+START_S = 30.0  # a VM that starts, beside the patience for what it says
+
+
+def run(
+    numbers: Sequence[int], argv: Sequence[str], *, patience_s: float, strict: bool, as_json: bool
+) -> int:
+    """Try the rules with these numbers, or all. As report.run()."""
+    return trio.run(_run, list(numbers), list(argv), patience_s, strict, as_json)
+
+
+async def _run(
+    numbers: list[int], argv: list[str], patience_s: float, strict: bool, as_json: bool
+) -> int:
+    cookie = secrets.token_hex(16)
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    # Of our own, so that nobody else's nodes are met; the worker finds it by the same variable.
+    os.environ["ERL_EPMD_PORT"] = str(port)
+    teller = Teller(sys.stderr if as_json else sys.stdout)
+    outcomes = []
+    epmd = EpmdClient.from_environ(if_absent="own")
+    name = f"conformance{os.getpid()}@{HOST}"
+    async with open_node(name, cookie=cookie, epmd=epmd) as node:
+        stage = Stage(node, argv, cookie, patience_s)
+        await stage.open()
+        try:
+            for rule in RULES:
+                if not numbers or rule.number in numbers:
+                    teller.begins(rule)
+                    outcomes.append(await _try(rule, stage))
+                    teller.ended(outcomes[-1])
+        finally:
+            stage.kill()
+    if not numbers:
+        outcomes += _not_applicable(teller)
+    return told(outcomes, argv, strict=strict, as_json=as_json)
+
+
+async def _try(rule: Rule, stage: Stage) -> Outcome:
+    begin = time.monotonic()
+    verdict, why = Verdict.KEPT, ""
+    if not stage.process_lives():
+        stage.patience_s += START_S
+        try:
+            message = await stage.hello()
+            stage.put_back(message)
+        except Broke as error:
+            verdict, why = Verdict.BROKEN, str(error)
+        finally:
+            stage.patience_s -= START_S
+    try:
+        if verdict is Verdict.KEPT:
+            await rule.attempt(stage)
+    except Broke as error:
+        verdict, why = Verdict.BROKEN, str(error)
+    except NotOffered as error:
+        verdict, why = Verdict.NOT_OFFERED, str(error)
+    except NotHere as error:
+        verdict, why = Verdict.NOT_HERE, str(error)
+    except Exception:
+        verdict, why = Verdict.BROKEN, "the battery failed: " + traceback.format_exc()
+    await stage.tidy()
+    return Outcome(rule.number, rule.title, verdict, why, time.monotonic() - begin)
+
+
+def _not_applicable(teller: Teller) -> list[Outcome]:
+    """The rules of links, by name: a worker over messages has none."""
+    why = "a rule of shared memory: over messages there is none"
+    outcomes = []
+    for rule in RULES_OF_LINKS:
+        teller.begins(rule)
+        outcomes.append(Outcome(rule.number, rule.title, Verdict.NOT_HERE, why, 0.0))
+        teller.ended(outcomes[-1])
+    return outcomes
