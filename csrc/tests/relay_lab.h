@@ -19,7 +19,7 @@
 #include "ringbridge/relay.h"
 
 #define LAB_FLAGS (RB_DFLAG_FRAGMENTS | RB_DFLAG_SEND_SENDER | RB_DFLAG_EXIT_PAYLOAD)
-enum { LAB_WAIT_MS = 20000, LAB_PAYLOAD_MAX = 1 << 20, LAB_DEPTH = 4 };
+enum { LAB_WAIT_MS = 60000, LAB_PAYLOAD_MAX = 1 << 20, LAB_DEPTH = 4 };
 
 static uint32_t lab_arrival_ms = 60000; /* for the next relay */
 

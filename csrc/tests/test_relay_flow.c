@@ -1,6 +1,6 @@
 /* What waits is bounded for each connection by itself, and who waits for room is told; payloads do not stop half way for ever. */
 #define _GNU_SOURCE
-#include "relay_lab.h"
+#include "still_lab.h"
 
 static struct rb_relay_stats stats_of(struct lab *lab) {
     struct rb_relay_stats s;
@@ -171,6 +171,33 @@ static void who_waits_for_room_is_told_when_there_is(void) {
 
 /* --- A payload that stops arriving ------------------------------------------------------------- */
 
+/* To a relay without a thread: it reads between two pieces, and no time passes. */
+static struct still *between;
+static void write_all(int fd, const void *bytes, size_t size) {
+    enum { PIECE = 16384 };
+    const uint8_t *p = bytes;
+    if (!between) {
+        lab_write(fd, p, size);
+        return;
+    }
+    for (size_t at = 0; at < size; at += PIECE) {
+        lab_write(fd, p + at, size - at < PIECE ? size - at : PIECE);
+        still_round(between, 0);
+    }
+}
+/* With one worker, and so many ms between two bytes of a payload at most. */
+static void open_waiting(struct still *s, uint32_t arrival_ms) {
+    struct rb_role_config role = lab_role_config();
+    lab_arrival_ms = arrival_ms;
+    still_open(s, &role, 1);
+    lab_arrival_ms = 60000;
+    between = s;
+}
+static void close_waiting(struct still *s) {
+    between = NULL;
+    still_close(s);
+}
+
 /* The first of two fragments of a call with a large payload: all but its last 1000 bytes. */
 static void half_a_call(int fd, uint32_t caller, uint32_t size) {
     static uint8_t zeros[LAB_PAYLOAD_MAX];
@@ -183,62 +210,58 @@ static void half_a_call(int fd, uint32_t caller, uint32_t size) {
     lab_put_u32(&b, size);
     rb_put_be32(head, (uint32_t)(19 + b.size + size - 1000));
     rb_put_be32(head + 10, caller);
-    lab_write(fd, head, sizeof head);
-    lab_write(fd, b.at, b.size);
-    lab_write(fd, zeros, size - 1000);
+    write_all(fd, head, sizeof head);
+    write_all(fd, b.at, b.size);
+    write_all(fd, zeros, size - 1000);
 }
 static void other_half(int fd, uint32_t caller) {
     uint8_t frame[4 + 18 + 1000] = {0, 0, 0, 0, 131, 70};
     rb_put_be32(frame, sizeof frame - 4);
     rb_put_be32(frame + 10, caller);
     frame[21] = 1;
-    lab_write(fd, frame, sizeof frame);
+    write_all(fd, frame, sizeof frame);
 }
 
 static void a_payload_that_stops_arriving_is_given_up(void) {
-    struct lab lab;
-    lab_arrival_ms = 100;
-    lab_open(&lab); /* a pool of 4 MiB, four of these */
-    lab_arrival_ms = 60000;
-    struct lab_worker *w = lab_worker(&lab);
-    for (uint32_t i = 1; i <= 4; i++) half_a_call(lab.peer, i, 1000000);
-    for (uint32_t i = 1; i <= 4; i++) CHECK(ANSWER_HAS(lab.peer, "deadline_exceeded"));
-    CHECK_EQUAL(stats_of(&lab).refused[RB_REASON_DEADLINE_EXCEEDED], 4);
-    CHECK_EQUAL(stats_of(&lab).accepted, 0);
+    struct still s;
+    open_waiting(&s, 100); /* a pool of 4 MiB, four of these */
+    for (uint32_t i = 1; i <= 4; i++) half_a_call(s.lab.peer, i, 1000000);
+    still_round(&s, 100); /* they have got on, since it looked last */
+    still_round(&s, 99);
+    CHECK(still_quiet(&s));
+    still_round(&s, 1);
+    for (uint32_t i = 1; i <= 4; i++) CHECK(TOLD(&s, "deadline_exceeded"));
+    CHECK_EQUAL(still_stats(&s).refused[RB_REASON_DEADLINE_EXCEEDED], 4);
+    CHECK_EQUAL(still_stats(&s).accepted, 0);
     /* Their room is free again, and what still comes of them passes by. */
-    for (uint32_t i = 1; i <= 4; i++) other_half(lab.peer, i);
-    half_a_call(lab.peer, 9, 1000000);
-    other_half(lab.peer, 9);
-    lab_complete(w, "done", 4);
-    CHECK(ANSWER_HAS(lab.peer, "done"));
-    lab_worker_end(&lab, w, NULL);
-    lab_close(&lab);
+    for (uint32_t i = 1; i <= 4; i++) other_half(s.lab.peer, i);
+    half_a_call(s.lab.peer, 9, 1000000);
+    other_half(s.lab.peer, 9);
+    still_answer(&s, 0, RB_STATUS_OK);
+    CHECK(TOLD_OK(&s));
+    close_waiting(&s);
 }
 
 static void a_payload_that_comes_slowly_is_waited_for(void) {
-    struct lab lab;
-    lab_arrival_ms = 200;
-    lab_open(&lab);
-    lab_arrival_ms = 60000;
-    struct lab_worker *w = lab_worker(&lab);
+    struct still s;
+    open_waiting(&s, 200);
     struct lab_bytes b = {.size = 0};
-    lab_monitor(lab.peer, 1, 1, 1);
+    lab_monitor(s.lab.peer, 1, 1, 1);
     lab_call_head(&b, 1, 1);
     lab_submit_head(&b, 3, "echo");
     PUT(&b, "\x6d");
     lab_put_u32(&b, 40 * 1000);
     uint8_t head[7] = {0, 0, 0, 0, 131, 68, 0}, piece[1000] = {0};
     rb_put_be32(head, (uint32_t)(3 + b.size + 40 * 1000));
-    lab_write(lab.peer, head, sizeof head);
-    lab_write(lab.peer, b.at, b.size);
-    for (int i = 0; i < 40; i++) { /* 0.6 s in all */
-        lab_write(lab.peer, piece, sizeof piece);
-        usleep(15000);
+    write_all(s.lab.peer, head, sizeof head);
+    write_all(s.lab.peer, b.at, b.size);
+    for (int i = 0; i < 40; i++) { /* 8 s in all */
+        still_round(&s, 199);
+        write_all(s.lab.peer, piece, sizeof piece);
     }
-    lab_complete(w, "done", 4);
-    CHECK(ANSWER_HAS(lab.peer, "done"));
-    lab_worker_end(&lab, w, NULL);
-    lab_close(&lab);
+    still_answer(&s, 0, RB_STATUS_OK);
+    CHECK(TOLD_OK(&s));
+    close_waiting(&s);
 }
 
 static void a_caller_that_leaves_gives_its_payloads_room_back_at_once(void) {
