@@ -26,7 +26,9 @@ ROOT = Path(__file__).parent.parent.parent
 MAIN = ROOT / "workers/c/conformance/main.c"
 INCLUDE = ("workers/c/include", "workers/c/kit", "csrc/include", "csrc/core")
 COMPILE = ("cc", "-std=gnu99", "-O1", "-w", "-pthread", *(f"-I{ROOT / i}" for i in INCLUDE))
-PATIENCE_S = 1.5
+PATIENCE_S = 1.5  # most liars are found out by what does not come
+BUSY_S = 20.0  # where the machine was too busy for that, and something else was found
+pytestmark = pytest.mark.timeout(240)
 # No worker can break it: this layout has no older minor version.
 WITHOUT_LIAR = {7}
 
@@ -51,7 +53,19 @@ def verdict_on(liar: Liar, main: Path, where: Path) -> Outcome:
     """In a process of its own: the battery forks, and takes its memory to be one thread's."""
     program = build(liar, main, where)
     rule = next(rule for rule in RULES if rule.number == liar.rule)
-    return try_rule(rule, [str(program)], PATIENCE_S)
+    found = try_rule(rule, [str(program)], PATIENCE_S)
+    if found.verdict is Verdict.NOT_HERE or is_found_out(liar, found):
+        return found
+    return try_rule(rule, [str(program)], BUSY_S)
+
+
+def is_found_out(liar: Liar, found: Outcome) -> bool:
+    """By this lie, and not by another."""
+    return (
+        found.verdict is Verdict.BROKEN
+        and re.search(liar.verdict, found.why) is not None
+        and "the battery failed" not in found.why
+    )
 
 
 @pytest.fixture(scope="module")
@@ -80,19 +94,17 @@ def verdicts(
 
 @pytest.mark.parametrize("liar", LIARS, ids=lambda liar: f"{liar.rule}-{Path(liar.file).stem}")
 def test_a_liar_is_found_out(liar: Liar, verdicts: dict[Liar, Future[Outcome]]) -> None:
-    found = verdicts[liar].result(timeout=50)
+    found = verdicts[liar].result(timeout=220)
     if found.verdict is Verdict.NOT_HERE:
         pytest.skip(found.why)
-    assert found.verdict is Verdict.BROKEN, found
-    assert re.search(liar.verdict, found.why)
-    assert "the battery failed" not in found.why
+    assert is_found_out(liar, found), found
 
 
 @pytest.mark.parametrize("liar", [liar for liar in LIARS if liar.rule == 94], ids=["94"])
 def test_what_a_worker_leaves_behind_is_ended(
     liar: Liar, verdicts: dict[Liar, Future[Outcome]]
 ) -> None:
-    left = re.findall(r"\d+", verdicts[liar].result(timeout=50).why)
+    left = re.findall(r"\d+", verdicts[liar].result(timeout=220).why)
     assert left
     until = time.monotonic() + 10
     while any(Path("/proc", pid).exists() for pid in left):
