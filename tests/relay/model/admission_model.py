@@ -209,17 +209,11 @@ class Admission(Dispatcher):
             return ("overloaded",)
         return ()
 
-    def _accept(self, role: Role, caller: Caller, asked: Asked) -> Job:
-        job = self._new_job(role, caller, asked)
-        self.accepted += 1
-        self.jobs[job.name] = job
-        if not caller.monitors:
-            self._watch(job)
+    def _begin(self, job: Job) -> None:
         if self.verdict and self.verdict.outcome == "later":
             self._wait_behind(job, self.verdict)
         else:
             self._enter(job, self.verdict)
-        return job
 
     def _enter(self, job: Job, verdict: Broken | None) -> None:
         if verdict and verdict.outcome == "drop" and (oldest := self._to_drop(job.role, job.asked)):

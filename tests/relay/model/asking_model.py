@@ -9,7 +9,7 @@ Who said `orphan: finish` leaves a job behind that runs to its end.
 
 from dataclasses import dataclass, field, replace
 
-from dispatcher_model import MS, Asked, Caller, Dispatcher, Job, Role, Where
+from dispatcher_model import MS, Asked, Caller, Dispatcher, Job, Where
 
 Answer = tuple[object, ...]
 
@@ -51,19 +51,10 @@ class Asking(Dispatcher):
     # ---- asynchronously
 
     def _admit(self, job: Job) -> None:
-        """One that is accepted: its caller is watched where it holds no monitor for the job."""
-        self.accepted += 1
-        self.jobs[job.name] = job
-        if job.asked.is_async or not job.caller.monitors:
-            self._watch(job)
+        super()._admit(job)
         if job.asked.is_async:
+            self._watch(job)
             self._tell(job.caller, "handle")
-
-    def _accept(self, role: Role, caller: Caller, asked: Asked) -> Job:
-        job = self._new_job(role, caller, asked)
-        self._admit(job)
-        self._enqueue(job)
-        return job
 
     def cancel_by_handle(self, asker: Caller, caller: Caller) -> None:
         job = self.jobs.get((caller.node, caller.ref))

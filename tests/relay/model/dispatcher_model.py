@@ -336,12 +336,20 @@ class Dispatcher:
 
     def _accept(self, role: Role, caller: Caller, asked: Asked) -> Job:
         job = self._new_job(role, caller, asked)
+        self._admit(job)
+        self._begin(job)
+        return job
+
+    def _admit(self, job: Job) -> None:
+        """One that is accepted: its caller is watched where it holds no monitor for the job."""
         self.accepted += 1
         self.jobs[job.name] = job
-        if not caller.monitors:
+        if not job.caller.monitors:
             self._watch(job)
+
+    def _begin(self, job: Job) -> None:
+        """Where it goes first."""
         self._enqueue(job)
-        return job
 
     def _new_job(self, role: Role, caller: Caller, asked: Asked) -> Job:
         self.numbers += 1
