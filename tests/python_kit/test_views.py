@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bridge.fabric import layout
+from workers.conformance import frames
 from workers.conformance.jobs import FAILED, OK
+from workers.conformance.link import BOTH_CRC
 
 from .conftest import Start
 
@@ -73,6 +77,37 @@ serve(handle)
     peer.expect(peer.submit(2), OK, b"")
     maps = Path(f"/proc/{peer.process.pid}/maps").read_text()
     assert maps.count("memfd:pool") == 1  # what the kept views needed has gone with them
+
+
+def test_a_kept_slice_of_a_payload_that_came_compressed_is_its_own_too(start: Start) -> None:
+    """Its memory is the kit's, not the pool's: the view takes it over."""
+    peer = start(
+        """
+kept = []
+def handle(job):
+    if job.opcode == 0:
+        kept.append(job.payload[10:])
+        return bytes(job.payload[:4])
+    if job.opcode == 2:
+        kept.clear()
+    return b"".join(bytes(view[:8]) for view in kept)
+serve(handle)
+""",
+        features=BOTH_CRC | layout.FEATURE_ZSTD,
+    )
+    if not int(peer.hello()["features"]) & layout.FEATURE_ZSTD:
+        pytest.skip("no libzstd.so.1 on this machine")
+    at = layout.AT_POSITIONS + layout.RELAY_POSITIONS.at("payload_bytes_max")
+    peer.link.relay.word(at).store(4 << 20)
+    expected = b""
+    for number, size in enumerate((9000, 2 << 20, 100, 9000, 3 << 20, 64)):
+        byte = bytes([65 + number])
+        job = peer.submit(0, frames.repeated(byte, size), flags=layout.FLAG_ZSTD)
+        peer.expect(job, OK, byte * 4)
+        expected += byte * 8
+        peer.expect(peer.submit(1), OK, expected)
+        peer.expect(peer.submit(1, b"n" * 20_000), OK, expected)
+    peer.expect(peer.submit(2), OK, b"")
 
 
 def test_a_kept_room_is_no_part_of_a_later_answer(start: Start) -> None:

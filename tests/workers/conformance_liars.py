@@ -426,4 +426,40 @@ LIARS = [
         "    if (fork() == 0) pause();\n    sigset_t wake;",
         "live on",
     ),
+    # --- compressed payloads
+    Liar(
+        181,
+        f"{KIT}/zstd.c",
+        "q->payload_bytes = (uint32_t)bytes;",
+        "q->payload_bytes = (uint32_t)bytes - (bytes > 131072);",
+        "expected OK and 131073 bytes",
+    ),
+    Liar(
+        182,
+        f"{KIT}/zstd.c",
+        "if (bytes > most || bytes > UINT32_MAX)",
+        "if (0)",
+        "a content past the limit: expected FAILED",
+    ),
+    Liar(
+        182,
+        f"{KIT}/zstd.c",
+        'return end == size ? NULL : "there are bytes behind it";',
+        "return NULL;",
+        "an empty one behind it: expected FAILED",
+    ),
+    Liar(
+        183,
+        f"{KIT}/zstd.c",
+        "if (!(job->request.flags & RB_FLAG_ACCEPTS_ZSTD) || size",
+        "if (size",
+        "flags 0x10",
+    ),
+    Liar(
+        184,
+        f"{KIT}/zstd.c",
+        "if (!(w->link.header.features & RB_FEATURE_ZSTD) ||",
+        "if (0 ||",
+        "still lives",
+    ),
 ]

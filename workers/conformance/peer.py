@@ -339,7 +339,11 @@ class Peer:
         if not self.jobs or self.jobs[0].id != c.job:
             raise Broke(self._out_of_order(c.job))
         job = self.jobs[0]
-        if c.flags & ~(layout.FLAG_INLINE | layout.FLAG_TERM) or c.reserved or any(c.reserved2):
+        known = layout.FLAG_INLINE | layout.FLAG_TERM
+        is_raw = c.status == OK and not c.flags & layout.FLAG_TERM
+        if is_raw and job.flags & layout.FLAG_ACCEPTS_ZSTD:
+            known |= layout.FLAG_ZSTD
+        if c.flags & ~known or c.reserved or any(c.reserved2):
             raise Broke(f"flags {c.flags:#x} or reserved fields of a completion are set")
         if started <= job.position:
             raise Broke(f"job {job.position} is answered and `started` is still {started}")

@@ -6,6 +6,7 @@ from workers.conformance.bench import Rule
 from workers.conformance.rules import (
     asking,
     beyond,
+    compressed,
     ending,
     faults,
     health,
@@ -24,7 +25,7 @@ CHAPTERS = tuple(
     for module in (
         *(hello, serving, room, streams, ending, health, waking),
         *(beyond, state, asking, serving_others),
-        *(faults, leftovers),
+        *(faults, leftovers, compressed),
     )
 )
 RULES: tuple[Rule, ...] = tuple(rule for chapter in CHAPTERS for rule in chapter.rules)
