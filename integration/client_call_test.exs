@@ -37,7 +37,6 @@ defmodule Ringbridge.ClientCallTest do
     assert_nothing_left(context)
   end
 
-  @tag :smoke
   test "the bridge's reasons come as errors that name role and bridge", %{name: name, node: node} do
     assert {:error, error} = Ringbridge.call(name, :nobody, "x")
     assert %Error{reason: {:bad_request, _}, role: :nobody, node: ^node} = error
@@ -238,7 +237,6 @@ defmodule Ringbridge.ClientCallTest do
       assert_nothing_left(context)
     end
 
-    @tag :smoke
     test "that ends badly raises the error in its consumer", %{name: name} = context do
       endless = Ringbridge.stream(name, :primes, "100000000")
 
