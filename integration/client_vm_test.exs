@@ -146,7 +146,13 @@ defmodule Ringbridge.ClientVmTest do
       run("""
       {:ok, _} = Ringbridge.start_link(name: Lost, nodes: [:"nobody@127.0.0.1"], backoff_max_ms: 100)
       #{say(~s|Ringbridge.call(Lost, :echo, "x", timeout: 1_500)|)}
+      [{_, connection, _, _}] = Supervisor.which_children(Lost)
+      nobody? = fn _ -> Process.sleep(100); :sys.get_state(connection).waiting == [] end
+      #{say("{:forgotten, Enum.any?(1..600, nobody?)}")}
       """)
+
+    # Nobody is waited for who has given up.
+    assert "{:forgotten, true}" in lines
 
     assert Enum.any?(lines, &(&1 =~ "%Ringbridge.Error{" and &1 =~ ":not_connected"))
     assert [_one] = Enum.filter(lines, &(&1 =~ "cannot connect to nobody@127.0.0.1"))

@@ -195,7 +195,8 @@ defmodule Ringbridge do
 
   Never fails itself: that there is no bridge is told when the answer is fetched. It waits only while no bridge is
   connected (`:connect_timeout`). The end of this process cancels the
-  job; so does `shutdown/1`. A request whose answer is never fetched leaves it in the mailbox, as a `Task` does.
+  job; so does `shutdown/1`. An answer is fetched once. A request whose answer is never fetched leaves it in the mailbox, as
+  a `Task` does.
 
       iex> {:ok, _pid} = Ringbridge.start_link(name: DocAsync, mode: :inline, roles: %{half: &{:ok, div(&1, 2)}})
       iex> request = Ringbridge.async(DocAsync, :half, 84)

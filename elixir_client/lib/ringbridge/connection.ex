@@ -21,6 +21,9 @@ defmodule Ringbridge.Connection do
   # How often a bridge's distance is measured, and how long its answer may take before others go first.
   @probe_ms 5_000
 
+  # How often callers that wait for a connection are looked through for those that wait no more.
+  @sweep_ms 1_000
+
   defstruct [
     :instance,
     :node,
@@ -92,8 +95,17 @@ defmodule Ringbridge.Connection do
       send(ref, {ref, :up})
       {:noreply, state}
     else
+      if state.waiting == [], do: Process.send_after(self(), :sweep, @sweep_ms)
       {:noreply, %{state | waiting: [{ref, until_ms} | state.waiting]}}
     end
+  end
+
+  # Those who have given up, or died: nobody tells us of them.
+  def handle_info(:sweep, state) do
+    now_ms = now_ms()
+    waiting = for {ref, until_ms} <- state.waiting, until_ms > now_ms, do: {ref, until_ms}
+    if waiting != [], do: Process.send_after(self(), :sweep, @sweep_ms)
+    {:noreply, %{state | waiting: waiting}}
   end
 
   def handle_info({[:alias | ref], {:ok, _stats}}, %{probe: {ref, sent_us}} = state) do
@@ -160,17 +172,7 @@ defmodule Ringbridge.Connection do
     if state.monitor, do: Process.demonitor(state.monitor, [:flush])
     {pause_ms, backoff} = Backoff.next(state.backoff, :rand.uniform())
     Process.send_after(self(), :connect, pause_ms)
-    now_ms = now_ms()
-    waiting = for {ref, until_ms} <- state.waiting, until_ms > now_ms, do: {ref, until_ms}
-
-    %{
-      state
-      | status: :down,
-        monitor: nil,
-        probe: forget(state.probe),
-        waiting: waiting,
-        backoff: backoff
-    }
+    %{state | status: :down, monitor: nil, probe: forget(state.probe), backoff: backoff}
   end
 
   defp forget(nil), do: nil
