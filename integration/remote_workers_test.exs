@@ -30,13 +30,16 @@ defmodule Ringbridge.RemoteWorkersTest do
     options = Keyword.merge(defaults, [{:init_arg, {:tells, self()}} | options])
     id = make_ref()
     loop = start_supervised!(Supervisor.child_spec({BeamWorkerLoop, options}, id: id))
-    serving(loop)
+    serving(node, loop)
     {loop, id}
   end
 
-  defp serving(loop) do
+  # It is welcome before the relay has heard the hello of each slot.
+  defp serving(node, loop) do
     Lab.wait_until("the loop serves", @patience_ms, fn ->
-      BeamWorkerLoop.info(loop).phase == :serving
+      info = BeamWorkerLoop.info(loop)
+      ready = for %{state: :ready, id: id} <- remote(node), do: id
+      info.phase == :serving and info.workers -- ready == []
     end)
   end
 
@@ -277,7 +280,7 @@ defmodule Ringbridge.RemoteWorkersTest do
       Enum.all?(remote(node), &(&1.pid != pid)) and length(remote(node)) == 2
     end)
 
-    serving(loop)
+    serving(node, loop)
 
     watch = Process.monitor(loop)
     for %{id: id} <- remote(node), do: :ok = GenServer.call(registry, {:drain, id})

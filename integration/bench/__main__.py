@@ -11,6 +11,7 @@
     large        a large payload, and small calls beside it (--large BYTES: 64 MiB, up to 1 GiB)
     workers      1, 10, 100 and 1,000 workers: cost of a job; memory of a worker
     deaths       from a worker's crash to its caller's answer, and to a working replacement
+    remote       calls to a worker that is an Erlang process, and what a VM does by itself
     python       a node in Python beside a BEAM's GenServer
     codec        the term codec beside msgspec's MessagePack
     ring         a link's rings beside the machine's cache-line round trip
@@ -44,6 +45,7 @@ from integration.bench import (
     overload,
     programs,
     python_calls,
+    remote,
     report,
     table,
 )
@@ -64,6 +66,7 @@ IN_CLUSTER = (
     "large",
     "workers",
     "deaths",
+    "remote",
     "python",
 )
 ROWS = (*IN_CLUSTER, "codec", "ring", "memory")
@@ -243,6 +246,9 @@ def in_cluster(sides: Sides, plan: Plan) -> tuple[Samples, list[Row], dict[str, 
         rows += curves.worker_rows(cluster, load, say, counts=counts, window_ms=plan.window_ms)
     if "deaths" in plan.rows:
         rows += deaths.rows(cluster, say, count=100 if plan.quick else 300)
+    if "remote" in plan.rows and ours:
+        window_ms = plan.window_ms
+        rows += remote.rows(cluster, load, elixir, say, rounds=plan.rounds, window_ms=window_ms)
     if "python" in plan.rows and "beam" in plan.sides:
         rows += python_answers(cluster, load, plan)
     return samples, rows, parts
