@@ -12,7 +12,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
-from serve_support import LIBRARY, ROOT, Serving, ask, built_worker, serving
+from serve_support import LIBRARY, ROOT, built_worker, serving
+from talk_support import Talk
 from test_cli_operations import ringbridge
 
 from bridge.testing import HOST, Beam, EpmdDaemon
@@ -41,18 +42,7 @@ kill = fn ->
 end
 """
 
-Keeping = Callable[..., AbstractAsyncContextManager["Keeper"]]
-
-
-class Keeper:
-    """A bridge with the role `keeper`, and what to ask the BEAM about it."""
-
-    def __init__(self, bridge: Serving, beam: Beam) -> None:
-        self.bridge = bridge
-        self.beam = beam
-
-    async def __call__(self, code: str) -> str:
-        return await ask(self.beam, f"dispatcher = {self.bridge.target()}\n{PRELUDE}\n{code}")
+Keeping = Callable[..., AbstractAsyncContextManager[Talk]]
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +57,7 @@ def keeping(epmd: EpmdDaemon, beam: Beam, tmp_path: Path, program: Path) -> Keep
     @asynccontextmanager
     async def keep(
         checkpoint: str, *, store: str = "", workers: int = 1, ready: int | None = None
-    ) -> AsyncIterator[Keeper]:
+    ) -> AsyncIterator[Talk]:
         settings = f"""
 [node]
 drain_ms = 5_000
@@ -85,7 +75,7 @@ keep = true
 """
         async with serving(epmd, tmp_path, alive="checkpoints", settings=settings) as bridge:
             await bridge.wait_workers(workers if ready is None else ready)
-            yield Keeper(bridge, beam)
+            yield Talk(bridge, beam, PRELUDE)
 
     return keep
 

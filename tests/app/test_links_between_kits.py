@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from serve_support import BIN, LIBRARY, ROOT, Serving, ask, built_worker, serving
+from serve_support import BIN, LIBRARY, ROOT, built_worker, serving
+from talk_support import Talk
 from test_worker_links import LIES
 
 from bridge.testing import HOST, Beam, EpmdDaemon
@@ -102,18 +103,6 @@ end
 """
 
 
-class Talk:
-    """The bridge of these tests, and what to ask the BEAM about it."""
-
-    def __init__(self, bridge: Serving, beam: Beam) -> None:
-        self.bridge = bridge
-        self.beam = beam
-
-    async def __call__(self, code: str) -> str:
-        target = self.bridge.target()
-        return str(await ask(self.beam, f"dispatcher = {target}\n{PRELUDE}\n{code}"))
-
-
 @pytest.fixture(scope="session")
 def liar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built_worker(ROOT / "tests/app/peers.c", tmp_path_factory.mktemp("liar"))
@@ -124,7 +113,7 @@ async def talk(epmd: EpmdDaemon, beam: Beam, tmp_path: Path, liar: Path) -> Asyn
     settings = SETTINGS.format(host=HOST, liar=liar, **WORKERS)
     async with serving(epmd, tmp_path, alive="kitlinks", settings=settings) as bridge:
         await bridge.wait_workers(5)
-        yield Talk(bridge, beam)
+        yield Talk(bridge, beam, PRELUDE)
 
 
 async def test_what_the_last_kit_answers_is_what_the_first_one_hears(talk: Talk) -> None:

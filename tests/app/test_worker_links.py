@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from serve_support import LIBRARY, ROOT, Serving, ask, built_worker, serving, wait_until
+from serve_support import LIBRARY, ROOT, built_worker, serving, wait_until
+from talk_support import Talk
 
 from bridge.testing import HOST, Beam, EpmdDaemon
 
@@ -67,19 +68,6 @@ kill = fn pid -> System.cmd("kill", ["-9", Integer.to_string(pid)]) end
 """
 
 
-class Talk:
-    """The bridge of these tests, and what to ask the BEAM about it."""
-
-    def __init__(self, bridge: Serving, beam: Beam) -> None:
-        self.bridge = bridge
-        self.beam = beam
-
-    async def __call__(self, code: str) -> str:
-        target = self.bridge.target()
-        text = await ask(self.beam, f"dispatcher = {target}\n{PRELUDE}\n{code}")
-        return str(text)
-
-
 @pytest.fixture(scope="session")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built_worker(ROOT / "tests/app/peers.c", tmp_path_factory.mktemp("links"))
@@ -90,7 +78,7 @@ async def talk(epmd: EpmdDaemon, beam: Beam, tmp_path: Path, worker: Path) -> As
     settings = SETTINGS.format(host=HOST, worker=worker)
     async with serving(epmd, tmp_path, alive="links", settings=settings) as bridge:
         await bridge.wait_workers(4)
-        yield Talk(bridge, beam)
+        yield Talk(bridge, beam, PRELUDE)
 
 
 async def test_a_worker_asks_another_and_each_answer_is_what_its_handler_said(talk: Talk) -> None:

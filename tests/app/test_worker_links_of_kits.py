@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from serve_support import LIBRARY, ROOT, ask, built_worker, serving
+from serve_support import LIBRARY, ROOT, built_worker, serving
+from talk_support import Talk
 from test_worker_links import PRELUDE
 
 from bridge.testing import HOST, Beam, EpmdDaemon
@@ -53,10 +54,8 @@ async def test_workers_of_two_kits_ask_each_other(
     settings = SETTINGS.format(host=HOST, front=front, back=back, env=ENV)
     async with serving(epmd, tmp_path, alive=f"kits-{asking}", settings=settings) as bridge:
         await bridge.wait_workers(2)
-        told = await ask(
-            beam,
-            f"dispatcher = {bridge.target()}\n{PRELUDE}\n"
-            + """
+        told = await Talk(bridge, beam, PRELUDE)(
+            """
             big = :crypto.strong_rand_bytes(3_000_000)
             trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
             asked = [
