@@ -2,8 +2,6 @@ defmodule Ringbridge.RegistryTest do
   @moduledoc "Workers as an operator sees and moves them, from any node: listed, drained, restarted, watched."
   use Ringbridge.BridgeCase
 
-  defp registry(node, request), do: GenServer.call({Ringbridge.WorkerRegistry, node}, request)
-
   defp ready(node, role) do
     os_pid_of_worker(node, role)
     Enum.find(workers(node, role), &(&1.state == :ready))
@@ -40,19 +38,16 @@ defmodule Ringbridge.RegistryTest do
   end
 
   test "a restart loses no job", %{node: node} do
-    callers =
-      for n <- 1..8 do
-        Task.async(fn ->
-          for k <- 1..40, do: {:ok, _} = submit(node, :sleep, "#{rem(n + k, 4)}", %{}, 30_000)
-        end)
-      end
+    callers = nap_callers(node, :sleep, 8, 40)
 
     for _ <- 1..4 do
       assert :ok = registry(node, {:restart, ready(node, :sleep).id})
       Process.sleep(50)
     end
 
-    for answers <- Task.await_many(callers, 60_000), do: assert(length(answers) == 40)
+    answers = await_answers(callers)
+    assert length(answers) == 8 * 40
+    assert [] = Enum.reject(answers, &match?({:ok, _}, &1))
   end
 
   test "an id or a request that is none is refused in words", %{node: node} do

@@ -11,8 +11,6 @@ defmodule Ringbridge.SupervisionTest do
     backoff_max_ms = 50
     """
 
-  defp registry(node, request), do: GenServer.call({Ringbridge.WorkerRegistry, node}, request)
-
   defp ready(node, role, count) do
     Lab.wait_until("#{count} workers of #{role} are ready", 20_000, fn ->
       found = workers(node, role)
@@ -26,13 +24,7 @@ defmodule Ringbridge.SupervisionTest do
     before = ready(node, :crew, 3)
     refs = Map.new(before, &{Process.monitor(&1.pid), &1.id})
 
-    callers =
-      for n <- 1..6 do
-        Task.async(fn ->
-          for k <- 1..30, do: submit(node, :crew, "#{rem(n + k, 4)}", %{}, 30_000)
-        end)
-      end
-
+    callers = nap_callers(node, :crew, 6, 30)
     [_, %{id: id, os_pid: os_pid}, _] = before
     Program.kill(os_pid, "KILL")
 
@@ -46,7 +38,7 @@ defmodule Ringbridge.SupervisionTest do
     assert [:shutdown, :shutdown] = Map.values(Map.delete(reasons, id))
 
     # Those in the killed one's hands, and none else; the others waited.
-    answers = List.flatten(Task.await_many(callers, 60_000))
+    answers = await_answers(callers)
     assert length(answers) == 180
     for {:error, reason} <- answers, do: assert({:worker_crashed, %{signal: 9}} = reason)
     now = ready(node, :crew, 3)
@@ -66,12 +58,7 @@ defmodule Ringbridge.SupervisionTest do
   end
 
   test "more and fewer workers under load lose no job", %{node: node} do
-    callers =
-      for n <- 1..8 do
-        Task.async(fn ->
-          for k <- 1..40, do: {:ok, _} = submit(node, :sleep, "#{rem(n + k, 4)}", %{}, 30_000)
-        end)
-      end
+    callers = nap_callers(node, :sleep, 8, 40)
 
     for count <- [4, 2, 3, 1] do
       assert {:ok, [%{key: "roles.sleep.workers", now: ^count}]} =
@@ -80,7 +67,9 @@ defmodule Ringbridge.SupervisionTest do
       ready(node, :sleep, count)
     end
 
-    for answers <- Task.await_many(callers, 60_000), do: assert(length(answers) == 40)
+    answers = await_answers(callers)
+    assert length(answers) == 8 * 40
+    assert [] = Enum.reject(answers, &match?({:ok, _}, &1))
     assert {:error, {:bad_request, why}} = registry(node, {:scale, :sleep, 0})
     assert why =~ "at least 1"
   end

@@ -38,9 +38,27 @@ defmodule Ringbridge.BridgeCase do
     stats
   end
 
+  @doc "One request to the WorkerRegistry."
+  def registry(node, request), do: GenServer.call({Ringbridge.WorkerRegistry, node}, request)
+
+  @doc """
+  Starts `count` callers of a role that naps, each of which makes `jobs` calls, one after the other,
+  for 0 to 3 ms each.
+  """
+  def nap_callers(node, role, count, jobs) do
+    for n <- 1..count do
+      Task.async(fn ->
+        for k <- 1..jobs, do: submit(node, role, "#{rem(n + k, 4)}", %{}, 30_000)
+      end)
+    end
+  end
+
+  @doc "What all calls of these callers were answered."
+  def await_answers(callers), do: callers |> Task.await_many(60_000) |> List.flatten()
+
   @doc "The workers of a role, as the registry tells of them."
   def workers(node, role) do
-    {:ok, workers} = GenServer.call({Ringbridge.WorkerRegistry, node}, :list)
+    {:ok, workers} = registry(node, :list)
     Enum.filter(workers, &(&1.role == role))
   end
 
