@@ -1,4 +1,4 @@
-"""peers.c, as far as the tests of two kits on one link need it, on the kit in Python."""
+"""peers.c, as far as test_worker_links_python.py needs it, on the kit in Python."""
 
 import errno
 import os

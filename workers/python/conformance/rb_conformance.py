@@ -342,5 +342,5 @@ if __name__ == "__main__":
         ops=OPS,
         save=kept.save if keeps else None,
         restore=kept.restore if keeps else None,
-        serves_peers=role == "conformance-links",
+        serves_peers=(role or "").startswith("conformance-links"),
     )

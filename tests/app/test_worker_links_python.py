@@ -1,4 +1,4 @@
-"""Two workers of different kits on one link, through a real bridge."""
+"""A worker in Python and one in C on one link, each asking the other, through a real bridge."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ ENV = f'{{ PYTHONPATH = "{ROOT}/workers/python:{ROOT}" }}'
 
 @pytest.fixture(scope="session")
 def c_worker(tmp_path_factory: pytest.TempPathFactory) -> str:
-    worker = built_worker(ROOT / "tests/app/peers.c", tmp_path_factory.mktemp("links_of_kits"))
+    worker = built_worker(ROOT / "tests/app/peers.c", tmp_path_factory.mktemp("links_python"))
     return f'["{worker}"]'
 
 
 @pytest.mark.parametrize("asking", ["python", "c"])
-async def test_workers_of_two_kits_ask_each_other(
+async def test_a_worker_in_python_and_one_in_c_ask_each_other(
     epmd: EpmdDaemon, beam: Beam, tmp_path: Path, c_worker: str, asking: str
 ) -> None:
     front, back = (PYTHON, c_worker) if asking == "python" else (c_worker, PYTHON)
