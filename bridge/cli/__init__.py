@@ -9,6 +9,7 @@ making      new: writes a worker to begin with
 troubling   chaos: trouble on purpose
 workers     workers, watch, scale, crash-report
 states      checkpoint, move-state
+linking     links, revoke-link
 asking      status, and what changes a running bridge: reload, configure, drain, upgrade, ...
 """
 
@@ -24,6 +25,7 @@ from bridge.cli import (
     asking,
     attaching,
     checking,
+    linking,
     making,
     replaying,
     serving,
@@ -48,12 +50,13 @@ for command in (serving.serve, serving.doctor, replaying.replay, checking.confor
 app.add_typer(making.app, name="new", rich_help_panel="On this machine")
 app.add_typer(troubling.app, name="chaos", rich_help_panel="On this machine")
 app.command(rich_help_panel="A running bridge")(asking.status)
-for look in workers.LOOKS:
+for look in (*workers.LOOKS, *linking.LOOKS):
     app.command(rich_help_panel="A running bridge")(look)
 for operation in (
     *asking.OPERATIONS,
     *workers.OPERATIONS,
     *states.OPERATIONS,
+    *linking.OPERATIONS,
     attaching.attach,
 ):
     app.command(rich_help_panel="A running bridge, for admin_nodes")(operation)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from serve_support import LIBRARY, ROOT, built_worker, serving, wait_until
 from talk_support import Talk
+from test_cli_operations import ringbridge
 
 from bridge.testing import HOST, Beam, EpmdDaemon
 
@@ -240,6 +241,21 @@ async def test_links_are_bounded_and_given_back(talk: Talk) -> None:
         """)
         == '[{:ok, "x"}, {:ok, "2 EBUSY"}, {:ok, ""}, 2, {:ok, "y"}]'
     )
+
+
+async def test_the_command_line_shows_and_ends_them(talk: Talk, epmd: EpmdDaemon) -> None:
+    bridge = talk.bridge
+    assert (await ringbridge(epmd, bridge, "links"))[1].strip() == "there are no links"
+    assert await talk('through.(:front, "back", 0, "x", 5_000, [])') == '{:ok, "x"}'
+    status, said = await ringbridge(epmd, bridge, "links")
+    assert (status, "(front)" in said, "(back)" in said) == (0, True, True)
+    status, said = await ringbridge(epmd, bridge, "revoke-link", "1")
+    assert (status, said.strip()) == (0, "link 1 has ended")
+    status, said = await ringbridge(epmd, bridge, "revoke-link", "1")
+    assert (status, "there is no link 1" in said) == (1, True)
+    status, said = await ringbridge(epmd, bridge, "links", "--audit")
+    assert (status, "granted" in said, "revoked" in said) == (0, True, True)
+    assert await talk("links.()") == "[]"
 
 
 LIES = [
