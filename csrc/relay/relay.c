@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "relay/relay_pvt.h"
+#include "relay/service/pipeline.h"
 #include "relay/wait.h"
 
 enum {
@@ -104,6 +105,7 @@ static void tend(struct rb_relay *r) {
 /* What a queue gives to workers makes room in it for those that are deferred. */
 static void place_jobs(struct rb_relay *r) {
     uint64_t due = rb_jobs_next_due(r);
+    if (r->pipelines) rb_pipelines_round(r);
     if (due && due <= r->now) return; /* too many for one round: what has expired does not run */
     do {
         rb_roles_place(r);
@@ -137,7 +139,7 @@ int rb_relay_round(struct rb_relay *r, uint64_t now, const struct epoll_event *r
         COUNT(r->hops.answer_to_socket_ns, rb_clock_ns() - r->sampled_ns);
         r->sampled_ns = 0;
     }
-    return worked;
+    return worked || r->pipelines;
 }
 
 /* --- Opened and closed --------------------------------------------------------------------------------------------------- */

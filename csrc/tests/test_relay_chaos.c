@@ -169,6 +169,18 @@ static void go_on_sending(int p) {
     if (s->left == 0) end_sending(s);
 }
 
+/* Instead of another option: each stage echoes, so that the last one's answer is still the payload. */
+static void put_stages(struct lab_bytes *o) {
+    uint8_t count = (uint8_t)(1 + below(4));
+    o->size = 0;
+    PUT(o, "\x74\x00\x00\x00\x01");
+    lab_put_atom(o, "stages");
+    PUT(o, "\x6c\x00\x00\x00");
+    lab_put(o, &count, 1);
+    for (uint8_t i = 0; i < count; i++) lab_put_atom(o, "echo");
+    PUT(o, "\x6a");
+}
+
 /* {submit, echo, Payload [, Opts]} after the head of a call, whole or in fragments. */
 static void send_submit(uint32_t call, int p) {
     struct peer *peer = &peers[p];
@@ -200,6 +212,7 @@ static void send_submit(uint32_t call, int p) {
         lab_put_atom(&o, key);
         uint8_t value[2] = {RB_TAG_SMALL_INTEGER, (uint8_t)below(40)};
         lab_put(&o, value, 2);
+        if (below(2)) put_stages(&o);
         memcpy(at, o.at, o.size);
         at += o.size;
     }

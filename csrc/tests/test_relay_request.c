@@ -259,7 +259,7 @@ static void of_a_key_given_twice_the_first_counts(void) {
 #define UNKNOWN_OPTION(key)                                                                     \
     "submit: unknown option :" key                                                              \
     "; known: opcode, op, timeout, priority, detail, trace, key, tenant, retry, orphan, meta, " \
-    "dedupe, ttl, encoding, accept"
+    "dedupe, ttl, encoding, accept, stages"
 #define OF_OPCODE "submit: opcode must be an integer of 0..65535, got "
 #define OF_TIMEOUT "submit: timeout must be milliseconds (0 or more) or :infinity, got "
 #define OF_PRIORITY "submit: priority must be :critical, :high, :normal or :low, got "

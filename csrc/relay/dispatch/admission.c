@@ -250,6 +250,10 @@ static void count_overloaded(struct rb_relay *r, struct rb_role *role, enum rb_r
     COUNT(role->stats.overloaded_by[rule], told);
 }
 
+void rb_admission_count_rule(struct rb_relay *r, struct rb_role *role, enum rb_rule rule) {
+    count_overloaded(r, role, rule, 1);
+}
+
 void rb_admission_refuse(struct rb_relay *r, struct rb_role *role, const struct rb_caller *to,
                          const struct rb_verdict *v) {
     COUNT(r->stats.refused[v->reason], 1);

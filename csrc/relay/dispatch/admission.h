@@ -72,6 +72,9 @@ void rb_admission_refuse(struct rb_relay *r, struct rb_role *role, const struct 
 void rb_admission_refuse_room(struct rb_relay *r, struct rb_role *role, const struct rb_caller *to,
                               enum rb_rule rule);
 
+/* A caller that was accepted is answered OVERLOADED all the same: by which rule. */
+void rb_admission_count_rule(struct rb_relay *r, struct rb_role *role, enum rb_rule rule);
+
 /* A deferred job waits no more: it has been answered. */
 void rb_admission_forget(struct rb_relay *r, struct rb_job *j);
 /* Its time outside the queue is over, its deadline is not: it is told. */

@@ -216,6 +216,8 @@ static int refusal(int64_t count, const struct rb_submit *s, char why[RB_WHY_BYT
     else if (s->options.dedupe.kind)
         snprintf(why, RB_WHY_BYTES,
                  "submit_many: dedupe names one job; its payloads are to be submitted one by one");
+    else if (s->options.stages.size)
+        snprintf(why, RB_WHY_BYTES, "submit_many: stages are of submit and submit_async");
     else
         return 0;
     return -EINVAL;

@@ -4,6 +4,7 @@
 
 #include "relay/relay_pvt.h"
 #include "relay/service/batch.h"
+#include "relay/service/pipeline.h"
 #include "relay/service/shared.h"
 
 struct rb_extra *rb_extra_new(struct rb_relay *r) {
@@ -18,6 +19,7 @@ struct rb_extra *rb_extra_new(struct rb_relay *r) {
     e->held = 1;
     e->batch = NULL;
     e->shared = NULL;
+    e->pipeline = NULL;
     e->meta_size = 0;
     return e;
 }
@@ -26,6 +28,8 @@ void rb_extra_release(struct rb_relay *r, struct rb_extra *e) {
     if (--e->held) return;
     if (e->batch) rb_batch_free(e->batch);
     e->batch = NULL;
+    if (e->pipeline) rb_pipeline_release(e->pipeline);
+    e->pipeline = NULL;
     e->next = r->free_extras;
     r->free_extras = e;
 }
@@ -55,12 +59,15 @@ void rb_extras_fini(struct rb_relay *r) {
 enum rb_reason rb_extra_answered(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) {
     if (j->kind == RB_CALLER_ELEMENT) return rb_batch_answered(r, j, reason);
     if (j->kind == RB_CALLER_SHARED) rb_shared_over(r, j, reason);
+    if (j->kind == RB_CALLER_STAGE) rb_pipeline_over(r, j, reason);
     return reason;
 }
 
 void rb_extra_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) {
     if (j->extra->batch)
         rb_batch_cancel(r, j, reason);
+    else if (j->extra->pipeline)
+        rb_pipeline_leave(r, j, reason);
     else
         rb_shared_leave(r, j, reason);
 }

@@ -11,6 +11,7 @@
 
 struct rb_batch;
 struct rb_job;
+struct rb_pipeline;
 struct rb_relay;
 struct rb_shared;
 
@@ -21,7 +22,8 @@ struct rb_extra {
     uint32_t held;         /* by jobs */
     struct rb_batch *batch;
     struct rb_shared *shared;
-    uint16_t meta_size; /* 0: none */
+    struct rb_pipeline *pipeline; /* held */
+    uint16_t meta_size;           /* 0: none */
     uint8_t meta[RB_META_BYTES_MAX];
 };
 

@@ -124,6 +124,27 @@ static int read_meta(struct rb_cursor *c, struct rb_options *o) {
     return rc < 0 ? -EINVAL : 0;
 }
 
+/* Roles, or pairs of a role and an opcode. Who they are is looked at later (pipeline.c). */
+static int read_stages(struct rb_cursor *c, struct rb_options *o) {
+    struct rb_cursor at = *c;
+    struct rb_slice name;
+    uint64_t number;
+    int tail;
+    if (rb_term_tag(&at) != RB_TAG_LIST) return -EINVAL;
+    int64_t count = rb_term_list(&at, &tail);
+    if (count < 1 || count > RB_STAGES_MAX) return -EINVAL;
+    for (int64_t i = 0; i < count; i++) {
+        struct rb_cursor pair = at, tuple = at;
+        if (rb_term_skip(&at, NULL) < 0) return -EINVAL;
+        int named = rb_term_tuple(&tuple) == 2;
+        if (named) pair = tuple;
+        if (rb_term_text(&pair, &name) < 0 || name.size == 0 || name.size > 255) return -EINVAL;
+        if (named && number_upto(&pair, UINT16_MAX, &number) < 0) return -EINVAL;
+    }
+    if (rb_term_tag(&at) != RB_TAG_NIL) return -EINVAL;
+    return rb_term_skip(c, &o->stages) < 0 ? -EINVAL : 0;
+}
+
 static int hex_bytes(const uint8_t *text, uint8_t *out, size_t count) {
     for (size_t i = 0; i < 2 * count; i++) {
         uint8_t ch = text[i];
@@ -184,6 +205,7 @@ static const struct {
     {"ttl", read_ttl, "milliseconds, at most 86400000 (a day)"},
     {"encoding", read_encoding, ":zstd or :identity"},
     {"accept", read_accept, ":zstd or :identity"},
+    {"stages", read_stages, "a list of 1 to 16 roles, or of {role, opcode}"},
 };
 enum { KNOWN = sizeof known / sizeof *known };
 

@@ -11,6 +11,7 @@ enum {
     RB_RETRY_MAX = 100,
     RB_KEY_BYTES_MAX = 255,  /* of an atom's or a binary's text */
     RB_META_BYTES_MAX = 512, /* as a term */
+    RB_STAGES_MAX = 16,      /* behind the first */
 };
 
 /* A key: binary, atom or integer. The three are apart: "a", :a and 97 are three keys. */
@@ -35,8 +36,9 @@ struct rb_options {
     uint64_t ttl_ms;     /* of `dedupe` */
     struct rb_slice op;  /* an operation's name; empty: none */
     struct rb_slice tenant;
-    struct rb_slice meta; /* a map, as a term; empty: none */
-    struct rb_key key;    /* affinity */
+    struct rb_slice stages; /* a proper list in one cell: roles, or {role, opcode}; empty: none */
+    struct rb_slice meta;   /* a map, as a term; empty: none */
+    struct rb_key key;      /* affinity */
     struct rb_key dedupe;
 };
 

@@ -6,6 +6,7 @@
 
 #include "relay/relay_pvt.h"
 #include "relay/service/batch.h"
+#include "relay/service/pipeline.h"
 #include "relay/service/shared.h"
 
 static const struct rb_slice none = {NULL, 0};
@@ -120,6 +121,7 @@ static int cancel_begin(struct rb_reply *s, const struct rb_caller *to, size_t r
 /* Nothing stands around an answer that is kept. */
 static int kept_begin(struct rb_reply *s, const struct rb_caller *to, size_t room) {
     struct rb_relay *r = to->kind == RB_CALLER_ELEMENT ? rb_batch_relay(to->extra->batch)
+                         : to->kind == RB_CALLER_STAGE ? rb_pipeline_relay(to->extra->pipeline)
                                                        : rb_shared_relay(to->extra->shared);
     if (!r) return 0;
     r->stage.begin = r->stage.end = 0;
@@ -129,7 +131,8 @@ static int kept_begin(struct rb_reply *s, const struct rb_caller *to, size_t roo
 }
 
 int rb_reply_begin(struct rb_reply *reply, const struct rb_caller *to, size_t room) {
-    if (to->kind == RB_CALLER_ELEMENT || to->kind == RB_CALLER_SHARED)
+    if (to->kind == RB_CALLER_ELEMENT || to->kind == RB_CALLER_SHARED ||
+        to->kind == RB_CALLER_STAGE)
         return kept_begin(reply, to, room);
     if (to->kind == RB_CALLER_STREAM) return cancel_begin(reply, to, room);
     if (!message_to(reply, to, room)) return 0;
@@ -158,6 +161,8 @@ void rb_reply_end_with(struct rb_reply *reply, struct rb_slice body, struct rb_s
     const struct rb_slice pieces[3] = {rb_pen_written(&reply->pen), body, tail};
     if (reply->keep->kind == RB_CALLER_ELEMENT)
         rb_batch_put(reply->keep->extra->batch, reply->keep->index, pieces);
+    else if (reply->keep->kind == RB_CALLER_STAGE)
+        rb_pipeline_put(reply->keep->extra->pipeline, pieces);
     else
         rb_shared_put(reply->keep->extra->shared, pieces);
 }

@@ -23,6 +23,7 @@ enum rb_caller_kind {
     RB_CALLER_CALL, /* a process in gen:call: {Tag, Answer}, to the alias that the tag names, else to the pid */
     RB_CALLER_ELEMENT, /* an element of a batch: kept until the others are answered too (batch.h) */
     RB_CALLER_SHARED,  /* all who share a run: told when it is over (shared.h) */
+    RB_CALLER_STAGE,   /* a stage of a job: kept, for the next one or for the caller (pipeline.h) */
     RB_CALLER_ASYNC,   /* a process that has its handle: {ringbridge, Ref, Answer}, to the pid */
     RB_CALLER_STREAM, /* a consumer of GenStage: {'$gen_consumer', {Streams, Tag}, {cancel, Reason}}, to the pid */
 };

@@ -10,6 +10,7 @@
 #include "relay/relay_pvt.h"
 #include "relay/service/encoding.h"
 #include "relay/service/operation.h"
+#include "relay/service/pipeline.h"
 #include "relay/service/schema.h"
 #include "relay/service/shared.h"
 
@@ -39,22 +40,32 @@ static void refuse_unknown_role(struct rb_relay *r, const struct rb_caller *to,
 
 /* --- Admission ----------------------------------------------------------------------------------------------------------- */
 
-/* Room in the table, and in the pool for `size` payload bytes; or NULL: then the caller has been answered. */
-static struct rb_job *make_job(struct rb_relay *r, const struct rb_caller *to, struct rb_role *role,
-                               uint64_t size) {
+struct rb_job *rb_submit_make(struct rb_relay *r, struct rb_role *role, uint64_t size,
+                              enum rb_rule *full) {
     struct rb_job *j = rb_job_new(r);
-    if (!j) return rb_admission_refuse_room(r, role, to, RB_RULE_JOBS), NULL;
+    *full = RB_RULE_JOBS;
+    if (!j) return NULL;
     rb_job_join(j, role);
     j->request.payload_bytes = (uint32_t)size;
     if (size <= RB_INLINE_BYTES_MAX) return j;
     int64_t first = rb_region_take(&role->pool.region, size);
     if (first < 0) {
         rb_job_free(r, j);
-        return rb_admission_refuse_room(r, role, to, RB_RULE_POOL), NULL;
+        *full = RB_RULE_POOL;
+        return NULL;
     }
     j->pool_first = (uint32_t)first;
     j->pool_count = rb_region_blocks_for(&role->pool.region, size);
     j->request.payload_at = (uint64_t)first * role->pool.region.block_bytes;
+    return j;
+}
+
+/* The same, or NULL: then the caller has been answered. */
+static struct rb_job *make_job(struct rb_relay *r, const struct rb_caller *to, struct rb_role *role,
+                               uint64_t size) {
+    enum rb_rule full;
+    struct rb_job *j = rb_submit_make(r, role, size, &full);
+    if (!j) rb_admission_refuse_room(r, role, to, full);
     return j;
 }
 
@@ -218,8 +229,8 @@ void rb_submit_fill(struct rb_job *j, const struct rb_payload *payload) {
 
 /* What has no meaning for an answer in parts. */
 static int stream_options(const struct rb_submit *s, char why[RB_WHY_BYTES]) {
-    const char *which = s->options.finish || s->options.dedupe.kind
-                            ? "orphan and dedupe are no options"
+    const char *which = s->options.finish || s->options.dedupe.kind || s->options.stages.size
+                            ? "orphan, dedupe and stages are no options"
                         : s->options.accepts ? "accept: :zstd is no option"
                                              : NULL;
     if (!which) return 0;
@@ -237,6 +248,7 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
     struct rb_payload payload = rb_submit_payload(term);
     int rc = rb_submit_options(at, s, why);
     if (rc == 0 && to->kind == RB_CALLER_STREAM) rc = stream_options(s, why);
+    if (rc == 0 && s->options.stages.size) rc = rb_pipeline_check(r, s, why);
     if (rc == -EINVAL) return rb_submit_refuse(to, why), 0;
     if (rc < 0) return rb_service_fail(c, "bad_payload");
     if (!to->conn) return 0; /* its node is gone: there is nobody to answer */
@@ -261,6 +273,8 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
     }
     if (s->options.dedupe.kind)
         rb_shared_join(r, j, s, known, &payload, &v);
+    else if (s->options.stages.size)
+        rb_pipeline_begin(r, j, s, &v);
     else
         rb_submit_accept(r, j, s, &v);
     return 0;
@@ -300,6 +314,7 @@ static int take_large(struct rb_relay *r, struct rb_job *j, struct rb_submit *s,
     struct rb_payload payload = {{rb_job_payload(j), j->request.payload_bytes}, 0};
     if (rb_submit_names_operation(j->role, s) && rb_submit_operation(j->role, s, &payload, why) < 0)
         return -EINVAL;
+    if (o->stages.size && rb_pipeline_check(r, s, why) < 0) return -EINVAL;
     struct rb_shared *known = o->dedupe.kind ? rb_shared_find(r, j->role, o) : NULL;
     struct rb_verdict v = {.outcome = RB_ADMIT};
     if (known && rb_shared_agrees(known, r, o, &payload) < 0) {
@@ -318,6 +333,8 @@ static int take_large(struct rb_relay *r, struct rb_job *j, struct rb_submit *s,
         rb_job_free(r, j);
     } else if (o->dedupe.kind) {
         rb_shared_join(r, j, s, known, &payload, &v);
+    } else if (o->stages.size) {
+        rb_pipeline_begin(r, j, s, &v);
     } else {
         rb_submit_accept(r, j, s, &v);
     }

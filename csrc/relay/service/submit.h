@@ -35,6 +35,9 @@ struct rb_role *rb_submit_role(struct rb_relay *r, const struct rb_caller *to,
  * not. `o` NULL: its options are not known yet, and it is judged again when they are. */
 struct rb_job *rb_submit_admit(struct rb_relay *r, const struct rb_caller *to, struct rb_role *role,
                                uint64_t size, const struct rb_options *o, struct rb_verdict *v);
+/* Room in the table, and in the role's pool for `size` bytes; NULL: of which there is none. */
+struct rb_job *rb_submit_make(struct rb_relay *r, struct rb_role *role, uint64_t size,
+                              enum rb_rule *full);
 void rb_submit_fill(struct rb_job *j, const struct rb_payload *payload);
 /* Whether there is anything to be said about operations: for a role without any, and a request that names none, there is not. */
 static inline int rb_submit_names_operation(const struct rb_role *role, const struct rb_submit *s) {
