@@ -323,13 +323,30 @@ static int sleep_both(struct rb_gate_waiter *w, struct pollfd *fd, int *no_bell,
     return both[0].revents != 0;
 }
 
+/* What ends a spin of both: the gate's news at each look, the descriptor's at every few, as that is a
+ * system call. */
+struct either {
+    int (*ready)(void *arg);
+    void *arg;
+    struct pollfd *fd;
+    uint32_t looks;
+};
+
+static int either_ready(void *arg) {
+    struct either *e = arg;
+    int found = e->ready(e->arg);
+    if (found || ++e->looks % YIELD_EVERY != 0) return found;
+    return poll(e->fd, 1, 0) > 0;
+}
+
 int rb_gate_wait_or_fd(struct rb_gate_waiter *w, int fd, short events, int (*ready)(void *arg),
                        void *arg, int64_t timeout_ns) {
     struct pollfd other = {.fd = fd, .events = events};
     int no_bell = w->eventfd < 0, found = ready(arg), timed_out = 0;
     if (!found) found = poll(&other, 1, 0) > 0;
     if (found || timeout_ns == 0) return found != 0;
-    found = spin(w, ready, arg);
+    struct either either = {ready, arg, &other, 0};
+    found = spin(w, either_ready, &either);
     int64_t begin = now_ns();
     while (!found && !timed_out) {
         int64_t left = timeout_ns < 0 ? -1 : begin + timeout_ns - now_ns();
