@@ -3,6 +3,7 @@
  *      packet.c     one packet out, one packet in, and the wait for either
  *      channel.c    what a handler says: rb_send, rb_call, rb_log
  *      state.c      checkpoints: what a worker saves, and what it is given
+ *      chaos.c      trouble on purpose, where the worker's environment allows it
  *
  * One per process. All of it belongs to the handler's thread, but for sending, which any thread may do: a packet is one sendmsg(). */
 #ifndef RINGBRIDGE_CHANNEL_PVT_H
@@ -28,7 +29,8 @@ struct rb_channel {
     struct rb_worker *worker; /* of this process, once its link is open */
     int fd;                   /* -1: none, or not opened yet */
     int opened, closed;       /* any thread */
-    int listens; /* it has asked for its state, so the bridge may ask it for checkpoints */
+    int listens;  /* it has asked for its state, so the bridge may ask it for checkpoints */
+    int troubled; /* or it may be sent hooks */
     uint64_t last_id;
     uint64_t looked_ns;    /* when it was last looked at between jobs */
     uint32_t lines_missed; /* log lines that found the socket full; any thread */
@@ -90,5 +92,10 @@ int rb_state_load(struct rb_worker *w);
 void rb_channel_look(struct rb_worker *w, int now);
 /* When the last job is done: saves if that was asked for. */
 void rb_channel_leave(struct rb_worker *w);
+
+/* --- chaos.c ------------------------------------------------------------------------------------------------------------ */
+
+void rb_chaos_open(void);                                              /* before the hello */
+void rb_chaos_take(struct rb_worker *w, const struct rb_incoming *in); /* between two jobs */
 
 #endif

@@ -7,7 +7,7 @@
  *      part.c       what a job says before its answer: parts, progress
  *      zstd.c       payloads and answers that are compressed
  *      heartbeat.c  the thread that tells the bridge that we live
- *      packet.c, channel.c, state.c   the socket beside the link (channel_pvt.h)
+ *      packet.c, channel.c, state.c, chaos.c   the socket beside the link (channel_pvt.h)
  *      peer_wire.c, peer.c, peer_serve.c   links to other workers (peer_pvt.h) */
 #ifndef RINGBRIDGE_KIT_PVT_H
 #define RINGBRIDGE_KIT_PVT_H

@@ -119,6 +119,7 @@ int rb_kit_open(struct rb_worker *w, const char *program, const char *kit, uint3
     }
     rb_peers_offer_service(w);
     rb_zstd_offer(w);
+    rb_chaos_open();
     declare(w, program);
     rb_link_greet(&w->link, kit, kit_version, environment_or(RB_ENV_ROLE, ""));
     return 0;

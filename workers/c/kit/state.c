@@ -185,6 +185,7 @@ static void handle(struct rb_worker *w, struct rb_incoming *in) {
     case RB_PACKET_CHECKPOINT_NOW: handle_checkpoint(w, in); break;
     case RB_PACKET_RESTORE: handle_restore(w, in); break;
     case RB_PACKET_PEER_OFFER: rb_peers_take_offer(in); break;
+    case RB_PACKET_CHAOS: rb_chaos_take(w, in); break;
     default: rb_packet_refuse(&in->head, RB_CHANNEL_ERROR_UNAVAILABLE, "this kit does not know it");
     }
     rb_packet_drop(in);

@@ -74,9 +74,13 @@ void peer_start(struct peer *p, const char *program, const struct peer_options *
                            libraries,
                            getenv("ASAN_OPTIONS") ? "ASAN_OPTIONS=detect_leaks=1:handle_abort=0"
                                                   : NULL,
+                           NULL,
                            NULL};
     const char *library_path = getenv("PEER_LIBRARY_PATH"); /* where it finds libraries first */
     snprintf(libraries, sizeof libraries, "LD_LIBRARY_PATH=%s", library_path ? library_path : "");
+    int used = 0;
+    while (environment[used] != NULL) used++;
+    if (options->chaos) environment[used] = "RINGBRIDGE_CHAOS=1";
     int pipe_fds[2] = {-1, -1};
     const char *bin = getenv("WORKERS_BIN");
 

@@ -14,6 +14,7 @@ struct peer_options {
     uint64_t pool_bytes; /* 0: no pool */
     int stderr_kept;     /* 1: peer_stderr() has what the worker wrote there */
     int channel;         /* 1: it has a channel; peer.channel is the bridge's end */
+    int chaos;           /* 1: it may be sent hooks */
 };
 #define PEER_DEFAULT {.link = RB_LINK_CONFIG_DEFAULT, .pool_bytes = 80u << 20}
 
