@@ -19,6 +19,7 @@ from bridge.node import Node
 from bridge.ops.answers import Term, atom_keys
 from bridge.workers.channel.callbacks import Callbacks
 from bridge.workers.channel.channel import Channel
+from bridge.workers.channel.packets import Code, NotHad
 from bridge.workers.channel.policy import CallbackPolicy
 from bridge.workers.channel.states import States
 from bridge.workers.checkpoints import moving
@@ -103,6 +104,14 @@ class Conversations:
         """Have a worker save now: what was kept."""
         kind, size = await moving.states_of(worker).checkpoint()
         return atom_keys({"kind": Atom(kind.name.lower()), "bytes": size})
+
+    async def trouble(self, worker: Worker, hook: str, value: int, jobs: int) -> Term:
+        """Switch a hook on in a worker whose role allows it."""
+        if not worker.plan.config.chaos:
+            why = f"its role has no hooks: [roles.{worker.plan.name}] chaos = true, then restart"
+            raise NotHad(Code.REFUSED, why)
+        await moving.states_of(worker).trouble(hook, value, jobs)
+        return atom_keys({"worker": worker.id, "hook": hook})
 
     async def move(
         self, supervisor: PortSupervisor, source: Worker, target: Worker, how: moving.How

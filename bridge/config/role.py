@@ -89,6 +89,7 @@ class RoleConfig(Section, frozen=True):
     env: dict[str, str] = field(default_factory=dict)
     cwd: str | None = None
     terminal: bool = False
+    chaos: bool = False
 
     payload_bytes_max: Annotated[int, Meta(ge=64, le=2 * GIB)] = 64 * MIB
     pool_bytes: Annotated[int, Meta(ge=64 * KIB, le=64 * GIB)] = 256 * MIB

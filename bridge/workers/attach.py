@@ -156,7 +156,11 @@ class AttachDriver:
         """As HandshakeDriver.start. Raises OSError with nothing left behind."""
         fds = self._relay.create_link(plan.id, worker_id, self.link)
         env = worker_environment(
-            worker_id=worker_id, role=plan.name, role_env=plan.config.env, base={}
+            worker_id=worker_id,
+            role=plan.name,
+            role_env=plan.config.env,
+            base={},
+            chaos=plan.config.chaos,
         )
         with contextlib.ExitStack() as undo:
             undo.callback(self._connection.socket.close)

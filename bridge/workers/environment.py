@@ -16,14 +16,22 @@ from bridge.workers import _landlock
 
 _PR_SET_DUMPABLE = 4
 
+CHAOS_VARIABLE = "RINGBRIDGE_CHAOS"
 PASSED_ON = ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR")
 PASSED_ON_PREFIX = "LC_"
 
 
 def worker_environment(
-    *, worker_id: int, role: str, role_env: Mapping[str, str], base: Mapping[str, str]
+    *,
+    worker_id: int,
+    role: str,
+    role_env: Mapping[str, str],
+    base: Mapping[str, str],
+    chaos: bool = False,
 ) -> dict[str, str]:
-    """The environment of one worker. `base`: the bridge's own; `role_env`: what the role adds."""
+    """The environment of one worker. `base`: the bridge's own; `role_env`: what the role adds;
+    `chaos`: its kit takes hooks (docs/channel.md).
+    """
     env = {
         name: value
         for name, value in base.items()
@@ -33,6 +41,8 @@ def worker_environment(
     env[layout.ENV_LINK_FD] = str(layout.FD_RELAY_SIDE)
     env[layout.ENV_WORKER_ID] = str(worker_id)
     env[layout.ENV_ROLE] = role
+    if chaos:
+        env[CHAOS_VARIABLE] = "1"
     return env
 
 

@@ -22,7 +22,7 @@ from bridge.workers.environment import worker_environment
 from bridge.workers.shepherd import Spawn
 
 # Keys of a role that a worker keeps for life.
-_SETTLED_AT_THE_START = ("command", "env", "cwd", "terminal", "sandbox", "limits")
+_SETTLED_AT_THE_START = ("command", "env", "cwd", "terminal", "chaos", "sandbox", "limits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +162,7 @@ class HandshakeDriver:
                 role=plan.name,
                 role_env=plan.config.env,
                 base=self._base_env,
+                chaos=plan.config.chaos,
             ),
             cwd=plan.cwd,
             grace_s=plan.config.grace_ms / 1000,

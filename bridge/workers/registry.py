@@ -24,6 +24,7 @@ Requests (GenServer.call to Ringbridge.WorkerRegistry or worker_registry):
     {:record, :status | :stop}   {:ok, map}        the recording that `serve --record` began
     {:checkpoint, id}            {:ok, map}        its state is saved, once it is
     {:move_state, from, to, how} {:ok, map}        how: :stop_and_copy, :pre_copy or :post_copy
+    {:chaos, id, hook, v, jobs}  {:ok, map}        trouble on purpose, see docs/chaos.md
 
 All from {:drain, id} on are for nodes that [node] admin_nodes names, see `operation`.
 Anything else is {:error, {:bad_request, why}}, and so is what is refused; it changes nothing.
@@ -75,6 +76,7 @@ OPERATIONS = {
     ("record", 2): "{:record, :status | :stop}",
     ("checkpoint", 2): "{:checkpoint, id}",
     ("move_state", 4): "{:move_state, from, to, how}",
+    ("chaos", 5): "{:chaos, id, hook, value, jobs}",
 }
 
 

@@ -351,5 +351,9 @@ def restore(id_: int, parts: list[tuple[Kind, bytes]]) -> Outgoing:
     return Outgoing(layout.PACKET_RESTORE, id_, body)
 
 
+def trouble(id_: int, hook: str, value: int, jobs: int) -> Outgoing:
+    return Outgoing(layout.PACKET_CHAOS, id_, f"{hook} {value} {jobs}".encode("ascii"))
+
+
 def announce(coming: Coming) -> Outgoing:
     return Outgoing(layout.PACKET_RESTORE, 0, _U64.pack(coming))

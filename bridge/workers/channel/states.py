@@ -217,6 +217,15 @@ class States:
         self._send(packets.restore(id_, parts_of(state)))
         await self._answer(asked)
 
+    async def trouble(self, hook: str, value: int, jobs: int) -> None:
+        """Switch a hook on in the worker, and wait until it is. Raises NotHad."""
+        if self._over:
+            raise NotHad(Code.UNAVAILABLE, "the worker has ended")
+        id_ = next(self._ids)
+        asked = self._asked[id_] = Asked(kind=None)
+        self._send(packets.trouble(id_, hook, value, jobs))
+        await self._answer(asked)
+
     def announce(self, coming: Coming) -> None:
         """Tell the worker of a state that comes, or does not. Raises NotHad."""
         if coming is Coming.ABANDONED and self._moves:

@@ -1,9 +1,10 @@
-"""The requests to the WorkerRegistry whose answer waits for workers: {:checkpoint, id} and
-{:move_state, from, to, how}.
+"""The requests to the WorkerRegistry whose answer waits for workers: {:checkpoint, id},
+{:move_state, from, to, how} and {:chaos, id, hook, value, jobs}.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
@@ -17,11 +18,15 @@ from bridge.workers.worker import Worker
 
 Term = Any
 
+HOOK = re.compile(r"[a-z_]{1,15}")
+HOOK_NUMBER_MAX = 9_999_999_999  # ten digits, as a kit reads them
+
 
 class Conversing(Protocol):
-    """Who talks to workers of their state: bridge/conversations.py. Each raises NotHad."""
+    """Who talks to workers: bridge/conversations.py. Each raises NotHad."""
 
     async def checkpoint(self, worker: Worker) -> Term: ...
+    async def trouble(self, worker: Worker, hook: str, value: int, jobs: int) -> Term: ...
     async def move(
         self, supervisor: PortSupervisor, source: Worker, target: Worker, how: How
     ) -> Term: ...
@@ -47,6 +52,13 @@ class StateRequests:
                 story = partial(
                     self._conversing.move, self._supervisor, find(source), find(target), how
                 )
+            case (Atom("chaos"), worker_id, Atom(hook), value, jobs):
+                if not HOOK.fullmatch(hook):
+                    raise BadRequest("a hook's name is up to 15 small letters and underscores")
+                for number in (value, jobs):
+                    if type(number) is not int or not 0 <= number <= HOOK_NUMBER_MAX:
+                        raise BadRequest(f"a hook's numbers are 0 to {HOOK_NUMBER_MAX}")
+                story = partial(self._conversing.trouble, find(worker_id), hook, value, jobs)
             case _:
                 return False
         self._supervisor.begin(partial(_answer_later, story, answer))
