@@ -49,7 +49,7 @@ def status(
     ] = 0.5,
 ) -> None:
     """Ask a running bridge for its roles, workers and rates."""
-    address = _address(name, config, cookie_file)
+    address = bridge_address(name, config, cookie_file)
     from bridge.ops import status_report
 
     report = trio.run(status_report.ask, address, interval_s)
@@ -190,13 +190,13 @@ def operate(
     """Run one of the functions of bridge.ops.operations, or of a module like it, against the
     bridge.
     """
-    address = _address(name, config, cookie_file)
+    address = bridge_address(name, config, cookie_file)
     from bridge.ops import operations
 
     trio.run(operations.against, address, choose(operations), Console())
 
 
-def _address(name: str | None, config: Path, cookie_file: Path | None) -> Address:
+def bridge_address(name: str | None, config: Path, cookie_file: Path | None) -> Address:
     """The bridge that the options and the settings name, and how it is reached."""
     logs.set_up(LogFormat.AUTO, LogLevel.WARNING)
     loaded = settings.load(config) if name is None or config.exists() else None

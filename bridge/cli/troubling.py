@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 from typing import Annotated
 
 import trio
 import typer
+from rich.console import Console
 
 from bridge.chaos.detour import open_detour
 from bridge.chaos.lane import Shape
-from bridge.cli.options import DEFAULT_NAME, node_name
+from bridge.cli.asking import bridge_address
+from bridge.cli.options import (
+    DEFAULT_CONFIG,
+    DEFAULT_NAME,
+    ConfigOption,
+    CookieFileOption,
+    NameOption,
+    native_parts,
+    node_name,
+)
 from bridge.dist.epmd_client import EpmdClient
 from bridge.ops import logs
 from bridge.ops.errors import Refused
@@ -22,6 +34,35 @@ app = typer.Typer(help="Trouble on purpose.", no_args_is_help=True)
 @app.callback()
 def chaos() -> None:
     """Trouble on purpose, to see what callers see of it."""
+
+
+@app.command()
+def run(
+    plan: Annotated[Path, typer.Argument(help="The plan (docs/chaos.md).")],
+    name: NameOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    cookie_file: CookieFileOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+) -> None:
+    """Make the trouble of a plan in a running bridge of this machine, and judge what callers saw.
+
+    The exit status is 0 when the plan's hypothesis held, and 1 when it did not.
+    """
+    from bridge.chaos import measures, showing
+    from bridge.chaos import plan as plans
+
+    wanted = plans.read(plan)
+    address = bridge_address(name, config, cookie_file)
+    with native_parts():
+        from bridge.chaos import experiment
+    host = address.name.partition("@")[2]
+    report = trio.run(experiment.run, wanted, address, f"chaos_{os.getpid()}@{host}")
+    if as_json:
+        typer.echo(json.dumps(measures.plain(report), indent=2))
+    else:
+        showing.show(report, Console())
+    if not report.held:
+        raise typer.Exit(1)
 
 
 @app.command()
