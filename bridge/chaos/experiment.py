@@ -114,7 +114,8 @@ class Experiment:
 
     async def _call(self) -> str:
         plan = self._plan
-        request = (Atom("submit"), Atom(plan.role), plan.payload.encode())
+        options = [(Atom("opcode"), plan.opcode)] if plan.opcode else []
+        request = (Atom("submit"), Atom(plan.role), plan.payload.encode(), options)
         try:
             answer = await self._node.call(self._target, request, timeout=plan.timeout_ms / 1000)
         except trio.TooSlowError:

@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from bridge.chaos.lane import Shape
-from bridge.chaos.plan import Cut, Hook, Injection, NoFiles, Signal, Suspend, Wire
+from bridge.chaos.plan import Cut, DiskFull, Hook, Injection, NoFiles, Signal, Suspend, Wire
 from bridge.chaos.proxy import Proxy
 from bridge.etf import Atom
 from bridge.ops.asking import Asking
@@ -64,7 +64,12 @@ class Injectors:
             case Suspend():
                 await self._suspend(injection, began)
             case NoFiles():
-                await self._no_files(injection, began)
+                words = "can open nothing"
+                await self._limit(resource.RLIMIT_NOFILE, injection.for_ms, words, began)
+            case DiskFull():
+                # Python ignores SIGXFSZ: what writes gets EFBIG.
+                words = "can write no more into any file"
+                await self._limit(resource.RLIMIT_FSIZE, injection.for_ms, words, began)
 
     async def _workers(self, count: int) -> list[dict[str, Any]]:
         """So many that are ready, or all that are (0). Raises Refused: there are none such."""
@@ -125,19 +130,22 @@ class Injectors:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
-    async def _no_files(self, order: NoFiles, began: Callable[[str], None]) -> None:
+    async def _limit(
+        self, what: int, for_ms: int, words: str, began: Callable[[str], None]
+    ) -> None:
+        """A resource of the bridge's process is 0 for a while."""
         pid = self._bridge_pid
         try:
-            soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, hard))
+            soft, hard = resource.prlimit(pid, what)
+            resource.prlimit(pid, what, (0, hard))
         except (PermissionError, ProcessLookupError) as error:
             raise Refused(f"the limits of process {pid} cannot be set: {error}") from error
-        began(f"process {pid} can open nothing for {order.for_ms} ms")
+        began(f"process {pid} {words} for {for_ms} ms")
         try:
-            await trio.sleep(order.for_ms / 1000)
+            await trio.sleep(for_ms / 1000)
         finally:
             with suppress(ProcessLookupError):
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+                resource.prlimit(pid, what, (soft, hard))
 
 
 def _send(pid: int, number: signal.Signals) -> None:

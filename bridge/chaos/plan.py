@@ -80,7 +80,15 @@ class NoFiles(_Injection, frozen=True, tag="no_files", kw_only=True):
     for_ms: Annotated[int, Meta(ge=1, le=600_000)]
 
 
-Injection = Hook | Signal | Wire | Cut | Suspend | NoFiles
+class DiskFull(_Injection, frozen=True, tag="disk_full", kw_only=True):
+    """No file of the bridge takes more bytes for `for_ms`, checkpoints above all; nor can it make
+    shared memory, so a worker that ends meanwhile has to wait for its successor.
+    """
+
+    for_ms: Annotated[int, Meta(ge=1, le=600_000)]
+
+
+Injection = Hook | Signal | Wire | Cut | Suspend | NoFiles | DiskFull
 
 
 class Expect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,6 +111,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Annotated[str, Meta(min_length=1)]
     inject: Annotated[tuple[Injection, ...], Meta(min_length=1, max_length=64)]
     payload: str = "hello"
+    opcode: Annotated[int, Meta(ge=0, le=65_535)] = 0
     callers: Annotated[int, Meta(ge=1, le=1_000)] = 4
     timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)] = 10_000
     steady_ms: Annotated[int, Meta(ge=100, le=3_600_000)] = 500

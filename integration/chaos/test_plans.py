@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.cluster import Cluster, full
+from integration.cluster import ROOT, Cluster, full
 
 PLANS = Path(__file__).parent / "plans"
 MAIN = "import sys; from bridge.cli import main; sys.exit(main())"
@@ -21,13 +21,14 @@ BRIDGE = f"chaosplans{os.getpid()}"
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with Cluster() as cluster:
-        cluster.start_bridge(BRIDGE, PLANS / "bridge.toml")
+        text = (PLANS / "bridge.toml").read_text()
+        config = cluster.config("bridge", text.replace("../../../build", str(ROOT / "build")))
+        cluster.start_bridge(BRIDGE, config)
         yield cluster
 
 
 def run(cluster: Cluster, plan: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    config = str(PLANS / "bridge.toml")
-    where = ["--config", config, "--name", full(BRIDGE)]
+    where = ["--config", str(cluster.directory / "bridge.toml"), "--name", full(BRIDGE)]
     return subprocess.run(
         [sys.executable, "-c", MAIN, "chaos", "run", str(plan), *where, *options],
         env={**cluster.environment, "RINGBRIDGE_COOKIE": cluster.cookie},
