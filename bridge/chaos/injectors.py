@@ -22,12 +22,13 @@ from bridge.chaos.plan import Cut, DiskFull, Hook, Injection, NoFiles, Signal, S
 from bridge.chaos.proxy import Proxy
 from bridge.etf import Atom
 from bridge.ops.asking import Asking
-from bridge.ops.errors import Refused
+from bridge.ops.errors import NoStatus, Refused
 from bridge.workers import registry
 
 REGISTRY = registry.NAMES[0]
 WORKERS_WITHIN_S = 5.0  # one that was ended a moment ago has a successor by then
 HOOK_WITHIN_S = 30.0  # a worker that stalls hears of the next hook when it is done
+OFF_WITHIN_S = 3.0
 _LOOK_S = 0.01
 
 
@@ -45,8 +46,9 @@ class Injectors:
         """No hook that was switched on concerns any further job."""
         while self._hooked:
             worker, hook = self._hooked.popitem()
-            with suppress(Refused):  # it has ended meanwhile, and its hook with it
-                await self._order(worker, hook, 0, 0)
+            # It may have ended, and its hook with it; or stall, and hear of it too late for us.
+            with suppress(Refused, NoStatus):
+                await self._order(worker, hook, 0, 0, within_s=OFF_WITHIN_S)
 
     async def inject(self, injection: Injection, began: Callable[[str], None]) -> None:
         """Do it, call `began` with what it was, and undo it when its time is over, also when this
@@ -91,9 +93,11 @@ class Injectors:
             ids.append(worker["id"])
         began(f"{hook.hook} {hook.value} for {hook.jobs} jobs in workers {ids}")
 
-    async def _order(self, worker: int, hook: str, value: int, jobs: int) -> None:
+    async def _order(
+        self, worker: int, hook: str, value: int, jobs: int, within_s: float = HOOK_WITHIN_S
+    ) -> None:
         request = (Atom("chaos"), worker, Atom(hook), value, jobs)
-        await self._operator.get(REGISTRY, request, within_s=HOOK_WITHIN_S)
+        await self._operator.get(REGISTRY, request, within_s=within_s)
 
     async def _signal(self, order: Signal, began: Callable[[str], None]) -> None:
         number = signal.Signals[f"SIG{order.signal}"]

@@ -84,7 +84,7 @@ def judge(plan: Plan, samples: Sequence[Sample], injected: Sequence[Done]) -> Re
         stretch("settle", after, plan.settle_ms / 1000),
     )
     verdicts = (
-        *_tried(stretches[0], injected),
+        *_tried(plan, stretches[0], injected),
         *_expected(plan, stretches),
         _back(plan, after, over_s),
     )
@@ -115,7 +115,7 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[max(0, int(rank) - 1)]
 
 
-def _tried(steady: Stretch, injected: Sequence[Done]) -> Iterable[Verdict]:
+def _tried(plan: Plan, steady: Stretch, injected: Sequence[Done]) -> Iterable[Verdict]:
     """Without these nothing was tried, whatever callers saw."""
     yield Verdict(
         "the steady state is one: calls, and all of them answered",
@@ -123,10 +123,11 @@ def _tried(steady: Stretch, injected: Sequence[Done]) -> Iterable[Verdict]:
         steady.calls > 0 and steady.failed == 0,
     )
     failed = [done for done in injected if done.failed]
+    wanted = sum(len(plan.times_ms(injection)) for injection in plan.inject)
     yield Verdict(
         "all that the plan says was injected",
-        failed[0].what if failed else f"{len(injected)} injections",
-        bool(injected) and not failed,
+        failed[0].what if failed else f"{len(injected)} of {wanted} injections",
+        len(injected) == wanted and not failed,
     )
 
 

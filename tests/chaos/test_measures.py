@@ -58,9 +58,19 @@ def test_a_steady_state_without_calls_is_none() -> None:
     assert [rule.partition(":")[0] for rule in rules] == ["the steady state is one"]
 
 
-@pytest.mark.parametrize("did", [[], [Done(1.0, "no worker is ready", failed=True)]])
+NOT_DONE = Done(1.0, "no worker is ready", failed=True)
+
+
+@pytest.mark.parametrize("did", [[], [NOT_DONE]])
 def test_without_an_injection_nothing_was_tried(did: list[Done]) -> None:
     assert broken(report(did=did)) == ["all that the plan says was injected"]
+
+
+def test_an_injection_too_few_is_one_that_was_not_tried() -> None:
+    thrice = parse({**PLAN, "inject": [{"what": "cut", "every_ms": 400}]})
+    assert judge(thrice, GOOD, DID * 3).held
+    few = judge(thrice, GOOD, DID * 2)
+    assert [v.seen for v in few.verdicts if not v.held] == ["2 of 3 injections"]
 
 
 def test_reasons_that_the_plan_does_not_name_are_wrong_also_if_few() -> None:
