@@ -174,6 +174,7 @@ static void without_files_a_job_can_open_none(void) {
     submit_call(&p, 1000, NULL, 100000, 0); /* too large for a packet: it wants a memfd */
     CHECK(peer_answer(&p, &a, 5000));
     CHECK_EQUAL(a.completion.status, RB_STATUS_FAILED);
+    CHECK_EQUAL(take(&p, 0), 0); /* nothing was sent */
     peer_give_back(&p, &a);
     submit_call(&p, 1000, NULL, 100000, 0);
     expect_packet(&p, RB_PACKET_CALL);
