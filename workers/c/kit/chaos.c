@@ -174,6 +174,10 @@ static const struct hook hooks[] = {
 static void troubled(struct rb_job *job, void *user) {
     struct rb_worker *w = job->worker;
     const struct hook *hook = chaos.hook;
+    if (job->peer != NULL) { /* another worker's, which has no place in the bridge's rings */
+        chaos.usual->handler(job, user);
+        return;
+    }
     if (--chaos.jobs == 0) w->options = chaos.usual;
     hook->at_job(job, chaos.value);
     if (job->state != RB_JOB_ANSWERED) chaos.usual->handler(job, user);
