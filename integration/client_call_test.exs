@@ -68,7 +68,27 @@ defmodule Ringbridge.ClientCallTest do
   end
 
   @tag :smoke
-  test "a batch, stages, a cast", %{name: name, node: node} = context do
+  test "stages hand on what they answer, and the one that fails is named",
+       %{name: name} = context do
+    assert Ringbridge.pipeline(name, [:echo, "echo", {:sleep, 0}], "5") == {:ok, "5"}
+    assert Ringbridge.pipeline(name, [:echo], {:a, 1}) == {:ok, {:a, 1}}
+
+    assert {:error, %Error{reason: {:stage, 2, :small, {:too_large, 65_536}}, role: :echo}} =
+             Ringbridge.pipeline(name, [:echo, :small, :echo], :binary.copy("x", 70_000))
+
+    assert {:error, %Error{reason: {:stage, 2, :sleep, :deadline_exceeded}} = error} =
+             Ringbridge.pipeline(name, [:echo, :sleep], @long, timeout: 200)
+
+    assert Exception.message(error) =~ "stage 2 (sleep): the job's timeout passed"
+    request = Ringbridge.async(name, :echo, @long, stages: [:sleep], timeout: :infinity)
+    await_busy(context.node, :sleep)
+    assert Ringbridge.shutdown(request) == nil
+    await_idle(context.node, 20_000)
+    assert_nothing_left(context)
+  end
+
+  @tag :smoke
+  test "a batch, a cast", %{name: name, node: node} = context do
     assert {:ok, answers} =
              Ringbridge.call_many(name, :small, ["a", :binary.copy("b", 70_000), "c"])
 

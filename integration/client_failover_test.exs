@@ -31,6 +31,9 @@ defmodule Ringbridge.ClientFailoverTest do
       [roles.twice]
       command = ["#{Lab.root()}/build/bin/rb-sleep"]
       idempotent = true
+
+      [roles.primes]
+      command = ["#{Lab.root()}/build/bin/rb-primes"]
       """
     )
   end
@@ -121,7 +124,7 @@ defmodule Ringbridge.ClientFailoverTest do
     assert Ringbridge.call(context.name, :echo, "x") == {:ok, "x"}
   end
 
-  test "a role that drains is left alone, also by batches and streams, until it takes jobs again",
+  test "a role that drains is left alone, also by batches, stages and streams, until it takes jobs again",
        context do
     {bridge, other} = nearest(context)
     registry = {Ringbridge.WorkerRegistry, bridge.node}
@@ -129,9 +132,12 @@ defmodule Ringbridge.ClientFailoverTest do
     before = {accepted(bridge.node), accepted(other)}
     assert Ringbridge.call(context.name, :echo, "x") == {:ok, "x"}
     assert Ringbridge.await(Ringbridge.async(context.name, :echo, "y")) == {:ok, "y"}
-    assert Ringbridge.call_many(context.name, :echo, ["z"]) == {:ok, [{:ok, "z"}]}
+    # Each of a role that the client does not know yet to drain there.
+    assert Ringbridge.call_many(context.name, :small, ["z"]) == {:ok, [{:ok, "z"}]}
+    assert Ringbridge.pipeline(context.name, [:twice, :echo], "1") == {:ok, "1"}
+    assert Enum.take(Ringbridge.stream(context.name, :primes, "30"), 2) == [2, 3]
     assert elem(before, 0) == accepted(bridge.node)
-    assert elem(before, 1) + 3 == accepted(other)
+    assert elem(before, 1) + 5 <= accepted(other)
 
     # When all refuse, the first refusal is the answer.
     assert GenServer.call({Ringbridge.WorkerRegistry, other}, :drain_node) == :ok

@@ -53,8 +53,7 @@ defmodule Ringbridge.ErrorTest do
 
     assert length(documented) >= 17
     assert documented -- known == []
-    # It wraps one of the others, and is told where stages are.
-    assert known -- [:stage | documented] == []
+    assert known -- documented == []
   end
 
   test "what the page says was not run is what the module says" do
