@@ -100,13 +100,17 @@ static void unmute(struct rb_job *job) {
     job->worker->link.waker.park = relay_park;
 }
 
-/* The handler can open nothing. */
+/* The handler can open nothing: a new descriptor is the lowest that is free. No lower limit than that, as poll() refuses more
+ * descriptors than the limit (poll(2), EINVAL), and the answer's ring would be lost with it. */
 static struct rlimit files;
 
 static void exhaust(struct rb_job *job, unsigned long value) {
     (void)job, (void)value;
     getrlimit(RLIMIT_NOFILE, &files);
-    struct rlimit none = {.rlim_cur = 0, .rlim_max = files.rlim_max};
+    int lowest = dup(STDERR_FILENO);
+    struct rlimit none = {.rlim_cur = lowest < 0 ? files.rlim_cur : (rlim_t)lowest,
+                          .rlim_max = files.rlim_max};
+    if (lowest >= 0) close(lowest);
     setrlimit(RLIMIT_NOFILE, &none);
 }
 
