@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ Start = Callable[..., Peer]
 def start(tmp_path: Path) -> Iterator[Start]:
     """start(source, **plan): a worker of that source, which has greeted.
 
-    before_hello(peer): what the bridge does before; greets=False: it is not waited for.
+    before_hello(peer): what the bridge does before; greets=False: it is not waited for. env: more
+    of its environment.
     """
     peers: list[Peer] = []
 
@@ -37,6 +38,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         *,
         before_hello: Callable[[Peer], None] = lambda peer: None,
         greets: bool = True,
+        env: Mapping[str, str] | None = None,
         **plan: Any,
     ) -> Peer:
         script = tmp_path / f"worker_{len(peers)}.py"
@@ -44,6 +46,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         whole = LinkPlan(**plan)
         environment = environment_of(whole.worker_id, whole.role)
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "workers" / "python")])
+        environment |= env or {}
         argv = [sys.executable, str(script)]
         peers.append(Peer(argv, whole, PATIENCE_S, environment=environment))
         before_hello(peers[-1])
