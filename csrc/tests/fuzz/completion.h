@@ -15,7 +15,7 @@
 
 enum { LIE_CALLS_MAX = 200, LIE_STEPS_MAX = 400, LIE_SLOTS = 8 };
 enum lie_step {
-    LIE_CALL,      /* size: a binary */
+    LIE_CALL,      /* size: a binary; odd: compressed answers are accepted, 3 of 4: it is a frame */
     LIE_CALL_TERM, /* a tuple with a pid and atoms */
     LIE_ASYNC,     /* submit_async */
     LIE_SUBSCRIBE, /* a stream, and its demand */
@@ -130,16 +130,28 @@ static inline void lie_call(struct lie *l, enum lie_step kind) {
     l->plain[n] = kind != LIE_ASYNC;
     lab_monitor(l->peer, 1, n, n);
     lab_call_head(&b, n, n);
-    lab_verb_head(&b, 3, kind == LIE_ASYNC ? "submit_async" : "submit", "echo");
+    uint8_t how = kind == LIE_CALL_TERM ? 0 : lie_byte(l);
+    int framed = how % 4 == 3; /* which the liar takes, and the honest one does not */
+    lab_verb_head(&b, how & 1 ? 4 : 3, kind == LIE_ASYNC ? "submit_async" : "submit", "echo");
     if (kind == LIE_CALL_TERM) {
         PUT(&b, "\x68\x03");
         lab_put_pid(&b, "peer@host", n);
         lab_put_atom(&b, "known");
         PUT(&b, "\x61\x01");
     } else {
-        uint8_t payload[4 + 512] = {0};
-        rb_put_be32(payload, n);
-        lab_put_binary(&b, payload, 4 + (size_t)lie_byte(l) * 2);
+        uint8_t payload[16 + 512] = "\x28\xb5\x2f\xfd\xa0\x10\x00\x00\x00";
+        if (!framed) rb_put_be32(payload, n);
+        lab_put_binary(&b, payload, 16 + (size_t)how * 2);
+    }
+    if (how & 1) {
+        uint8_t map[5] = {RB_TAG_MAP, 0, 0, 0, (uint8_t)(1 + framed)};
+        lab_put(&b, map, sizeof map);
+        lab_put_atom(&b, "accept");
+        lab_put_atom(&b, "zstd");
+    }
+    if (framed) {
+        lab_put_atom(&b, "encoding");
+        lab_put_atom(&b, "zstd");
     }
     lab_frame(l->peer, &b);
 }
@@ -190,7 +202,8 @@ static inline void lie_complete(struct lie *l) {
     static uint8_t bytes[2048 * 64];
     struct rb_lab_request q = {.job = 0};
     uint8_t which = lie_byte(l), flags = lie_byte(l);
-    struct rb_lab_answer a = {.status = lie_byte(l) % 6, .flags = flags & 2};
+    struct rb_lab_answer a = {.status = lie_byte(l) % 6,
+                              .flags = (flags & 2u) | (flags & 32 ? RB_FLAG_ZSTD : 0)};
     rb_lab_request(l->liar, which % LIE_SLOTS, &q);
     a.job = which & 0x80 ? lie_u32(l) : q.job;
     a.code = which;
@@ -262,6 +275,7 @@ static inline void lie_honest(struct lie *l) {
                          : 0;
         if (n) snprintf(said, sizeof said, "honest %u.", n);
         if (n > l->calls) abort(); /* nobody can change what it was asked */
+        if (q.flags & (RB_FLAG_ZSTD | RB_FLAG_ACCEPTS_ZSTD)) abort(); /* nor ask it for that */
         if (n && l->plain[n] && !q.cancelled) l->by_honest[n] = 1;
         rb_lab_start(l->honest, 1);
         struct rb_lab_answer a = {.job = q.job,
@@ -275,6 +289,7 @@ static inline void lie_honest(struct lie *l) {
 }
 static inline void lie_hire(struct lie *l, struct rb_lab_worker **w) {
     if (rb_lab_hire(l->relay, 0, ++l->ids, LIE_SLOTS, w) < 0) abort();
+    if (w == &l->liar) rb_link_take(rb_lab_link(*w), RB_FEATURE_ZSTD);
     rb_lab_greet(*w, "echo");
     lie_round(l, 1000);
 }

@@ -1,0 +1,9 @@
+/* Entry for libFuzzer; fuzz/run builds and runs it. */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "zstd.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) { return fuzz_zstd(data, size); }
