@@ -163,6 +163,26 @@ static void a_batch_s_elements_are_looked_at_one_by_one(void) {
     still_close(&s);
 }
 
+static void an_operation_that_checks_its_payload_takes_no_frame(void) {
+    struct still s;
+    struct rb_role_config role = lab_role_config();
+    role.ops.table_count = role.ops.nodes_count = 2;
+    role.ops.table[0] = (struct rb_op_config){.name = "any", .opcode = 0, .schema = 0};
+    role.ops.table[1] = (struct rb_op_config){.name = "text", .opcode = 1, .schema = 1};
+    role.ops.nodes[0].kind = RB_SCHEMA_ANY;
+    role.ops.nodes[1].kind = RB_SCHEMA_BINARY;
+    role.ops.nodes[1].high = 1 << 20;
+    still_open(&s, &role, 0);
+    hire(&s, 0, 1);
+    struct frame f = a_frame(1000);
+    ask(&s, &(struct call){f.at, f.size, .options = {{"op", "text"}, {"encoding", "zstd"}}});
+    CHECK(TOLD(&s, "op text: its payload is checked before it comes in"));
+    CHECK(!still_has_job(&s, 0));
+    ask(&s, &(struct call){f.at, f.size, .options = {{"op", "any"}, {"encoding", "zstd"}}});
+    CHECK(request_of(&s, 0).flags & RB_FLAG_ZSTD);
+    still_close(&s);
+}
+
 /* --- To the caller ------------------------------------------------------------------------------- */
 
 static void an_answer_says_how_it_comes_to_who_accepts_both(void) {
@@ -374,6 +394,7 @@ int main(void) {
     RUN(a_frame_goes_to_its_worker_as_it_is_with_the_flag);
     RUN(what_is_no_frame_for_a_link_is_refused_by_its_rule);
     RUN(a_batch_s_elements_are_looked_at_one_by_one);
+    RUN(an_operation_that_checks_its_payload_takes_no_frame);
     RUN(an_answer_says_how_it_comes_to_who_accepts_both);
     RUN(accepting_is_a_wish_that_a_worker_without_it_is_not_told);
     RUN(a_worker_that_encodes_what_nobody_accepts_is_fenced);

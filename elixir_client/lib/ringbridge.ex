@@ -51,7 +51,7 @@ defmodule Ringbridge do
     * `:idempotent` - `true` if the job may run twice: it is then sent again when its bridge is lost. Default `false`
 
   All others go to the bridge as they are, with the meaning of docs/calling.md: `:opcode`, `:op`, `:priority`, `:key`,
-  `:tenant`, `:retry`, `:dedupe`, `:ttl`, `:orphan`, `:detail`, `:meta`, `:trace`, `:stages`.
+  `:tenant`, `:retry`, `:dedupe`, `:ttl`, `:orphan`, `:detail`, `:meta`, `:trace`, `:encoding`, `:accept`, `:stages`.
   """
   @type option ::
           {:timeout, timeout() | :role}
@@ -68,13 +68,18 @@ defmodule Ringbridge do
           | {:detail, boolean()}
           | {:meta, map()}
           | {:trace, binary() | nil}
+          | {:encoding, :zstd | :identity}
+          | {:accept, :zstd | :identity}
           | {:stages, [stage()]}
   @type options :: [option()] | map()
 
   @typedoc "A role, or a role and which of its operations."
   @type stage :: role() | {role(), opcode :: 0..65_535}
 
-  @typedoc "A raw answer is a binary; a term answer is whatever the worker's kit encoded."
+  @typedoc """
+  A raw answer is a binary; a term answer is whatever the worker's kit encoded. With `accept: :zstd` it is
+  `{:zstd, frame}` or `{:identity, result}`.
+  """
   @type result :: binary() | term()
 
   @typedoc "Where a job ran and for how long; given with `detail: true`."
