@@ -256,6 +256,7 @@ class PortSupervisor:
     def _let_in(self, worker: Worker) -> None:
         self.workers.append(worker)
         self._start(worker)
+        self._worker_changed(worker)  # from now on jobs wait for it, before it has begun
         self.begin(partial(self._let_go, worker))
 
     async def _let_go(self, worker: Worker) -> None:
