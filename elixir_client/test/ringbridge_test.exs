@@ -87,6 +87,24 @@ defmodule RingbridgeTest do
     end
   end
 
+  test "the options of a job are those of docs/calling.md, and one of the client" do
+    page = File.read!(Path.expand("../../docs/calling.md", __DIR__))
+    [_, table] = String.split(page, "| option | value | meaning |", parts: 2)
+    [table, _] = String.split(table, "\n\n", parts: 2)
+
+    bridge =
+      for [name] <- Regex.scan(~r/^\| `(\w+)` \|/m, table, capture: :all_but_first), do: name
+
+    {:ok, types} = Code.Typespec.fetch_types(Ringbridge)
+
+    {:type, {:option, {:type, _, :union, options}, []}} =
+      Enum.find(types, &match?({:type, {:option, _, _}}, &1))
+
+    ours = for {:type, _, :tuple, [{:atom, _, name}, _type]} <- options, do: Atom.to_string(name)
+    assert length(bridge) >= 16
+    assert Enum.sort(ours) == Enum.sort(["idempotent" | bridge])
+  end
+
   describe "a request" do
     test "is awaited, yielded, checked, shut down; and leaves nothing", %{name: name} do
       assert Ringbridge.await(Ringbridge.async(name, :echo, 1)) == {:ok, 1}
