@@ -5,55 +5,10 @@
 #include <stdlib.h>
 
 #include "relay/relay_pvt.h"
+#include "relay/service/elements.h"
 #include "relay/service/encoding.h"
 #include "relay/service/operation.h"
 #include "relay/service/schema.h"
-
-/* --- The payloads -------------------------------------------------------------------------------------------------------- */
-
-/* Over a proper list in any of its encodings: in one cell or several (ei), or a string of small integers. */
-struct payloads {
-    struct rb_cursor at;
-    int64_t left; /* in this cell */
-    int tail;     /* another follows */
-    int string;   /* its elements are bytes */
-    uint8_t integer[2];
-};
-
-static struct payloads payloads_of(struct rb_slice list) {
-    return (struct payloads){.at = rb_cursor_of(list), .tail = 1};
-}
-
-/* 1 and the next element; 0 at the end; -EINVAL: it is no proper list. */
-static int next(struct payloads *p, struct rb_slice *term) {
-    while (p->left == 0) {
-        if (!p->tail) return 0;
-        p->string = rb_term_tag(&p->at) == RB_TAG_STRING;
-        if (p->string) {
-            p->left = rb_be16(p->at.at + 1);
-            p->at.at += 3;
-            p->tail = 0;
-        } else if ((p->left = rb_term_list(&p->at, &p->tail)) < 0) {
-            return -EINVAL;
-        }
-    }
-    p->left--;
-    if (!p->string) return rb_term_skip(&p->at, term) < 0 ? -EINVAL : 1;
-    p->integer[0] = RB_TAG_SMALL_INTEGER;
-    p->integer[1] = *p->at.at++;
-    *term = (struct rb_slice){p->integer, 2};
-    return 1;
-}
-
-/* How many, or -EINVAL. */
-static int64_t count_of(struct rb_slice list) {
-    struct payloads p = payloads_of(list);
-    struct rb_slice term;
-    int64_t count = 0;
-    int rc;
-    while ((rc = next(&p, &term)) > 0) count++;
-    return rc < 0 ? rc : count;
-}
 
 /* --- A batch ------------------------------------------------------------------------------------------------------------- */
 
@@ -282,7 +237,7 @@ int rb_batch_submit(struct rb_conn *c, const struct rb_from *from, const struct 
     struct rb_slice list, term;
     if (rb_term_skip(at, &list) < 0) return rb_service_fail(c, "bad_payload");
     int rc = rb_submit_options(at, s, why);
-    int64_t count = count_of(list);
+    int64_t count = rb_elements_count(list);
     if (rc == 0) rc = refusal(count, s, why);
     if (rc == -EINVAL) return rb_submit_refuse(to, why), 0;
     if (rc < 0) return rb_service_fail(c, "bad_payload");
@@ -299,9 +254,9 @@ int rb_batch_submit(struct rb_conn *c, const struct rb_from *from, const struct 
     }
     struct rb_extra *e = head->extra;
     struct rb_batch *b = e->batch;
-    struct payloads p = payloads_of(list);
+    struct rb_elements payloads = rb_elements_of(list);
     struct rb_schema_spent spent = {.of_many = 1};
-    for (uint32_t i = 0; next(&p, &term) > 0; i++)
+    for (uint32_t i = 0; rb_elements_next(&payloads, &term) > 0; i++)
         submit_element(r, b, e, i, role, term, s, &spent);
     if (b->left) return 0;
     if (b->count)
