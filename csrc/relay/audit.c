@@ -8,6 +8,7 @@
  *      waiting jobs = those in the role's queue, in its workers' own, and behind others in their lanes
  *      blocks taken of a role's pool = those of its jobs; records taken of the extras <= jobs that have one
  *      each list and heap names those that name it
+ *      a pipeline's open jobs = those that are its own; what a connection is charged with = what its batches and pipelines keep
  *
  * For a relay that stands still: stopped, or without a thread between two rounds. */
 #include <errno.h>
@@ -15,7 +16,9 @@
 #include <stdio.h>
 
 #include "relay/relay_pvt.h"
+#include "relay/service/batch.h"
 #include "relay/service/extra.h"
+#include "relay/service/pipeline.h"
 
 enum { JOBS_A_CHUNK = 1024 };
 
@@ -203,7 +206,7 @@ static void audit_backlogs(struct audit *a, const struct rb_relay *r, uint64_t d
     HOLD_EQUAL(a, told, overloaded, "the rules");
 }
 
-/* A record is shared by the jobs of a batch, so there are at most as many as jobs that hold one. */
+/* A record is shared by the jobs of a batch or pipeline, so there are at most as many as jobs that hold one. */
 static void audit_extras(struct audit *a, const struct rb_relay *r) {
     uint64_t holders = 0, taken = r->extra_count;
     for (uint64_t i = 0; i < (uint64_t)r->chunk_count * JOBS_A_CHUNK; i++) {
@@ -213,6 +216,24 @@ static void audit_extras(struct audit *a, const struct rb_relay *r) {
     for (const struct rb_extra *e = r->free_extras; e; e = e->next) taken--;
     hold(a, taken <= holders, "%llu extra records are taken, %llu jobs have one",
          (unsigned long long)taken, (unsigned long long)holders);
+}
+
+/* Callers that wait for other jobs, and those that are waited for. */
+static void audit_waiting(struct audit *a, const struct rb_relay *r) {
+    uint64_t stages = 0, named = 0, gathered = 0, charged = 0;
+    for (uint64_t i = 0; i < (uint64_t)r->chunk_count * JOBS_A_CHUNK; i++) {
+        const struct rb_job *j = &r->chunks[i / JOBS_A_CHUNK][i % JOBS_A_CHUNK];
+        if (j->state == RB_JOB_FREE || !j->extra) continue;
+        stages += j->kind == RB_CALLER_STAGE && rb_job_is_open(j);
+        if (j->state != RB_JOB_WAITING) continue;
+        if (j->extra->batch) charged += rb_batch_gathered(j->extra->batch);
+        const char *broken = j->extra->pipeline ? rb_pipeline_audit(r, j, &named, &charged) : NULL;
+        hold(a, !broken, "job %llu: %s", (unsigned long long)j->id, broken ? broken : "");
+    }
+    for (uint32_t i = 0; i < CONNECTIONS_MAX; i++)
+        gathered += r->conns[i] ? r->conns[i]->gathered : 0;
+    HOLD_EQUAL(a, stages, named, "the pipelines");
+    HOLD_EQUAL(a, gathered, charged, "the connections");
 }
 
 int rb_relay_audit(const struct rb_relay *r, char *why, uint64_t why_bytes) {
@@ -239,5 +260,6 @@ int rb_relay_audit(const struct rb_relay *r, char *why, uint64_t why_bytes) {
     audit_accounts(&a, r);
     audit_backlogs(&a, r, deferred);
     audit_extras(&a, r);
+    audit_waiting(&a, r);
     return a.broken ? -EPROTO : 0;
 }

@@ -263,6 +263,7 @@ void rb_relay_unmake(struct rb_relay *r) {
         free(r->chunks[i]);
     }
     free(r->chunks);
+    rb_pipelines_fini(r);
     rb_extras_fini(r);
     rb_accounts_fini(&r->accounts);
     rb_shared_fini(r);

@@ -87,7 +87,7 @@ struct rb_relay {
     struct rb_shares_by_key shared;
     struct rb_extra *free_extras;
     uint32_t extra_count; /* ever made */
-    struct rb_pipeline *pipelines; /* with a stage that is over */
+    struct rb_pipeline *pipelines, *pipelines_last; /* that have something to do (pipeline.h) */
     struct rb_job **heap; /* by due_ns */
     uint32_t heap_count, heap_capacity;
     struct rb_tenants tenants;

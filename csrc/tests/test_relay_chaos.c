@@ -169,7 +169,7 @@ static void go_on_sending(int p) {
     if (s->left == 0) end_sending(s);
 }
 
-/* Instead of another option: each stage echoes, so that the last one's answer is still the payload. */
+/* Instead of another option: each stage echoes, so that the last one's answer is still the payload, or lists of it. */
 static void put_stages(struct lab_bytes *o) {
     uint8_t count = (uint8_t)(1 + below(4));
     o->size = 0;
@@ -177,7 +177,22 @@ static void put_stages(struct lab_bytes *o) {
     lab_put_atom(o, "stages");
     PUT(o, "\x6c\x00\x00\x00");
     lab_put(o, &count, 1);
-    for (uint8_t i = 0; i < count; i++) lab_put_atom(o, "echo");
+    for (uint8_t i = 0, lists = 0; i < count; i++) {
+        uint32_t kind = below(4);
+        if (kind == 0 && lists < 2) {
+            lists++;
+            PUT(o, "\x6c\x00\x00\x00\x02");
+            lab_put_atom(o, "echo");
+            lab_put_atom(o, "echo");
+            PUT(o, "\x6a");
+        } else {
+            if (kind == 1 && lists) {
+                PUT(o, "\x68\x02");
+                lab_put_atom(o, "map");
+            }
+            lab_put_atom(o, "echo");
+        }
+    }
     PUT(o, "\x6a");
 }
 
@@ -189,7 +204,7 @@ static void send_submit(uint32_t call, int p) {
     if (size > 100000 && below(3)) size /= 100;
     if (kind == 0 && size > 60000) size = 60000;
     lab_submit_head(&head, options ? 4 : 3, role);
-    uint8_t *bytes = malloc(head.size + size + 64);
+    uint8_t *bytes = malloc(head.size + size + 256);
     memcpy(bytes, head.at, head.size);
     uint8_t *at = bytes + head.size;
     calls[call].size = size;
@@ -334,19 +349,32 @@ static void disconnect_somebody(void) {
 
 /* --- What peers hear -------------------------------------------------------------------------- */
 
+/* It, or a list of such, at the cursor. */
+static int is_own_payload(uint32_t call, struct rb_cursor *reply) {
+    uint32_t size;
+    int tail;
+    if (rb_term_tag(reply) == RB_TAG_LIST) {
+        int64_t count = rb_term_list(reply, &tail);
+        while (count-- > 0)
+            if (!is_own_payload(call, reply)) return 0;
+        return rb_term_list(reply, &tail) == 0;
+    }
+    if (rb_term_binary_head(reply, &size) < 0 || size != calls[call].size ||
+        rb_cursor_left(reply) < size)
+        return 0;
+    for (uint32_t i = 0; i < size; i++) {
+        if (reply->at[i] != payload_byte(call, i)) return 0;
+    }
+    reply->at += size;
+    return 1;
+}
+
 static int check_own_payload(uint32_t call, struct rb_cursor reply) {
     struct rb_slice ok;
-    uint32_t size;
     if (rb_term_tuple(&reply) != 2 || rb_term_atom(&reply, &ok) < 0 || !rb_slice_is(ok, "ok"))
         return 1;
     if (!calls[call].is_echo) return 1;
-    if (rb_term_binary_head(&reply, &size) < 0 || size != calls[call].size ||
-        rb_cursor_left(&reply) != size)
-        return 0;
-    for (uint32_t i = 0; i < size; i++) {
-        if (reply.at[i] != payload_byte(call, i)) return 0;
-    }
-    return 1;
+    return is_own_payload(call, &reply) && rb_cursor_left(&reply) == 0;
 }
 
 /* 33 {_, Alias} or 22 {_, Pid}: the number of the call stands in either. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "relay/relay_pvt.h"
+#include "relay/service/pipeline.h"
 
 enum {
     DRAIN_WINDOW_NS = 100000000, /* a role's drain is measured over at least so long */
@@ -204,6 +205,7 @@ static struct rb_account *account_of_node(struct rb_relay *r, const struct rb_ro
                                           struct rb_conn *c) {
     if (!r->accounts.limiting[RB_ACCOUNT_NODE] && !role->config.admission.node_depth_max)
         return NULL;
+    if (!c) return NULL; /* a stage of a job whose caller has gone, and which goes on */
     if (!c->account) c->account = rb_account_hold(&r->accounts, RB_ACCOUNT_NODE, c->peer_text);
     return c->account;
 }
@@ -277,7 +279,10 @@ static void tell_overloaded(struct rb_relay *r, struct rb_job *j, enum rb_rule r
                             uint64_t retry) {
     struct rb_caller to = rb_job_caller(j);
     int shared = j->kind == RB_CALLER_SHARED; /* all of its callers are told */
-    count_overloaded(r, j->role, rule, shared ? rb_shared_callers(j->extra->shared) : 1);
+    if (j->kind == RB_CALLER_STAGE)           /* its caller may have several, and is told once */
+        rb_pipeline_overloaded(j->extra->pipeline, rule);
+    else
+        count_overloaded(r, j->role, rule, shared ? rb_shared_callers(j->extra->shared) : 1);
     rb_answer_retry_after(&to, RB_REASON_OVERLOADED, retry);
     rb_job_answered(r, j, RB_REASON_OVERLOADED);
 }

@@ -143,7 +143,7 @@ void rb_job_free(struct rb_relay *r, struct rb_job *j) {
     r->free_jobs = j;
 }
 
-struct rb_job *rb_job_find(struct rb_relay *r, uint64_t id) {
+struct rb_job *rb_job_find(const struct rb_relay *r, uint64_t id) {
     uint64_t index = id & INDEX_MASK;
     if (index >= (uint64_t)r->chunk_count * CHUNK) return NULL;
     struct rb_job *j = &r->chunks[index / CHUNK][index % CHUNK];
@@ -406,6 +406,8 @@ void rb_jobs_due(struct rb_relay *r) {
             stop_running(r, j);
         } else if (j->state == RB_JOB_DEFERRED && r->now < j->request.deadline_ns) {
             rb_admission_expire(r, j);
+        } else if (j->state == RB_JOB_WAITING && rb_extra_due(r, j)) {
+            continue;
         } else {
             struct rb_caller caller = rb_job_caller(j);
             rb_answer_reason(&caller, RB_REASON_DEADLINE_EXCEEDED);

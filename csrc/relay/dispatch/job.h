@@ -108,7 +108,7 @@ static inline int rb_job_is_open(const struct rb_job *j) {
 struct rb_job *rb_job_new(struct rb_relay *r);
 void rb_job_join(struct rb_job *j, struct rb_role *role); /* what it is a job of, to its end */
 void rb_job_free(struct rb_relay *r, struct rb_job *j);
-struct rb_job *rb_job_find(struct rb_relay *r, uint64_t id);
+struct rb_job *rb_job_find(const struct rb_relay *r, uint64_t id);
 int rb_job_set_caller(struct rb_job *j, struct rb_conn *c, const struct rb_from *from);
 struct rb_caller rb_job_caller(const struct rb_job *j);
 void rb_job_due(struct rb_relay *r, struct rb_job *j, uint64_t due_ns); /* 0: never */

@@ -40,6 +40,8 @@ static void forget_answers(struct rb_batch *b) {
     b->charged = NULL;
 }
 
+uint64_t rb_batch_gathered(const struct rb_batch *b) { return b->charged ? b->answers.end : 0; }
+
 void rb_batch_mute(struct rb_batch *b) { forget_answers(b); }
 
 void rb_batch_free(struct rb_batch *b) {

@@ -22,6 +22,7 @@ void rb_batch_put(struct rb_batch *b, uint32_t index, const struct rb_slice piec
 /* An element is over, its answer put or not. The reason that counts: an answer for which there was no room is a failure. */
 enum rb_reason rb_batch_answered(struct rb_relay *r, struct rb_job *element, enum rb_reason reason);
 void rb_batch_cancel(struct rb_relay *r, struct rb_job *head, enum rb_reason reason);
+uint64_t rb_batch_gathered(const struct rb_batch *b); /* on the account of its connection */
 void rb_batch_mute(struct rb_batch *b); /* its jobs go on, and nobody waits for their answers */
 void rb_batch_free(struct rb_batch *b);
 

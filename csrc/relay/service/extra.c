@@ -77,6 +77,13 @@ int rb_extra_is_over(const struct rb_job *j) {
     return j->state == RB_JOB_WAITING && e && e->shared && rb_shared_is_over(e->shared);
 }
 
+int rb_extra_due(struct rb_relay *r, struct rb_job *j) {
+    if (!j->extra || !j->extra->pipeline) return 0;
+    rb_pipeline_due(r, j);
+    return 1;
+}
+
 void rb_extra_orphaned(struct rb_job *j) {
     if (j->state == RB_JOB_WAITING && j->extra->batch) rb_batch_mute(j->extra->batch);
+    if (j->state == RB_JOB_WAITING && j->extra->pipeline) rb_pipeline_mute(j->extra->pipeline);
 }

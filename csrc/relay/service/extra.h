@@ -1,7 +1,7 @@
 /* extra.h: what a job has beyond a plain call: the note that came with it, and the others whose answers hang together with its own.
  *
- * A record of a bounded pool, so that plain jobs neither carry nor pay for it. It is shared by the jobs of a batch and lives as long as
- * one of them. */
+ * A record of a bounded pool, so that plain jobs neither carry nor pay for it. It is shared by the jobs of a batch or pipeline and lives as
+ * long as one of them. */
 #ifndef RB_RELAY_EXTRA_H
 #define RB_RELAY_EXTRA_H
 
@@ -41,6 +41,8 @@ enum rb_reason rb_extra_answered(struct rb_relay *r, struct rb_job *j, enum rb_r
 void rb_extra_cancel(struct rb_relay *r, struct rb_job *j, enum rb_reason reason);
 /* Nothing of it goes on: its answer is there, and waits for its caller's socket. */
 int rb_extra_is_over(const struct rb_job *j);
+/* A job that waits for others is due by itself. 0: its deadline has come. */
+int rb_extra_due(struct rb_relay *r, struct rb_job *j);
 /* A job goes on without its caller. */
 void rb_extra_orphaned(struct rb_job *j);
 

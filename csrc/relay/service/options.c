@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "relay/service/elements.h"
 #include "relay/service/picture.h"
+#include "relay/service/step.h"
 #include "ringbridge/term_check.h"
 
 /* --- Values: 0, or -EINVAL ----------------------------------------------------------------------------------------------- */
@@ -124,25 +126,19 @@ static int read_meta(struct rb_cursor *c, struct rb_options *o) {
     return rc < 0 ? -EINVAL : 0;
 }
 
-/* Roles, or pairs of a role and an opcode. Who they are is looked at later (pipeline.c). */
+/* Which steps they are (step.h). Whether there are such roles is looked at later (course.c). */
 static int read_stages(struct rb_cursor *c, struct rb_options *o) {
-    struct rb_cursor at = *c;
-    struct rb_slice name;
-    uint64_t number;
-    int tail;
-    if (rb_term_tag(&at) != RB_TAG_LIST) return -EINVAL;
-    int64_t count = rb_term_list(&at, &tail);
-    if (count < 1 || count > RB_STAGES_MAX) return -EINVAL;
-    for (int64_t i = 0; i < count; i++) {
-        struct rb_cursor pair = at, tuple = at;
-        if (rb_term_skip(&at, NULL) < 0) return -EINVAL;
-        int named = rb_term_tuple(&tuple) == 2;
-        if (named) pair = tuple;
-        if (rb_term_text(&pair, &name) < 0 || name.size == 0 || name.size > 255) return -EINVAL;
-        if (named && number_upto(&pair, UINT16_MAX, &number) < 0) return -EINVAL;
+    struct rb_slice whole, term;
+    struct rb_step step;
+    int rc, count = 0;
+    if (rb_term_tag(c) != RB_TAG_LIST || rb_term_skip(c, &whole) < 0) return -EINVAL;
+    struct rb_elements stages = rb_elements_of(whole);
+    while ((rc = rb_elements_next(&stages, &term)) > 0) {
+        if (++count > RB_STAGES_MAX || rb_step_read(term, &step) < 0) return -EINVAL;
     }
-    if (rb_term_tag(&at) != RB_TAG_NIL) return -EINVAL;
-    return rb_term_skip(c, &o->stages) < 0 ? -EINVAL : 0;
+    if (rc < 0 || count == 0) return -EINVAL;
+    o->stages = whole;
+    return 0;
 }
 
 static int hex_bytes(const uint8_t *text, uint8_t *out, size_t count) {
@@ -205,7 +201,9 @@ static const struct {
     {"ttl", read_ttl, "milliseconds, at most 86400000 (a day)"},
     {"encoding", read_encoding, ":zstd or :identity"},
     {"accept", read_accept, ":zstd or :identity"},
-    {"stages", read_stages, "a list of 1 to 16 roles, or of {role, opcode}"},
+    {"stages", read_stages,
+     "a list of 1 to 16 roles, {role, opcode}, [role | {role, opcode}, ...] (1 to 16) or {:map, "
+     "role | {role, opcode}}"},
 };
 enum { KNOWN = sizeof known / sizeof *known };
 

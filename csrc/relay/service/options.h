@@ -36,7 +36,7 @@ struct rb_options {
     uint64_t ttl_ms;     /* of `dedupe` */
     struct rb_slice op;  /* an operation's name; empty: none */
     struct rb_slice tenant;
-    struct rb_slice stages; /* a proper list in one cell: roles, or {role, opcode}; empty: none */
+    struct rb_slice stages; /* a proper list of steps (step.h); empty: none */
     struct rb_slice meta;   /* a map, as a term; empty: none */
     struct rb_key key;      /* affinity */
     struct rb_key dedupe;

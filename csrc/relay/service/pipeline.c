@@ -1,304 +1,160 @@
 #include "relay/service/pipeline.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "relay/relay_pvt.h"
-
-enum { ROLE_NAME_BYTES = 256 };
-
-struct stage {
-    uint16_t opcode;
-    char role[ROLE_NAME_BYTES]; /* by name: it may be gone, or another one, when its turn comes */
-};
-
-struct rb_pipeline {
-    struct rb_relay *relay;
-    struct rb_pipeline *next; /* among those with a stage that is over */
-    int listed;
-    uint32_t held;       /* by extras, and by that list */
-    struct rb_job *head; /* NULL: its caller has left */
-    struct rb_job *run;  /* of the stage under way; NULL: it is over */
-    enum rb_reason reason;
-    uint8_t *answer; /* of the stage under way, or that is over: {ok, ..} or {error, ..} */
-    size_t answer_size;
-    struct rb_options options; /* of all stages */
-    char tenant[64];
-    uint32_t at, count;
-    struct stage stages[];
-};
-
-/* --- What a request says ------------------------------------------------------------------------------------------------- */
-
-/* Role or {Role, Opcode} at the cursor. */
-static int read_stage(struct rb_cursor *c, struct rb_slice *role, uint64_t *opcode) {
-    struct rb_cursor at = *c;
-    struct rb_slice whole;
-    *opcode = 0;
-    if (rb_term_skip(c, &whole) < 0) return -EINVAL;
-    if (rb_term_tuple(&at) == 2)
-        return rb_term_text(&at, role) == 0 && rb_term_unsigned(&at, opcode) == 0 &&
-                       *opcode <= UINT16_MAX
-                   ? 0
-                   : -EINVAL;
-    at = rb_cursor_of(whole);
-    return rb_term_text(&at, role) < 0 ? -EINVAL : 0;
-}
-
-int rb_pipeline_check(struct rb_relay *r, const struct rb_submit *s, char why[RB_WHY_BYTES]) {
-    struct rb_cursor c = rb_cursor_of(s->options.stages);
-    struct rb_slice name;
-    uint64_t opcode;
-    int tail;
-    const char *verb = rb_verb_name(s->verb);
-    int64_t count = rb_term_list(&c, &tail);
-    const char *other = s->options.dedupe.kind ? "dedupe"
-                        : s->options.encoded   ? "encoding: :zstd"
-                        : s->options.accepts   ? "accept: :zstd"
-                                               : NULL;
-    if (other) {
-        snprintf(why, RB_WHY_BYTES, "%s: stages and %s do not go together", verb, other);
-        return -EINVAL;
-    }
-    for (int64_t i = 0; i < count; i++) {
-        if (read_stage(&c, &name, &opcode) < 0) return -EINVAL; /* rb_options_read() has looked */
-        const struct rb_role *role = rb_role_named(r, name);
-        if (role && (s->options.retry == 0 || role->config.idempotent)) continue;
-        snprintf(why, RB_WHY_BYTES,
-                 role ? "%s: retry, but role %.*s of stage %d is not idempotent"
-                      : "%s: unknown role %.*s of stage %d",
-                 verb, (int)(name.size > 64 ? 64 : name.size), (const char *)name.at, (int)i + 2);
-        return -EINVAL;
-    }
-    return 0;
-}
-
-static struct rb_pipeline *make(struct rb_relay *r, const struct rb_job *first,
-                                const struct rb_options *o) {
-    struct rb_cursor c = rb_cursor_of(o->stages);
-    int tail;
-    int64_t count = rb_term_list(&c, &tail);
-    if (count < 0) return NULL;
-    struct rb_pipeline *p = calloc(1, sizeof *p + ((size_t)count + 1) * sizeof *p->stages);
-    if (!p) return NULL;
-    p->relay = r;
-    p->count = (uint32_t)count + 1;
-    p->options = *o;
-    p->options.opcode = 0;
-    /* What lies in the request does not outlive it; and what names a job, an operation or a worker is the first stage's alone. */
-    p->options.meta = p->options.op = p->options.stages = (struct rb_slice){NULL, 0};
-    p->options.key = p->options.dedupe = (struct rb_key){.kind = 0};
-    if (o->tenant.size) memcpy(p->tenant, o->tenant.at, o->tenant.size);
-    p->options.tenant.at = (const uint8_t *)p->tenant;
-    snprintf(p->stages[0].role, ROLE_NAME_BYTES, "%s", first->role->name);
-    for (int64_t i = 1; i <= count; i++) {
-        struct rb_slice name;
-        uint64_t opcode;
-        if (read_stage(&c, &name, &opcode) < 0 || name.size >= ROLE_NAME_BYTES) {
-            free(p);
-            return NULL;
-        }
-        memcpy(p->stages[i].role, name.at, name.size);
-        p->stages[i].opcode = (uint16_t)opcode;
-    }
-    return p;
-}
+#include "relay/service/pipeline_pvt.h"
 
 /* --- Who holds it -------------------------------------------------------------------------------------------------------- */
 
-static struct rb_extra *hold(struct rb_relay *r, struct rb_pipeline *p) {
-    struct rb_extra *e = rb_extra_new(r);
-    if (!e) return NULL;
-    e->pipeline = p;
-    p->held++;
-    return e;
-}
-
 void rb_pipeline_release(struct rb_pipeline *p) {
     if (--p->held) return;
-    free(p->answer);
+    rb_spread_forget(p);
     free(p);
 }
 
-static void unlist(struct rb_relay *r, struct rb_pipeline *p) {
-    struct rb_pipeline **at = &r->pipelines;
-    if (!p->listed) return;
-    while (*at != p) at = &(*at)->next;
-    *at = p->next;
-    p->listed = 0;
-    rb_pipeline_release(p);
-}
-
-/* --- Answers of stages --------------------------------------------------------------------------------------------------- */
-
-struct rb_relay *rb_pipeline_relay(const struct rb_pipeline *p) {
-    return p->head ? p->relay : NULL;
-}
-
-void rb_pipeline_put(struct rb_pipeline *p, const struct rb_slice pieces[3]) {
-    size_t size = pieces[0].size + pieces[1].size + pieces[2].size;
-    free(p->answer);
-    p->answer_size = 0;
-    uint8_t *to = p->answer = malloc(size);
-    if (!to) return;
-    p->answer_size = size;
-    for (int i = 0; i < 3; i++) {
-        if (pieces[i].size) memcpy(to, pieces[i].at, pieces[i].size);
-        to += pieces[i].size;
-    }
-}
-
-void rb_pipeline_over(struct rb_relay *r, struct rb_job *run, enum rb_reason reason) {
-    struct rb_pipeline *p = run->extra->pipeline;
-    p->run = NULL;
-    p->reason = reason == RB_REASON_OK && !p->answer ? RB_REASON_JOB_FAILED : reason;
-    if (!p->head) return;
-    p->next = r->pipelines;
-    r->pipelines = p;
+/* Behind the others: each has its turn. */
+static void list(struct rb_relay *r, struct rb_pipeline *p) {
+    if (p->listed) return;
+    p->next = NULL;
+    *(r->pipelines ? &r->pipelines_last->next : &r->pipelines) = p;
+    r->pipelines_last = p;
     p->listed = 1;
     p->held++;
 }
 
+/* What the list held of it is the caller's. */
+static struct rb_pipeline *unlist_first(struct rb_relay *r) {
+    struct rb_pipeline *p = r->pipelines;
+    if (!p) return NULL;
+    /* What is listed is held by the list, which the analyser does not see. */
+    r->pipelines = p->next; /* NOLINT(clang-analyzer-unix.Malloc) */
+    p->listed = 0;
+    return p;
+}
+
+void rb_pipelines_fini(struct rb_relay *r) {
+    struct rb_pipeline *p;
+    while ((p = unlist_first(r))) rb_pipeline_release(p);
+}
+
+struct rb_relay *rb_pipeline_relay(const struct rb_pipeline *p) {
+    return p->head && !p->failed ? p->relay : NULL;
+}
+
+/* --- What happens to it -------------------------------------------------------------------------------------------------- */
+
+void rb_pipeline_overloaded(struct rb_pipeline *p, enum rb_rule rule) {
+    if (p->head && !p->failed) p->rule = rule;
+}
+
+void rb_pipeline_over(struct rb_relay *r, struct rb_job *run, enum rb_reason reason) {
+    struct rb_pipeline *p = run->extra->pipeline;
+    if (!p->head) return;
+    struct rb_branch *b = &p->branches[run->index];
+    b->job = 0;
+    p->open--;
+    p->open_bytes -= run->request.payload_bytes;
+    if (reason == RB_REASON_OK && !b->size) reason = RB_REASON_JOB_FAILED; /* it was not kept */
+    if (reason != RB_REASON_OK) rb_spread_fail(p, p->at, run->index, reason);
+    if (p->failed && p->reason == RB_REASON_OK && p->failed_branch == run->index)
+        p->reason = reason; /* it has said why */
+    if (p->failed || !p->open || !p->all_begun) list(r, p);
+}
+
+void rb_pipeline_due(struct rb_relay *r, struct rb_job *caller) {
+    struct rb_pipeline *p = caller->extra->pipeline;
+    rb_job_due(r, caller, 0);
+    list(r, p); /* to begin what waits finds that its time has passed */
+}
+
 void rb_pipeline_leave(struct rb_relay *r, struct rb_job *caller, enum rb_reason reason) {
     struct rb_pipeline *p = caller->extra->pipeline;
-    struct rb_job *run = p->run;
-    p->head = NULL;
-    unlist(r, p); /* the caller's extra still holds it */
+    p->head = NULL; /* first: its jobs tell nobody */
+    p->held++;
+    rb_spread_cancel(r, p, reason);
+    rb_spread_forget(p);
     rb_job_answered(r, caller, reason);
-    if (run) rb_job_cancel(r, run, reason);
+    rb_pipeline_release(p);
 }
+
+void rb_pipeline_mute(struct rb_pipeline *p) { rb_spread_mute(p); }
 
 /* --- The end ------------------------------------------------------------------------------------------------------------- */
 
+/* {error, {stage, N, Who, Reason}} */
+static void tell_failure(const struct rb_pipeline *p, struct rb_pen *pen) {
+    const struct rb_course_step *step = &p->steps[p->failed_step];
+    int of_step = p->failed_branch == RB_BRANCH_NONE || step->kind == RB_STEP_ONE;
+    int64_t role = of_step || step->kind == RB_STEP_MAP ? 0 : p->failed_branch;
+    rb_pen_tuple(pen, 2);
+    rb_pen_atom(pen, "error");
+    rb_pen_tuple(pen, 4);
+    rb_pen_atom(pen, "stage");
+    rb_pen_unsigned(pen, p->failed_step + 1);
+    if (!of_step) {
+        rb_pen_tuple(pen, 3);
+        rb_pen_atom(pen, step->kind == RB_STEP_MAP ? "map" : "fan_out");
+    }
+    rb_pen_atom(pen, step->roles[role].name);
+    if (!of_step) rb_pen_unsigned(pen, (uint64_t)p->failed_branch);
+    if (!p->words) rb_pen_atom(pen, rb_reason_name(p->reason));
+}
+
 static void tell(const struct rb_pipeline *p) {
     struct rb_caller to = rb_job_caller(p->head);
-    struct rb_slice answer = {p->answer, p->answer_size}, none = {NULL, 0};
-    struct rb_cursor c = rb_cursor_of(answer);
-    struct rb_slice word;
+    struct rb_slice answer = {p->answers.at, p->answers.end}, none = {NULL, 0};
     struct rb_reply reply;
-    if (!rb_reply_begin(&reply, &to, ROLE_NAME_BYTES + 128)) return;
-    if (p->reason == RB_REASON_OK) {
-        rb_reply_end_with(&reply, answer, none);
+    if (!rb_reply_begin(&reply, &to, RB_ROLE_NAME_MAX + 128)) return;
+    if (p->failed) {
+        tell_failure(p, &reply.pen);
+        rb_reply_end_with(&reply, (struct rb_slice){p->words, p->words ? p->words_size : 0}, none);
         return;
     }
-    rb_pen_tuple(&reply.pen, 2);
-    rb_pen_atom(&reply.pen, "error");
-    rb_pen_tuple(&reply.pen, 4);
-    rb_pen_atom(&reply.pen, "stage");
-    rb_pen_unsigned(&reply.pen, p->at + 1);
-    rb_pen_atom(&reply.pen, p->stages[p->at].role);
-    if (answer.size && rb_term_tuple(&c) == 2 && rb_term_atom(&c, &word) == 0) {
-        rb_reply_end_with(&reply, (struct rb_slice){c.at, (size_t)(c.end - c.at)}, none);
-        return;
+    if (p->steps[p->at].kind != RB_STEP_ONE) {
+        rb_pen_tuple(&reply.pen, 2);
+        rb_pen_atom(&reply.pen, "ok");
     }
-    rb_pen_atom(
-        &reply.pen,
-        rb_reason_name(p->reason)); /* it ended without a word, or there was no memory for it */
-    rb_reply_end(&reply);
+    rb_reply_end_with(&reply, answer, none);
 }
 
-/* --- The next stage ------------------------------------------------------------------------------------------------------ */
-
-/* It ends before it has begun: in words, and by a reason that the caller's record is counted by. */
-static enum rb_reason refuse(struct rb_relay *r, struct rb_pipeline *p, const struct rb_caller *to,
-                             const struct rb_verdict *v) {
-    if (v->reason != RB_REASON_OVERLOADED && v->reason != RB_REASON_CIRCUIT_OPEN) {
-        rb_answer_reason(to, v->reason);
-        return v->reason;
-    }
-    rb_answer_retry_after(to, v->reason, v->retry_ms);
-    if (v->reason == RB_REASON_OVERLOADED) rb_admission_count_rule(r, p->head->role, v->rule);
-    return v->reason;
+static void end(struct rb_relay *r, struct rb_pipeline *p) {
+    struct rb_job *head = p->head;
+    enum rb_reason reason = p->failed ? p->reason : RB_REASON_OK;
+    tell(p);
+    p->head = NULL;
+    if (p->failed) rb_spread_cancel(r, p, RB_REASON_CANCELLED);
+    rb_spread_forget(p);
+    if (reason == RB_REASON_OVERLOADED) rb_admission_count_rule(r, head->role, p->rule);
+    rb_job_answered(r, head, reason);
 }
 
-/* OK: the stage is under way. */
-static enum rb_reason begin_stage(struct rb_relay *r, struct rb_pipeline *p, struct rb_extra *e,
-                                  struct rb_slice value) {
-    struct rb_caller to = {.conn = p->head->conn, .kind = RB_CALLER_STAGE, .extra = e};
-    struct rb_payload payload = rb_submit_payload(value);
-    struct stage *stage = &p->stages[p->at];
-    struct rb_role *role =
-        rb_role_named(r, (struct rb_slice){(const uint8_t *)stage->role, strlen(stage->role)});
-    struct rb_submit s = {.verb = RB_VERB_CALL, .options = p->options};
-    struct rb_verdict v = {.outcome = RB_REFUSE, .reason = RB_REASON_NO_WORKER};
-    char why[RB_WHY_BYTES];
-    uint64_t deadline = p->head->request.deadline_ns;
-    if (deadline <= r->now) {
-        rb_answer_reason(&to, RB_REASON_DEADLINE_EXCEEDED);
-        return RB_REASON_DEADLINE_EXCEEDED;
-    }
-    if (!role) return refuse(r, p, &to, &v);
-    s.options.opcode = stage->opcode;
-    s.options.has_timeout = 1;
-    s.options.timeout_ms = (deadline - r->now + NS_PER_MS - 1) / NS_PER_MS;
-    if (rb_submit_names_operation(role, &s) && rb_submit_operation(role, &s, &payload, why) < 0) {
-        rb_answer_text(&to, RB_REASON_BAD_REQUEST, why);
-        return RB_REASON_BAD_REQUEST;
-    }
-    rb_admission_judge(r, role, to.conn, &s.options.tenant, s.options.priority, &v);
-    if (v.outcome == RB_REFUSE) return refuse(r, p, &to, &v);
-    if (payload.bytes.size > role->config.payload_bytes_max) {
-        rb_answer_too_large(&to, role->config.payload_bytes_max);
-        return RB_REASON_TOO_LARGE;
-    }
-    struct rb_job *run = rb_submit_make(r, role, payload.bytes.size, &v.rule);
-    if (!run) {
-        v.reason = RB_REASON_OVERLOADED;
-        return refuse(r, p, &to, &v);
-    }
-    rb_submit_fill(run, &payload);
-    rb_extra_give(run, e);
-    run->kind = RB_CALLER_STAGE;
-    run->uncounted = 1;
-    rb_submit_prepare(r, run, &s.options);
-    run->finish = 0;
-    run->detail = p->options.detail && p->at + 1 == p->count;
-    p->run = run;
-    rb_admission_enter(r, run, &s.options.tenant, &v);
-    return RB_REASON_OK;
-}
+/* --- From step to step --------------------------------------------------------------------------------------------------- */
 
-/* The value of {ok, Value} becomes the next stage's payload. */
-static enum rb_reason go_on(struct rb_relay *r, struct rb_pipeline *p) {
-    uint8_t *answer = p->answer;
-    struct rb_cursor c = rb_cursor_of((struct rb_slice){answer, p->answer_size});
-    struct rb_slice word;
-    struct rb_extra *e = hold(r, p);
-    p->answer = NULL;
-    p->answer_size = 0;
-    p->at++;
-    enum rb_reason reason = RB_REASON_JOB_FAILED; /* no memory */
-    if (e && rb_term_tuple(&c) == 2 && rb_term_atom(&c, &word) == 0)
-        reason = begin_stage(r, p, e, (struct rb_slice){c.at, (size_t)(c.end - c.at)});
-    if (e) rb_extra_release(r, e); /* the run holds it */
-    free(answer);
-    return reason;
+/* As far as it goes now. 1: further in its next turn. */
+static int visit(struct rb_relay *r, struct rb_pipeline *p, struct rb_begin_budget *budget) {
+    while (p->head) {
+        if (!p->failed && rb_spread_on(r, p, budget)) return 1;
+        if (!p->failed && !rb_spread_is_over(p)) return 0;
+        if (!p->failed) rb_spread_gather(p);
+        if (p->failed || rb_course_is_last(p))
+            end(r, p);
+        else
+            rb_spread_pass(p);
+    }
+    return 0;
 }
 
 void rb_pipelines_round(struct rb_relay *r) {
-    while (r->pipelines) {
-        struct rb_pipeline *p = r->pipelines; /* what the list held of it is ours */
-        r->pipelines = p->next;
-        p->listed = 0;
-        if (p->reason == RB_REASON_OK && p->at + 1 < p->count) {
-            p->reason = go_on(r, p);
-            if (p->reason == RB_REASON_OK) { /* on its way; or, dropped at once, listed again */
-                rb_pipeline_release(p);
-                continue;
-            }
-        }
-        struct rb_job *head = p->head;
-        if (head) {
-            tell(p);
-            p->head = NULL;
-            rb_job_answered(r, head, p->reason);
-        }
+    struct rb_begin_budget budget = {RB_BEGIN_JOBS, RB_BEGIN_BYTES};
+    struct rb_pipeline *p;
+    while (budget.jobs && budget.bytes && (p = unlist_first(r))) {
+        if (visit(r, p, &budget)) list(r, p);
         rb_pipeline_release(p);
     }
 }
 
-/* --- The first stage ----------------------------------------------------------------------------------------------------- */
+/* --- The first step ------------------------------------------------------------------------------------------------------ */
 
 static void no_room(struct rb_relay *r, struct rb_job *j) {
     struct rb_caller to = rb_job_caller(j);
@@ -306,25 +162,45 @@ static void no_room(struct rb_relay *r, struct rb_job *j) {
     rb_job_free(r, j);
 }
 
+/* Of the caller's record, which gets the extra that its jobs will share. NULL: there is no room. */
+static struct rb_pipeline *make(struct rb_relay *r, struct rb_job *caller,
+                                const struct rb_step *first, const struct rb_options *o) {
+    struct rb_extra *e = rb_extra_new(r);
+    struct rb_pipeline *p = e ? rb_course_make(r, first, o) : NULL;
+    if (!p) {
+        if (e) rb_extra_release(r, e);
+        return NULL;
+    }
+    e->pipeline = p;
+    p->held = 1;
+    p->extra = caller->extra = e; /* held once, by the caller's record */
+    p->charged = caller->conn;
+    return p;
+}
+
+static void wait(struct rb_relay *r, struct rb_pipeline *p, struct rb_job *caller,
+                 const struct rb_submit *s) {
+    rb_submit_wait(r, caller, s);
+    rb_job_due(r, caller, 0); /* each job has its deadline, and is named when that comes */
+    p->head = caller;
+}
+
 void rb_pipeline_begin(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s,
                        const struct rb_verdict *v) {
-    struct rb_pipeline *p = make(r, j, &s->options);
-    struct rb_extra *of_caller = p ? hold(r, p) : NULL, *of_run = of_caller ? hold(r, p) : NULL;
-    struct rb_job *run = of_run ? rb_job_new(r) : NULL;
+    const struct rb_step first = {
+        .count = 1, .roles = {{.name = {(const uint8_t *)j->role->name, strlen(j->role->name)}}}};
+    struct rb_pipeline *p = make(r, j, &first, &s->options);
+    struct rb_job *run = p ? rb_job_new(r) : NULL;
     if (!run) {
-        if (of_run) rb_extra_release(r, of_run);
-        if (of_caller)
-            rb_extra_release(r, of_caller);
-        else
-            free(p);
         no_room(r, j);
         return;
     }
-    j->extra = of_caller;
-    run->extra = of_run;
+    rb_spread_set(p, (struct rb_slice){NULL, 0});
+    rb_extra_give(run, p->extra);
     rb_job_join(run, j->role);
     run->kind = RB_CALLER_STAGE;
     run->uncounted = 1;
+    run->index = 0;
     run->is_term = j->is_term;
     uint64_t id = run->id;
     run->request = j->request;
@@ -335,9 +211,54 @@ void rb_pipeline_begin(struct rb_relay *r, struct rb_job *j, const struct rb_sub
     j->pool_count = 0;
     rb_submit_prepare(r, run, &s->options);
     run->detail = run->finish = 0;
-    rb_submit_wait(r, j, s);
-    rb_job_due(r, j, 0); /* each stage has its deadline, and is named when that comes */
-    p->head = j;
-    p->run = run;
+    wait(r, p, j, s);
+    p->only = (struct rb_branch){.job = id};
+    p->begun = p->open = 1;
+    p->open_bytes = run->request.payload_bytes;
+    p->all_begun = 1;
     rb_admission_enter(r, run, &s->options.tenant, v);
+}
+
+void rb_pipeline_spread(struct rb_relay *r, struct rb_job *j, const struct rb_submit *s,
+                        const struct rb_step *first, struct rb_slice value) {
+    struct rb_begin_budget budget = {RB_BEGIN_JOBS, RB_BEGIN_BYTES};
+    struct rb_pipeline *p = make(r, j, first, &s->options);
+    if (!p) {
+        no_room(r, j);
+        return;
+    }
+    wait(r, p, j, s);
+    rb_spread_set(p, value);
+    int more = rb_spread_on(r, p, &budget);
+    if (!p->failed && !p->all_begun) rb_spread_keep(p);
+    if (more || p->failed || rb_spread_is_over(p)) list(r, p);
+}
+
+/* --- For the audit ------------------------------------------------------------------------------------------------------- */
+
+const char *rb_pipeline_audit(const struct rb_relay *r, const struct rb_job *caller, uint64_t *open,
+                              uint64_t *charged) {
+    const struct rb_pipeline *p = caller->extra->pipeline;
+    uint64_t named = 0, bytes = 0;
+    if (p->head != caller) return "it waits for a pipeline that waits for another caller";
+    for (uint32_t i = 0; i < p->begun; i++) {
+        if (!p->branches[i].job) continue;
+        const struct rb_job *j = rb_job_find(r, p->branches[i].job);
+        if (!j || j->kind != RB_CALLER_STAGE || j->extra != p->extra || j->index != i ||
+            !rb_job_is_open(j))
+            return "its pipeline names a job that is none of its own";
+        named++;
+        bytes += j->request.payload_bytes;
+    }
+    if (named != p->open || bytes != p->open_bytes)
+        return "its pipeline counts its jobs, or their bytes, wrongly";
+    if (p->charged && p->charged != caller->conn) return "its pipeline is charged to another";
+    if (!p->failed && !p->open && p->all_begun && !p->listed)
+        return "its pipeline is through with a step, and nobody will look";
+    if (!p->failed && !p->open && !p->all_begun && !p->listed && caller->heap_at < 0)
+        return "its pipeline waits for nothing";
+    if (p->failed && !p->listed) return "its pipeline has failed, and nobody will say so";
+    *open += named;
+    *charged += p->charged ? p->charged_bytes : 0;
+    return NULL;
 }

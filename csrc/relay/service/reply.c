@@ -162,7 +162,7 @@ void rb_reply_end_with(struct rb_reply *reply, struct rb_slice body, struct rb_s
     if (reply->keep->kind == RB_CALLER_ELEMENT)
         rb_batch_put(reply->keep->extra->batch, reply->keep->index, pieces);
     else if (reply->keep->kind == RB_CALLER_STAGE)
-        rb_pipeline_put(reply->keep->extra->pipeline, pieces);
+        rb_pipeline_put(reply->keep->extra->pipeline, reply->keep->index, pieces);
     else
         rb_shared_put(reply->keep->extra->shared, pieces);
 }

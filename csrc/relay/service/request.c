@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "relay/service/picture.h"
+#include "relay/service/step.h"
 
 #define KNOWN                                                                                   \
     "known: {:submit | :submit_async, role, payload}, {.., opts}, {:submit_many, role, "        \
@@ -72,11 +73,40 @@ int rb_message_kind(struct rb_cursor *c, struct rb_from *from) {
     return RB_MESSAGE_CALL;
 }
 
+/* More of what may stand there, for who seems to have meant that. */
+static const char *wants_step(enum rb_verb verb, const struct rb_slice *got) {
+    if (got->at[0] != RB_TAG_LIST && got->at[0] != RB_TAG_SMALL_TUPLE) return "";
+    return verb == RB_VERB_MANY
+               ? "; stages are of submit and submit_async, {:map, role} among them"
+               : "; or {role, opcode}, [role | {role, opcode}, ...] (1 to 16), {:map, role | "
+                 "{role, opcode}}";
+}
+
+/* What is neither atom nor binary in the role's place: a step (step.h), past which the cursor moves; or it says what is wrong. */
+static int not_a_role(struct rb_cursor *at, enum rb_verb verb, struct rb_submit *submit,
+                      char why[RB_WHY_BYTES]) {
+    struct rb_slice whole;
+    struct rb_step step;
+    char seen[RB_PICTURE_BYTES];
+    int rc = rb_term_skip(at, &whole);
+    if (rc == -EAGAIN) return -EAGAIN;
+    if (rc < 0) {
+        snprintf(why, RB_WHY_BYTES, "unknown request: a malformed term; " KNOWN);
+        return RB_REQUEST_BAD;
+    }
+    if (verb != RB_VERB_MANY && rb_step_read(whole, &step) == 0) {
+        submit->step = whole;
+        return RB_REQUEST_SUBMIT;
+    }
+    rb_picture(whole, seen);
+    snprintf(why, RB_WHY_BYTES, "%s: role must be an atom or a binary, got %s%s", verbs[verb], seen,
+             wants_step(verb, &whole));
+    return RB_REQUEST_BAD;
+}
+
 /* Behind the verb of a tuple of `arity`. */
 static int submit_kind(struct rb_cursor *c, struct rb_cursor *at, int64_t arity, enum rb_verb verb,
                        struct rb_submit *submit, char why[RB_WHY_BYTES]) {
-    struct rb_slice whole;
-    char seen[RB_PICTURE_BYTES];
     const char *name = verbs[verb];
     if (arity != 3 && arity != 4) {
         snprintf(why, RB_WHY_BYTES,
@@ -88,20 +118,11 @@ static int submit_kind(struct rb_cursor *c, struct rb_cursor *at, int64_t arity,
     }
     submit->verb = verb;
     submit->arity = (unsigned)arity;
+    submit->step = (struct rb_slice){NULL, 0};
     rb_options_default(&submit->options);
-    struct rb_cursor role = *at;
     int rc = rb_term_text(at, &submit->role);
     if (rc == -EAGAIN) return -EAGAIN;
-    if (rc < 0) {
-        if ((rc = rb_term_skip(&role, &whole)) == -EAGAIN) return -EAGAIN;
-        if (rc < 0) {
-            snprintf(why, RB_WHY_BYTES, "unknown request: a malformed term; " KNOWN);
-            return RB_REQUEST_BAD;
-        }
-        rb_picture(whole, seen);
-        snprintf(why, RB_WHY_BYTES, "%s: role must be an atom or a binary, got %s", name, seen);
-        return RB_REQUEST_BAD;
-    }
+    if (rc < 0 && (rc = not_a_role(at, verb, submit, why)) != RB_REQUEST_SUBMIT) return rc;
     if (rb_term_tag(at) < 0) return -EAGAIN;
     *c = *at;
     return RB_REQUEST_SUBMIT;

@@ -43,6 +43,7 @@ struct rb_submit {
     enum rb_verb verb;
     unsigned arity; /* 3: no options; 4 */
     struct rb_slice role;
+    struct rb_slice step; /* in the role's place, a term that step.h knows; empty: a role */
     struct rb_slice ref;
     struct rb_options options;
 };

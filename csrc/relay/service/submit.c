@@ -244,11 +244,12 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
     struct rb_relay *r = c->relay;
     char why[RB_WHY_BYTES];
     struct rb_slice term;
+    if (__builtin_expect(s->step.size != 0, 0)) return rb_pipeline_submit(c, from, to, at, s);
     if (rb_term_skip(at, &term) < 0) return rb_service_fail(c, "bad_payload");
     struct rb_payload payload = rb_submit_payload(term);
     int rc = rb_submit_options(at, s, why);
     if (rc == 0 && to->kind == RB_CALLER_STREAM) rc = stream_options(s, why);
-    if (rc == 0 && s->options.stages.size) rc = rb_pipeline_check(r, s, why);
+    if (rc == 0 && s->options.stages.size) rc = rb_pipeline_check(r, s, NULL, why);
     if (rc == -EINVAL) return rb_submit_refuse(to, why), 0;
     if (rc < 0) return rb_service_fail(c, "bad_payload");
     if (!to->conn) return 0; /* its node is gone: there is nobody to answer */
@@ -286,7 +287,7 @@ enum rb_large rb_submit_begin_large(struct rb_conn *c, const struct rb_from *fro
                                     const struct rb_caller *to, struct rb_cursor *at,
                                     const struct rb_submit *s, struct rb_diversion *d) {
     uint32_t size;
-    if (s->verb == RB_VERB_MANY) return RB_LARGE_KEEP;
+    if (s->verb == RB_VERB_MANY || s->step.size) return RB_LARGE_KEEP;
     /* A term's size is not known before its end: it is assembled, within the bound of all assemblies, and then refused or copied. */
     if (rb_term_tag(at) != RB_TAG_BINARY) return RB_LARGE_KEEP;
     if (rb_term_binary_head(at, &size) < 0) return RB_LARGE_MORE;
@@ -314,7 +315,7 @@ static int take_large(struct rb_relay *r, struct rb_job *j, struct rb_submit *s,
     struct rb_payload payload = {{rb_job_payload(j), j->request.payload_bytes}, 0};
     if (rb_submit_names_operation(j->role, s) && rb_submit_operation(j->role, s, &payload, why) < 0)
         return -EINVAL;
-    if (o->stages.size && rb_pipeline_check(r, s, why) < 0) return -EINVAL;
+    if (o->stages.size && rb_pipeline_check(r, s, NULL, why) < 0) return -EINVAL;
     struct rb_shared *known = o->dedupe.kind ? rb_shared_find(r, j->role, o) : NULL;
     struct rb_verdict v = {.outcome = RB_ADMIT};
     if (known && rb_shared_agrees(known, r, o, &payload) < 0) {

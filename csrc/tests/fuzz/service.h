@@ -94,10 +94,38 @@ static inline void ask_value(struct ask *a, struct lab_bytes *b, int depth) {
     default: PUT(b, "\x6a"); break;
     }
 }
+static inline void ask_list(struct ask *a, struct lab_bytes *b, uint32_t count, int depth);
+/* A role or a step of some kind (step.h), mostly such as there are. */
+static inline void ask_step(struct ask *a, struct lab_bytes *b, int depth) {
+    uint8_t kind = ask_byte(a), opcode[2] = {RB_TAG_SMALL_INTEGER, kind >> 3};
+    switch (depth > 2 ? 0 : kind % 8) {
+    case 1:
+        PUT(b, "\x68\2");
+        lab_put_atom(b, "echo");
+        lab_put(b, opcode, 2);
+        break;
+    case 2:
+    case 3:
+        PUT(b, "\x68\2");
+        lab_put_atom(b, "map");
+        ask_step(a, b, depth + 2);
+        break;
+    case 4:
+    case 5: ask_list(a, b, kind >> 5, depth + 3); break;
+    case 6: ask_value(a, b, 2); break;
+    default: lab_put_atom(b, kind < 0xf0 ? "echo" : "other"); break;
+    }
+}
+static inline void ask_list(struct ask *a, struct lab_bytes *b, uint32_t count, int depth) {
+    PUT(b, "\x6c");
+    lab_put_u32(b, count);
+    while (count--) ask_step(a, b, depth);
+    PUT(b, "\x6a");
+}
 static inline void ask_options(struct ask *a, struct lab_bytes *b) {
-    static const char *const keys[] = {"timeout", "priority", "opcode", "key",  "tenant",
-                                       "retry",   "dedupe",   "ttl",    "meta", "orphan",
-                                       "detail",  "trace",    "no_such"};
+    static const char *const keys[] = {"timeout", "priority", "opcode",  "key",   "tenant",
+                                       "retry",   "dedupe",   "ttl",     "meta",  "orphan",
+                                       "detail",  "trace",    "no_such", "stages"};
     uint8_t count = ask_byte(a) % 6, shape = ask_byte(a);
     if (shape & 1) { /* a keyword list, else a map */
         PUT(b, "\x6c");
@@ -108,8 +136,12 @@ static inline void ask_options(struct ask *a, struct lab_bytes *b) {
     }
     for (uint8_t i = 0; i < count; i++) {
         if (shape & 1) PUT(b, "\x68\x02");
-        lab_put_atom(b, keys[ask_byte(a) % 13]);
-        ask_value(a, b, 0);
+        uint8_t key = ask_byte(a) % 14;
+        lab_put_atom(b, keys[key]);
+        if (key == 13)
+            ask_list(a, b, ask_byte(a) % 5, 0);
+        else
+            ask_value(a, b, 0);
     }
     if (shape & 1) PUT(b, "\x6a");
 }
@@ -125,13 +157,21 @@ static inline void ask_call(struct ask *a) {
     if (a->monitored[n]) lab_monitor(a->peer, 1, n, n);
     lab_call_head(&b, n, n);
     if (verb < 3) {
-        lab_verb_head(&b, how & 0x40 ? 3 : 4, verbs[verb], how & 0x20 ? "other" : "echo");
+        uint8_t arity[2] = {RB_TAG_SMALL_TUPLE, how & 0x40 ? 3 : 4};
+        lab_put(&b, arity, 2);
+        lab_put_atom(&b, verbs[verb]);
+        if (how & 0x20)
+            ask_step(a, &b, 0);
+        else
+            lab_put_atom(&b, "echo");
         uint8_t size = ask_byte(a);
         uint8_t payload[256] = {n & 255};
-        if (verb == 1) {
+        if (verb == 1 || size & 1) {
             PUT(&b, "\x6c");
-            lab_put_u32(&b, size % 9);
-            for (int i = 0; i < size % 9; i++) lab_put_binary(&b, payload, size);
+            uint8_t count = verb == 1 ? size % 9 : size % 100;
+            lab_put_u32(&b, count);
+            for (int i = 0; i < count; i++)
+                lab_put_binary(&b, payload, verb == 1 ? size : (size_t)size % 8);
             PUT(&b, "\x6a");
         } else if (how & 0x10) {
             ask_value(a, &b, 0);
@@ -169,13 +209,16 @@ static inline void ask_work(struct ask *a) {
     rb_lab_release(a->worker, 1);
 }
 
-static inline void ask_open(struct ask *a) {
+static inline void ask_open(struct ask *a, uint32_t on_full) {
     struct rb_relay_config config = lab_config();
     struct rb_role_config role = lab_role_config();
     int pair[2];
     config.seed = 1;
     config.monitors_max = 4 * ASK_MAX;
-    role.admission.depth_max = 64;
+    role.admission.depth_max = 8;
+    role.admission.on_full = on_full;
+    role.admission.defer_max = 4;
+    role.admission.defer_ms = 5;
     role.idempotent = 1;
     a->now = UINT64_C(1000000000000);
     if (rb_lab_open(&a->relay, &config, a->now) < 0 ||
@@ -196,7 +239,7 @@ static inline int fuzz_service(const uint8_t *data, size_t size) {
     memset(a, 0, offsetof(struct ask, in));
     a->at = data;
     a->end = data + size;
-    ask_open(a);
+    ask_open(a, size % 3);
     for (int i = 0; i < ASK_STEPS_MAX && a->at < a->end; i++) {
         uint8_t step = ask_byte(a);
         switch (step % 8) {
