@@ -73,8 +73,15 @@ defmodule Ringbridge do
           | {:stages, [stage()]}
   @type options :: [option()] | map()
 
-  @typedoc "A role, or a role and which of its operations."
-  @type stage :: role() | {role(), opcode :: 0..65_535}
+  @typedoc """
+  A step of a job in stages: a role, or a role and which of its operations; a fan-out, several of them side by side; or a
+  map, one for each element of a list (docs/calling.md, "Over several at once").
+  """
+  @type stage ::
+          role()
+          | {role(), opcode :: 0..65_535}
+          | [role() | {role(), opcode :: 0..65_535}, ...]
+          | {:map, role() | {role(), opcode :: 0..65_535}}
 
   @typedoc """
   A raw answer is a binary; a term answer is whatever the worker's kit encoded. With `accept: :zstd` it is
@@ -179,7 +186,9 @@ defmodule Ringbridge do
 
   @doc """
   Submits a payload to the first stage; what one stage answers is the next one's payload, without coming back in between
-  (docs/calling.md, "In stages"). The stage that fails is named: `{:stage, n, role, reason}`, counted from 1.
+  (docs/calling.md, "In stages"). The stage that fails is named: `{:stage, n, role, reason}`, counted from 1. A stage may be
+  several jobs, whose answers the next one is given as a list:
+  `pipeline(name, [:split, {:map, :count}, [:sum, :longest], :report], text)`.
 
       iex> roles = %{half: &{:ok, div(&1, 2)}, text: &{:ok, to_string(&1)}}
       iex> {:ok, _pid} = Ringbridge.start_link(name: DocPipeline, mode: :inline, roles: roles)
@@ -189,10 +198,14 @@ defmodule Ringbridge do
   @impl Client
   @spec pipeline(name(), [stage(), ...], payload(), options()) :: answer()
   def pipeline(name, [first | rest], payload, options \\ []) do
-    {role, opcode} = if is_tuple(first), do: first, else: {first, nil}
-    more = if opcode, do: [opcode: opcode], else: []
+    {role, more} =
+      case first do
+        {role, opcode} when is_integer(opcode) -> {role, [opcode: opcode]}
+        role_or_step -> {role_or_step, []}
+      end
+
     more = if rest == [], do: more, else: [{:stages, rest} | more]
-    call(name, role, payload, Enum.to_list(more) ++ Enum.to_list(options))
+    call(name, role, payload, more ++ Enum.to_list(options))
   end
 
   @doc """

@@ -138,6 +138,24 @@ defmodule RingbridgeTest do
       assert {:error, %Error{reason: {:stage, 2, :refuse, "x"}}} =
                Ringbridge.pipeline(name, [:echo, :refuse], "x")
 
+      assert Ringbridge.pipeline(name, [{:map, :echo}, [:echo, {:options, 2}], :echo], [1, "b"],
+               timeout: :role
+             ) ==
+               {:ok, [[1, "b"], [opcode: 2]]}
+
+      assert {:error, %Error{reason: {:stage, 1, {:map, :refuse, 0}, :draining}} = error} =
+               Ringbridge.pipeline(name, [{:map, :refuse}, :echo], [:draining, "x"])
+
+      # The others may have run, in a bridge.
+      refute Error.not_run?(error)
+      refute Error.elsewhere?(error)
+
+      assert {:error, %Error{reason: {:stage, 2, {:fan_out, :refuse, 1}, "x"}}} =
+               Ringbridge.pipeline(name, [:echo, [:echo, :refuse]], "x")
+
+      assert {:error, %Error{reason: {:stage, 2, :echo, {:bad_request, _}}}} =
+               Ringbridge.pipeline(name, [:echo, {:map, {:echo, 3}}], "no list")
+
       assert Enum.to_list(Ringbridge.stream(name, :upto, 4)) == [1, 2, 3, 4]
       assert Enum.zip(Ringbridge.stream(name, :upto, 9), [:a, :b]) == [{1, :a}, {2, :b}]
 

@@ -85,13 +85,19 @@ defmodule Ringbridge.Error do
   @spec not_run?(t()) :: boolean()
   # The connection was there, the dispatcher was not: nobody took the job.
   def not_run?(%__MODULE__{reason: {:down, :noproc}}), do: true
-  def not_run?(%__MODULE__{reason: {:stage, 1, _role, reason}}), do: name(reason) in @not_run
+  # Of several jobs ({:map, role, i}, {:fan_out, role, i}) the others may have run.
+  def not_run?(%__MODULE__{reason: {:stage, 1, role, reason}}) when not is_tuple(role),
+    do: name(reason) in @not_run
+
   def not_run?(%__MODULE__{reason: reason}), do: name(reason) in @not_run
 
   @doc "Whether another bridge may well take what this one refused."
   @spec elsewhere?(t()) :: boolean()
   def elsewhere?(%__MODULE__{reason: {:down, :noproc}}), do: true
-  def elsewhere?(%__MODULE__{reason: {:stage, 1, _role, reason}}), do: name(reason) in @elsewhere
+
+  def elsewhere?(%__MODULE__{reason: {:stage, 1, role, reason}}) when not is_tuple(role),
+    do: name(reason) in @elsewhere
+
   def elsewhere?(%__MODULE__{reason: reason}), do: name(reason) in @elsewhere
 
   @doc """

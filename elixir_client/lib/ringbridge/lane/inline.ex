@@ -57,11 +57,11 @@ defmodule Ringbridge.Lane.Inline do
 
   defp answer(roles, {:submit, role, payload, options}) do
     case Keyword.pop(options, :stages, []) do
-      {[], options} ->
+      {[], options} when is_atom(role) or is_binary(role) ->
         run(roles, role, payload, options)
 
       {stages, options} ->
-        stages(roles, payload, [{role, options[:opcode] || 0} | stages], options, 1)
+        stages(roles, payload, [first(role, options[:opcode]) | stages], options, 1)
     end
   end
 
@@ -73,15 +73,56 @@ defmodule Ringbridge.Lane.Inline do
     {:error, {:bad_request, "mode: :inline does not know #{inspect(elem(message, 0))}"}}
   end
 
-  # What one role answers is the next one's payload; who fails is named, counted from 1 (docs/calling.md).
+  # The options' opcode is the first step's.
+  defp first(step, nil), do: step
+  defp first({:map, role}, opcode) when not is_integer(role), do: {:map, {role, opcode}}
+  defp first(role, opcode), do: {role, opcode}
+
+  # What one step answers is the next one's payload; who fails is named, counted from 1 (docs/calling.md).
   defp stages(_roles, result, [], _options, _at), do: {:ok, result}
 
   defp stages(roles, payload, [stage | rest], options, at) do
-    {role, opcode} = if is_tuple(stage), do: stage, else: {stage, 0}
-
-    case run(roles, role, payload, Keyword.put(options, :opcode, opcode)) do
+    case step(roles, stage, payload, options) do
       {:ok, result} -> stages(roles, result, rest, options, at + 1)
-      {:error, reason} -> {:error, {:stage, at, role, reason}}
+      {:error, {who, reason}} -> {:error, {:stage, at, who, reason}}
+    end
+  end
+
+  defp step(roles, {:map, role}, payload, options) when not is_integer(role) do
+    if is_list(payload) and List.improper?(payload) == false do
+      branches(roles, :map, Enum.map(payload, &{role, &1}), options)
+    else
+      why = "the payload of a map must be a proper list, got #{inspect(payload)}"
+      {:error, {elem(one(role), 0), {:bad_request, why}}}
+    end
+  end
+
+  defp step(roles, several, payload, options) when is_list(several),
+    do: branches(roles, :fan_out, Enum.map(several, &{&1, payload}), options)
+
+  defp step(roles, one, payload, options) do
+    {role, opcode} = one(one)
+
+    with {:error, reason} <- run(roles, role, payload, Keyword.put(options, :opcode, opcode)),
+         do: {:error, {role, reason}}
+  end
+
+  defp one({role, opcode}), do: {role, opcode}
+  defp one(role), do: {role, 0}
+
+  # One after the other, to the first that fails.
+  defp branches(roles, kind, jobs, options) do
+    jobs
+    |> Enum.with_index()
+    |> Enum.reduce_while({:ok, []}, fn {{role, payload}, index}, {:ok, values} ->
+      case step(roles, role, payload, options) do
+        {:ok, value} -> {:cont, {:ok, [value | values]}}
+        {:error, {name, reason}} -> {:halt, {:error, {{kind, name, index}, reason}}}
+      end
+    end)
+    |> case do
+      {:ok, values} -> {:ok, Enum.reverse(values)}
+      error -> error
     end
   end
 
