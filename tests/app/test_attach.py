@@ -156,8 +156,7 @@ async def test_another_user_is_not_let_in_with_the_token_either(
         assert "PermissionError" in said
         os.chmod(Path(path).parent, 0o711)
         os.chmod(path, 0o777)
-        said = await trio.to_thread.run_sync(_descriptors, path, token, nobody)
-        assert said == "0" or "ConnectionResetError" in said  # what it showed was not even read
+        assert await trio.to_thread.run_sync(_descriptors, path, token, nobody) == "0"
         refused = await bridge.wait_log("refused to attach")
         assert refused["uid"] == nobody
         # The offer stands for whoever it was made to.
@@ -174,8 +173,11 @@ if sys.argv[3:]:
 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
     connection.settimeout(50)
     connection.connect(sys.argv[1])
-    connection.sendall(sys.argv[2].encode() + b"\\n")
-    print(len(socket.recv_fds(connection, 1 << 16, 8)[1]))
+    try:
+        connection.sendall(sys.argv[2].encode() + b"\\n")
+        print(len(socket.recv_fds(connection, 1 << 16, 8)[1]))
+    except ConnectionError:  # refused by its user alone: what it shows is not even read
+        print(0)
 """
 
 
