@@ -86,9 +86,9 @@ struct rb_relay {
     uint64_t job_sequence;
     struct rb_shares_by_key shared;
     struct rb_extra *free_extras;
-    uint32_t extra_count; /* ever made */
+    uint32_t extra_count;                           /* ever made */
     struct rb_pipeline *pipelines, *pipelines_last; /* that have something to do (pipeline.h) */
-    struct rb_job **heap; /* by due_ns */
+    struct rb_job **heap;                           /* by due_ns */
     uint32_t heap_count, heap_capacity;
     struct rb_tenants tenants;
 

@@ -37,8 +37,8 @@ struct rb_conn {
     int unread; /* TLS: on the relay's list of those that hold bytes unread */
     struct rb_conn *next_unread;
     uint64_t sent_ns, received_ns;
-    uint64_t gathered;  /* bytes that batches and pipelines keep (batch.h, pipeline.h) */
-    const char *failed; /* set: to be closed at the end of the round, with this reason */
+    uint64_t gathered;          /* bytes that batches and pipelines keep (batch.h, pipeline.h) */
+    const char *failed;         /* set: to be closed at the end of the round, with this reason */
     struct rb_account *account; /* of its node; NULL: not counted so far */
     struct rb_job *jobs;        /* of callers on this node */
     struct rb_job *untold,
