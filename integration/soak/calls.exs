@@ -53,6 +53,9 @@ defmodule Ringbridge.Soak.Calls do
     refused: 2,
     many: 6,
     many_give_up: 3,
+    map: 5,
+    map_give_up: 3,
+    fan_out: 4,
     async: 10,
     async_cancel: 4,
     async_progress: 2,
@@ -75,6 +78,7 @@ defmodule Ringbridge.Soak.Calls do
     request: [:gave_up],
     refused: [:too_large],
     many_give_up: [:ok, :gave_up],
+    map_give_up: [:ok, :gave_up],
     orphan: [:left],
     stream_stop: [:ok, :stopped],
     die: []

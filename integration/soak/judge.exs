@@ -37,6 +37,7 @@ defmodule Ringbridge.Soak.Judge do
       do: name
 
   def reason({:too_large, @mib}), do: :too_large
+  def reason({:stage, n, _who, reason}) when n in 1..2, do: reason(reason)
 
   def reason(reason) when reason in [:cancelled, :deadline_exceeded, :draining], do: reason
 

@@ -1,7 +1,7 @@
 defmodule Ringbridge.Soak.Ways do
   @moduledoc """
-  The ways of asking beside a plain call (docs/calling.md): many at once, asynchronously, once for many, and in
-  the order of a key. Each gives the label of how it ended.
+  The ways of asking beside a plain call (docs/calling.md): many at once, over several
+  and joined, asynchronously, once for many, and in the order of a key. Each gives the label of how it ended.
   """
 
   alias Ringbridge.Soak.{Calls, Judge, Payloads}
@@ -18,6 +18,27 @@ defmodule Ringbridge.Soak.Ways do
   def make(:many_give_up, calls) do
     payloads = for _ <- 1..(5 + :rand.uniform(20)), do: "#{:rand.uniform(30) - 1}"
     many(payloads, Calls.call(calls, {:submit_many, :sleep, payloads}, :rand.uniform(60)))
+  end
+
+  # Each by a job of its own, and their list by one more: the very list, or the first of them that did not end well.
+  def make(:map, calls) do
+    payloads = payloads(calls)
+    step = Enum.random([{:map, :echo}, {:map, {:echo, 0}}])
+    options = Map.put(Payloads.options(calls), :stages, [:echo])
+    Judge.label(payloads, Calls.call(calls, {:submit, step, payloads, options}))
+  end
+
+  def make(:map_give_up, calls) do
+    payloads = for _ <- 1..(5 + :rand.uniform(20)), do: "#{:rand.uniform(30) - 1}"
+    request = {:submit, {:map, :sleep}, payloads, %{stages: [{:map, :sleep}]}}
+    Judge.label(payloads, Calls.call(calls, request, :rand.uniform(120)))
+  end
+
+  def make(:fan_out, calls) do
+    payload = Payloads.nap(calls, 20)
+    roles = Enum.take_random([:sleep, :echo, :again, :echo], :rand.uniform(4))
+    expected = Enum.map(roles, fn _ -> payload end)
+    Judge.label(expected, Calls.call(calls, {:submit, roles, payload, %{}}))
   end
 
   def make(:async, calls) do
