@@ -94,7 +94,7 @@ int rb_proxy_greet(struct rb_proxy *p, const char *kit, uint32_t kit_version, co
     const char *rule = "more operations than a worker may declare";
     int rc = op_count > RB_OPS_MAX ? -EINVAL : 0;
     if (rc == 0) {
-        memcpy(declared, ops, op_count * sizeof *declared);
+        if (op_count > 0) memcpy(declared, ops, op_count * sizeof *declared);
         rc = rb_link_declare(&p->link, declared, op_count, &rule);
     }
     if (rc < 0) {

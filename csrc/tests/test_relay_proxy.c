@@ -1,0 +1,189 @@
+/* The worker's end of a link, played within the bridge (ringbridge/proxy.h), at a relay without a thread. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include "relay_lab.h"
+#include "ringbridge/proxy.h"
+
+static const uint64_t MS = 1000000;
+enum { SLOTS = 4, RESULT_BYTES = 64 << 10, BLOCK_BYTES = 4096, WORKER = 7 };
+
+struct played {
+    struct lab lab;
+    uint64_t now;
+    struct rb_proxy *proxy;
+    int obituary;
+};
+
+static void round_after(struct played *s, uint64_t ms) {
+    rb_lab_round(s->lab.relay, s->now += ms * MS);
+}
+
+static void open_played(struct played *s) {
+    struct rb_relay_config config = lab_config();
+    struct rb_role_config role = lab_role_config();
+    int fds[5], ends[2];
+    char why[256];
+    *s = (struct played){.now = 1000 * MS};
+    lab_open_still(&s->lab, &config, &role, s->now);
+    if (rb_relay_create_link(s->lab.relay, 0, WORKER, SLOTS, RESULT_BYTES, BLOCK_BYTES,
+                             RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD, fds) < 0)
+        abort();
+    if (rb_proxy_open(fds, &s->proxy, why, sizeof why) < 0 || pipe2(ends, O_CLOEXEC) < 0) abort();
+    if (rb_relay_add_worker(s->lab.relay, WORKER, -1, ends[0], -1, -1) < 0) abort();
+    s->obituary = ends[1];
+    round_after(s, 0);
+    CHECK_EQUAL(rb_proxy_greet(s->proxy, "test", 1 << 16, "echo", NULL, 0, why, sizeof why), 0);
+    round_after(s, 0);
+    CHECK(lab_event(&s->lab, RB_EVENT_WORKER_READY));
+}
+
+static void die(struct played *s, int status, uint32_t signal) {
+    struct rb_obituary o = {.magic = RB_OBITUARY_MAGIC, .status = status, .signal = signal};
+    if (write(s->obituary, &o, sizeof o) != sizeof o) abort();
+    close(s->obituary);
+    s->obituary = -1;
+    round_after(s, 0);
+}
+
+static void close_played(struct played *s) {
+    if (s->obituary >= 0) die(s, 0, 0);
+    rb_proxy_close(s->proxy);
+    lab_close(&s->lab);
+}
+
+static int answer(struct played *s, uint64_t job, uint32_t status, const void *bytes, size_t size) {
+    struct rb_proxy_answer a = {
+        .job = job, .status = status, .payload = bytes, .payload_bytes = (uint32_t)size};
+    return rb_proxy_answer(s->proxy, &a);
+}
+
+static int rings(const struct played *s) {
+    struct pollfd p = {.fd = rb_proxy_bell(s->proxy), .events = POLLIN};
+    return poll(&p, 1, 0) == 1;
+}
+
+static void jobs_are_taken_begun_and_answered_in_their_order(void) {
+    struct played s;
+    struct rb_proxy_request r;
+    char payload[100];
+    open_played(&s);
+    for (int lap = 0; lap < 5 * SLOTS; lap++) { /* the rings go round, and so do the blocks */
+        memset(payload, 'a' + lap, sizeof payload);
+        lab_submit(s.lab.peer, 1 + (uint32_t)lap, payload, lap % 2 ? sizeof payload : 3);
+        round_after(&s, 1);
+        CHECK_EQUAL(rb_proxy_waiting(s.proxy), 1);
+        CHECK_EQUAL(rb_proxy_take(s.proxy, &r), 1);
+        CHECK_EQUAL(rb_proxy_take(s.proxy, &r), 0);
+        CHECK_EQUAL(r.payload_bytes, lap % 2 ? sizeof payload : 3);
+        CHECK(memcmp(r.payload, payload, r.payload_bytes) == 0);
+        rb_proxy_start(s.proxy);
+        CHECK_EQUAL(answer(&s, r.job, RB_STATUS_OK, r.payload, r.payload_bytes), 0);
+        round_after(&s, 1);
+        CHECK(lab_answer_has(s.lab.peer, payload, r.payload_bytes));
+    }
+    close_played(&s);
+}
+
+static void the_bell_rings_for_what_comes_after_the_parking(void) {
+    struct played s;
+    struct rb_proxy_request r;
+    open_played(&s);
+    rb_proxy_park(s.proxy);
+    CHECK(!rings(&s));
+    lab_submit(s.lab.peer, 1, "x", 1);
+    round_after(&s, 1);
+    CHECK(rings(&s));
+    rb_proxy_unpark(s.proxy);
+    CHECK(!rings(&s));
+    CHECK_EQUAL(rb_proxy_take(s.proxy, &r), 1);
+    rb_proxy_start(s.proxy);
+    CHECK(!rb_proxy_cancelled(s.proxy, r.position, r.job));
+    rb_proxy_park(s.proxy);
+    lab_monitor(s.lab.peer, 0, 1, 1); /* its caller leaves */
+    round_after(&s, 1);
+    CHECK(rings(&s));
+    CHECK(rb_proxy_cancelled(s.proxy, r.position, r.job));
+    rb_proxy_unpark(s.proxy);
+    CHECK_EQUAL(answer(&s, r.job, RB_STATUS_CANCELLED, NULL, 0), 0);
+    round_after(&s, 1);
+    /* Who is awake again is not rung for. */
+    rb_proxy_park(s.proxy);
+    rb_proxy_unpark(s.proxy);
+    CHECK_EQUAL(rb_relay_drain_worker(s.lab.relay, WORKER), 0);
+    round_after(&s, 1);
+    CHECK(!rings(&s));
+    close_played(&s);
+}
+
+static void an_answer_without_room_waits_and_one_that_never_fits_is_told(void) {
+    static uint8_t large[RESULT_BYTES + 1];
+    struct played s;
+    struct rb_proxy_request first, second;
+    open_played(&s);
+    lab_submit(s.lab.peer, 1, "x", 1);
+    round_after(&s, 1);
+    CHECK_EQUAL(rb_proxy_take(s.proxy, &first), 1);
+    rb_proxy_start(s.proxy);
+    CHECK_EQUAL(answer(&s, first.job, RB_STATUS_OK, large, sizeof large), -EMSGSIZE);
+    CHECK_EQUAL(answer(&s, first.job, RB_STATUS_OK, large, RESULT_BYTES), 0);
+    round_after(&s, 1);
+    CHECK(lab_answer_has(s.lab.peer, "ok", 2));
+    /* Given back with the last round: the region is free again, whole. */
+    lab_submit(s.lab.peer, 2, "x", 1);
+    round_after(&s, 1);
+    CHECK_EQUAL(rb_proxy_take(s.proxy, &second), 1);
+    rb_proxy_start(s.proxy);
+    CHECK_EQUAL(answer(&s, second.job, RB_STATUS_OK, large, RESULT_BYTES), 0);
+    round_after(&s, 1);
+    CHECK(lab_answer_has(s.lab.peer, "ok", 2));
+    close_played(&s);
+}
+
+static void what_is_drained_is_told_and_what_is_begun_dies_with_it(void) {
+    struct played s;
+    struct rb_proxy_request r;
+    open_played(&s);
+    CHECK_EQUAL(rb_proxy_control(s.proxy), RB_CONTROL_RUN);
+    lab_submit(s.lab.peer, 1, "x", 1);
+    round_after(&s, 1);
+    CHECK_EQUAL(rb_proxy_take(s.proxy, &r), 1);
+    rb_proxy_start(s.proxy);
+    CHECK_EQUAL(rb_relay_drain_worker(s.lab.relay, WORKER), 0);
+    rb_proxy_park(s.proxy);
+    round_after(&s, 1);
+    CHECK(rings(&s));
+    CHECK_EQUAL(rb_proxy_control(s.proxy), RB_CONTROL_DRAIN);
+    die(&s, -1, 9);
+    CHECK(lab_answer_has(s.lab.peer, "worker_crashed", 14));
+    close_played(&s);
+}
+
+static void a_beat_is_the_telemetry_s_and_readiness_is_told_at_once(void) {
+    struct played s;
+    struct rb_worker_stats stats;
+    open_played(&s);
+    rb_proxy_beat(s.proxy, 1);
+    round_after(&s, 1);
+    CHECK_EQUAL(rb_relay_read_worker(s.lab.relay, WORKER, &stats), 0);
+    CHECK_EQUAL(stats.heartbeats, 2);
+    CHECK_EQUAL(stats.unready, 1);
+    lab_submit(s.lab.peer, 1, "x", 1);
+    round_after(&s, 1);
+    CHECK_EQUAL(rb_proxy_waiting(s.proxy), 0);
+    rb_proxy_beat(s.proxy, 0);
+    round_after(&s, 1);
+    CHECK_EQUAL(rb_proxy_waiting(s.proxy), 1);
+    close_played(&s);
+}
+
+int main(void) {
+    RUN(jobs_are_taken_begun_and_answered_in_their_order);
+    RUN(the_bell_rings_for_what_comes_after_the_parking);
+    RUN(an_answer_without_room_waits_and_one_that_never_fits_is_told);
+    RUN(what_is_drained_is_told_and_what_is_begun_dies_with_it);
+    RUN(a_beat_is_the_telemetry_s_and_readiness_is_told_at_once);
+    return check_end();
+}
