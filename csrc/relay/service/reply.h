@@ -35,7 +35,7 @@ struct rb_caller {
     enum rb_caller_kind kind;
     const char *encoding; /* of a result, which is told beside it; NULL: it need not be told */
     uint64_t job;         /* RB_CALLER_ASYNC: whose handle it holds */
-    uint32_t index;       /* RB_CALLER_ELEMENT, RB_CALLER_STAGE: which, and of which batch or step */
+    uint32_t index; /* RB_CALLER_ELEMENT, RB_CALLER_STAGE: which, and of which batch or step */
     struct rb_extra *extra;
 };
 
