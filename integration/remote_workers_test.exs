@@ -288,6 +288,30 @@ defmodule Ringbridge.RemoteWorkersTest do
     nobody(node)
   end
 
+  test "a node that the settings no longer name is drained, and let in again", %{node: node} do
+    {loop, _} = loop(node)
+    registry = {Ringbridge.WorkerRegistry, node}
+    names = "roles.remote.remote.nodes"
+    {:ok, [%{was: before}]} = GenServer.call(registry, {:configure, names, ["nobody@127.0.0.1"]})
+    nobody(node)
+    assert {:error, :no_worker} = ask(node, "x", 0)
+    assert BeamWorkerLoop.info(loop).phase != :serving
+    assert {:ok, [_]} = GenServer.call(registry, {:configure, names, before})
+    serving(node, loop)
+    assert {:ok, "x"} = ask(node, "x", 0)
+  end
+
+  test "the command line shows where the work is done", %{bridge: bridge, node: node} do
+    loop(node)
+    [program | arguments] = Lab.command()
+    env = [{"RINGBRIDGE_COOKIE", Atom.to_string(Lab.cookie())}, {"COLUMNS", "200"}]
+    env = [{"PYTHONPATH", Lab.root()} | env]
+    asked = ["workers", "remote", "--config", bridge.config, "--name", Atom.to_string(node)]
+    {said, 0} = System.cmd(program, arguments ++ asked, env: env, stderr_to_stdout: true)
+    assert said =~ Atom.to_string(node())
+    assert said =~ "elixir"
+  end
+
   test "a VM that is killed with SIGKILL: what it ran is crashed, the rest runs elsewhere", %{
     node: node
   } do

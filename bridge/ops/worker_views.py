@@ -23,7 +23,7 @@ COLUMNS: dict[str, Callable[[Mapping[str, Any]], object]] = {
     "id": lambda w: w["id"],
     "role": lambda w: f"{w['role']} {w['index']}",
     "state": lambda w: w["state"],
-    "process": lambda w: w["os_pid"],
+    "process": lambda w: w["remote"]["node"] if w["remote"] else w["os_pid"],
     "kit": lambda w: w["kit"] and f"{w['kit']} {w['kit_version']}",
     "layout": lambda w: w["layout_version"],
     "link": lambda w: w["link"] and f"{w['link']['slots']} x {_bytes(w['link']['result_bytes'])}",

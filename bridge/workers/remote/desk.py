@@ -71,6 +71,7 @@ class Registration(DirectProcess):
         self.credit = hello.credit
         self.answer_bytes_max = answer_bytes_max
         self.ready = True
+        self.unwanted: str | None = None  # why its slots are drained, where the settings say so
         self.workers: list[Worker] = []  # by slot
         self._slots: dict[int, Slot] = {}
         self._road = road
@@ -147,6 +148,8 @@ class Registration(DirectProcess):
         """All of its slots have ended in order."""
         if self._stopping():
             self.end("bridge", "the bridge stops", again=True, status=0)
+        elif self.unwanted is not None:  # it may be wanted again, and asks now and then
+            self.end("stopped", self.unwanted, again=True, status=0)
         else:
             self.end("drained", "all of its slots are drained", again=False, status=0)
 

@@ -84,7 +84,8 @@ class RemoteWorkers:
         for registration in tuple(self.registrations):
             try:
                 self._check_node(registration.hello.role, registration.node)
-            except Refusal:
+            except Refusal as refusal:
+                registration.unwanted = str(refusal)
                 for worker in registration.workers:
                     worker.want(Wanted.DRAIN)
 
