@@ -1,4 +1,5 @@
-/* frames.h: zstd frames made by hand (RFC 8878, section 3.1.1), true and false: without the library, and with heads that it never writes. */
+/* frames.h: zstd frames made by hand (RFC 8878, section 3.1.1), true and false: without the library, and with heads that
+ * it never writes. */
 #ifndef RINGBRIDGE_TESTS_FRAMES_H
 #define RINGBRIDGE_TESTS_FRAMES_H
 

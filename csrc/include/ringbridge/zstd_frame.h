@@ -11,8 +11,9 @@
 
 enum { RB_ZSTD_HEAD_MAX = 18 }; /* bytes of the longest head */
 
-/* Pure. 0, with the size that the content is said to have; or -EPROTO with the rule that the head breaks: a frame for a link is one of
- * zstd's own (no skippable one, none of the formats before 1.0), states its content's size, and wants no dictionary. */
+/* Pure. 0, with the size that the content is said to have; or -EPROTO with the rule that the head breaks: a frame for a
+ * link is one of zstd's own (no skippable one, none of the formats before 1.0), states its content's size, and wants no
+ * dictionary. */
 int rb_zstd_frame(const void *bytes, size_t size, uint64_t *content_bytes, const char **rule);
 
 #endif

@@ -163,7 +163,8 @@ static int place_queue(struct rb_relay *r, struct rb_role *role, struct filled *
         }
         struct rb_worker *w = choose(r, role);
         if (!w) return 0;
-        put(r, filled, w, first_for(r, w, j, moves));
+        if (w->affine.own.count | role->apart.count) j = first_for(r, w, j, moves);
+        put(r, filled, w, j);
     }
     return 0;
 }

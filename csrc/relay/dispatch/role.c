@@ -104,13 +104,13 @@ static void count_queued(struct rb_role *role, const struct rb_job *j, int32_t c
 }
 
 int rb_role_is_choosy(const struct rb_role *role, const struct rb_job *j) {
-    return j->request.flags & RB_FLAG_ZSTD && role->zstd_ready < role->ready;
+    return (j->request.flags & RB_FLAG_ZSTD) != 0 && role->zstd_ready < role->ready;
 }
 
 /* Into the queue where it belongs. It is the first of its lane, if it has one. */
 static void stand(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
     role->dirty = 1;
-    j->apart = (uint8_t)rb_role_is_choosy(role, j);
+    j->apart = j->request.flags & RB_FLAG_ZSTD && rb_role_is_choosy(role, j);
     struct rb_queue *q = j->apart   ? &role->apart
                          : j->keyed ? rb_affinity_home(role, j)
                                     : &role->queue;

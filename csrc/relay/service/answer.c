@@ -52,7 +52,8 @@ static void put_detail(struct rb_pen *p, const struct rb_job *j) {
     rb_detail_write(p, &d);
 }
 
-/* {ok, Value} or {ok, Value, Detail}, Value as {Encoding, Value} to who accepts several; where the value is `head` bytes already encoded and then `bytes`. */
+/* {ok, Value} or {ok, Value, Detail}, Value as {Encoding, Value} to who accepts several; where the value is `head` bytes already
+ * encoded and then `bytes`. */
 static void answer_value(const struct rb_caller *to, const struct rb_job *detail, int raw,
                          const uint8_t *bytes, size_t size) {
     struct rb_reply reply;

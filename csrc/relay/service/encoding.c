@@ -11,8 +11,8 @@ int rb_encoding_worker_takes(const struct rb_worker *w) {
 }
 
 void rb_encoding_tell_limit(const struct rb_worker *w) {
-    /* Z0: pairs with Z1 in the kit's rb_kit_unpack(). Relaxed: a job's publication (R0) comes behind it, and says nothing of it: who sees
-     * the limit before holds the job to that. */
+    /* Z0: pairs with Z1 in the kit's rb_zstd_unpack(). Relaxed: a job's publication (R0) comes behind it, and says nothing
+     * of it: who sees the limit before holds the job to that. */
     rb_store_relaxed(&w->link.ours->payload_bytes_max, w->role->config.payload_bytes_max);
 }
 

@@ -1,7 +1,7 @@
 /* fuzz/zstd.h: a payload that says it is a zstd frame, through the kit's own decoder (workers/c/kit/zstd.c, as it is).
  *
- * The first byte chooses the limit. Held: the job has failed, once, by the kit's code, or its payload is as large as its head says, within the
- * limit, the same as the library makes of it; and compressing that again and decompressing it gives the same. */
+ * The first byte chooses the limit. Held: the job has failed, once, by the kit's code, or its payload is as large as its head says,
+ * within the limit; and compressing that again and decompressing it gives the same. */
 #ifndef RINGBRIDGE_FUZZ_ZSTD_H
 #define RINGBRIDGE_FUZZ_ZSTD_H
 
