@@ -44,6 +44,7 @@ pub struct Heart {
     counters: &'static Counters,
     beats: Mutex<Beats>,
     wake: Condvar,
+    silent_until: AtomicU64, // chaos.rs; relaxed: it says something by itself
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +61,7 @@ impl Heart {
             counters,
             beats: Mutex::default(),
             wake: Condvar::new(),
+            silent_until: AtomicU64::new(0),
         }
     }
 
@@ -68,7 +70,15 @@ impl Heart {
         self.beat_locked(&mut self.beats.lock().unwrap());
     }
 
+    /// No beat before that, but for the last one.
+    pub fn be_silent_until(&self, ns: u64) {
+        self.silent_until.store(ns, Relaxed);
+    }
+
     fn beat_locked(&self, beats: &mut Beats) {
+        if now_ns() < self.silent_until.load(Relaxed) {
+            return;
+        }
         let c = self.counters;
         let started = c.started.load(Relaxed);
         // Relaxed: a count to show, nothing is read on the strength of it.
@@ -133,6 +143,7 @@ impl Heartbeat {
         self.heart.beats.lock().unwrap().ending = true;
         self.heart.wake.notify_one();
         self.thread.join().unwrap();
+        self.heart.be_silent_until(0);
         self.heart.beat();
     }
 }

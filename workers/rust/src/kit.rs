@@ -10,6 +10,7 @@ use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::channel::Kind;
+use crate::chaos::Chaos;
 use crate::envelope::completion_crc;
 use crate::gate::{Waiter, Waker, SPIN_MAX};
 use crate::heartbeat::{Counters, Heart};
@@ -44,12 +45,13 @@ pub struct Kit {
     pub waker: RefCell<Waker<'static>>,
     pub region: RefCell<Region>,
     pub counters: &'static Counters,
-    heart: &'static Heart,
+    pub heart: &'static Heart,
     pub outlet: Outlet,
     pub inlet: Inlet,
     pub links: Links, // of workers that ask this one
+    pub chaos: Chaos,
     pub listens: Cell<bool>, /* it has asked for its state, so the bridge may ask it for
-                       * checkpoints */
+                              * checkpoints */
     pub held: Cell<bool>,   // no job is begun before a state has come
     pub coming: Cell<bool>, // a state comes; jobs that need it wait
     pub save_when_leaving: Cell<Option<(u64, Kind)>>, // the request's id
@@ -86,6 +88,7 @@ impl Kit {
             outlet: Outlet::new(link.fds.channel),
             inlet: Inlet::default(),
             links: Links::default(),
+            chaos: Chaos::default(),
             listens: Cell::new(false),
             held: Cell::new(false),
             coming: Cell::new(false),
@@ -154,10 +157,16 @@ impl Kit {
     #[inline]
     pub fn complete(&self, mut completion: Completion, in_region: Option<&[u8]>, now: u64) {
         completion.crc = completion_crc(&completion, in_region, self.link.header.features);
+        self.put(completion);
+        self.publish_soon(now);
+    }
+
+    /// Puts a completion into the ring as it is.
+    #[inline]
+    pub fn put(&self, completion: Completion) {
         let slot = self.claim();
         // SAFETY: R3 in claim(): the slot is free and ours until publish(); it lies in the ring.
         unsafe { self.link.completions.add(slot).write(completion) };
-        self.publish_soon(now);
     }
 
     /// A slot of the completion ring. The bridge takes completions steadily; a full ring means that

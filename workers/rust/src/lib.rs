@@ -15,6 +15,7 @@
 pub mod layout;
 
 mod channel;
+mod chaos;
 mod crc32c;
 mod dataset;
 mod envelope;

@@ -217,17 +217,26 @@ impl Kit {
 
     /// Answers a packet of the bridge's that we cannot serve; nothing where it wants no answer.
     pub fn refuse(&self, packet: &Packet, why: &str) -> Result<(), Error> {
+        self.refuse_as(packet, CHANNEL_ERROR_UNAVAILABLE, "unavailable", why)
+    }
+
+    /// The same of a packet that is not what its kind says.
+    pub fn refuse_request(&self, packet: &Packet, why: &str) -> Result<(), Error> {
+        self.refuse_as(packet, CHANNEL_ERROR_BAD_REQUEST, "bad_request", why)
+    }
+
+    /// `{Reason, Why}`
+    fn refuse_as(&self, packet: &Packet, code: u64, name: &str, why: &str) -> Result<(), Error> {
         if packet.id == 0 {
             return Ok(());
         }
         let mut reply = head(PACKET_REPLY, packet.id, 0);
         reply.flags = PACKET_FLAG_ERROR;
         let why = &why.as_bytes()[..why.len().min(200)];
-        let mut reason = vec![104, 2, 119, 11];
-        reason.extend_from_slice(b"unavailable");
+        let mut reason = vec![104, 2, 119, name.len() as u8];
+        reason.extend_from_slice(name.as_bytes());
         reason.extend_from_slice(&[109, 0, 0, 0, why.len() as u8]);
-        let code = CHANNEL_ERROR_UNAVAILABLE.to_le_bytes();
-        self.send_packet(None, reply, &[&code, &reason, why], None)
+        self.send_packet(None, reply, &[&code.to_le_bytes(), &reason, why], None)
     }
 
     #[cold]

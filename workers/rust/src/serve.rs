@@ -37,6 +37,12 @@ const SHORT_PAYLOAD_BYTES_MAX: u32 = 16 << 10;
 pub trait Service {
     fn handle(&mut self, job: &Job) -> Result<Answer, Error>;
     fn state(&mut self) -> Option<&mut (dyn State + '_)>;
+
+    /// Has the handler do a job of the bridge's, and answers it; returns when it ended.
+    fn run(&mut self, job: &Job) -> u64 {
+        let returned = self.handle(job);
+        complete(job, settle(job, returned))
+    }
 }
 
 /// Serves until told to drain or stop.
@@ -135,8 +141,11 @@ fn run_one(kit: &'static Kit, drained_ns: u64, start_ns: u64, service: &mut dyn 
     // effects, as the handler is opaque to the compiler (dyn) and a process that dies has made its
     // earlier stores.
     u64s::store_release(kit.link.ours.started, started);
-    let answer = if job.is_cancelled() { Err(Error::Cancelled) } else { service.handle(&job) };
-    let end = complete(&job, settle(&job, answer));
+    let end = if job.is_cancelled() {
+        complete(&job, settle(&job, Err(Error::Cancelled)))
+    } else {
+        service.run(&job)
+    };
     kit.unreleased.set(kit.unreleased.get() + 1);
     end
 }
@@ -205,7 +214,7 @@ fn settle_error(job: &Job, error: &Error) -> Outcome {
 
 /// Gives the job its one answer; returns the time.
 #[inline]
-fn complete(job: &Job, (status, code, answer): Outcome) -> u64 {
+pub fn complete(job: &Job, (status, code, answer): Outcome) -> u64 {
     let (kit, now) = (job.kit, now_ns());
     let mut completion = job.completion(status, answer.flags, answer.room.len(), now);
     completion.code = code;

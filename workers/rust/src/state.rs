@@ -9,6 +9,7 @@
 //! life is given the same again.
 
 use crate::channel::Kind;
+use crate::chaos;
 use crate::job::Job;
 use crate::kit::Kit;
 use crate::layout::*;
@@ -128,6 +129,7 @@ fn handle(kit: &Kit, packet: Incoming, state: Option<&mut (dyn State + '_)>) -> 
             save(kit, packet.head.id, wanted, state)
         }
         PACKET_RESTORE => restore(kit, &packet, state),
+        PACKET_CHAOS => chaos::take(kit, &packet),
         _ => kit.refuse(&packet.head, "this kit does not know it"),
     }
 }

@@ -30,6 +30,7 @@ pub const FALLOC_FL_KEEP_SIZE: c_int = 1;
 pub const FALLOC_FL_PUNCH_HOLE: c_int = 2;
 pub const CLOCK_MONOTONIC: c_int = 1;
 pub const SIG_BLOCK: c_int = 0;
+pub const SIG_DFL: usize = 0;
 pub const SIG_SETMASK: c_int = 2;
 pub const POLLIN: c_short = 1;
 pub const POLLOUT: c_short = 4;
@@ -137,7 +138,20 @@ pub struct epoll_event {
     pub data: u64,
 }
 
+#[repr(C)]
+struct rlimit {
+    rlim_cur: u64,
+    rlim_max: u64,
+}
+const RLIMIT_NOFILE: c_int = 7;
+
 extern "C" {
+    fn getrlimit(what: c_int, limit: *mut rlimit) -> c_int;
+    fn setrlimit(what: c_int, limit: *const rlimit) -> c_int;
+    pub fn getpid() -> c_int;
+    pub fn kill(pid: c_int, signal: c_int) -> c_int;
+    pub fn pause() -> c_int;
+    pub fn signal(number: c_int, handler: usize) -> usize;
     pub fn epoll_create1(flags: c_int) -> c_int;
     pub fn epoll_ctl(poller: c_int, what: c_int, fd: c_int, event: *mut epoll_event) -> c_int;
     pub fn epoll_wait(
@@ -210,6 +224,18 @@ pub fn now_ns() -> u64 {
 impl timespec {
     pub fn from_ns(ns: u64) -> timespec {
         timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as c_long }
+    }
+}
+
+/// Bounds how many files this process may open; returns the bound before.
+pub fn limit_files(count: u64) -> u64 {
+    let mut limit = rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: writes, then reads, `limit` only.
+    unsafe {
+        getrlimit(RLIMIT_NOFILE, &mut limit);
+        let before = core::mem::replace(&mut limit.rlim_cur, count);
+        setrlimit(RLIMIT_NOFILE, &limit);
+        before
     }
 }
 

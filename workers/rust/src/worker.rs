@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::chaos;
 use crate::heartbeat::{Counters, Heart, Heartbeat};
 use crate::kit::Kit;
 use crate::layout::{self, WorkerOp};
@@ -135,7 +136,11 @@ impl Worker {
     fn run(self, mut service: impl Service) -> ExitCode {
         match self.open(&mut service) {
             Ok((kit, heartbeat)) => {
-                serve(kit, &mut service);
+                if chaos::open(kit) {
+                    serve(kit, &mut chaos::Troubled(service));
+                } else {
+                    serve(kit, &mut service);
+                }
                 heartbeat.stop();
                 ExitCode::SUCCESS
             }
