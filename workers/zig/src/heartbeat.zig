@@ -36,6 +36,8 @@ const ending = 2;
 thread: std.Thread = undefined,
 beats: u64 = 0,
 told: u32 = 0,
+/// chaos.zig; relaxed: it says something by itself.
+silent_until: u64 = 0,
 
 /// The first beat is made before it returns. Signals are the handler's thread's: one that is meant to end or to wake the worker
 /// must not be taken here.
@@ -54,6 +56,7 @@ pub fn stop(h: *Heartbeat, w: *Worker) void {
     @atomicStore(?*Worker, &of_process, null, .seq_cst); // as above
     h.tell(ending);
     h.thread.join();
+    h.beSilentUntil(0);
     h.beat(w);
 }
 
@@ -80,7 +83,13 @@ fn run(h: *Heartbeat, w: *Worker) void {
     }
 }
 
+/// No beat before that, but for the last one.
+pub fn beSilentUntil(h: *Heartbeat, ns: u64) void {
+    @atomicStore(u64, &h.silent_until, ns, .monotonic); // as above
+}
+
 fn beat(h: *Heartbeat, w: *Worker) void {
+    if (os.now() < @atomicLoad(u64, &h.silent_until, .monotonic)) return; // as above
     const c = &w.counters;
     h.beats += 1;
     // Relaxed, all of them: each word says something by itself, and one beat may well be a job behind.

@@ -191,8 +191,9 @@ fn isClosed(c: *Channel) error{Closed} {
 pub fn refuse(c: *Channel, w: *Worker, asked: Packet, code: u64, why: []const u8) void {
     if (asked.id == 0) return;
     const text = why[0..@min(why.len, 200)];
-    // {unavailable, Text}: SMALL_TUPLE_EXT of SMALL_ATOM_UTF8_EXT and BINARY_EXT (erl_ext_dist).
-    const opening = "h\x02w\x0bunavailablem\x00\x00\x00".* ++ [1]u8{@intCast(text.len)};
+    // {Reason, Text}: SMALL_TUPLE_EXT of SMALL_ATOM_UTF8_EXT and BINARY_EXT (erl_ext_dist).
+    const reason = if (code == layout.channel_error_bad_request) "bad_request" else "unavailable";
+    const opening = "h\x02w\x0b".* ++ reason.* ++ "m\x00\x00\x00".* ++ [1]u8{@intCast(text.len)};
     const what: Outgoing = .{ .kind = layout.packet_reply, .flags = layout.packet_flag_error, .id = asked.id };
     // A channel that is closed, or a worker that is told to stop: nobody waits for it.
     c.send(.{ .w = w, .job = null }, what, &.{ std.mem.asBytes(&code), &opening, text }, .for_ever) catch {};

@@ -12,6 +12,7 @@ const std = @import("std");
 const gate = @import("gate.zig");
 const os = @import("os.zig");
 const channel = @import("channel.zig");
+const Chaos = @import("chaos.zig");
 const Heartbeat = @import("heartbeat.zig");
 const Link = @import("link.zig");
 const peer_serve = @import("peer_serve.zig");
@@ -152,9 +153,15 @@ pub fn run(
     };
     if (options.serves_peers) peer_serve.offerService(&worker);
     defer worker.links.deinit();
+    const troubled = Chaos.open(&worker, init.environ);
     const role = init.environ.getPosix(layout.env_role) orelse "";
     worker.link.greet(.{ .kit = "zig", .kit_version = kit_version, .role = role, .ops = &ops });
-    worker.serve(context, handle);
+    if (troubled) {
+        const in_front: Chaos.Troubled(@TypeOf(context), handle) = .{ .context = context };
+        worker.serve(&in_front, @TypeOf(in_front).handle);
+    } else {
+        worker.serve(context, handle);
+    }
     State.leave(&worker);
     return 0;
 }
@@ -226,6 +233,7 @@ test {
     _ = @import("state.zig");
     _ = @import("socket.zig");
     _ = @import("term.zig");
+    _ = @import("chaos.zig");
     _ = @import("peer_wire.zig");
     _ = @import("peer.zig");
     _ = @import("peer_serve.zig");

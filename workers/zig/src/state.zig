@@ -10,6 +10,7 @@ const layout = @import("layout.zig");
 const os = @import("os.zig");
 const peer_serve = @import("peer_serve.zig");
 const Channel = @import("packet.zig");
+const Chaos = @import("chaos.zig");
 const Job = @import("job.zig");
 const Worker = @import("worker.zig").Worker;
 
@@ -170,6 +171,7 @@ fn handle(w: *Worker, came: Channel.Incoming) void {
         layout.packet_peer_offer => peer_serve.takeOffer(w, &in),
         layout.packet_checkpoint_now => handleCheckpoint(w, in),
         layout.packet_restore => handleRestore(w, in),
+        layout.packet_chaos => Chaos.take(w, &in),
         else => refuse(w, in.head, "this kit does not know it", null),
     }
 }

@@ -15,6 +15,7 @@ const gate = @import("gate.zig");
 const layout = @import("layout.zig");
 const os = @import("os.zig");
 const Channel = @import("packet.zig");
+const Chaos = @import("chaos.zig");
 const Heartbeat = @import("heartbeat.zig");
 const Job = @import("job.zig");
 const Link = @import("link.zig");
@@ -63,6 +64,7 @@ pub const Worker = struct {
     channel: Channel = .{},
     /// Of workers that ask this one.
     links: peer_serve.Links = .{},
+    chaos: Chaos = .{},
 
     /// Returns when told to drain or stop.
     pub fn serve(w: *Worker, state: anytype, comptime handle: fn (@TypeOf(state), *Job) anyerror!void) void {
