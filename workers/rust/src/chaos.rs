@@ -16,7 +16,7 @@ use crate::layout::*;
 use crate::packet::Incoming;
 use crate::primitive::AtomicU32;
 use crate::room::Answer;
-use crate::serve::{complete, settle, Service};
+use crate::serve::{give, Service};
 use crate::socket::head;
 use crate::state::State;
 use crate::sys::{self, now_ns};
@@ -171,7 +171,7 @@ impl<S: Service> Service for Troubled<S> {
             }
             Hook::Oversize => {
                 let room = job.reserve((kit.link.header.result_bytes + value) as usize);
-                complete(job, settle(job, room.map(|room| room.raw())))
+                give(job, room.map(|room| room.raw()))
             }
             Hook::Corrupt => lie(job, |c| {
                 c.flags = FLAG_INLINE;

@@ -52,11 +52,6 @@ impl Room {
         Room { place: Place::Private(bytes), len }
     }
 
-    /// The bridge could not read it where it lies.
-    pub(crate) fn is_private(&self) -> bool {
-        matches!(self.place, Place::Private(_))
-    }
-
     /// Keeps the first `len` bytes. More than there are: nothing happens, as of a Vec.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
@@ -74,13 +69,15 @@ impl Room {
     }
 
     /// The bytes where the bridge will find them: in the envelope, or from a block on. Blocks that
-    /// are not needed are given back; those that are belong to the bridge from now on. Not of a
-    /// private room.
+    /// are not needed are given back; those that are belong to the bridge from now on.
     pub(crate) fn hand_over(self) -> HandedOver {
         let len = self.len;
         match self.place {
             Place::Inline(bytes) => HandedOver::Inline(bytes),
-            Place::Private(_) => unreachable!(),
+            Place::Private(mut bytes) => {
+                bytes.truncate(len);
+                HandedOver::Private(bytes)
+            }
             Place::Blocks(blocks) if len <= INLINE_BYTES_MAX => {
                 let mut bytes = [0; INLINE_BYTES_MAX];
                 // SAFETY: the blocks are ours, and have this many bytes.
@@ -108,6 +105,7 @@ impl Room {
 pub(crate) enum HandedOver {
     Inline([u8; INLINE_BYTES_MAX]),
     Blocks(u32, &'static [u8]),
+    Private(Vec<u8>), // where the bridge cannot read it
 }
 
 impl Blocks {

@@ -41,7 +41,7 @@ pub trait Service {
     /// Has the handler do a job of the bridge's, and answers it; returns when it ended.
     fn run(&mut self, job: &Job) -> u64 {
         let returned = self.handle(job);
-        complete(job, settle(job, returned))
+        give(job, returned)
     }
 }
 
@@ -141,11 +141,8 @@ fn run_one(kit: &'static Kit, drained_ns: u64, start_ns: u64, service: &mut dyn 
     // effects, as the handler is opaque to the compiler (dyn) and a process that dies has made its
     // earlier stores.
     u64s::store_release(kit.link.ours.started, started);
-    let end = if job.is_cancelled() {
-        complete(&job, settle(&job, Err(Error::Cancelled)))
-    } else {
-        service.run(&job)
-    };
+    let end =
+        if job.is_cancelled() { give(&job, Err(Error::Cancelled)) } else { service.run(&job) };
     kit.unreleased.set(kit.unreleased.get() + 1);
     end
 }
@@ -176,20 +173,9 @@ fn payload(kit: &Kit, q: &Request) -> Option<*const u8> {
 pub type Outcome = (u16, u16, Answer);
 
 /// What a handler has meant by what it returned.
-#[inline]
 pub fn settle(job: &Job, returned: Result<Answer, Error>) -> Outcome {
     match returned {
-        Ok(answer) if answer.room.is_private() && !job.is_of_peer() => move_answer(job, &answer),
         Ok(answer) => (STATUS_OK, 0, answer),
-        Err(error) => settle_error(job, &error),
-    }
-}
-
-/// An answer that was made for another worker's request.
-#[cold]
-fn move_answer(job: &Job, answer: &Answer) -> Outcome {
-    match job.answer(&answer.room) {
-        Ok(moved) => (STATUS_OK, 0, Answer { flags: answer.flags, ..moved }),
         Err(error) => settle_error(job, &error),
     }
 }
@@ -212,9 +198,30 @@ fn settle_error(job: &Job, error: &Error) -> Outcome {
     }
 }
 
-/// Gives the job its one answer; returns the time.
+/// Gives the job its one answer; returns the time. An answer is handed on by itself, as it is large
+/// enough to be felt when it is moved once more.
 #[inline]
-pub fn complete(job: &Job, (status, code, answer): Outcome) -> u64 {
+pub fn give(job: &Job, returned: Result<Answer, Error>) -> u64 {
+    match returned {
+        Ok(answer) => complete(job, STATUS_OK, 0, answer),
+        Err(error) => give_error(job, &error),
+    }
+}
+
+#[cold]
+fn give_error(job: &Job, error: &Error) -> u64 {
+    let (status, code, answer) = settle_error(job, error);
+    complete(job, status, code, answer)
+}
+
+/// An answer that was made for another worker's request.
+#[cold]
+fn give_copy(job: &Job, flags: u16, bytes: &[u8]) -> u64 {
+    give(job, job.answer(bytes).map(|copy| Answer { flags, ..copy }))
+}
+
+#[inline]
+fn complete(job: &Job, status: u16, code: u16, answer: Answer) -> u64 {
     let (kit, now) = (job.kit, now_ns());
     let mut completion = job.completion(status, answer.flags, answer.room.len(), now);
     completion.code = code;
@@ -229,6 +236,7 @@ pub fn complete(job: &Job, (status, code, answer): Outcome) -> u64 {
             completion.payload_at = u64::from(first) * block;
             kit.complete(completion, Some(bytes), now);
         }
+        HandedOver::Private(bytes) => return give_copy(job, answer.flags, &bytes),
     }
     count(kit, &completion);
     now
