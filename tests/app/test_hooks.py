@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from serve_support import LIBRARY, ROOT, Serving, ask, serving
+from serve_support import BIN, LIBRARY, ROOT, Serving, ask, serving
 
 from bridge.testing import HOST, Beam, EpmdDaemon
 
@@ -57,8 +57,11 @@ class Troubled:
 
 
 @asynccontextmanager
-async def troubled(epmd: EpmdDaemon, beam: Beam, tmp_path: Path) -> AsyncIterator[Troubled]:
-    async with serving(epmd, tmp_path, alive="hooks", settings=SETTINGS) as bridge:
+async def troubled(
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path, worker: str = "rb-echo"
+) -> AsyncIterator[Troubled]:
+    settings = SETTINGS.replace("rb-echo", worker, 1)
+    async with serving(epmd, tmp_path, alive="hooks", settings=settings) as bridge:
         yield Troubled(bridge, beam)
 
 
@@ -74,10 +77,13 @@ SEEN = {
 }
 
 
+@pytest.mark.parametrize("worker", ["rb-echo", "rb-echo-rust", "rb-echo-zig"])
 async def test_a_hook_is_for_one_job_and_the_next_is_answered(
-    epmd: EpmdDaemon, beam: Beam, tmp_path: Path
+    epmd: EpmdDaemon, beam: Beam, tmp_path: Path, worker: str
 ) -> None:
-    async with troubled(epmd, beam, tmp_path) as ask_it:
+    if not (BIN / worker).exists():
+        pytest.skip(f"{worker} is not built")
+    async with troubled(epmd, beam, tmp_path, worker) as ask_it:
         for (hook, value), seen in SEEN.items():
             code = f'on.(:{hook}, {value}, 1); {{why.(call.("a")), call.("b")}}'
             assert (hook, await ask_it(code)) == (hook, f'{{{seen}, {{:ok, "b"}}}}')
