@@ -49,7 +49,8 @@ static int copies_of(const int fds[5], int copies[5]) {
 }
 
 static void close_all(const int fds[5]) {
-    for (int i = 0; i < 5; i++) close(fds[i]);
+    for (int i = 0; i < 5; i++)
+        if (fds[i] >= 0) close(fds[i]);
 }
 
 int rb_proxy_open(const int fds[5], struct rb_proxy **proxy, char *why, uint64_t why_bytes) {
@@ -67,6 +68,10 @@ int rb_proxy_open(const int fds[5], struct rb_proxy **proxy, char *why, uint64_t
         rc = -ENOMEM;
         goto no_times;
     }
+    /* Mapped, these two are not needed any more; a slot shall cost no more descriptors than a worker. */
+    close(p->link.fds.relay_side);
+    close(p->link.fds.pool);
+    p->link.fds.relay_side = p->link.fds.pool = -1;
     *proxy = p;
     return 0;
 
