@@ -171,6 +171,8 @@ static void without_files_a_job_can_open_none(void) {
     struct peer_answer a;
     start_troubled(&p);
     hook(&p, "no_files 0 1");
+    CHECK_EQUAL(rings(&p), 1); /* what is open stays so */
+    hook(&p, "no_files 0 1");
     submit_call(&p, 1000, NULL, 100000, 0); /* too large for a packet: it wants a memfd */
     CHECK(peer_answer(&p, &a, 5000));
     CHECK_EQUAL(a.completion.status, RB_STATUS_FAILED);

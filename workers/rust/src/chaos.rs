@@ -193,14 +193,23 @@ impl<S: Service> Service for Troubled<S> {
                 end
             }
             Hook::NoFiles => {
-                let before = sys::limit_files(0);
+                let before = lowest_free().map(sys::limit_files);
                 let end = self.0.run(job);
-                sys::limit_files(before);
+                before.map(sys::limit_files);
                 end
             }
             Hook::Hold | Hook::Silence => self.0.run(job), // not of jobs: never armed
         }
     }
+}
+
+/// Where the next descriptor will lie. No lower limit than that, as poll() refuses more descriptors
+/// than the limit (poll(2), EINVAL), and the answer's ring would be lost with it.
+fn lowest_free() -> Option<u64> {
+    use std::os::unix::io::{AsRawFd, FromRawFd, OwnedFd};
+    // SAFETY: no memory is touched; the descriptor is new, and ours to close.
+    let copy = unsafe { OwnedFd::from_raw_fd(sys::check(sys::dup(2)).ok()?) };
+    u64::try_from(copy.as_raw_fd()).ok()
 }
 
 /// Answers with a completion that no kit makes, which the relay has to see through.

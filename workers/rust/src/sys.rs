@@ -151,6 +151,7 @@ extern "C" {
     pub fn getpid() -> c_int;
     pub fn kill(pid: c_int, signal: c_int) -> c_int;
     pub fn pause() -> c_int;
+    pub fn dup(fd: c_int) -> c_int;
     pub fn signal(number: c_int, handler: usize) -> usize;
     pub fn epoll_create1(flags: c_int) -> c_int;
     pub fn epoll_ctl(poller: c_int, what: c_int, fd: c_int, event: *mut epoll_event) -> c_int;

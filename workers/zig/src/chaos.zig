@@ -148,7 +148,7 @@ pub fn Troubled(comptime Context: type, comptime usual: fn (Context, *Job) anyer
                     return;
                 },
                 .no_files => {
-                    const before = limitFiles(0);
+                    const before = limitFiles(lowestFree() orelse return usual(t.context, job));
                     defer _ = limitFiles(before);
                     return usual(t.context, job);
                 },
@@ -188,6 +188,15 @@ fn lie(job: *Job, what: Told) void {
     w.claim().* = c;
     job.state = .answered;
     w.publish();
+}
+
+/// Where the next descriptor will lie. No lower limit than that, as poll() refuses more descriptors than the limit (poll(2),
+/// EINVAL), and the answer's ring would be lost with it.
+fn lowestFree() ?u64 {
+    const copy = linux.dup(2);
+    if (linux.errno(copy) != .SUCCESS) return null;
+    os.close(@intCast(copy));
+    return copy;
 }
 
 /// Bounds how many files this process may open; returns the bound before.
