@@ -229,13 +229,19 @@ defmodule Ringbridge.RemoteWorkersTest do
     for {change, reason, word} <- [
           {%{version: 2}, :version, "version 1"},
           {%{role: "nowhere"}, :no_role, "nowhere"},
+          {%{slots: 0, role: "closed"}, :unauthorized, "nodes"},
           {%{slots: 0}, :bad_hello, "slots"},
-          {%{slots: 9, role: "remote"}, :full, "slots_max"},
+          {%{slots: 9}, :full, "slots_max"},
           {%{credit: "many"}, :bad_hello, "credit"},
           {%{kit: ""}, :bad_hello, "kit"},
-          {%{ops: [%{opcode: 1}]}, :bad_hello, "name"}
+          {%{ops: [%{opcode: 1}]}, :bad_hello, "name"},
+          {%{ops: [%{opcode: 1, name: "a", takes: [[]]}]}, :bad_hello, "takes"},
+          {%{ops: [%{opcode: 1, name: "a", takes: [%{}]}]}, :bad_hello, "takes"},
+          {%{ops: [%{opcode: 1, name: "a", takes: List.duplicate(:parts, 16_384)}]}, :bad_hello,
+           "takes"},
+          {%{ops: [%{opcode: 1, name: <<"a", 0, "b">>}]}, :bad_hello, "name"}
         ] do
-      send_hello(node, change)
+      send_hello(node, Map.merge(%{role: "remote"}, change))
 
       assert_receive {:ringbridge_worker, :refused, %{reason: ^reason, why: why} = said},
                      @patience_ms

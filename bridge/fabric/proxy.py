@@ -9,6 +9,8 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from bridge.fabric import layout
@@ -72,7 +74,7 @@ class Proxy:
     ) -> None:
         """Say hello to the relay. Raises ValueError for operations that break a rule."""
         ops = b"".join(
-            _OP.pack(op.opcode, sum(_TAKES[word] for word in op.takes), op.name.encode())
+            _OP.pack(op.opcode, reduce(or_, map(_TAKES.__getitem__, op.takes), 0), op.name.encode())
             for op in operations
         )
         why = ffi.new("char[]", _WHY_BYTES)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.etf import Atom, Pid, Reference, decode, encode
+from bridge.etf import Atom, ImproperList, Pid, Reference, decode, encode
 from bridge.fabric import layout
 from bridge.fabric.events import Operation
 from bridge.fabric.proxy import Request
@@ -49,6 +49,11 @@ def said(kind: str, *payload: Any, **keys: Any) -> Any:
     return (*messages.message(kind, **keys), *payload)
 
 
+def operation(**changes: Any) -> Any:
+    said = {"opcode": 1, "name": b"sum", "takes": [], **changes}
+    return {Atom(key): value for key, value in said.items()}
+
+
 def test_a_hello_is_read() -> None:
     ops = [{Atom("opcode"): 3, Atom("name"): b"sum", Atom("takes"): [Atom("raw"), Atom("parts")]}]
     read = messages.read_hello(hello(ops=ops, features=[Atom("zstd")], later=1))
@@ -85,6 +90,15 @@ def test_a_hello_is_read() -> None:
             "bad_hello",
             "takes",
         ),
+        ({"ops": [operation(takes=[[]])]}, "bad_hello", "takes"),
+        ({"ops": [operation(takes=[{}])]}, "bad_hello", "takes"),
+        ({"ops": [operation(takes=[Atom("raw"), Atom("raw")])]}, "bad_hello", "takes"),
+        ({"ops": [operation(takes=16_384 * [Atom("parts")])]}, "bad_hello", "takes"),
+        ({"ops": [operation(name=b"a\x00b")]}, "bad_hello", "name"),
+        ({"ops": [operation(name=b"a\x1fb")]}, "bad_hello", "name"),
+        ({"ops": [operation(name=b"\x7f")]}, "bad_hello", "name"),
+        ({"ops": [operation(), operation(name=b"other")]}, "bad_hello", "the opcode 1 twice"),
+        ({"ops": [operation(), operation(opcode=2)]}, "bad_hello", "the name sum twice"),
     ],
 )
 def test_a_hello_that_breaks_a_rule_says_which(
@@ -183,6 +197,10 @@ def test_a_credit_out_of_its_range_is_a_rule_of_its_own() -> None:
         assert error.value.rule == "remote_credit"
 
 
+def improper(tail: Any) -> Any:
+    return tail if isinstance(tail, list | ImproperList) else ImproperList((1,), tail)
+
+
 terms = st.recursive(
     st.integers()
     | st.binary(max_size=8)
@@ -191,6 +209,7 @@ terms = st.recursive(
         st.lists(inner, max_size=3)
         | st.tuples(inner, inner)
         | st.dictionaries(st.sampled_from([*map(Atom, ("job", "status", "code", "ready"))]), inner)
+        | st.builds(improper, inner)
     ),
     max_leaves=8,
 )
@@ -204,6 +223,31 @@ def test_no_message_at_all_does_more_than_break_a_rule(kind: Atom, map_: Any, re
             messages.read(message)
         with contextlib.suppress(Refusal):
             messages.read_hello((messages.TAG, Atom("hello"), map_))
+
+
+operations = st.fixed_dictionaries(
+    {},
+    optional={
+        Atom("opcode"): st.sampled_from([0, 65_535]) | terms,
+        Atom("name"): st.sampled_from([b"sum", b"a\x00"]) | terms,
+        Atom("takes"): st.lists(st.sampled_from([*map(Atom, ("raw", "parts"))]) | terms) | terms,
+    },
+)
+changes = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(HELLO, terms)
+    | {"ops": st.lists(operations | terms, max_size=3) | terms, "features": terms},
+)
+
+
+@given(changes)
+def test_no_hello_at_all_does_more_than_be_refused(change: dict[str, Any]) -> None:
+    message = decode(encode(hello(**change)))
+    messages.answerable(message)
+    with contextlib.suppress(Refusal):
+        messages.role_of(message)
+    with contextlib.suppress(Refusal):
+        messages.read_hello(message)
 
 
 def test_a_job_is_written_as_the_page_has_it() -> None:

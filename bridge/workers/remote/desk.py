@@ -108,6 +108,8 @@ class Registration(DirectProcess):
                     slot.overdue(trio.current_time(), self._cancel_s)
             except BrokenRule as error:
                 self._broke(error)
+            except Exception as error:
+                self._failed(error)
 
     def end(self, reason: str, why: str, *, again: bool, status: int = -1) -> None:
         """It is over: tell the worker, and the relay of each slot that lives. May be repeated.
@@ -166,6 +168,11 @@ class Registration(DirectProcess):
             worker.broke_messages(str(error))
         self.end("broke", str(error), again=True)
 
+    def _failed(self, error: Exception) -> None:
+        """A bug of ours, or of its link; it costs this worker, and no other."""
+        self._log.error("the bridge failed at a remote worker", why=str(error), exc_info=error)
+        self.end("stopped", f"the bridge failed at it: {type(error).__name__}", again=True)
+
     # ---- towards the worker
 
     def tell(self, message: Term) -> None:
@@ -180,6 +187,10 @@ class Registration(DirectProcess):
     def slot_started(self, slot: Slot) -> None:
         """A slot begins a life."""
         self._slots[slot.index] = slot
+
+    def slot_failed(self, why: str) -> None:
+        """A slot could not begin its life, or go on: a worker has all of its slots or none."""
+        self.end("stopped", why, again=True)
 
     # ---- from the worker
 
@@ -199,9 +210,8 @@ class Registration(DirectProcess):
             self._take(messages.read(message))
         except BrokenRule as error:
             self._broke(error)
-        except OSError as error:  # a bug of ours; it costs this worker, and no other
-            self._log.error("the link of a remote worker failed", why=str(error))
-            self.end("stopped", str(error), again=True)
+        except Exception as error:
+            self._failed(error)
 
     def _take(self, said: Message) -> None:
         match said:

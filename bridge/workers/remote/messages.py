@@ -21,6 +21,7 @@ VERSION = 1
 SLOTS_MAX = 64
 CREDIT_MAX = 256
 KIT_BYTES_MAX = 31  # a link's header holds it in 32, NUL-terminated
+OPERATION_BYTES_MAX = 27  # of its name, which is NUL-terminated in 28
 CODE_MAX = 65_535
 RUN_US_MAX = 2**53
 
@@ -140,17 +141,18 @@ def answerable(message: Term) -> tuple[Pid, Reference] | None:
     return None
 
 
+def role_of(message: Term) -> str:
+    """The role that a hello asks for; nothing else of it is read. Raises Refusal."""
+    said = _said_in(message)
+    try:
+        return _name(said, "role")
+    except (KeyError, BrokenRule) as error:
+        raise Refusal("bad_hello", "a hello has a role, an atom or a binary") from error
+
+
 def read_hello(message: Term) -> Hello:
     """Raises Refusal."""
-    match message:
-        case (_, Atom("hello"), Mapping() as said):
-            pass
-        case _:
-            raise Refusal("bad_hello", f"no hello: {brief(message)}")
-    version = said.get(Atom("version"))
-    if type(version) is not int or version != VERSION:
-        why = f"this bridge speaks version {VERSION}, not {brief(version)}"
-        raise Refusal("version", why)
+    said = _said_in(message)
     try:
         pid, ref = said[Atom("pid")], said[Atom("ref")]
         if not isinstance(pid, Pid) or not isinstance(ref, Reference):
@@ -169,6 +171,18 @@ def read_hello(message: Term) -> Hello:
         raise Refusal("bad_hello", f"a hello has {error.args[0].name}") from error
     except BrokenRule as error:
         raise Refusal("bad_hello", str(error).removeprefix(": ")) from error
+
+
+def _said_in(message: Term) -> Mapping[Term, Term]:
+    """The map of a hello in a version that is spoken here. Raises Refusal."""
+    match message:
+        case (_, Atom("hello"), Mapping() as said):
+            version = said.get(Atom("version"))
+            if type(version) is int and version == VERSION:
+                return said
+            why = f"this bridge speaks version {VERSION}, not {brief(version)}"
+            raise Refusal("version", why)
+    raise Refusal("bad_hello", f"no hello: {brief(message)}")
 
 
 def read(message: Term) -> Message:
@@ -281,18 +295,43 @@ def _version(given: Term) -> tuple[int, int]:
 def _operations(given: Term) -> tuple[Operation, ...]:
     if not isinstance(given, list) or len(given) > layout.OPS_MAX:
         raise BrokenRule("", f"ops is a list of at most {layout.OPS_MAX}")
-    return tuple(_operation(each) for each in given)
+    operations = tuple(_operation(each) for each in given)
+    # As rb_ops_rule() (csrc/core/ops.c) has it, which would refuse the link of every slot.
+    for key in ("opcode", "name"):
+        seen = set[object]()
+        for operation in operations:
+            if (value := getattr(operation, key)) in seen:
+                raise BrokenRule("", f"ops has the {key} {value} twice")
+            seen.add(value)
+    return operations
 
 
 def _operation(given: Term) -> Operation:
     match given:
         case Mapping():
             name, takes = given[Atom("name")], given.get(Atom("takes"), [])
-            named = isinstance(name, bytes) and 1 <= len(name) <= 27 and name.isascii()
-            if named and isinstance(takes, list) and all(each in _TAKES for each in takes):
-                words = tuple(_TAKES[each] for each in takes)
-                return Operation(_number(given, "opcode", 0, CODE_MAX), name.decode(), words)
+            opcode = _number(given, "opcode", 0, CODE_MAX)
+            return Operation(opcode, _operation_name(name), _takes(takes))
     raise BrokenRule("", f"an operation is a map with opcode, name and takes, not {brief(given)}")
+
+
+def _operation_name(given: Term) -> str:
+    if isinstance(given, bytes) and 1 <= len(given) <= OPERATION_BYTES_MAX and given.isascii():
+        name = given.decode()
+        if name.isprintable():
+            return name
+    why = f"an operation's name is 1 to {OPERATION_BYTES_MAX} printable bytes of ASCII"
+    raise BrokenRule("", f"{why}, not {brief(given)}")
+
+
+def _takes(given: Term) -> tuple[str, ...]:
+    # Only an atom is looked up: a list, say, has no hash.
+    if isinstance(given, list) and len(given) <= len(_TAKES):
+        words = [_TAKES.get(each) for each in given if isinstance(each, Atom)]
+        if None not in words and len(set(words)) == len(given):
+            return tuple(word for word in words if word is not None)
+    why = "an operation's takes is a list of :raw, :term and :parts, none of them twice"
+    raise BrokenRule("", f"{why}, not {brief(given)}")
 
 
 # ---- what a worker is told

@@ -12,7 +12,7 @@ import structlog
 
 from bridge.config import Config
 from bridge.dist.names import matcher
-from bridge.etf import Atom, Pid
+from bridge.etf import Atom, Pid, Reference
 from bridge.fabric.relay import LinkConfig
 from bridge.node.log_limit import LogLimit
 from bridge.node.process.direct import DirectProcess
@@ -99,26 +99,40 @@ class RemoteWorkers:
             self._note(origin, "what came is no hello of a process of that node")
             return
         try:
+            # Who may not come in is told so before anything else of its hello is read.
+            plan = self._plan_for(messages.role_of(message), origin)
             hello = messages.read_hello(message)
-            self._let_in(hello, self._plan_for(hello))
+            self._check_room(hello)
+            self._let_in(hello, plan)
         except Refusal as refusal:
-            self._note(origin, str(refusal))
-            service = self._router.table.find(Atom(NAMES[0]))
-            if service is not None:
-                self._router.send(service.pid, whom[0], messages.refused(whom[1], refusal))
+            self._refuse(whom, refusal)
+        except Exception:  # a bug of ours; it costs this hello, and nobody else anything
+            if self._lines.due((origin, "bug")) is not None:
+                self._log.exception("a remote worker's hello was not taken", node=origin)
+            self._refuse(whom, Refusal("bad_hello", "the bridge failed at it; its log has more"))
+
+    def _refuse(self, whom: tuple[Pid, Reference], refusal: Refusal) -> None:
+        self._note(whom[0].node.name, str(refusal))
+        service = self._router.table.find(Atom(NAMES[0]))
+        if service is not None:
+            self._router.send(service.pid, whom[0], messages.refused(whom[1], refusal))
 
     def _note(self, node: str, why: str) -> None:
         if (held_back := self._lines.due((node, why))) is not None:
             self._log.warning("a remote worker is refused", node=node, why=why, held_back=held_back)
 
-    def _plan_for(self, hello: Hello) -> RolePlan:
-        """The role that it may join. Raises Refusal."""
+    def _plan_for(self, role: str, node: str) -> RolePlan:
+        """The role that a worker of the node may join. Raises Refusal."""
         if self._supervisor.stopping or self._stopping:
             raise Refusal("draining", "the bridge stops", again=True)
-        plan = self._supervisor.role(hello.role)
+        plan = self._supervisor.role(role)
         if plan is None:
-            raise Refusal("no_role", f"there is no role {hello.role[:80]}", again=True)
-        self._check_node(hello.role, hello.pid.node.name)
+            raise Refusal("no_role", f"there is no role {role[:80]}", again=True)
+        self._check_node(role, node)
+        return plan
+
+    def _check_room(self, hello: Hello) -> None:
+        """Raises Refusal."""
         remote = self._current().roles[hello.role].remote
         if hello.slots > remote.slots_max:
             why = f"a worker of {hello.role} has at most {remote.slots_max} slots (slots_max)"
@@ -129,7 +143,6 @@ class RemoteWorkers:
             raise Refusal("full", why, again=True)
         if len(self.registrations) >= REGISTRATIONS_MAX:
             raise Refusal("full", f"{REGISTRATIONS_MAX} remote workers are the most", again=True)
-        return plan
 
     def _check_node(self, role: str, node: str) -> None:
         config = self._current()
@@ -160,22 +173,25 @@ class RemoteWorkers:
             gone=self.registrations.remove,
         )
         self.registrations.append(registration)
-        workers = [
-            self._supervisor.hire(
-                plan,
-                RemoteDriver(
-                    self._relay,
-                    registration,
-                    index,
-                    link=link,
-                    begin=self._supervisor.begin,
-                    started=registration.slot_started,
-                ),
-                remote=RemotePlace(registration.node, hello.pid, index),
-            )
-            for index in range(hello.slots)
-        ]
-        registration.open(workers, hang_ms=role.hang_ms)
+        try:
+            workers = [
+                self._supervisor.hire(
+                    plan,
+                    RemoteDriver(
+                        self._relay,
+                        registration,
+                        index,
+                        link=link,
+                        begin=self._supervisor.begin,
+                    ),
+                    remote=RemotePlace(registration.node, hello.pid, index),
+                )
+                for index in range(hello.slots)
+            ]
+            registration.open(workers, hang_ms=role.hang_ms)
+        except BaseException:  # nothing of it is left behind
+            registration.end("stopped", "it could not be let in", again=False)
+            raise
         self._supervisor.begin(registration.watch)
         self._supervisor.begin(partial(self._see_off, registration, workers))
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+import structlog
 import trio
 
 from bridge.fabric import layout
@@ -44,6 +45,8 @@ class Desk(Protocol):
     def wait_room(self) -> Awaitable[None]: ...
     def has_room(self) -> bool: ...
     def stopped_by(self, slot: Slot) -> None: ...
+    def slot_started(self, slot: Slot) -> None: ...
+    def slot_failed(self, why: str) -> None: ...
 
     @property
     def over(self) -> bool: ...
@@ -83,8 +86,9 @@ class Slot:
                     else:
                         await trio.lowlevel.wait_readable(self._proxy.bell)
                     self._proxy.unpark()
-        except OSError as error:  # a bug of ours; it costs this worker, and no other
-            self.die(-1, 9, f"its link failed: {error}")
+        except Exception as error:  # a bug of ours; it costs this worker, and no other
+            structlog.get_logger("ringbridge.remote").exception("the link of a slot failed")
+            self._desk.slot_failed(f"its link failed: {error}")
         finally:
             if not self._is_dead():
                 self.die(-1, 9, "the bridge has ended")
@@ -253,19 +257,32 @@ class RemoteDriver:
         *,
         link: LinkConfig,
         begin: Callable[[Callable[[], Awaitable[None]]], None],
-        started: Callable[[Slot], None],
     ) -> None:
         self.link = link
         self._relay = relay
         self._desk = desk
         self._index = index
         self._begin = begin
-        self._started = started
 
     async def start(self, worker_id: int, plan: RolePlan) -> Started:
-        """As HandshakeDriver.start. Raises OSError and ValueError with nothing left behind."""
+        """As HandshakeDriver.start. Raises OSError with nothing left behind; the registration is
+        over then.
+        """
         if self._desk.over:
             raise OSError("its process has gone")
+        try:
+            slot = self._make_slot(worker_id, plan)
+        except Exception as error:
+            if not isinstance(error, OSError):  # a bug of ours: what it said was checked
+                log = structlog.get_logger("ringbridge.remote")
+                log.exception("a slot could not be started", role=plan.name)
+            self._desk.slot_failed(f"one of its slots could not be started: {error}")
+            raise OSError(str(error)) from error
+        self._desk.slot_started(slot)
+        self._begin(slot.run)
+        return Started(RemoteGuard(self._desk, slot), None)
+
+    def _make_slot(self, worker_id: int, plan: RolePlan) -> Slot:
         hello = self._desk.hello
         fds = self._relay.create_link(plan.id, worker_id, self.link)
         with contextlib.ExitStack() as undo:
@@ -280,10 +297,7 @@ class RemoteDriver:
                 worker_id, pidfd=-1, obituary_fd=obituary, stdout_fd=-1, stderr_fd=stderr
             )
             undo.pop_all()
-        slot = Slot(self._desk, self._index, proxy, obituary_end, stderr_end)
-        self._started(slot)
-        self._begin(slot.run)
-        return Started(RemoteGuard(self._desk, slot), None)
+        return Slot(self._desk, self._index, proxy, obituary_end, stderr_end)
 
 
 def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
