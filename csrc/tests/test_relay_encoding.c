@@ -301,6 +301,28 @@ static void of_workers_that_differ_only_those_with_it_get_frames_and_nobody_wait
     still_close(&s);
 }
 
+/* Nothing comes back to the queue with it, and nothing else happens: its end alone is what tells them. */
+static void who_waits_for_a_frame_s_last_worker_is_told_as_it_goes(void) {
+    for (int drained = 0; drained < 2; drained++) {
+        struct still s;
+        begin(&s, "z-");
+        ask_frame(&s, 1000);
+        ask_frame(&s, 1000); /* waits for worker 0 */
+        CHECK_EQUAL(still_role(&s).queued, 1);
+        if (drained) {
+            rb_lab_start(s.workers[0], 1);
+            CHECK_EQUAL(rb_relay_drain_worker(s.lab.relay, s.ids - 1), 0); /* the first of two */
+            still_round(&s, 0);
+        } else {
+            still_crash(&s, 0);
+            CHECK(TOLD(&s, "worker_crashed"));
+        }
+        CHECK(TOLD(&s, "none of the 1 ready workers"));
+        CHECK_EQUAL(still_role(&s).queued, 0);
+        still_close(&s);
+    }
+}
+
 static void what_was_queued_for_all_goes_to_those_that_are_left_with_it(void) {
     struct still s;
     begin(&s, "zz");
@@ -401,6 +423,7 @@ int main(void) {
     RUN(a_role_whose_workers_all_lack_it_refuses_and_says_the_way_out);
     RUN(before_any_worker_is_ready_a_frame_waits_and_is_refused_when_those_that_come_lack_it);
     RUN(of_workers_that_differ_only_those_with_it_get_frames_and_nobody_waits_behind_one);
+    RUN(who_waits_for_a_frame_s_last_worker_is_told_as_it_goes);
     RUN(what_was_queued_for_all_goes_to_those_that_are_left_with_it);
     RUN(keys_lead_no_frame_to_a_worker_without_it);
     RUN(a_job_that_runs_again_elsewhere_is_told_what_that_worker_may);

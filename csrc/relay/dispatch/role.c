@@ -314,6 +314,8 @@ void rb_role_remove_ready(struct rb_role *role, struct rb_worker *w) {
     last->ready_at = w->ready_at;
     w->listed = 0;
     role->zstd_ready -= (uint32_t)rb_encoding_worker_takes(w);
+    if (role->apart.count)
+        role->dirty = 1; /* it may have been the last that takes what waits there */
     GAUGE(role->stats.workers_ready, role->ready);
     role->ramping -= w->ramp < RB_CHOICE_WHOLE;
     w->ramp = RB_CHOICE_WHOLE;
