@@ -39,6 +39,13 @@ defmodule Ringbridge.BeamWorkerLoopTest do
       until_cancelled(job)
     end
 
+    # Hears no exit signal but :kill.
+    def handle_job(%{opcode: 6} = job, test) do
+      Process.flag(:trap_exit, true)
+      send(test, {:runs, self(), job.payload})
+      Process.sleep(:infinity)
+    end
+
     defp until_cancelled(job) do
       if Job.cancelled?(job), do: :cancelled, else: Process.sleep(5) && until_cancelled(job)
     end
@@ -295,6 +302,112 @@ defmodule Ringbridge.BeamWorkerLoopTest do
       welcome(again)
       give(again, 2, "works")
       assert {_, _, %{job: 2, status: :ok}, _} = heard(:complete)
+    end
+
+    test "who is let in and ended at once asks less and less often" do
+      {loop, hello} = greeted()
+
+      hello =
+        for times <- 1..4, reduce: hello do
+          hello ->
+            welcome(hello)
+            ended(loop)
+            again = hello()
+            assert :sys.get_state(loop).pauses == times
+            again
+        end
+
+      # A job that was done is the proof that all is well.
+      welcome(hello)
+      give(hello, 1, "works")
+      assert {_, _, %{job: 1, status: :ok}, _} = heard(:complete)
+      ended(loop)
+      hello()
+      assert :sys.get_state(loop).pauses == 1
+    end
+
+    defp ended(loop) do
+      send(loop, {:ringbridge_worker, :ended, %{reason: :stopped, why: "no", again: true}})
+    end
+
+    test "what is too late when its turn comes is never begun" do
+      {_, hello} = greeted()
+      welcome(hello)
+      give(hello, 1, "first", %{opcode: 3})
+      assert_receive {:runs, first, _}, @patience_ms
+      give(hello, 2, "never", %{opcode: 3, deadline_ms: 0})
+      give(hello, 3, "in time", %{deadline_ms: 60_000})
+      send(first, :go_on)
+      assert {_, _, %{job: 1, status: :ok}, _} = heard(:complete)
+      assert {_, :complete, %{job: 2, status: :cancelled}} = heard(:complete)
+      assert {_, _, %{job: 3, status: :ok}, _} = heard(:complete)
+      refute_received {:runs, _, "never"}
+    end
+
+    test "when it ends nothing of it stays: neither its heart nor a job that hears no exit" do
+      for reason <- [:normal, :shutdown], opcode <- [3, 6] do
+        {:ok, loop} =
+          start_unlinked(
+            bridge: self(),
+            role: "work",
+            module: Worker,
+            slots: 1,
+            init_arg: self(),
+            drain_ms: 1
+          )
+
+        hello = hello()
+        desk = welcome(hello)
+        give(hello, 1, "", %{opcode: opcode})
+        assert_receive {:runs, job, _}, @patience_ms
+        heart = :sys.get_state(loop).heart
+        watches = for pid <- [heart, job], do: Process.monitor(pid)
+        GenServer.stop(loop, reason, @patience_ms)
+        for watch <- watches, do: assert_receive({:DOWN, ^watch, _, _, _}, @patience_ms)
+        Process.unlink(desk)
+        Process.exit(desk, :kill)
+      end
+    end
+
+    test "while it drains it answers" do
+      {:ok, loop} =
+        start_unlinked(bridge: self(), role: "work", module: Worker, slots: 1, init_arg: self())
+
+      hello = hello()
+      welcome(hello)
+      give(hello, 1, "", %{opcode: 3})
+      assert_receive {:runs, job, _}, @patience_ms
+      stopping = Task.async(fn -> GenServer.stop(loop, :shutdown, @patience_ms) end)
+      heard(:leave)
+      assert %{phase: :leaving, running: 1} = BeamWorkerLoop.info(loop)
+      assert :ok = BeamWorkerLoop.set_ready(loop, false)
+      send(job, :go_on)
+      heard(:complete)
+      send(loop, {:ringbridge_worker, :ended, %{reason: :drained, why: "", again: false}})
+      Task.await(stopping, @patience_ms)
+    end
+
+    test "a connect that raises, is killed or does not return is tried again" do
+      test = self()
+
+      for how <- [:raises, :killed, :stays] do
+        connect = fn _node ->
+          send(test, {:connects, how})
+
+          case how do
+            :raises -> raise "on purpose"
+            :killed -> Process.exit(self(), :kill)
+            :stays -> Process.sleep(:infinity)
+          end
+        end
+
+        id = make_ref()
+        options = [bridge: :"nobody@127.0.0.1", role: "work", module: Worker, init_arg: test]
+        options = options ++ [connect: connect, connect_ms: 50]
+        start_supervised!(Supervisor.child_spec({BeamWorkerLoop, options}, id: id))
+        for _ <- 1..3, do: assert_receive({:connects, ^how}, @patience_ms)
+        stop_supervised!(id)
+      end
     end
 
     test "a refusal for now is tried again, one for good ends it" do

@@ -35,13 +35,14 @@ defmodule Ringbridge.BeamWorkerLoop do
     * `:drain_ms` - how long jobs may take when the loop is shut down; 5000 by default
     * `:ops` - a list of `%{opcode: .., name: .., takes: [..]}`: what it serves; everything by default
     * `:name` - a name for the process
-    * `:connect` - a function of the bridge's node that connects to it, `&Node.connect/1` by default
+    * `:connect` - a function of the bridge's node that connects to it, `&Node.connect/1` by default; true when it did
+    * `:connect_ms` - how long that may take; 15000 by default
 
   The messages are laid down in `docs/remote-workers.md`.
   """
   use GenServer
 
-  alias Ringbridge.BeamWorkerLoop.{Heart, Job, Options, Runner}
+  alias Ringbridge.BeamWorkerLoop.{Connecting, Heart, Job, Options, Runner}
 
   require Logger
 
@@ -49,6 +50,8 @@ defmodule Ringbridge.BeamWorkerLoop do
   @service Ringbridge.RemoteWorkers
   @pause_min_ms 50
   @pause_max_ms 5_000
+  # Who was let in, and was ended before it had served so long or done a job, pauses longer the next time.
+  @settled_ms 10_000
 
   @doc "Before the first job, in the loop's process; the state is given to every job. `{:ok, init_arg}` without it."
   @callback init(init_arg :: term()) :: {:ok, state :: term()} | {:error, reason :: term()}
@@ -117,6 +120,8 @@ defmodule Ringbridge.BeamWorkerLoop do
           desk: nil,
           heart: nil,
           bounds: nil,
+          connecting: nil,
+          welcome_ms: nil,
           pauses: 0,
           ready: true,
           done: 0,
@@ -158,9 +163,6 @@ defmodule Ringbridge.BeamWorkerLoop do
   @impl GenServer
   def handle_info(:greet, loop), do: {:noreply, greet(loop)}
 
-  def handle_info({:connected, true}, loop), do: {:noreply, greet(loop)}
-  def handle_info({:connected, _no}, loop), do: {:noreply, pause(loop)}
-
   def handle_info({:ringbridge_worker, kind, said}, loop), do: heard(kind, said, loop)
 
   def handle_info({:ringbridge_worker, :job, said, payload}, %{phase: phase} = loop)
@@ -192,6 +194,11 @@ defmodule Ringbridge.BeamWorkerLoop do
     after_leaving(pause(forget(%{loop | watch: nil})))
   end
 
+  def handle_info({:DOWN, it, :process, _, reason}, %{connecting: %{monitor: it} = its} = loop) do
+    loop = %{loop | connecting: nil}
+    {:noreply, if(Connecting.connected?(its, reason), do: greet(loop), else: pause(loop))}
+  end
+
   def handle_info({:DOWN, monitor, :process, _pid, reason}, loop) do
     case Enum.find(loop.running, fn {_, {_, _, _, its, _}} -> its == monitor end) do
       {ref, _} -> {:noreply, finish(ref, Runner.died(reason), 0, loop)}
@@ -209,31 +216,41 @@ defmodule Ringbridge.BeamWorkerLoop do
   # Of jobs, whose monitors tell; and of what is no longer ours: late words of a job that was ended.
   def handle_info(_other, loop), do: {:noreply, loop}
 
-  # Shut down: the bridge gives no more jobs, and those that are here come to their end.
+  # Shut down: the bridge gives no more jobs, and those that are here come to their end. What is left then is ended: a
+  # link does not tell of :normal, and who traps exits heeds none but :kill.
   @impl GenServer
   def terminate(_reason, %{phase: :serving} = loop) do
     tell(loop, :leave, %{})
     until = System.monotonic_time(:millisecond) + loop.options.drain_ms
-    drain(%{loop | phase: :leaving}, until)
+    %{loop | phase: :leaving} |> drain(until) |> forget()
   end
 
-  def terminate(_reason, _loop), do: :ok
+  def terminate(_reason, loop), do: forget(loop)
 
   defp drain(loop, until) do
     receive do
       message ->
-        case handle_info(message, loop) do
+        case drained_by(message, loop) do
           {:noreply, %{phase: :leaving} = loop} -> drain(loop, until)
-          _over -> :ok
+          {:noreply, loop} -> loop
+          {:stop, _reason, loop} -> loop
         end
     after
-      max(until - System.monotonic_time(:millisecond), 0) -> :ok
+      max(until - System.monotonic_time(:millisecond), 0) -> loop
     end
   end
 
+  defp drained_by({:"$gen_call", from, request}, loop) do
+    {:reply, answer, loop} = handle_call(request, from, loop)
+    GenServer.reply(from, answer)
+    {:noreply, loop}
+  end
+
+  defp drained_by(message, loop), do: handle_info(message, loop)
+
   # ---- registering
 
-  defp greet(%{phase: :away, options: options} = loop) do
+  defp greet(%{phase: :away, connecting: nil, options: options} = loop) do
     hello = make_ref()
 
     said = %{
@@ -260,10 +277,8 @@ defmodule Ringbridge.BeamWorkerLoop do
         %{loop | phase: :greeting, hello: hello, watch: watch}
 
       :noconnect ->
-        loop_pid = self()
-        connect = options.connect
-        spawn_link(fn -> send(loop_pid, {:connected, connect.(options.bridge)}) end)
-        loop
+        connecting = Connecting.start(options.connect, options.bridge, options.connect_ms)
+        %{loop | connecting: connecting}
     end
   end
 
@@ -300,7 +315,7 @@ defmodule Ringbridge.BeamWorkerLoop do
     )
 
     loop = %{loop | phase: :serving, watch: watch, desk: said.desk, heart: heart}
-    {:noreply, %{loop | bounds: said, pauses: 0}}
+    {:noreply, %{loop | bounds: said, welcome_ms: System.monotonic_time(:millisecond)}}
   end
 
   defp heard(:refused, %{ref: hello} = said, %{phase: :greeting, hello: hello} = loop) do
@@ -364,8 +379,17 @@ defmodule Ringbridge.BeamWorkerLoop do
     end
 
     if loop.heart, do: Heart.stop(loop.heart)
+    Connecting.stop(loop.connecting)
     phase = if loop.phase == :leaving, do: :leaving, else: :away
-    %{loop | phase: phase, desk: nil, heart: nil, bounds: nil, lanes: %{}, running: %{}}
+    loop = %{loop | phase: phase, pauses: pauses(loop), welcome_ms: nil, connecting: nil}
+    %{loop | desk: nil, heart: nil, bounds: nil, lanes: %{}, running: %{}}
+  end
+
+  defp pauses(%{welcome_ms: nil} = loop), do: loop.pauses
+
+  defp pauses(loop) do
+    served_ms = System.monotonic_time(:millisecond) - loop.welcome_ms
+    if served_ms < @settled_ms, do: loop.pauses, else: 0
   end
 
   # ---- jobs
@@ -394,23 +418,27 @@ defmodule Ringbridge.BeamWorkerLoop do
     if idle?, do: next(job.slot, loop), else: loop
   end
 
-  # The first job of the slot is begun, if there is one; those that are too late are ended unbegun.
+  # The first job of the slot is begun, if there is one; those that nobody waits for, or are too late, are ended unbegun.
   defp next(slot, loop) do
     case :queue.peek(Map.get(loop.lanes, slot, :queue.new())) do
       :empty ->
         loop
 
-      {:value, %Job{ref: nil} = cancelled} ->
-        complete(cancelled.id, :cancelled, nil, loop)
-        next(slot, drop_first(slot, %{loop | done: loop.done + 1}))
-
       {:value, job} ->
-        tell(loop, :started, %{job: job.id})
-        %{module: module} = loop.options
-        most = loop.bounds.answer_bytes_max
-        {pid, monitor} = Runner.start(module, loop.state, job, job.payload, most)
-        put_in(loop.running[job.ref], {job.id, slot, pid, monitor, nil})
+        if job.ref && Job.time_left(job) > 0 do
+          begin(job, slot, loop)
+        else
+          complete(job.id, :cancelled, nil, loop)
+          next(slot, drop_first(slot, %{loop | done: loop.done + 1}))
+        end
     end
+  end
+
+  defp begin(job, slot, loop) do
+    tell(loop, :started, %{job: job.id})
+    most = loop.bounds.answer_bytes_max
+    {pid, monitor} = Runner.start(loop.options.module, loop.state, job, job.payload, most)
+    put_in(loop.running[job.ref], {job.id, slot, pid, monitor, nil})
   end
 
   defp finish(ref, outcome, run_us, loop) do
@@ -420,7 +448,8 @@ defmodule Ringbridge.BeamWorkerLoop do
     # A job that was told to stop and was ended for it has not failed.
     outcome = if timer && match?({:failed, 65_282, _}, outcome), do: :cancelled, else: outcome
     complete(id, outcome, run_us, loop)
-    next(slot, drop_first(slot, %{loop | running: running, done: loop.done + 1}))
+    loop = %{loop | running: running, done: loop.done + 1, pauses: 0}
+    next(slot, drop_first(slot, loop))
   end
 
   defp complete(id, :cancelled, _run_us, loop),

@@ -13,7 +13,8 @@ defmodule Ringbridge.BeamWorkerLoop.Options do
     :drain_ms,
     :ops,
     :name,
-    :connect
+    :connect,
+    :connect_ms
   ]
 
   @spec check!(keyword()) :: map()
@@ -31,7 +32,8 @@ defmodule Ringbridge.BeamWorkerLoop.Options do
       cancel_ms: 0,
       drain_ms: 5_000,
       ops: [],
-      connect: &Node.connect/1
+      connect: &Node.connect/1,
+      connect_ms: 15_000
     }
 
     options = Map.merge(defaults, Map.new(options))
@@ -44,6 +46,7 @@ defmodule Ringbridge.BeamWorkerLoop.Options do
     check(options, :drain_ms, &(is_integer(&1) and &1 >= 0), "milliseconds, 0 or more")
     check(options, :ops, &is_list/1, "a list of maps")
     check(options, :connect, &is_function(&1, 1), "a function of a node")
+    check(options, :connect_ms, &(is_integer(&1) and &1 > 0), "milliseconds, 1 or more")
     options
   end
 
