@@ -35,6 +35,8 @@ defmodule Ringbridge.LocalBridge do
   @names [Ringbridge.JobDispatcher, Ringbridge.RemoteWorkers]
   @answer_bytes_max 64 * 1024 * 1024
   @options [:roles, :depth_max, :timeout, :register]
+  # The longest that a timer takes.
+  @timeout_max_ms 4_294_967_295
 
   @doc "Options: see the module. Raises ArgumentError that names the option."
   @spec start_link(keyword()) :: GenServer.on_start()
@@ -114,23 +116,26 @@ defmodule Ringbridge.LocalBridge do
 
   defp options(options, bridge) do
     defaults = %{opcode: 0, timeout: bridge.timeout, trace: nil}
-    options = Map.new(options)
 
-    case Map.keys(options) -- Map.keys(defaults) do
-      [] -> {:ok, Map.merge(defaults, options)}
-      [key | _] -> {:error, "a local bridge knows no option #{inspect(key)}"}
+    if Keyword.keyword?(options) or is_map(options) do
+      options = Map.new(options)
+
+      case Enum.find(options, fn {key, value} -> not option?(key, value) end) do
+        nil -> {:ok, Map.merge(defaults, options)}
+        {key, value} -> {:error, "a local bridge knows no option #{inspect({key, value})}"}
+      end
+    else
+      {:error, "options are a keyword list or a map"}
     end
   end
 
-  defp submit(role, payload, options, {caller, _} = from, bridge) do
+  defp option?(:opcode, value), do: value in 0..65_535
+  defp option?(:timeout, value), do: value == :infinity or value in 0..@timeout_max_ms
+  defp option?(:trace, value), do: is_nil(value) or is_binary(value)
+  defp option?(_other, _value), do: false
+
+  defp submit(role, payload, options, from, bridge) do
     id = bridge.last + 1
-
-    timer =
-      if options.timeout != :infinity,
-        do: Process.send_after(self(), {:late, id}, options.timeout)
-
-    until = timer && System.monotonic_time(:millisecond) + options.timeout
-    job = %{id: id, role: role, from: from, payload: payload, options: options, until: until}
     ring = bridge.rings[role]
 
     cond do
@@ -142,12 +147,20 @@ defmodule Ringbridge.LocalBridge do
 
       true ->
         InMemoryRing.publish(ring)
-        watch = Process.monitor(caller)
-        job = Map.merge(job, %{watch: watch, timer: timer, desk: nil, begun?: false})
+        job = accepted(id, role, payload, options, from)
         bridge = %{bridge | last: id, jobs: Map.put(bridge.jobs, id, job)}
         bridge = update_in(bridge.stats.accepted, &(&1 + 1))
         {:noreply, pump(role, bridge)}
     end
+  end
+
+  # Its time runs from here on: one that is refused has none, and leaves its number to the next.
+  defp accepted(id, role, payload, %{timeout: timeout} = options, {caller, _} = from) do
+    timer = if timeout != :infinity, do: Process.send_after(self(), {:late, id}, timeout)
+    until = timer && System.monotonic_time(:millisecond) + timeout
+    watch = Process.monitor(caller)
+    job = %{id: id, role: role, from: from, payload: payload, options: options, until: until}
+    Map.merge(job, %{watch: watch, timer: timer, desk: nil, begun?: false})
   end
 
   defp count(reason, bridge),
@@ -156,18 +169,9 @@ defmodule Ringbridge.LocalBridge do
   # ---- workers
 
   @impl GenServer
-  def handle_info({:ringbridge_worker, :hello, %{ref: ref, pid: pid} = said}, bridge) do
-    role = to_string(said.role)
-
-    if is_map_key(bridge.rings, role) do
-      {:noreply, pump(role, let_in(ref, pid, role, said, bridge))}
-    else
-      why = "there is no role #{role}"
-      refused = %{ref: ref, reason: :no_role, why: why, again: true}
-      send(pid, {:ringbridge_worker, :refused, refused})
-      {:noreply, bridge}
-    end
-  end
+  def handle_info({:ringbridge_worker, :hello, %{ref: ref, pid: pid} = said}, bridge)
+      when is_reference(ref) and is_pid(pid),
+      do: {:noreply, greeted(ref, pid, said, bridge)}
 
   def handle_info({desk, {:ringbridge_worker, kind, said}}, bridge)
       when is_map_key(bridge.desks, desk),
@@ -191,6 +195,24 @@ defmodule Ringbridge.LocalBridge do
   end
 
   def handle_info(_other, bridge), do: {:noreply, bridge}
+
+  defp greeted(ref, pid, %{role: role, slots: slots, credit: credit} = said, bridge)
+       when slots in 1..64 and credit in 1..256 and (is_atom(role) or is_binary(role)) do
+    role = to_string(role)
+
+    if is_map_key(bridge.rings, role),
+      do: pump(role, let_in(ref, pid, role, said, bridge)),
+      else: refuse(ref, pid, :no_role, "there is no role #{role}", bridge)
+  end
+
+  defp greeted(ref, pid, _said, bridge),
+    do: refuse(ref, pid, :bad_hello, "a hello has role, slots and credit", bridge)
+
+  defp refuse(ref, pid, reason, why, bridge) do
+    refused = %{ref: ref, reason: reason, why: why, again: reason == :no_role}
+    send(pid, {:ringbridge_worker, :refused, refused})
+    bridge
+  end
 
   defp let_in(ref, pid, role, said, bridge) do
     home = self()
@@ -236,35 +258,63 @@ defmodule Ringbridge.LocalBridge do
     end
   end
 
-  defp heard(:started, %{job: id}, _, _desk, bridge),
-    do: update_in(bridge.jobs[id], &(&1 && %{&1 | begun?: true}))
+  defp heard(:started, %{job: id} = said, nil, desk, bridge) do
+    if holds?(id, desk, bridge),
+      do: put_in(bridge.jobs[id].begun?, true),
+      else: broke(:started, said, desk, bridge)
+  end
 
   defp heard(:complete, %{job: id} = said, payload, desk, bridge) do
-    {slot, bridge} = let_go(id, desk, bridge)
-    {job, jobs} = Map.pop(bridge.jobs, id)
-    if is_nil(slot) or is_nil(job), do: raise("job #{id} is none that #{inspect(desk)} holds")
-    bridge = answer(job, outcome(said, payload), %{bridge | jobs: jobs})
-    pump(bridge.desks[desk].role, drained(desk, bridge))
+    case holds?(id, desk, bridge) && outcome(said, payload) do
+      {kind, _} = outcome when kind in [:ok, :error] ->
+        {job, jobs} = Map.pop(bridge.jobs, id)
+        bridge = let_go(id, desk, answer(job, outcome, %{bridge | jobs: jobs}))
+        pump(bridge.desks[desk].role, drained(desk, bridge))
+
+      _none ->
+        broke(:complete, said, desk, bridge)
+    end
   end
 
-  defp heard(:heartbeat, %{ready: ready}, _, desk, bridge) do
-    pump(bridge.desks[desk].role, put_in(bridge.desks[desk].ready, ready))
-  end
+  defp heard(:heartbeat, %{ready: ready}, nil, desk, bridge) when is_boolean(ready),
+    do: pump(bridge.desks[desk].role, put_in(bridge.desks[desk].ready, ready))
 
-  defp heard(:credit, %{credit: credit}, _, desk, bridge),
+  defp heard(:credit, %{credit: credit}, nil, desk, bridge) when credit in 0..256,
     do: pump(bridge.desks[desk].role, put_in(bridge.desks[desk].credit, credit))
 
-  defp heard(:leave, _, _, desk, bridge),
+  defp heard(:leave, _, nil, desk, bridge),
     do: drained(desk, put_in(bridge.desks[desk].leaves, true))
 
-  defp heard(_part_progress_or_pulse, _, _, _, bridge), do: bridge
+  # Nobody here asks for parts or progress; who sends them all the same is not held to that.
+  defp heard(kind, _, _, _, bridge) when kind in [:part, :progress, :pulse], do: bridge
+  defp heard(kind, said, _, desk, bridge), do: broke(kind, said, desk, bridge)
 
-  defp outcome(%{status: :ok}, payload), do: {:ok, Job.decode(payload)}
+  defp holds?(id, desk, bridge),
+    do: Enum.any?(bridge.desks[desk].held, fn {_, held} -> id in held end)
 
-  defp outcome(%{status: :failed, code: code}, {:raw, text}),
-    do: {:error, {:job_failed, code, text}}
+  # A worker that says what the page does not have is ended by it, as at a bridge.
+  defp broke(kind, said, desk, bridge) do
+    why =
+      "no message of a worker, or of no job that it holds: #{inspect({kind, said}, limit: 10)}"
 
-  defp outcome(%{status: :cancelled}, _), do: {:error, :cancelled}
+    ended = %{reason: :broke, why: why, again: true}
+    send(bridge.desks[desk].pid, {:ringbridge_worker, :ended, ended})
+    leave(desk, why, bridge)
+  end
+
+  defp outcome(%{status: :ok}, {kind, bytes} = payload)
+       when kind in [:raw, :term] and is_binary(bytes) do
+    {:ok, Job.decode(payload)}
+  rescue
+    ArgumentError -> nil
+  end
+
+  defp outcome(%{status: :failed, code: code}, {:raw, text})
+       when code in 0..65_535 and is_binary(text),
+       do: {:error, {:job_failed, code, text}}
+
+  defp outcome(%{status: :cancelled}, nil), do: {:error, :cancelled}
+  defp outcome(_said, _payload), do: nil
 
   # A worker that leaves has ended once it holds nothing.
   defp drained(desk, bridge) do
@@ -285,7 +335,9 @@ defmodule Ringbridge.LocalBridge do
     Process.demonitor(its.watch, [:flush])
     send(desk, :end)
     ids = its.held |> Map.values() |> Enum.concat() |> Enum.sort()
-    {begun, unbegun} = Enum.split_with(ids, &bridge.jobs[&1].begun?)
+    {awaited, left} = Enum.split_with(ids, &bridge.jobs[&1].from)
+    {begun, unbegun} = Enum.split_with(awaited, &bridge.jobs[&1].begun?)
+    bridge = %{bridge | jobs: Map.drop(bridge.jobs, left)}
 
     bridge =
       Enum.reduce(begun, bridge, fn id, bridge ->
@@ -377,10 +429,8 @@ defmodule Ringbridge.LocalBridge do
   end
 
   defp let_go(id, desk, bridge) do
-    case Enum.find(bridge.desks[desk].held, fn {_, held} -> id in held end) do
-      {slot, _} -> {slot, update_in(bridge.desks[desk].held[slot], &List.delete(&1, id))}
-      nil -> {nil, bridge}
-    end
+    held = Map.new(bridge.desks[desk].held, fn {slot, ids} -> {slot, List.delete(ids, id)} end)
+    put_in(bridge.desks[desk].held, held)
   end
 
   # Nobody waits for it any more: answered, and its worker told to stop; one that waits is not begun.
