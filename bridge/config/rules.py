@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from bridge.config.groups import broken_group_rules
+from bridge.config.role import RoleConfig
 from bridge.config.role_rules import (
     Broken,
     broken_peer_rules,
@@ -54,6 +55,7 @@ def broken_rules(config: Config) -> Iterator[Broken]:
     for name, role in config.roles.items():
         yield from broken_role_rules(name, role)
         yield from broken_peer_rules(name, role.peers, config.roles)
+        yield from _broken_remote_rules(name, role, config.limits)
     yield from broken_group_rules(config.groups, config.roles)
     if len(config.tenants) > TENANTS_MAX:
         rule = f"a bridge has at most {TENANTS_MAX} tenants with settings of their own"
@@ -120,6 +122,18 @@ def _broken_limits(limits: LimitSettings) -> Iterator[Broken]:
         if low > high:
             rule = f"it must not be above {upper}, which is {high}"
             yield f"limits.{lower}", low, rule, f"Lower it, or raise {upper}"
+
+
+def _broken_remote_rules(name: str, role: RoleConfig, limits: LimitSettings) -> Iterator[Broken]:
+    """A remote worker's job is a message: above the bound it would cost its node the connection,
+    and once more each time that it is tried again.
+    """
+    # A sixteenth is for envelopes, and for what else is sent there; jobs are sent below the mark.
+    bound = limits.outgoing_bytes_max * 15 // 16 - limits.outgoing_high_bytes
+    if role.remote.nodes and role.payload_bytes_max > bound:
+        rule = f"a payload for a remote worker must fit a connection: at most {max(bound, 0)} bytes"
+        mend = "Lower it, or raise limits.outgoing_bytes_max"
+        yield f"roles.{name}.payload_bytes_max", role.payload_bytes_max, rule, mend
 
 
 def _broken_metrics(metrics: MetricsSettings) -> Iterator[Broken]:

@@ -207,6 +207,15 @@ BROKEN = [
         "at most 1024 tenants",
         "that need none",
     ),
+    (
+        "[limits]\noutgoing_bytes_max = 67_108_864\n"
+        + ROLE
+        + "payload_bytes_max = 62_914_560\n[roles.echo.remote]\nnodes = ['app@host']\n",
+        "roles.echo.payload_bytes_max",
+        62_914_560,
+        "must fit a connection: at most 61865984",
+        "Lower it, or raise limits.outgoing_bytes_max",
+    ),
     ('[metrics]\nlisten = "9568"\n' + ROLE, "metrics.listen", "9568", "an IP address", "9568"),
     ('[metrics]\nlisten = "::1:9"\n' + ROLE, "metrics.listen", "::1:9", "an IP address", "[::1]"),
     ('[metrics]\nlisten = "here:1"\n' + ROLE, "metrics.listen", "here:1", "an IP address", "9568"),
