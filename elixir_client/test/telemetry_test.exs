@@ -41,6 +41,15 @@ defmodule Ringbridge.TelemetryTest do
                         nil ->
                           headers
 
+                        :fails ->
+                          raise "a propagator of the application's"
+
+                        :exits ->
+                          exit(:propagator)
+
+                        :no_pairs ->
+                          [:traceparent]
+
                         traceparent ->
                           [{"tracestate", "x"}, {"traceparent", traceparent} | headers]
                       end
@@ -246,6 +255,9 @@ defmodule Ringbridge.TelemetryTest do
 
     test "that is none is left out, so that no call fails for it" do
       for wrong <- [
+            :fails,
+            :exits,
+            :no_pairs,
             "",
             "00-x",
             String.upcase(@traceparent),

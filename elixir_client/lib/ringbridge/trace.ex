@@ -46,5 +46,10 @@ defmodule Ringbridge.Trace do
       headers = :otel_propagator_text_map.inject([])
       Enum.find_value(headers, fn {key, value} -> key == "traceparent" && value end)
     end
+  rescue
+    # A propagator of the application's, and any of its headers: no call fails for its trace.
+    _error -> nil
+  catch
+    _kind, _value -> nil
   end
 end
