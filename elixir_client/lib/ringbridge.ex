@@ -110,7 +110,7 @@ defmodule Ringbridge do
   @spec child_spec(keyword()) :: Supervisor.child_spec()
   def child_spec(options) do
     # What is wrong is said by start_link/1, when the tree starts.
-    options = if Keyword.keyword?(options), do: Cookie.conceal(options), else: options
+    options = Cookie.conceal(options)
     id = if Keyword.keyword?(options), do: {__MODULE__, options[:name]}, else: __MODULE__
     %{id: id, start: {__MODULE__, :start_link, [options]}, type: :supervisor}
   end

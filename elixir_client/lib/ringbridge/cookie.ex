@@ -12,24 +12,32 @@ defmodule Ringbridge.Cookie do
   @typedoc "Gives the cookie when it is asked; `nil` when no option says any."
   @type source :: (() -> {:ok, atom()} | {:error, String.t()}) | nil
 
-  @doc "The options with a plain cookie wrapped, for a child spec, which supervisors print."
-  @spec conceal(keyword()) :: keyword()
-  def conceal(options) do
-    case Keyword.fetch(options, :cookie) do
-      {:ok, cookie} when is_binary(cookie) or (is_atom(cookie) and cookie != nil) ->
-        Keyword.put(options, :cookie, fn -> cookie end)
-
-      _ ->
-        options
-    end
+  @doc """
+  The options with the cookie wrapped, for a child spec, which supervisors print. Whatever it is, and in whatever they are: wrong
+  options are printed too.
+  """
+  @spec conceal(term()) :: term()
+  def conceal(options) when is_list(options) do
+    if List.improper?(options), do: options, else: Enum.map(options, &hide/1)
   end
+
+  def conceal(options) when is_map(options) and not is_struct(options),
+    do: Map.new(options, &hide/1)
+
+  def conceal(options), do: options
+
+  defp hide({key, cookie})
+       when key in [:cookie, "cookie"] and cookie != nil and not is_function(cookie),
+       do: {key, fn -> cookie end}
+
+  defp hide(option), do: option
 
   @spec source(keyword()) :: source()
   def source(options) do
     case {options[:cookie], options[:cookie_file]} do
       {nil, nil} -> nil
       {nil, path} -> fn -> read(path) end
-      {given, nil} when is_function(given) -> fn -> checked(given.(), "option :cookie") end
+      {given, nil} when is_function(given) -> fn -> asked(given) end
       {given, nil} -> fn -> checked(given, "option :cookie") end
     end
   end
@@ -61,7 +69,7 @@ defmodule Ringbridge.Cookie do
     with {:ok, %File.Stat{mode: mode}} <- File.stat(path),
          {:mode, 0} <- {:mode, Bitwise.band(mode, 0o077)},
          {:ok, text} <- File.read(path) do
-      checked(String.trim(text), path)
+      checked(trimmed(text), path)
     else
       {:mode, _others} ->
         {:error, "cookie file #{path} is open to others; mend it by chmod 400 #{path}"}
@@ -71,11 +79,23 @@ defmodule Ringbridge.Cookie do
     end
   end
 
+  defp trimmed(text), do: if(String.valid?(text), do: String.trim(text), else: text)
+
+  # It runs in the connection, at each attempt: what it raises is one failure more, not the end of the instance. Neither
+  # value nor message is told: both may hold the cookie ("no match of right hand side value").
+  defp asked(given) do
+    checked(given.(), "option :cookie")
+  rescue
+    error -> {:error, "the function of option :cookie raised #{inspect(error.__struct__)}"}
+  catch
+    kind, _value -> {:error, "the function of option :cookie ended by #{kind}"}
+  end
+
   defp checked(cookie, where) do
     text = if is_atom(cookie) and cookie != nil, do: Atom.to_string(cookie), else: cookie
 
-    if is_binary(text) and text != "" and String.length(text) <= 255,
+    if is_binary(text) and text != "" and String.valid?(text) and String.length(text) <= 255,
       do: {:ok, String.to_atom(text)},
-      else: {:error, "#{where} holds no cookie: 1 to 255 characters"}
+      else: {:error, "#{where} holds no cookie: 1 to 255 characters of UTF-8"}
   end
 end

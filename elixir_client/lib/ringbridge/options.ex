@@ -84,7 +84,7 @@ defmodule Ringbridge.Options do
   """
   @spec validate!(keyword()) :: t()
   def validate!(options) do
-    Keyword.keyword?(options) || fail("options are a keyword list; got: #{inspect(options)}")
+    Keyword.keyword?(options) || fail("options are a keyword list")
     Enum.each(Keyword.keys(options), &known!/1)
 
     @table
