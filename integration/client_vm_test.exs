@@ -26,7 +26,7 @@ defmodule Ringbridge.ClientVmTest do
     Program.lines(program)
   end
 
-  defp say(what), do: "IO.inspect(#{what}, limit: :infinity);"
+  defp say(what), do: "IO.inspect(#{what}, limit: :infinity, width: :infinity);"
 
   setup_all do
     {:ok, bridge: Lab.start_bridge()}
@@ -139,6 +139,54 @@ defmodule Ringbridge.ClientVmTest do
     assert said =~ "has a long name" and said =~ "a short one"
     assert said =~ "chmod 400 #{open}"
     assert said =~ "/nowhere: no such file"
+  end
+
+  test "a cookie that cannot be had any more is one more failed attempt, and no end of the instance" do
+    lines =
+      run("""
+      asked = :counters.new(1, [])
+      cookie = fn -> :counters.add(asked, 1, 1); if :counters.get(asked, 1) > 1, do: raise("GEHEIM"), else: "COOKIE" end
+      {:ok, instance} = Ringbridge.start_link(name: Lost, nodes: [:"nobody@127.0.0.1"], cookie: cookie, backoff_min_ms: 1, backoff_max_ms: 10)
+      often? = fn _ -> Process.sleep(10); :counters.get(asked, 1) > 20 end
+      #{say("{:often, Enum.any?(1..6_000, often?), Process.alive?(instance)}")}
+      """)
+
+    assert "{:often, true, true}" in lines
+    refute Enum.join(lines, "\n") =~ "GEHEIM"
+    assert [_one] = Enum.filter(lines, &(&1 =~ "option :cookie raised RuntimeError"))
+  end
+
+  test "a VM whose user has stopped distribution is named by no attempt to connect" do
+    lines =
+      run("""
+      {:ok, _} = Ringbridge.start_link(name: Lost, nodes: [:"nobody@127.0.0.1"], backoff_min_ms: 1, backoff_max_ms: 10)
+      [{_, connection, _, _}] = Supervisor.which_children(Lost)
+      :ok = :net_kernel.stop()
+      before = :sys.get_state(connection).backoff.failures
+      more? = fn _ -> Process.sleep(10); :sys.get_state(connection).backoff.failures > before + 3 end
+      #{say("{:tried, Enum.any?(1..6_000, more?), :alive, Node.alive?()}")}
+      {:error, error} = Ringbridge.call(Lost, :echo, "x", timeout: 10)
+      #{say("error.reason")}
+      """)
+
+    assert "{:tried, true, :alive, false}" in lines
+    assert ":not_connected" in lines
+  end
+
+  test "instances that start at once find the user's cookie, whichever names the VM" do
+    lines =
+      run("""
+      file = File.read!(Path.join(System.user_home!(), ".erlang.cookie")) |> String.trim() |> String.to_atom()
+      Process.flag(:trap_exit, true)
+      starts = for i <- 1..8, do: Task.async(fn ->
+        node = :"nobody\#{i}@127.0.0.1"
+        {:ok, _} = Ringbridge.start_link(name: :"At\#{i}", nodes: [node])
+        :auth.get_cookie(node) == file
+      end)
+      #{say("{:found, starts |> Task.await_many(60_000) |> Enum.uniq()}")}
+      """)
+
+    assert "{:found, [true]}" in lines
   end
 
   test "a bridge that is not there: an error in time, one line in the log, no more" do

@@ -16,7 +16,7 @@ defmodule Ringbridge.Connection do
 
   require Logger
 
-  alias Ringbridge.{Backoff, Instance, LocalNode, Route, Telemetry}
+  alias Ringbridge.{Backoff, Deadline, Instance, LocalNode, Route, Telemetry}
 
   # How often a bridge's distance is measured, and how long its answer may take before others go first.
   @probe_ms 5_000
@@ -24,14 +24,21 @@ defmodule Ringbridge.Connection do
   # How often callers that wait for a connection are looked through for those that wait no more.
   @sweep_ms 1_000
 
+  # How long a caller waits before it looks again, and tells the connections of itself again: one of them may have been
+  # begun anew meanwhile, or may not be there yet.
+  @look_again_ms 250
+  @none_yet_ms 10
+
   defstruct [
     :instance,
     :node,
     :backoff,
     :monitor,
     :probe,
+    :sweep,
     :up_at,
     :epoch,
+    probe_ms: @probe_ms,
     round_trip_us: nil,
     status: :new,
     waiting: []
@@ -41,21 +48,23 @@ defmodule Ringbridge.Connection do
   def start_link(argument), do: GenServer.start_link(__MODULE__, argument)
 
   @doc """
-  Returns when one of the instance's bridges is connected (anew, if it is in `tried`), or at `until_ms` (monotonic).
-  Leaves no message: what comes late goes to an alias that is no more.
+  Returns when one of the instance's bridges is connected (anew, if it is in `tried`), or when it is time to look again,
+  at `until_ms` (monotonic) at the latest. Leaves no message: what comes late goes to an alias that is no more.
   """
-  @spec await_any(Instance.t(), Route.tried(), integer()) ::
-          :ok | {:error, :not_connected | :not_started}
+  @spec await_any(Instance.t(), Route.tried(), Deadline.t()) :: :ok | {:error, :not_started}
   def await_any(instance, tried, until_ms) do
     # The monitor on the supervisor ends the wait when the instance does.
     ref = :erlang.monitor(:process, instance.name, alias: :reply_demonitor)
-    for pid <- connections(instance), do: send(pid, {:wait, ref, tried, until_ms})
+    pids = connections(instance)
+    pause_ms = if pids == [], do: @none_yet_ms, else: @look_again_ms
+    until_ms = min(until_ms, Deadline.from_now(pause_ms))
+    for pid <- pids, do: send(pid, {:wait, ref, tried, until_ms})
 
     receive do
       {^ref, :up} -> :ok
       {:DOWN, ^ref, _, _, _} -> {:error, :not_started}
     after
-      max(0, until_ms - now_ms()) -> give_up(ref)
+      Deadline.left(until_ms) -> give_up(ref)
     end
   end
 
@@ -65,7 +74,7 @@ defmodule Ringbridge.Connection do
     receive do
       {^ref, :up} -> :ok
     after
-      0 -> {:error, :not_connected}
+      0 -> :ok
     end
   end
 
@@ -95,17 +104,14 @@ defmodule Ringbridge.Connection do
       send(ref, {ref, :up})
       {:noreply, state}
     else
-      if state.waiting == [], do: Process.send_after(self(), :sweep, @sweep_ms)
-      {:noreply, %{state | waiting: [{ref, until_ms} | state.waiting]}}
+      {:noreply, sweeping(%{state | waiting: [{ref, until_ms} | state.waiting]})}
     end
   end
 
   # Those who have given up, or died: nobody tells us of them.
   def handle_info(:sweep, state) do
-    now_ms = now_ms()
-    waiting = for {ref, until_ms} <- state.waiting, until_ms > now_ms, do: {ref, until_ms}
-    if waiting != [], do: Process.send_after(self(), :sweep, @sweep_ms)
-    {:noreply, %{state | waiting: waiting}}
+    waiting = Enum.reject(state.waiting, fn {_ref, until_ms} -> Deadline.past?(until_ms) end)
+    {:noreply, sweeping(%{state | waiting: waiting, sweep: nil})}
   end
 
   def handle_info({[:alias | ref], {:ok, _stats}}, %{probe: {ref, sent_us}} = state) do
@@ -116,27 +122,35 @@ defmodule Ringbridge.Connection do
     {:noreply, lost(state, reason)}
   end
 
-  def handle_info(:probe, %{status: :up, probe: nil} = state), do: {:noreply, probe(state)}
+  # The epoch: a timer of an earlier connection would take the answer that is under way for a late one.
+  def handle_info({:probe, epoch}, %{status: :up, epoch: epoch, probe: nil} = state),
+    do: {:noreply, probe(state)}
 
   # It has not answered the last one for all that time: others go first, and it is asked on.
-  def handle_info(:probe, %{status: :up} = state) do
+  def handle_info({:probe, epoch}, %{status: :up, epoch: epoch} = state) do
     write(state, :up, :late)
-    Process.send_after(self(), :probe, @probe_ms)
-    {:noreply, state}
+    {:noreply, probe_later(state)}
   end
 
   # Timers and answers of an earlier connection.
   def handle_info(_other, state), do: {:noreply, state}
 
   defp connect(state) do
-    with :ok <- LocalNode.ensure(state.instance.nodes, state.instance.cookie),
-         true <- Node.connect(state.node) do
-      monitor = Process.monitor({Ringbridge.JobDispatcher, state.node})
+    with :ok <- LocalNode.admit(state.node, state.instance.cookie),
+         true <- Node.connect(state.node),
+         {:ok, monitor} <- watch(state.node) do
       {:noreply, probe(%{state | monitor: monitor})}
     else
       {:error, why} -> {:noreply, lost(state, why)}
       _false_or_ignored -> {:noreply, lost(state, :noconnection)}
     end
+  end
+
+  # Raises in a VM that is no node: distribution may have been stopped since.
+  defp watch(node) do
+    {:ok, Process.monitor({Ringbridge.JobDispatcher, node})}
+  rescue
+    ArgumentError -> {:error, :noconnection}
   end
 
   # A request that the relay answers by itself, so it tells of the way and not of the interpreter's load.
@@ -151,8 +165,7 @@ defmodule Ringbridge.Connection do
     # An eighth of the new one, as TCP smooths its round trip (RFC 6298): one slow answer moves nothing.
     us = div(7 * state.round_trip_us + us, 8)
     write(state, :up, us)
-    Process.send_after(self(), :probe, @probe_ms)
-    %{state | round_trip_us: us}
+    probe_later(%{state | round_trip_us: us})
   end
 
   defp measured(state, us) do
@@ -161,10 +174,28 @@ defmodule Ringbridge.Connection do
     write(state, :up, us)
     for {ref, _until_ms} <- state.waiting, do: send(ref, {ref, :up})
     Telemetry.lane(state.instance, :up, %{round_trip_us: us}, %{node: state.node})
-    Process.send_after(self(), :probe, @probe_ms)
     backoff = Backoff.reset(state.backoff)
-    %{state | status: :up, round_trip_us: us, waiting: [], backoff: backoff, up_at: now_us()}
+
+    probe_later(%{
+      state
+      | status: :up,
+        round_trip_us: us,
+        waiting: [],
+        backoff: backoff,
+        up_at: now_us()
+    })
   end
+
+  defp probe_later(state) do
+    Process.send_after(self(), {:probe, state.epoch}, state.probe_ms)
+    state
+  end
+
+  # One timer, and only while somebody waits.
+  defp sweeping(%{sweep: nil, waiting: [_ | _]} = state),
+    do: %{state | sweep: Process.send_after(self(), :sweep, @sweep_ms)}
+
+  defp sweeping(state), do: state
 
   defp lost(state, reason) do
     write(state, :down, :late)
@@ -213,6 +244,5 @@ defmodule Ringbridge.Connection do
   end
 
   defp name(state), do: inspect(state.instance.name)
-  defp now_ms, do: System.monotonic_time(:millisecond)
   defp now_us, do: System.monotonic_time(:microsecond)
 end

@@ -7,7 +7,7 @@ defmodule Ringbridge.Instance do
   """
   use Supervisor
 
-  alias Ringbridge.{Backoff, Connection, Cookie, Error, Lane, LocalNode, Options, Route}
+  alias Ringbridge.{Backoff, Connection, Cookie, Deadline, Error, Lane, LocalNode, Options, Route}
 
   @table [:named_table, :public, :set, read_concurrency: true]
 
@@ -97,22 +97,33 @@ defmodule Ringbridge.Instance do
     do: {:ok, Lane.Inline, instance.roles, {nil, nil}}
 
   def target(instance, role, tried, until_ms) do
-    with nil <- pick(instance, role, tried),
-         true <- Enum.all?(tried, &is_tuple/1),
-         :ok <- Connection.await_any(instance, tried, patience(instance, until_ms)),
-         nil <- pick(instance, role, tried) do
-      {:error, :not_connected}
-    else
-      {node, epoch} when is_atom(node) and node != :error -> {:ok, Lane.Dist, node, {node, epoch}}
-      {:error, why} -> {:error, why}
-      false -> {:error, :not_connected}
+    case pick(instance, role, tried) do
+      {node, epoch} ->
+        {:ok, Lane.Dist, node, {node, epoch}}
+
+      nil ->
+        if Enum.all?(tried, &is_tuple/1),
+          do: wait(instance, role, tried, patience(instance, until_ms)),
+          else: {:error, :not_connected}
     end
   end
 
-  # In Erlang's order of terms :infinity, an atom, is more than any number.
-  defp patience(instance, until_ms) do
-    min(until_ms, System.monotonic_time(:millisecond) + instance.connect_timeout)
+  # One look is not enough: a bridge that came may be gone again, and a connection that is begun anew knows nobody who
+  # waits.
+  defp wait(instance, role, tried, until_ms) do
+    with :ok <- Connection.await_any(instance, tried, until_ms),
+         nil <- pick(instance, role, tried) do
+      if Deadline.past?(until_ms),
+        do: {:error, :not_connected},
+        else: wait(instance, role, tried, until_ms)
+    else
+      {:error, why} -> {:error, why}
+      {node, epoch} -> {:ok, Lane.Dist, node, {node, epoch}}
+    end
   end
+
+  defp patience(instance, until_ms),
+    do: min(until_ms, Deadline.from_now(instance.connect_timeout))
 
   defp pick(instance, role, tried) do
     Route.pick(instance.name, instance.nodes, role, tried)

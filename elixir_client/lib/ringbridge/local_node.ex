@@ -22,9 +22,36 @@ defmodule Ringbridge.LocalNode do
          :ok <- alive(domain, nodes),
          :ok <- fits(domain, hd(nodes)),
          {:ok, cookie} <- cookie(source) do
-      if cookie, do: Enum.each(nodes, &Node.set_cookie(&1, cookie))
-      :ok
+      Enum.each(nodes, &set(&1, cookie))
     end
+  end
+
+  @doc """
+  Returns when this VM knows the cookie of that bridge, which may have changed since. Names nobody: who has stopped
+  distribution meant it.
+  """
+  @spec admit(node(), Ringbridge.Cookie.source()) :: :ok | {:error, String.t()}
+  def admit(node, source) do
+    with {:alive, true} <- {:alive, Node.alive?()},
+         {:ok, cookie} <- cookie(source) do
+      set(node, cookie)
+    else
+      {:alive, false} -> {:error, no_more()}
+      {:error, why} -> {:error, why}
+    end
+  catch
+    # Stopped between the two.
+    :error, :distribution_not_started -> {:error, no_more()}
+    :exit, :distribution_not_started -> {:error, no_more()}
+  end
+
+  defp no_more, do: "this VM is a node no more; trying again"
+
+  defp set(_node, nil), do: :ok
+
+  defp set(node, cookie) do
+    true = Node.set_cookie(node, cookie)
+    :ok
   end
 
   @doc """
@@ -58,10 +85,12 @@ defmodule Ringbridge.LocalNode do
   defp start(name, domain) do
     options = %{name_domain: domain, dist_listen: false, hidden: true}
 
+    # Before the name is ours: another instance may look as soon as it is. Should that one be sooner, nobody has this name.
+    :persistent_term.put({@named_by_us, name}, true)
+
     case :net_kernel.start(name, options) do
       {:ok, _pid} ->
         Node.set_cookie(Node.self(), private_cookie())
-        :persistent_term.put(@named_by_us, Node.self())
         :ok
 
       # Another instance was sooner.
@@ -81,7 +110,7 @@ defmodule Ringbridge.LocalNode do
 
   # A VM that had a name has a cookie: what it was started with, unless an option says otherwise.
   defp cookie(nil) do
-    if :persistent_term.get(@named_by_us, nil) == Node.self(),
+    if :persistent_term.get({@named_by_us, Node.self()}, false),
       do: Ringbridge.Cookie.default(),
       else: {:ok, nil}
   end
