@@ -274,6 +274,23 @@ defmodule Ringbridge.ClientCallTest do
       assert_nothing_left(context)
     end
 
+    test "of a bridge that stands still ends at its timeout", context do
+      pid = Program.os_pid(context.bridge.program)
+      endless = Ringbridge.stream(context.name, :primes, "100000000", timeout: 500)
+
+      stopped =
+        Stream.map(endless, fn prime ->
+          if prime == 2, do: Program.kill(pid, "STOP")
+          prime
+        end)
+
+      error = catch_error(Enum.each(stopped, & &1))
+      Program.kill(pid, "CONT")
+      assert %Error{reason: :timeout, role: :primes} = error
+      await_idle(context.node, 20_000)
+      assert_nothing_left(context)
+    end
+
     test "is a GenStage subscription to the same bridge", %{name: name, node: node} do
       assert {:ok, {{Ringbridge.Streams, ^node}, options}} =
                Ringbridge.producer(name, :primes, "30", [priority: :low], max_demand: 5)

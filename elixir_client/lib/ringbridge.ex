@@ -47,7 +47,8 @@ defmodule Ringbridge do
   Options of one job. Two are the client's:
 
     * `:timeout` - milliseconds for the whole, the wait for a connection and another bridge's turn included;
-      `:infinity` for the role's most, `:role` for the role's default. The instance's `:timeout` when not given
+      `:infinity` for the role's most, `:role` for the role's default. The instance's `:timeout` when not given; of a cast
+      and of a stream `:role`. At most 4_294_967_295 (49 days), as all waiting in Erlang
     * `:idempotent` - `true` if the job may run twice: it is then sent again when its bridge is lost. Default `false`
 
   All others go to the bridge as they are, with the meaning of docs/calling.md: `:opcode`, `:op`, `:priority`, `:key`,
@@ -159,7 +160,8 @@ defmodule Ringbridge do
   end
 
   @doc """
-  Submits a job for nobody: it runs to its end, also when its caller ends, and its answer goes nowhere.
+  Submits a job for nobody: it runs to its end, also when its caller ends, and its answer goes nowhere. Its time is the role's
+  default, not the instance's `:timeout`, unless the call gives one.
 
   `:ok` says that it was handed to the connection, not that it was accepted.
   """
@@ -171,7 +173,7 @@ defmodule Ringbridge do
 
   @doc """
   Submits many jobs as one message: each is answered for itself, in the order of the payloads (docs/calling.md,
-  "Many at once"). An error of the whole says that none was accepted.
+  "Many at once"), 10,000 at most. An error of the whole says that none was accepted.
 
       iex> {:ok, _pid} = Ringbridge.start_link(name: DocCallMany, mode: :inline, roles: %{half: &{:ok, div(&1, 2)}})
       iex> Ringbridge.call_many(DocCallMany, :half, [2, 4, 6])
@@ -180,7 +182,7 @@ defmodule Ringbridge do
   @impl Client
   @spec call_many(name(), role(), [payload()], options()) ::
           {:ok, [answer()]} | {:error, Error.t()}
-  def call_many(name, role, payloads, options \\ []) when is_list(payloads) do
+  def call_many(name, role, payloads, options \\ []) do
     name |> Request.new(:submit_many, role, payloads, options) |> Request.run()
   end
 
@@ -197,7 +199,9 @@ defmodule Ringbridge do
   """
   @impl Client
   @spec pipeline(name(), [stage(), ...], payload(), options()) :: answer()
-  def pipeline(name, [first | rest], payload, options \\ []) do
+  def pipeline(name, stages, payload, options \\ [])
+
+  def pipeline(name, [first | rest], payload, options) do
     {role, more} =
       case first do
         {role, opcode} when is_integer(opcode) -> {role, [opcode: opcode]}
@@ -205,8 +209,24 @@ defmodule Ringbridge do
       end
 
     more = if rest == [], do: more, else: [{:stages, rest} | more]
-    call(name, role, payload, more ++ Enum.to_list(options))
+    call(name, role, payload, first_of(more, options))
   end
+
+  def pipeline(name, other, payload, options) do
+    why = "the stages of a pipeline are a list of 1 to 16; got: #{inspect(other)}"
+    error = %Error{reason: {:bad_request, why}}
+
+    name
+    |> Request.checked(:submit, nil, payload, options)
+    |> Request.refused(error)
+    |> Request.run()
+  end
+
+  # What cannot be options stays as it is, and is said to be none by the call.
+  defp first_of(more, options) when is_map(options), do: more ++ Map.to_list(options)
+
+  defp first_of(more, options),
+    do: if(Keyword.keyword?(options), do: more ++ options, else: options)
 
   @doc """
   Submits a job and returns; its answer is fetched by `await/2`, `yield/2` or `check/2`, by this process only.
@@ -235,7 +255,10 @@ defmodule Ringbridge do
   @spec await(Request.t(), timeout()) :: answer()
   def await(request, timeout \\ :infinity), do: request |> owned!() |> Request.await(timeout)
 
-  @doc "Waits for the answer; `nil` when there is none by then. The job goes on and can be waited for again."
+  @doc """
+  Waits for the answer; `nil` when there is none by then. The job goes on and can be waited for again, also after a timeout
+  that cannot be meant (`{:bad_request, why}`).
+  """
   @impl Client
   @spec yield(Request.t(), timeout()) :: answer() | nil
   def yield(request, timeout \\ 5_000), do: request |> owned!() |> Request.yield(timeout)
@@ -273,7 +296,12 @@ defmodule Ringbridge do
   def cancel(ref) when is_reference(ref), do: Request.cancel(node(ref), ref)
 
   @spec cancel(non_neg_integer(), node: node()) :: :ok | {:error, Error.t()}
-  def cancel(job_id, node: node), do: Request.cancel(node, job_id)
+  def cancel(job_id, node: node) when is_atom(node), do: Request.cancel(node, job_id)
+
+  def cancel(_job_id, other) do
+    why = "cancel/2 takes a job's id and node: its bridge; got: #{inspect(other)}"
+    {:error, %Error{reason: {:bad_request, why}}}
+  end
 
   @doc """
   The job's parts, as they come, asked for as far as they are consumed (docs/streams.md). Each enumeration is a job of
@@ -292,12 +320,13 @@ defmodule Ringbridge do
 
   @doc """
   The nearest bridge as a GenStage producer: a subscription for `subscribe_to:` of a consumer, or for
-  `GenStage.stream/1`. `subscribe` are GenStage's options (`:max_demand`, `:min_demand`, `:cancel`).
+  `GenStage.stream/1`. `subscribe` are GenStage's options (`:max_demand`, `:min_demand`, `:cancel`, which is `:transient` unless it
+  is said). An instance with `mode: :inline` has none.
   """
   @spec producer(name(), role(), payload(), options(), keyword()) ::
           {:ok, {GenServer.server(), keyword()}} | {:error, Error.t()}
   def producer(name, role, payload, options \\ [], subscribe \\ []) do
-    Parts.producer(name, role, payload, options, [cancel: :transient] ++ subscribe)
+    Parts.producer(name, role, payload, options, subscribe)
   end
 
   defp owned!(%Request{owner: owner} = request) do

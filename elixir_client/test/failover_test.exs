@@ -67,6 +67,20 @@ defmodule Ringbridge.FailoverTest do
     assert Failover.retry(at(request, :a@h, 3), @lost) == :no
   end
 
+  test "what `retry` allows is one less each time that a bridge is lost", %{table: table} do
+    request = request(table, options: [retry: 2, key: "k"])
+    assert {:ok, request} = Failover.retry(request, @lost)
+    assert Enum.sort(request.options) == [key: "k", retry: 1]
+    # A refusal has begun nothing.
+    assert {:ok, request} = Failover.retry(at(request, :b@h), @overloaded)
+    assert request.options[:retry] == 1
+    assert {:ok, request} = Failover.retry(at(request, :a@h, 2), @lost)
+    assert Failover.retry(at(request, :b@h, 2), @lost) == :no
+
+    request = request(table, options: [retry: 0], idempotent?: true)
+    assert {:ok, %{options: [retry: 0]}} = Failover.retry(request, @lost)
+  end
+
   describe "the caller is told" do
     test "the first refusal, when all refuse", %{table: table} do
       {:ok, request} = Failover.retry(request(table), @overloaded)

@@ -6,6 +6,7 @@ defmodule RingbridgeTest do
 
   doctest Ringbridge
   doctest Ringbridge.Backoff
+  doctest Ringbridge.Deadline
   doctest Ringbridge.Error
   doctest Ringbridge.LocalNode
   doctest Ringbridge.Options
@@ -164,6 +165,42 @@ defmodule RingbridgeTest do
       end
 
       refute_receive _, 10
+    end
+  end
+
+  describe "an instance of functions answers as a bridge would" do
+    test "with detail", %{name: name} do
+      assert {:ok, 1, detail} = Ringbridge.call(name, :echo, 1, detail: true)
+      assert %{job: _, worker: _, queue_us: 0, run_us: us} = detail
+      assert is_integer(us)
+      assert {1, %{}} = Ringbridge.call!(name, :echo, 1, detail: true)
+      assert {:ok, [{:ok, 1, %{}}]} = Ringbridge.call_many(name, :echo, [1], detail: true)
+      assert {:ok, 1, %{}} = Ringbridge.pipeline(name, [:echo, :echo], 1, detail: true)
+      assert {:error, %Error{}} = Ringbridge.call(name, :refuse, :draining, detail: true)
+      assert {:ok, 1} = Ringbridge.call(name, :echo, 1, detail: false)
+    end
+
+    test "where a part raises, and not where its consumer does", %{name: name} do
+      raising = Stream.map([1, 2], &if(&1 == 2, do: raise("oh"), else: &1))
+      stream = Ringbridge.stream(name, :echo, raising)
+      assert Enum.take(stream, 1) == [1]
+      error = assert_raise Error, fn -> Enum.to_list(stream) end
+      assert error.reason == {:job_failed, 65_282, "RuntimeError: oh"}
+
+      error = assert_raise Error, fn -> Enum.to_list(Ringbridge.stream(name, :echo, :no_list)) end
+      assert {:job_failed, 65_282, "Protocol.UndefinedError" <> _} = error.reason
+
+      fine = Ringbridge.stream(name, :upto, 3)
+      assert_raise ArithmeticError, fn -> Enum.map(fine, &div(&1, &1 - 1)) end
+    end
+
+    test "to stages that are none, and has no producer", %{name: name} do
+      for reason <- [
+            Ringbridge.pipeline(name, [:echo | :echo], 1),
+            Ringbridge.producer(name, :upto, 3)
+          ] do
+        assert {:error, %Error{reason: {:bad_request, _why}}} = reason
+      end
     end
   end
 

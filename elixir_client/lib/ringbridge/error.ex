@@ -10,7 +10,8 @@ defmodule Ringbridge.Error do
     * `:not_started` - there is no instance of that name
     * `{:down, reason}` - the bridge, or the connection to it, ended while the call waited; the job may have run
 
-  `role` is what was asked for, `node` the bridge that was asked, or `nil`.
+  `role` is what was asked for, `node` the bridge that was asked, or `nil`. `again?` says that the request let the bridge begin the
+  job more than once (`retry:`, or `dedupe:`, whose run may be another caller's): a refusal may then come after it was begun.
 
       iex> error = %Ringbridge.Error{reason: {:too_large, 65_536}, role: :echo, node: :"bridge@host"}
       iex> Exception.message(error)
@@ -18,7 +19,7 @@ defmodule Ringbridge.Error do
   """
 
   @enforce_keys [:reason]
-  defexception [:reason, :role, :node]
+  defexception [:reason, :role, :node, again?: false]
 
   @typedoc """
   An atom, or a tuple whose first element is the name. docs/errors.md tells for each what happened, whether the
@@ -44,22 +45,13 @@ defmodule Ringbridge.Error do
           | :not_started
           | {:down, reason :: term()}
 
-  @type t :: %__MODULE__{reason: reason(), role: term(), node: node() | nil}
+  @type t :: %__MODULE__{reason: reason(), role: term(), node: node() | nil, again?: boolean()}
 
   # Given before a job begins (docs/errors.md): nothing of it was or will be run.
-  @not_run [
-    :overloaded,
-    :circuit_open,
-    :too_large,
-    :no_worker,
-    :draining,
-    :bad_request,
-    :unauthorized,
-    :not_connected,
-    :not_started
-  ]
+  @not_run [:too_large, :bad_request, :unauthorized, :not_connected, :not_started]
 
-  # Of those, what another bridge may see otherwise. A payload too large or a request that breaks a rule is so there too.
+  # So are these, but to a job that waits they are said too; and one whose worker has died waits again, if the request lets
+  # it begin again. Another bridge may see them otherwise; a payload too large, or a request that breaks a rule, is so there too.
   @elsewhere [:overloaded, :circuit_open, :no_worker, :draining]
 
   @doc """
@@ -81,15 +73,22 @@ defmodule Ringbridge.Error do
       true
       iex> Ringbridge.Error.not_run?(%Ringbridge.Error{reason: {:down, :noconnection}})
       false
+
+  With `retry:` above 0 a job may have been begun before its role had no worker left:
+
+      iex> Ringbridge.Error.not_run?(%Ringbridge.Error{reason: :no_worker, again?: true})
+      false
   """
   @spec not_run?(t()) :: boolean()
   # The connection was there, the dispatcher was not: nobody took the job.
   def not_run?(%__MODULE__{reason: {:down, :noproc}}), do: true
   # Of several jobs ({:map, role, i}, {:fan_out, role, i}) the others may have run.
-  def not_run?(%__MODULE__{reason: {:stage, 1, role, reason}}) when not is_tuple(role),
-    do: name(reason) in @not_run
+  def not_run?(%__MODULE__{reason: {:stage, 1, role, reason}} = error) when not is_tuple(role),
+    do: not_run?(%{error | reason: reason})
 
-  def not_run?(%__MODULE__{reason: reason}), do: name(reason) in @not_run
+  def not_run?(%__MODULE__{reason: reason, again?: again?}) do
+    name(reason) in @not_run or (name(reason) in @elsewhere and not again?)
+  end
 
   @doc "Whether another bridge may well take what this one refused."
   @spec elsewhere?(t()) :: boolean()

@@ -14,6 +14,8 @@ defmodule Ringbridge.Lane do
     * No function exits, links, or touches a message that is not the lane's own.
   """
 
+  alias Ringbridge.Deadline
+
   @typedoc "Where the job goes; the lane's own business. The distribution has the bridge's node."
   @type to :: term()
 
@@ -41,12 +43,16 @@ defmodule Ringbridge.Lane do
   @doc "Whether a message that the caller has received is the outcome; `:other` if not."
   @callback check(to(), reference(), message :: term()) :: outcome() | :other
 
-  @doc "Submits for nobody: no answer will come, and the caller's end cancels nothing."
-  @callback cast(to(), message()) :: :ok
+  @doc """
+  Submits for nobody: no answer will come, and the caller's end cancels nothing. `{:down, :noconnection}` when it was not
+  even sent.
+  """
+  @callback cast(to(), message()) :: :ok | {:down, :noconnection}
 
   @doc """
   A job's parts, asked for as far as they are consumed. Yields `{:parts, [part]}` any number of times, then at most
-  one `{:end, reason}`, `:normal` when the job is done.
+  one `{:end, reason}`, `:normal` when the job is done; `:timeout` when there was no end by `until_ms`, and the job is cancelled.
   """
-  @callback parts(to(), job :: tuple(), demand :: pos_integer()) :: Enumerable.t()
+  @callback parts(to(), job :: tuple(), demand :: pos_integer(), until_ms :: Deadline.t()) ::
+              Enumerable.t()
 end

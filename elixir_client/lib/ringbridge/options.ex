@@ -5,6 +5,11 @@ defmodule Ringbridge.Options do
   `docs/0` makes the text of `Ringbridge.child_spec/1` of the same table.
   """
 
+  import Ringbridge.Deadline, only: [is_wait: 1]
+
+  # A receive and a timer take no more; to find out there would be too late.
+  @most_ms Ringbridge.Deadline.most_ms()
+
   @table [
     name: [
       required: true,
@@ -31,26 +36,27 @@ defmodule Ringbridge.Options do
     timeout: [
       default: 5_000,
       type:
-        {:timeout, "milliseconds (0 or more), :infinity, or :role for the role's own default"},
+        {:timeout,
+         "milliseconds (0 to #{@most_ms}), :infinity, or :role for the role's own default"},
       doc:
         "of a job whose call names none: milliseconds, `:infinity` (the role's most) or `:role` " <>
           "(the role's default)"
     ],
     connect_timeout: [
       default: 5_000,
-      type: {:milliseconds, "milliseconds, 0 or more"},
+      type: {:milliseconds, "milliseconds, 0 to #{@most_ms}"},
       doc:
         "how long a call waits for a connection when there is none, within its own timeout; 0: not at all"
     ],
     backoff_min_ms: [
       default: 100,
-      type: {:positive, "milliseconds, 1 or more"},
+      type: {:positive, "milliseconds, 1 to #{@most_ms}"},
       doc:
         "the first pause before a lost bridge is tried again; it doubles, with up to a half taken off at random"
     ],
     backoff_max_ms: [
       default: 10_000,
-      type: {:positive, "milliseconds, 1 or more, and not below backoff_min_ms"},
+      type: {:positive, "milliseconds, 1 to #{@most_ms}, and not below backoff_min_ms"},
       doc: "the longest such pause"
     ],
     mode: [
@@ -171,8 +177,8 @@ defmodule Ringbridge.Options do
   defp valid?(:cookie, cookie), do: is_atom(cookie) or is_binary(cookie) or is_function(cookie, 0)
   defp valid?(:path, path), do: is_binary(path) and path != ""
   defp valid?(:mode, mode), do: mode in [:dist, :inline]
-  defp valid?(:milliseconds, ms), do: is_integer(ms) and ms >= 0
-  defp valid?(:positive, ms), do: is_integer(ms) and ms >= 1
+  defp valid?(:milliseconds, ms), do: is_wait(ms)
+  defp valid?(:positive, ms), do: is_wait(ms) and ms >= 1
 
   defp valid?(:timeout, timeout),
     do: timeout in [:infinity, :role] or valid?(:milliseconds, timeout)

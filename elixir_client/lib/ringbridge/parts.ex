@@ -7,61 +7,72 @@ defmodule Ringbridge.Parts do
   """
   alias Ringbridge.{Error, Failover, Request}
 
-  # Enough that a worker need not wait for a consumer that is quick, and little to hold for one that is slow.
-  @demand 100
-
   @doc "Each enumeration is a job. Raises `Ringbridge.Error` in the consumer where the job does not end well."
   @spec stream(atom(), term(), term(), term()) :: Enumerable.t()
   def stream(name, role, payload, options) do
-    Stream.resource(
-      fn -> begin(name, role, payload, options) end,
-      &next/1,
-      &halt/1
-    )
+    # Nothing begins before a part is asked for: an enumeration may be halted at once (Stream.zip/1 with an empty one).
+    Stream.resource(fn -> {:new, name, role, payload, options} end, &next/1, &halt/1)
   end
 
   @doc "A subscription of a GenStage consumer to the nearest bridge."
   @spec producer(atom(), term(), term(), term(), keyword()) ::
           {:ok, {GenServer.server(), keyword()}} | {:error, Error.t()}
   def producer(name, role, payload, options, subscribe) do
-    with %{answer: nil} = request <- Request.new(name, :stream, role, payload, options),
+    # Its end is the subscription's affair, so telemetry is told nothing.
+    with %{answer: nil} = request <- Request.checked(name, :producer, role, payload, options),
+         :ok <- subscribe?(request, subscribe),
          {:ok, request} <- Request.target(request) do
       job = {role, payload, Request.bridge_options(request)}
-      {:ok, {{Ringbridge.Streams, request.node}, [{:job, job} | subscribe]}}
+      subscribe = [cancel: :transient] |> Keyword.merge(subscribe) |> Keyword.put(:job, job)
+      {:ok, {{Ringbridge.Streams, request.node}, subscribe}}
     else
       %{answer: error} -> error
+      {:error, %Error{} = error} -> {:error, error}
       {:error, reason} -> {:error, %Error{reason: reason, role: role}}
     end
   end
 
-  defp begin(name, role, payload, options) do
-    {demand, options} = Access.pop(options, :max_demand)
-    begin(Request.new(name, :stream, role, payload, options), demand || @demand)
-  end
+  defp subscribe?(request, subscribe) do
+    cond do
+      request.instance.mode == :inline ->
+        {:error,
+         Request.error(request, {:bad_request, "mode: :inline has no producer; stream/4"})}
 
-  # {request, demand, the lane's parts from here on, whether any came}
-  defp begin(%{answer: {:error, error}}, _demand), do: raise(error)
+      not Keyword.keyword?(subscribe) ->
+        why = "the options of a subscription are a keyword list"
+        {:error, Request.error(request, {:bad_request, why})}
 
-  defp begin(request, demand) do
-    case Request.target(request) do
-      {:ok, request} -> {request, demand, open(request, demand), false}
-      {:error, reason} -> raise Request.error(request, reason) |> told(request)
+      true ->
+        :ok
     end
   end
 
-  defp open(request, demand) do
+  # {request, the lane's parts from here on, whether any came}
+  defp begin(%{answer: {:error, error}}), do: raise(error)
+
+  defp begin(request) do
+    case Request.target(request) do
+      {:ok, request} -> {[], {request, open(request), false}}
+      {:error, reason} -> {raising(request |> Request.error(reason) |> told(request)), :ended}
+    end
+  end
+
+  defp open(request) do
     job = {request.role, request.payload, Request.bridge_options(request)}
-    parts = request.lane.parts(request.to, job, demand)
+    parts = request.lane.parts(request.to, job, request.demand, request.until_ms)
     # One event of the lane at a time: the consumer decides when the next one is asked for.
     &Enumerable.reduce(parts, &1, fn event, _last -> {:suspend, event} end)
   end
 
   defp next(:ended), do: {:halt, :ended}
 
-  defp next({request, demand, from_here, any?} = state) do
+  defp next({:new, name, role, payload, options}),
+    do: begin(Request.new(name, :stream, role, payload, options))
+
+  defp next({request, from_here, any?} = state) do
     case from_here.({:cont, nil}) do
       {:suspended, {:parts, parts}, rest} ->
-        {parts, {request, demand, rest, true}}
+        {parts, {request, rest, true}}
 
       {:suspended, {:end, :normal}, rest} ->
         close(rest)
@@ -74,12 +85,12 @@ defmodule Ringbridge.Parts do
     end
   end
 
-  defp again({request, demand, _from_here, _any?}, error, any?) do
+  defp again({request, _from_here, _any?}, error, any?) do
     with false <- any?,
          {:ok, next} <- Failover.retry(request, error),
          {:ok, next} <- Request.target(next) do
       Failover.tell(request, next.node, error)
-      {[], {next, demand, open(next, demand), false}}
+      {[], {next, open(next), false}}
     else
       _ -> {raising(request |> Failover.verdict(error) |> told(request)), :ended}
     end
@@ -97,7 +108,9 @@ defmodule Ringbridge.Parts do
 
   defp halt(:ended), do: :ok
 
-  defp halt({request, _demand, from_here, _any?}) do
+  defp halt({:new, _name, _role, _payload, _options}), do: :ok
+
+  defp halt({request, from_here, _any?}) do
     close(from_here)
     Request.finish(request, nil)
   end

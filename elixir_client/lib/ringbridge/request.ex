@@ -5,11 +5,8 @@ defmodule Ringbridge.Request do
   It belongs to the process that made it: only that one can wait for it, and its end cancels the job. `Ringbridge.Failover` says
   when it is sent again.
   """
-  alias Ringbridge.{Error, Failover, Instance, Route, Telemetry, Trace}
-
-  # How much longer the caller waits than the job may take, so that the bridge's `:deadline_exceeded`, which says more
-  # than a timeout does, arrives first.
-  @grace_ms 1_000
+  alias Ringbridge.{Deadline, Error, Failover, Instance, Route, Telemetry, Trace}
+  alias Ringbridge.Request.Options
 
   # A cancel is answered by the relay at once.
   @cancel_ms 5_000
@@ -34,17 +31,21 @@ defmodule Ringbridge.Request do
     :epoch,
     :answer,
     :held,
+    :demand,
     options: [],
     until_ms: :infinity,
     job_until_ms: :role,
     idempotent?: false,
+    again?: false,
     tried: []
   ]
+
+  @type verb :: :submit | :submit_many | :cast | :stream | :producer
 
   @typedoc "Its fields are nobody else's business."
   @type t :: %__MODULE__{
           instance: Instance.t() | nil,
-          verb: :submit | :submit_many | :cast | :stream,
+          verb: verb(),
           role: term(),
           payload: term(),
           owner: pid(),
@@ -56,16 +57,23 @@ defmodule Ringbridge.Request do
           epoch: Route.epoch(),
           answer: {:error, Error.t()} | nil,
           held: Error.t() | nil,
+          demand: pos_integer() | nil,
           options: keyword(),
-          until_ms: integer() | :infinity,
-          job_until_ms: integer() | :infinity | :role,
+          until_ms: Deadline.t(),
+          job_until_ms: Deadline.t() | :role,
           idempotent?: boolean(),
+          again?: boolean(),
           tried: Route.tried()
         }
 
-  @doc "Checks a call; its job is not sent yet."
-  @spec new(atom(), :submit | :submit_many | :cast | :stream, term(), term(), term()) :: t()
-  def new(name, verb, role, payload, options) do
+  @doc "Checks a call, and tells that it begins; its job is not sent yet."
+  @spec new(atom(), verb(), term(), term(), term()) :: t()
+  def new(name, verb, role, payload, options),
+    do: begun(checked(name, verb, role, payload, options))
+
+  @doc "The same without a word to telemetry, for a job whose end is told elsewhere."
+  @spec checked(atom(), verb(), term(), term(), term()) :: t()
+  def checked(name, verb, role, payload, options) do
     request = %__MODULE__{
       verb: verb,
       role: role,
@@ -75,57 +83,31 @@ defmodule Ringbridge.Request do
     }
 
     with {:ok, instance} <- Instance.fetch(name),
-         {:ok, options} <- options(options) do
-      begun(timed(%{request | instance: instance}, options))
+         {:ok, request} <- Options.take(%{request | instance: instance}, options) do
+      traced(request)
     else
-      {:error, error} -> %{request | answer: {:error, %{error | role: role}}}
+      {:error, error} -> refused(request, error)
     end
   end
 
-  defp options(options) when is_map(options), do: {:ok, Map.to_list(options)}
+  @doc "A request that is answered already: by what is wrong with it, the first of several."
+  @spec refused(t(), Error.t()) :: t()
+  def refused(%{answer: nil} = request, error),
+    do: %{request | answer: {:error, %{error | role: request.role}}}
 
-  defp options(options) do
-    if Keyword.keyword?(options),
-      do: {:ok, options},
-      else: {:error, %Error{reason: {:bad_request, "options are a keyword list or a map"}}}
-  end
+  def refused(request, _error), do: request
 
-  defp timed(request, options) do
-    {timeout, options} = Keyword.pop(options, :timeout, default(request))
-    {idempotent?, options} = Keyword.pop(options, :idempotent, false)
-    retry = Keyword.get(options, :retry, 0)
+  defp traced(request) do
+    case {Keyword.has_key?(request.options, :trace), Trace.current()} do
+      {false, traceparent} when traceparent != nil ->
+        %{request | options: [{:trace, traceparent} | request.options]}
 
-    request = %{
-      request
-      | options: options,
-        idempotent?: idempotent? or (is_integer(retry) and retry > 0)
-    }
-
-    case timeout do
-      ms when is_integer(ms) and ms >= 0 ->
-        %{request | job_until_ms: now_ms() + ms, until_ms: now_ms() + ms + @grace_ms}
-
-      endless when endless in [:infinity, :role] ->
-        %{request | job_until_ms: endless}
-
-      other ->
-        why = "timeout is milliseconds (0 or more), :infinity or :role; got: #{inspect(other)}"
-        %{request | answer: {:error, %Error{reason: {:bad_request, why}, role: request.role}}}
+      _ ->
+        request
     end
   end
-
-  # A stream takes as long as its consumer does, so it has a deadline only if the call gives one (docs/streams.md).
-  defp default(%{verb: :stream}), do: :role
-  defp default(request), do: request.instance.timeout
 
   defp begun(%{answer: nil} = request) do
-    options =
-      case {Keyword.has_key?(request.options, :trace), Trace.current()} do
-        {false, traceparent} when traceparent != nil -> [{:trace, traceparent} | request.options]
-        _ -> request.options
-      end
-
-    request = %{request | options: options}
     measurements = %{system_time: System.system_time()}
     Telemetry.job(request.instance, :start, measurements, metadata(request))
     request
@@ -138,7 +120,7 @@ defmodule Ringbridge.Request do
   def run(%{answer: nil} = request) do
     case target(request) do
       {:ok, request} ->
-        outcome = request.lane.call(request.to, message(request), left(request.until_ms))
+        outcome = request.lane.call(request.to, message(request), Deadline.left(request.until_ms))
         settle(request, outcome)
 
       {:error, reason} ->
@@ -166,8 +148,10 @@ defmodule Ringbridge.Request do
 
     case target(request) do
       {:ok, request} ->
-        :ok = request.lane.cast(request.to, message(request))
-        finish(request, :ok)
+        case request.lane.cast(request.to, message(request)) do
+          :ok -> finish(request, :ok)
+          outcome -> conclude(request, outcome)
+        end
 
       {:error, reason} ->
         unreachable(request, reason)
@@ -176,35 +160,42 @@ defmodule Ringbridge.Request do
 
   def cast(request), do: request.answer
 
-  @doc "Waits; a job without an answer by then is cancelled."
+  @doc "Waits; a job without an answer by then is cancelled. A timeout that cannot be meant leaves it as it is."
   @spec await(t(), timeout()) :: Ringbridge.answer()
   def await(%{answer: nil} = request, timeout) do
-    request = %{request | until_ms: min(request.until_ms, from_now(timeout))}
+    with :ok <- wait?(request, timeout) do
+      request = %{request | until_ms: min(request.until_ms, Deadline.from_now(timeout))}
 
-    case request.lane.await(request.to, request.ref, left(request.until_ms)) do
-      :timeout ->
-        case request.lane.cancel(request.to, request.ref) do
-          :ok -> settle(request, :timeout)
-          outcome -> settle(request, outcome)
-        end
-
-      outcome ->
-        settle(request, outcome)
+      case request.lane.await(request.to, request.ref, Deadline.left(request.until_ms)) do
+        :timeout -> settle(request, given_up(request))
+        outcome -> settle(request, outcome)
+      end
     end
   end
 
   def await(request, _timeout), do: request.answer
 
+  # An answer that has come by now is the answer.
+  defp given_up(request) do
+    with :ok <- request.lane.cancel(request.to, request.ref), do: :timeout
+  end
+
   @doc "Waits; `nil` when there is no answer by then, and the job goes on."
   @spec yield(t(), timeout()) :: Ringbridge.answer() | nil
   def yield(%{answer: nil} = request, timeout) do
-    case request.lane.await(request.to, request.ref, timeout) do
-      :timeout -> nil
-      outcome -> conclude(request, outcome)
+    with :ok <- wait?(request, timeout) do
+      case request.lane.await(request.to, request.ref, timeout) do
+        :timeout -> nil
+        outcome -> conclude(request, outcome)
+      end
     end
   end
 
   def yield(request, _timeout), do: request.answer
+
+  defp wait?(request, timeout) do
+    with {:error, error} <- Options.wait?(timeout), do: {:error, %{error | role: request.role}}
+  end
 
   @doc "Cancels; its answer if that was there already, else `nil`."
   @spec shutdown(t()) :: Ringbridge.answer() | nil
@@ -231,6 +222,13 @@ defmodule Ringbridge.Request do
   @doc "Cancels what is another's, by reference or id, at its bridge."
   @spec cancel(node(), reference() | non_neg_integer()) :: :ok | {:error, Error.t()}
   def cancel(node, job) do
+    # A VM that is no node reaches only itself; to ask for more raises.
+    if Node.alive?() or node == Node.self(),
+      do: ask_to_cancel(node, job),
+      else: {:error, %Error{reason: :not_connected, node: node}}
+  end
+
+  defp ask_to_cancel(node, job) do
     case Ringbridge.Lane.Dist.call(node, {:cancel, job}, @cancel_ms) do
       {:answer, :ok} -> :ok
       {:answer, {:error, reason}} -> {:error, %Error{reason: reason, node: node}}
@@ -244,7 +242,9 @@ defmodule Ringbridge.Request do
   @doc false
   @spec target(t()) :: {:ok, t()} | {:error, :not_connected | :not_started}
   def target(request) do
-    case Instance.target(request.instance, request.role, request.tried, request.until_ms) do
+    until_ms = connect_until_ms(request)
+
+    case Instance.target(request.instance, request.role, request.tried, until_ms) do
       {:ok, lane, to, {node, epoch}} ->
         {:ok, %{request | lane: lane, to: to, node: node, epoch: epoch}}
 
@@ -252,6 +252,12 @@ defmodule Ringbridge.Request do
         {:error, reason}
     end
   end
+
+  # Not the grace: that is for an answer, and without a bridge none will come.
+  defp connect_until_ms(%{job_until_ms: endless} = request) when is_atom(endless),
+    do: request.until_ms
+
+  defp connect_until_ms(request), do: min(request.job_until_ms, request.until_ms)
 
   @doc false
   @spec message(t()) :: Ringbridge.Lane.message()
@@ -267,7 +273,7 @@ defmodule Ringbridge.Request do
     case request.job_until_ms do
       :role -> request.options
       :infinity -> [{:timeout, :infinity} | request.options]
-      until_ms -> [{:timeout, left(until_ms)} | request.options]
+      until_ms -> [{:timeout, Deadline.left(until_ms)} | request.options]
     end
   end
 
@@ -307,7 +313,9 @@ defmodule Ringbridge.Request do
 
   @doc false
   @spec error(t(), Error.reason()) :: Error.t()
-  def error(request, reason), do: %Error{reason: reason, role: request.role, node: request.node}
+  def error(request, reason) do
+    %Error{reason: reason, role: request.role, node: request.node, again?: request.again?}
+  end
 
   @doc false
   @spec finish(t(), answer) :: answer when answer: term()
@@ -339,10 +347,4 @@ defmodule Ringbridge.Request do
   defp metadata(request) do
     %{verb: request.verb, role: request.role, trace: Keyword.get(request.options, :trace)}
   end
-
-  defp left(:infinity), do: :infinity
-  defp left(until_ms), do: max(0, until_ms - now_ms())
-  defp from_now(:infinity), do: :infinity
-  defp from_now(ms), do: now_ms() + ms
-  defp now_ms, do: System.monotonic_time(:millisecond)
 end

@@ -15,7 +15,8 @@ defmodule Ringbridge.Telemetry do
 
   `verb` is `:submit`, `:submit_many`, `:cast` or `:stream`; `outcome` is `:ok`, `:error` or `:shutdown`; `error` is a
   `Ringbridge.Error` or `nil`; `trace` the traceparent or `nil`. Of a batch `outcome` is the whole's: look at its answers for
-  the elements'. A process that is killed while it waits tells nothing.
+  the elements'. A process that is killed while it waits tells nothing; nor is a subscription of `Ringbridge.producer/5` told, whose
+  end is its consumer's.
 
   `attach_default_logger/1` writes a line for what is worth one, `metrics/0` is the list of metrics as data.
   """

@@ -18,7 +18,7 @@ defmodule Ringbridge.Lane.Dist do
   def call(node, message, timeout) do
     to = dispatcher(node)
     ref = :erlang.monitor(:process, to, alias: :reply_demonitor)
-    send(to, {:"$gen_call", {self(), [:alias | ref]}, message})
+    hand(to, {:"$gen_call", {self(), [:alias | ref]}, message})
 
     receive do
       {[:alias | ^ref], answer} -> answered(ref, answer)
@@ -36,7 +36,7 @@ defmodule Ringbridge.Lane.Dist do
   def submit(node, message) do
     to = dispatcher(node)
     ref = :erlang.monitor(:process, to, alias: :reply_demonitor)
-    send(to, {:"$gen_call", {self(), [:alias | ref]}, message})
+    hand(to, {:"$gen_call", {self(), [:alias | ref]}, message})
     ref
   end
 
@@ -72,17 +72,25 @@ defmodule Ringbridge.Lane.Dist do
     # An alias that is no more: the answer ends on this node. A plain tag would bring it into the mailbox.
     ref = :erlang.alias()
     :erlang.unalias(ref)
-    send(dispatcher(node), {:"$gen_call", {self(), [:alias | ref]}, message})
-    :ok
+
+    case hand(dispatcher(node), {:"$gen_call", {self(), [:alias | ref]}, message}) do
+      :ok -> :ok
+      :noconnect -> {:down, :noconnection}
+    end
   end
 
   @impl Ringbridge.Lane
-  def parts(node, job, demand), do: Parts.stream({Ringbridge.Streams, node}, job, demand)
+  def parts(node, job, demand, until_ms),
+    do: Parts.stream({Ringbridge.Streams, node}, job, demand, until_ms)
 
   defp answered(ref, answer) do
     Process.demonitor(ref, [:flush])
     {:answer, answer}
   end
+
+  # Over the connection that the monitor watches, or not at all: else a job whose caller has been told of the loss would go out over
+  # the next one (gen.erl does the same).
+  defp hand(to, message), do: Process.send(to, message, [:noconnect])
 
   defp dispatcher(node), do: {Ringbridge.JobDispatcher, node}
 end

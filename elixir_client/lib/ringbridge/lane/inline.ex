@@ -48,30 +48,66 @@ defmodule Ringbridge.Lane.Inline do
   end
 
   @impl Ringbridge.Lane
-  def parts(roles, {role, payload, options}, _demand) do
+  def parts(roles, {role, payload, options}, _demand, _until_ms) do
     case run(roles, role, payload, options) do
-      {:ok, parts} -> Stream.concat(Stream.map(parts, &{:parts, [&1]}), [{:end, :normal}])
+      {:ok, parts} -> Stream.resource(fn -> one_by_one(parts) end, &part/1, &left/1)
       {:error, reason} -> [{:end, reason}]
     end
   end
 
+  # A lazy one raises only when it is asked: while a part is made, and not where the consumer has it.
+  defp one_by_one(parts),
+    do: &Enumerable.reduce(parts, &1, fn part, _last -> {:suspend, part} end)
+
+  defp part(:ended), do: {:halt, :ended}
+
+  defp part(rest) do
+    case caught(fn -> {:ok, rest.({:cont, nil})} end) do
+      {:ok, {:suspended, part, rest}} -> {[{:parts, [part]}], rest}
+      {:ok, _done} -> {[{:end, :normal}], :ended}
+      {:error, reason} -> {[{:end, reason}], :ended}
+    end
+  end
+
+  defp left(:ended), do: :ok
+  defp left(rest), do: caught(fn -> rest.({:halt, nil}) end)
+
   defp answer(roles, {:submit, role, payload, options}) do
     case Keyword.pop(options, :stages, []) do
       {[], options} when is_atom(role) or is_binary(role) ->
-        run(roles, role, payload, options)
+        detailed(options, fn -> run(roles, role, payload, options) end)
 
       {stages, options} ->
-        stages(roles, payload, [first(role, options[:opcode]) | stages], options, 1)
+        stages = [first(role, options[:opcode]) | stages]
+
+        if proper?(stages),
+          do: detailed(options, fn -> stages(roles, payload, stages, options, 1) end),
+          else: {:error, {:bad_request, "stages are a proper list"}}
     end
   end
 
   defp answer(roles, {:submit_many, role, payloads, options}) do
-    {:ok, Enum.map(payloads, &run(roles, role, &1, options))}
+    {:ok, Enum.map(payloads, &detailed(options, fn -> run(roles, role, &1, options) end))}
   end
 
   defp answer(_roles, message) do
     {:error, {:bad_request, "mode: :inline does not know #{inspect(elem(message, 0))}"}}
   end
+
+  # As a bridge's, but that nothing waits in a queue, and the worker is this process.
+  defp detailed(options, job) do
+    began = System.monotonic_time()
+    answer = job.()
+
+    with true <- Keyword.get(options, :detail) == true, {:ok, result} <- answer do
+      run = System.convert_time_unit(System.monotonic_time() - began, :native, :microsecond)
+      {:ok, result, %{job: make_ref(), worker: self(), queue_us: 0, run_us: run}}
+    else
+      _ -> answer
+    end
+  end
+
+  defp proper?(term), do: is_list(term) and not List.improper?(term)
 
   # The options' opcode is the first step's.
   defp first(step, nil), do: step
@@ -89,7 +125,7 @@ defmodule Ringbridge.Lane.Inline do
   end
 
   defp step(roles, {:map, role}, payload, options) when not is_integer(role) do
-    if is_list(payload) and List.improper?(payload) == false do
+    if proper?(payload) do
       branches(roles, :map, Enum.map(payload, &{role, &1}), options)
     else
       why = "the payload of a map must be a proper list, got #{inspect(payload)}"
@@ -127,19 +163,20 @@ defmodule Ringbridge.Lane.Inline do
   end
 
   defp run(roles, role, payload, options) do
-    answer = apply_role(roles, role, payload, options)
+    caught(fn ->
+      case apply_role(roles, role, payload, options) do
+        {ok_or_error, _} = answer when ok_or_error in [:ok, :error] ->
+          answer
 
-    case answer do
-      {:ok, _result} ->
-        answer
+        other ->
+          raise ArgumentError,
+                "a role's function returns {:ok, _} or {:error, _}; got: #{inspect(other)}"
+      end
+    end)
+  end
 
-      {:error, _reason} ->
-        answer
-
-      other ->
-        raise ArgumentError,
-              "a role's function returns {:ok, _} or {:error, _}; got: #{inspect(other)}"
-    end
+  defp caught(fun) do
+    fun.()
   rescue
     error ->
       {:error,
