@@ -425,7 +425,7 @@ defmodule Ringbridge.RemoteWorkersTest do
            say(desk, :complete, %{job: job, status: :ok}, large)
          end},
       credit: {"remote_credit", fn desk, _job -> say(desk, :credit, %{credit: 100_000}) end},
-      no_message: {"remote_bad_message", fn desk, _job -> send(desk, :hello) end},
+      no_message: {"remote_bad_message", fn desk, _job -> say(desk, :sing, %{}) end},
       no_map: {"remote_bad_message", fn desk, _job -> say(desk, :started, []) end},
       no_status: {"remote_bad_message", fn desk, job -> say(desk, :complete, %{job: job}) end},
       code:

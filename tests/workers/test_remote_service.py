@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -22,8 +23,9 @@ from bridge.node.signals.router import Router
 from bridge.workers.handshake_driver import RolePlan
 from bridge.workers.port_supervisor import PortSupervisor
 from bridge.workers.remote import messages
+from bridge.workers.remote.desk import WAY_S
 from bridge.workers.remote.service import NAMES, RemoteWorkers
-from bridge.workers.remote.slot import RemoteDriver
+from bridge.workers.remote.slot import RemoteDriver, Slot
 
 APP = "app@host"
 PID = Pid(Atom(APP), 1, 0, 7)
@@ -49,7 +51,8 @@ class PlayedSupervisor:
 
     def hire(self, plan: RolePlan, driver: RemoteDriver, *, remote: Any) -> Any:
         self.drivers.append(driver)
-        return SimpleNamespace(id=len(self.drivers), fate="ended", last_error=None)
+        number = len(self.drivers)
+        return SimpleNamespace(id=number, fate="ended", broke_messages=lambda why: None)
 
     def begin(self, story: Callable[[], Awaitable[None]]) -> None: ...
 
@@ -59,9 +62,10 @@ class Scene:
 
     def __init__(self, *nodes: str) -> None:
         self.sent: list[tuple[c.ControlMessage, Any]] = []
+        self.monitors: list[c.MonitorP] = []
         self.router = Router(Ids("us@host", 7), self._emit)
         role = RoleConfig(remote=RemoteSettings(nodes=nodes or (APP,)))
-        config = Config(
+        self.config = Config(
             file=Path("ringbridge.toml"),
             node=NodeConfig(),
             limits=LimitSettings(),
@@ -75,12 +79,14 @@ class Scene:
             cast(Any, PlayedRelay()),
             cast(PortSupervisor, self.supervisor),
             cast(Any, road),
-            lambda: config,
+            lambda: self.config,
         )
         self.service.start()
 
     def _emit(self, node: str, message: c.ControlMessage, payload: Any) -> bool:
         self.sent.append((message, payload))
+        if isinstance(message, c.MonitorP):
+            self.monitors.append(message)
         return True
 
     def hello(self, **changes: Any) -> None:
@@ -96,6 +102,20 @@ class Scene:
             **changes,
         }
         self.receive(Atom(NAMES[0]), messages.message("hello", **said))
+
+    def set_role(self, **changes: Any) -> None:
+        """The settings are read again."""
+        role = msgspec.structs.replace(self.config.roles["reports"], **changes)
+        self.config = msgspec.structs.replace(self.config, roles={"reports": role})
+
+    def end_process(self, reason: str) -> None:
+        """The worker's process ends, or its node goes."""
+        if reason == "noconnection":
+            self.router.connection_lost(APP)
+            return
+        (watch,) = self.monitors
+        control = c.MonitorPExit(PID, watch.sender, watch.ref, Atom(reason))
+        self.router.receive(APP, control, lambda: None)
 
     def receive(self, to: Any, message: Any) -> None:
         sender = Pid(Atom(APP), 1, 0, 7)
@@ -177,6 +197,59 @@ def test_where_the_bridge_fails_at_a_message_only_that_registration_ends(
     assert (kind, said["reason"], said["again"]) == ("ended", Atom("stopped"), True)
     assert [line for line in lines if line.get("exc_info")]
     assert len(scene.service.registrations) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "has_ended"), [("killed", True), ("normal", True), ("noconnection", False)]
+)
+def test_what_was_not_begun_never_will_be_where_the_process_is_known_to_have_ended(
+    reason: str, has_ended: bool
+) -> None:
+    scene = Scene()
+    scene.let_in()
+    (registration,) = scene.service.registrations
+    deaths: list[Any] = []
+    slot = SimpleNamespace(index=0, die=lambda *its, **how: deaths.append(how))
+    registration.slot_started(cast(Slot, slot))
+    scene.end_process(reason)
+    assert deaths == [{"has_ended": has_ended}]
+
+
+def test_what_is_no_message_of_the_page_ends_nothing() -> None:
+    scene = Scene()
+    desk = scene.let_in()
+    for stray in ((Atom("EXIT"), PID, Atom("normal")), (Reference(Atom(APP), 7, (1,)), 3), 7):
+        scene.receive(desk, stray)
+    assert scene.told() == []
+    assert len(scene.service.registrations) == 1
+    scene.receive(desk, messages.message("sing"))
+    assert [kind for kind, _ in scene.told()] == ["ended"]
+
+
+def test_lines_of_refusals_are_few_whatever_the_hellos_say() -> None:
+    scene = Scene()
+    with capture_logs() as lines:
+        for n in range(50):
+            scene.hello(credit=1000 + n)
+    assert len(scene.told()) == 50
+    assert len(lines) == 1
+
+
+async def test_patience_with_a_cancelled_job_follows_the_settings() -> None:
+    scene = Scene()
+    scene.let_in()
+    (registration,) = scene.service.registrations
+    patience: list[float] = []
+
+    def overdue(_now_s: float, patience_s: float) -> None:
+        patience.append(patience_s)
+        registration.end("stopped", "enough seen", again=False)
+
+    slot = SimpleNamespace(index=0, overdue=overdue, die=lambda *its, **how: None)
+    registration.slot_started(cast(Slot, slot))
+    scene.set_role(cancel_term_ms=7_000, cancel_kill_ms=3_000)
+    await registration.watch()
+    assert patience == [10.0 + WAY_S]
 
 
 async def test_a_slot_that_cannot_be_started_ends_its_registration_for_now() -> None:

@@ -60,6 +60,7 @@ class PlayedDesk:
     """A registration whose worker's node has room, or not."""
 
     answer_bytes_max = 100
+    idempotent = False
     over = False
 
     def __init__(self, credit: int) -> None:
@@ -171,6 +172,22 @@ def test_one_that_is_cancelled_unbegun_is_begun_for_the_relay() -> None:
     assert scene.proxy.answers == [(1, CANCELLED, b"")]
 
 
+def test_patience_counts_while_the_way_has_room_only() -> None:
+    scene = Scene(credit=1)
+    scene.put(1)
+    scene.slot.take(Began(1))
+    scene.proxy.cancelled.add(1)
+    scene.slot.turn()
+    scene.slot.overdue(0.0, 2.0)
+    scene.desk.room = False
+    scene.slot.overdue(100.0, 2.0)
+    scene.desk.room = True
+    for now_s in (101.0, 103.0):
+        scene.slot.overdue(now_s, 2.0)
+    with pytest.raises(BrokenRule, match="remote_cancel_ignored"):
+        scene.slot.overdue(103.1, 2.0)
+
+
 def test_drained_it_ends_when_all_is_answered_and_not_before() -> None:
     scene = Scene(credit=1)
     scene.put(1, 2)
@@ -199,6 +216,20 @@ def test_what_came_before_the_end_counts_and_nothing_after_it() -> None:
     scene.slot.die(0, 0, "again")
     scene.put(2)
     assert scene.given() == [1]
+
+
+@pytest.mark.parametrize(
+    ("idempotent", "has_ended", "lost"), [(False, False, 2), (False, True, 1), (True, False, 1)]
+)
+def test_who_may_still_begin_what_it_was_given_has_begun_it(
+    idempotent: bool, has_ended: bool, lost: int
+) -> None:
+    scene = Scene(credit=2)
+    scene.desk.idempotent = idempotent
+    scene.put(1, 2, 3)  # the last one stays in the ring, and runs elsewhere
+    scene.slot.take(Began(1))
+    scene.slot.die(-1, 9, "it is let go", has_ended=has_ended)
+    assert scene.proxy.started == lost
 
 
 def test_what_it_may_not_say_leaves_no_trace_in_the_link() -> None:

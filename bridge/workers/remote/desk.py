@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import structlog
 import trio
 
+from bridge.config import RoleConfig
 from bridge.etf import Atom, brief
 from bridge.fabric import layout
 from bridge.node.process.details import Details
@@ -40,6 +41,7 @@ from bridge.workers.worker import Worker
 
 Term = Any
 LOOK_S = 0.25  # at jobs that should have ended by now
+WAY_S = 2.0  # for a cancel, and the end that answers it, to be on their way
 _KILLED = (gen.KILLED, gen.KILL, gen.NOCONNECTION)
 SIGKILL = 9
 
@@ -61,7 +63,7 @@ class Registration(DirectProcess):
         *,
         road: Road,
         answer_bytes_max: int,
-        cancel_s: float,
+        settings: Callable[[], RoleConfig],
         stopping: Callable[[], bool],
         gone: Callable[[Registration], None],
     ) -> None:
@@ -75,7 +77,7 @@ class Registration(DirectProcess):
         self.workers: list[Worker] = []  # by slot
         self._slots: dict[int, Slot] = {}
         self._road = road
-        self._cancel_s = cancel_s
+        self._settings = settings  # its role's, of now
         self._stopping = stopping
         self._gone = gone
         self._over = False
@@ -99,22 +101,31 @@ class Registration(DirectProcess):
     def over(self) -> bool:
         return self._over
 
+    @property
+    def idempotent(self) -> bool:
+        return self._settings().idempotent
+
     async def watch(self) -> None:
         """Look for jobs that do not heed their cancel, until the end."""
         while not self._over:
             await trio.sleep(LOOK_S)
             try:
+                role = self._settings()
+                patience_s = (role.cancel_term_ms + role.cancel_kill_ms) / 1000 + WAY_S
                 for slot in tuple(self._slots.values()):
-                    slot.overdue(trio.current_time(), self._cancel_s)
+                    slot.overdue(trio.current_time(), patience_s)
             except BrokenRule as error:
                 self._broke(error)
             except Exception as error:
                 self._failed(error)
 
-    def end(self, reason: str, why: str, *, again: bool, status: int = -1) -> None:
+    def end(
+        self, reason: str, why: str, *, again: bool, status: int = -1, has_ended: bool = False
+    ) -> None:
         """It is over: tell the worker, and the relay of each slot that lives. May be repeated.
 
-        `status`: the exit status that the relay hears; less than 0: SIGKILL.
+        `status`: the exit status that the relay hears; less than 0: SIGKILL. `has_ended`: the
+        process is known to have, so that it begins nothing more.
         """
         if self._over:
             return
@@ -122,7 +133,7 @@ class Registration(DirectProcess):
         self.tell(messages.ended(reason, why, again=again))
         self._log.info("a remote worker is let go", reason=reason, why=why)
         for slot in tuple(self._slots.values()):
-            slot.die(status, 0 if status >= 0 else SIGKILL, why)
+            slot.die(status, 0 if status >= 0 else SIGKILL, why, has_ended=has_ended)
         self._gone(self)
         if process := self._router.table.find(self.pid):
             self._router.terminate(process, gen.SHUTDOWN)
@@ -157,10 +168,10 @@ class Registration(DirectProcess):
 
     def _worker_down(self, reason: Term) -> None:
         words = f"the remote worker {self.hello.pid} on {self.node} ended: {brief(reason)}"
-        if reason in (gen.NORMAL, gen.SHUTDOWN):
-            self.end("stopped", words, again=False, status=0)
-        else:
-            self.end("stopped", words, again=False, status=-1 if reason in _KILLED else 1)
+        status = 0 if reason in (gen.NORMAL, gen.SHUTDOWN) else -1 if reason in _KILLED else 1
+        # Cut off it may work on, until it notices; it has ended only where its node says so.
+        has_ended = reason != gen.NOCONNECTION
+        self.end("stopped", words, again=False, status=status, has_ended=has_ended)
 
     def _broke(self, error: BrokenRule) -> None:
         self._log.warning("a remote worker broke a rule", rule=error.rule, why=str(error))
@@ -197,16 +208,16 @@ class Registration(DirectProcess):
     def handle(self, request: gen.Request) -> None:
         match request:
             case Info(message):
-                # Anybody may send to a pid; only its own node speaks for the worker.
-                if self._router.origin == self.node and not self._over:
+                # Anybody may send to a pid; only its own node speaks for the worker, and only
+                # tagged: exit signals and late replies come to any process.
+                ours = messages.is_ours(message) and self._router.origin == self.node
+                if ours and not self._over:
                     self._hear(message)
             case Call(sender, _):
                 self.reply(sender, bad_request("a remote worker's desk takes no calls"))
 
     def _hear(self, message: Term) -> None:
         try:
-            if not messages.is_ours(message):
-                raise BrokenRule("remote_bad_message", f"no message of a worker: {brief(message)}")
             self._take(messages.read(message))
         except BrokenRule as error:
             self._broke(error)

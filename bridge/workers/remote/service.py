@@ -96,7 +96,7 @@ class RemoteWorkers:
         origin = self._router.origin
         whom = messages.answerable(message) if messages.is_ours(message) else None
         if whom is None or whom[0].node.name != origin:
-            self._note(origin, "what came is no hello of a process of that node")
+            self._note(origin, "stray", "what came is no hello of a process of that node")
             return
         try:
             # Who may not come in is told so before anything else of its hello is read.
@@ -112,13 +112,14 @@ class RemoteWorkers:
             self._refuse(whom, Refusal("bad_hello", "the bridge failed at it; its log has more"))
 
     def _refuse(self, whom: tuple[Pid, Reference], refusal: Refusal) -> None:
-        self._note(whom[0].node.name, str(refusal))
+        self._note(whom[0].node.name, refusal.reason, str(refusal))
         service = self._router.table.find(Atom(NAMES[0]))
         if service is not None:
             self._router.send(service.pid, whom[0], messages.refused(whom[1], refusal))
 
-    def _note(self, node: str, why: str) -> None:
-        if (held_back := self._lines.due((node, why))) is not None:
+    def _note(self, node: str, kind: str, why: str) -> None:
+        """A line, now and then: `why` has the worker's own words in it, so it is no key."""
+        if (held_back := self._lines.due((node, kind))) is not None:
             self._log.warning("a remote worker is refused", node=node, why=why, held_back=held_back)
 
     def _plan_for(self, role: str, node: str) -> RolePlan:
@@ -168,7 +169,7 @@ class RemoteWorkers:
                 result_bytes=link.result_bytes,
                 upward_bytes_max=config.limits.upward_bytes_max,
             ),
-            cancel_s=(role.cancel_term_ms + role.cancel_kill_ms) / 1000,
+            settings=lambda: self._current().roles.get(hello.role, role),
             stopping=lambda: self._supervisor.stopping,
             gone=self.registrations.remove,
         )

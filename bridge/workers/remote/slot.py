@@ -41,6 +41,9 @@ class Desk(Protocol):
     answer_bytes_max: int
     ready: bool
 
+    @property
+    def idempotent(self) -> bool: ...  # its role, as the settings are now
+
     def tell(self, message: object) -> None: ...
     def wait_room(self) -> Awaitable[None]: ...
     def has_room(self) -> bool: ...
@@ -98,13 +101,22 @@ class Slot:
     def _is_dead(self) -> bool:
         return self._obituary < 0
 
-    def die(self, status: int, signal: int, words: str) -> None:
+    def die(self, status: int, signal: int, words: str, *, has_ended: bool = False) -> None:
         """Tell the relay that the worker is gone: its exit status, or the signal that ended it, and
         what its callers read as the last words. May be repeated.
+
+        `has_ended`: it begins nothing more. Without, it may begin what it was given until it hears
+        of its end, while the relay gives to others what was not begun: so all of it counts as
+        begun, unless the role may run a job twice.
         """
         if self._is_dead():
             return
         self._late_last()
+        if not has_ended and not self._desk.idempotent:
+            for job in self.turns:
+                if not job.started:
+                    job.started = True
+                    self._proxy.start()
         with contextlib.suppress(OSError):  # a pipe that nobody reads any more
             os.write(self._stderr, words.encode()[:_LAST_WORDS_BYTES_MAX])
         os.close(self._stderr)
@@ -192,8 +204,12 @@ class Slot:
         self.turn()
 
     def overdue(self, now_s: float, patience_s: float) -> None:
-        """Raises BrokenRule where a job was told to stop and goes on past all patience."""
-        if (job := self.turns.overdue(now_s, patience_s)) is not None:
+        """Raises BrokenRule where a job was told to stop and goes on past all patience. While its
+        way has no room, the cancel itself may wait behind a payload: that time does not count.
+        """
+        if not self._desk.has_room():
+            self.turns.be_patient()
+        elif (job := self.turns.overdue(now_s, patience_s)) is not None:
             why = f"job {job.id} was cancelled {patience_s:g} s ago and has not ended"
             raise BrokenRule("remote_cancel_ignored", why)
 
