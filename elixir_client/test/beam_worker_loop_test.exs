@@ -208,10 +208,10 @@ defmodule Ringbridge.BeamWorkerLoopTest do
       pass_on(test)
     end
 
-    defp give(hello, id, payload, more \\ %{}) do
+    defp give(hello, id, payload, more \\ %{}, encoded \\ nil) do
       job = %{job: id, slot: 0, opcode: 0, deadline_ms: nil, priority: 2, trace: nil}
       job = Map.merge(Map.merge(job, %{parts: nil, progress: false}), more)
-      send(hello.pid, {:ringbridge_worker, :job, job, Job.encode(payload)})
+      send(hello.pid, {:ringbridge_worker, :job, job, encoded || Job.encode(payload)})
     end
 
     defp heard(kind) do
@@ -273,6 +273,21 @@ defmodule Ringbridge.BeamWorkerLoopTest do
       send(hello.pid, {:ringbridge_worker, :cancel, %{job: 1}})
       assert {_, :complete, %{job: 1, status: :cancelled}} = heard(:complete)
       assert_receive {:DOWN, ^watch, _, _, :normal}, @patience_ms
+    end
+
+    test "with safe: true a payload makes no new atoms" do
+      for safe <- [false, true] do
+        {_, hello} = greeted(safe: safe)
+        welcome(hello)
+        name = "an_atom_of_nobody_#{System.unique_integer([:positive])}"
+        bytes = <<131, 119, byte_size(name), name::binary>>
+        give(hello, 1, "", %{}, {:term, bytes})
+        status = if safe, do: :failed, else: :ok
+        assert {_, :complete, %{job: 1, status: ^status}, _} = heard(:complete)
+        give(hello, 2, {:known, name})
+        assert {_, :complete, %{job: 2, status: :ok}, _} = heard(:complete)
+        stop_supervised!(BeamWorkerLoop.child_spec(bridge: self(), role: "work").id)
+      end
     end
 
     test "a job that is cancelled before its turn is never begun" do

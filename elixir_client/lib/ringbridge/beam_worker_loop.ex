@@ -34,6 +34,8 @@ defmodule Ringbridge.BeamWorkerLoop do
     * `:cancel_ms` - how long a cancelled job may go on; 0 by default. Below the role's `cancel_term_ms + cancel_kill_ms`
     * `:drain_ms` - how long jobs may take when the loop is shut down; 5000 by default
     * `:ops` - a list of `%{opcode: .., name: .., takes: [..]}`: what it serves; everything by default
+    * `:safe` - whether a payload that is a term may name only atoms and functions that this VM has; false by default. Atoms are
+      never forgotten: with true, callers cannot fill their table, and a job with a new one has failed (65282)
     * `:name` - a name for the process
     * `:connect` - a function of the bridge's node that connects to it, `&Node.connect/1` by default; true when it did
     * `:connect_ms` - how long that may take; 15000 by default
@@ -437,7 +439,7 @@ defmodule Ringbridge.BeamWorkerLoop do
   defp begin(job, slot, loop) do
     tell(loop, :started, %{job: job.id})
     most = loop.bounds.answer_bytes_max
-    {pid, monitor} = Runner.start(loop.options.module, loop.state, job, job.payload, most)
+    {pid, monitor} = Runner.start(loop.options, loop.state, job, most)
     put_in(loop.running[job.ref], {job.id, slot, pid, monitor, nil})
   end
 

@@ -116,9 +116,11 @@ defmodule Ringbridge.BeamWorkerLoop.Job do
   def encode(value), do: {:term, :erlang.term_to_binary(value, @external)}
 
   @doc false
-  @spec decode(payload()) :: term()
-  def decode({:raw, bytes}), do: bytes
-  def decode({:term, bytes}), do: :erlang.binary_to_term(bytes)
+  @spec decode(payload(), safe? :: boolean()) :: term()
+  def decode(payload, safe? \\ false)
+  def decode({:raw, bytes}, _safe?), do: bytes
+  def decode({:term, bytes}, true), do: :erlang.binary_to_term(bytes, [:safe])
+  def decode({:term, bytes}, false), do: :erlang.binary_to_term(bytes)
 
   defp say(job, kind, value, bytes_max, said) do
     {_, bytes} = payload = encode(value)

@@ -14,7 +14,8 @@ defmodule Ringbridge.BeamWorkerLoop.Options do
     :ops,
     :name,
     :connect,
-    :connect_ms
+    :connect_ms,
+    :safe
   ]
 
   @spec check!(keyword()) :: map()
@@ -33,7 +34,8 @@ defmodule Ringbridge.BeamWorkerLoop.Options do
       drain_ms: 5_000,
       ops: [],
       connect: &Node.connect/1,
-      connect_ms: 15_000
+      connect_ms: 15_000,
+      safe: false
     }
 
     options = Map.merge(defaults, Map.new(options))
@@ -46,6 +48,7 @@ defmodule Ringbridge.BeamWorkerLoop.Options do
     check(options, :drain_ms, &(is_integer(&1) and &1 >= 0), "milliseconds, 0 or more")
     check(options, :ops, &is_list/1, "a list of maps")
     check(options, :connect, &is_function(&1, 1), "a function of a node")
+    check(options, :safe, &is_boolean/1, "true or false")
     check(options, :connect_ms, &(is_integer(&1) and &1 > 0), "milliseconds, 1 or more")
     options
   end

@@ -18,27 +18,27 @@ defmodule Ringbridge.BeamWorkerLoop.Runner do
   @type outcome ::
           {:ok, Job.payload()} | {:failed, 0..65_535, binary()} | :cancelled
 
-  @spec start(module(), term(), Job.t(), Job.payload(), pos_integer()) :: {pid(), reference()}
-  def start(module, state, job, payload, answer_bytes_max) do
-    :erlang.spawn_opt(fn -> run(module, state, job, payload, answer_bytes_max) end, [
-      :link,
-      :monitor
-    ])
+  @doc "`options` are the loop's: `:module`, and whether payloads are decoded `:safe`."
+  @spec start(map(), term(), Job.t(), pos_integer()) :: {pid(), reference()}
+  def start(options, state, job, answer_bytes_max) do
+    :erlang.spawn_opt(fn -> run(options, state, job, answer_bytes_max) end, [:link, :monitor])
   end
 
   @doc "The outcome of a job whose process ended without one."
   @spec died(term()) :: outcome()
   def died(reason), do: {:failed, @raised, cut("the job's process ended: #{inspect(reason)}")}
 
-  defp run(module, state, job, payload, answer_bytes_max) do
+  defp run(options, state, job, answer_bytes_max) do
     began = System.monotonic_time()
-    outcome = bounded(handle(module, state, job, payload), answer_bytes_max)
+    outcome = bounded(handle(options, state, job), answer_bytes_max)
     run_us = System.convert_time_unit(System.monotonic_time() - began, :native, :microsecond)
     send(job.loop, {job.ref, :done, outcome, run_us})
   end
 
-  defp handle(module, state, job, payload) do
-    case module.handle_job(%{job | payload: Job.decode(payload)}, state) do
+  defp handle(options, state, job) do
+    job = %{job | payload: Job.decode(job.payload, options.safe)}
+
+    case options.module.handle_job(job, state) do
       {:ok, value} ->
         {:ok, Job.encode(value)}
 
@@ -55,7 +55,7 @@ defmodule Ringbridge.BeamWorkerLoop.Runner do
   catch
     kind, reason ->
       said = Exception.format(kind, reason, __STACKTRACE__)
-      Logger.error("job #{job.id} of #{inspect(module)} failed: " <> said)
+      Logger.error("job #{job.id} of #{inspect(options.module)} failed: " <> said)
       {:failed, @raised, cut(Exception.format_banner(kind, reason))}
   end
 
