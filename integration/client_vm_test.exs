@@ -173,6 +173,26 @@ defmodule Ringbridge.ClientVmTest do
     assert ":not_connected" in lines
   end
 
+  test "a VM that is no node, or no more since the bridge was chosen, gets errors" do
+    lines =
+      run("""
+      alias Ringbridge.Lane.Dist
+      job = {:submit, :echo, "x", []}
+      {:error, error} = Ringbridge.cancel(5, node: :b@h)
+      #{say("{:cancel, error.reason}")}
+      #{say("{:call, Dist.call(:b@h, job, 60_000)}")}
+      #{say("{:async, Dist.await(:b@h, Dist.submit(:b@h, job), 60_000)}")}
+      #{say("{:shutdown, Dist.cancel(:b@h, Dist.submit(:b@h, job))}")}
+      #{say("{:cast, Dist.cast(:b@h, job)}")}
+      #{say("{:left, Process.info(self(), :messages)}")}
+      """)
+
+    assert "{:cancel, :not_connected}" in lines
+    for what <- [:call, :async, :cast], do: assert("{:#{what}, {:down, :noconnection}}" in lines)
+    assert "{:shutdown, :ok}" in lines
+    assert "{:left, {:messages, []}}" in lines
+  end
+
   test "instances that start at once find the user's cookie, whichever names the VM" do
     lines =
       run("""

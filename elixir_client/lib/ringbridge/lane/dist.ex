@@ -30,6 +30,9 @@ defmodule Ringbridge.Lane.Dist do
           outcome -> outcome
         end
     end
+  rescue
+    # From :erlang.monitor/3: distribution was stopped since the bridge was chosen.
+    ArgumentError -> {:down, :noconnection}
   end
 
   @impl Ringbridge.Lane
@@ -37,6 +40,15 @@ defmodule Ringbridge.Lane.Dist do
     to = dispatcher(node)
     ref = :erlang.monitor(:process, to, alias: :reply_demonitor)
     hand(to, {:"$gen_call", {self(), [:alias | ref]}, message})
+    ref
+  rescue
+    ArgumentError -> lost(dispatcher(node))
+  end
+
+  # What the monitor would have said.
+  defp lost(to) do
+    ref = make_ref()
+    send(self(), {:DOWN, ref, :process, to, :noconnection})
     ref
   end
 
