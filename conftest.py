@@ -33,6 +33,11 @@ pytest_plugins = ["bridge.testing.plugin"]
 DEFAULT_S = 180.0
 GRACE_S = 10.0
 
+# A shell ignores SIGINT for what it runs in the background, and so does all that this starts: then
+# no test could end a program as its user does.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Its deadline of 200 ms an example, and its check that examples are made fast enough, measure how
 # busy the machine is.
 hypothesis.settings.register_profile(

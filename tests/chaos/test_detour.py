@@ -76,11 +76,13 @@ async def test_the_command_stands_before_a_node_until_it_is_ended(
         ) as program:
             try:
                 assert program.stdout is not None
-                said = await trio.to_thread.run_sync(program.stdout.readline)
+                said = await trio.to_thread.run_sync(
+                    program.stdout.readline, abandon_on_cancel=True
+                )
                 second = EpmdClient(port=int(said.rpartition("=")[2]), if_absent="fail")
                 port = await second.lookup(alive, HOST)
                 assert f"{node.name} by way of port {port}: " in said
                 program.send_signal(signal.SIGINT)
-                assert await trio.to_thread.run_sync(program.wait) == 0
+                assert await trio.to_thread.run_sync(program.wait, abandon_on_cancel=True) == 0
             finally:
                 program.kill()

@@ -82,7 +82,7 @@ class Relay:
 
 
 def plan() -> Any:
-    return SimpleNamespace(id=1, name="work", config=SimpleNamespace(env={}))
+    return SimpleNamespace(id=1, name="work", config=SimpleNamespace(env={}, chaos=False))
 
 
 async def test_who_has_left_when_its_pid_is_looked_up_is_not_let_in(

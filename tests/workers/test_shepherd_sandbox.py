@@ -414,9 +414,10 @@ async def test_a_daemon_that_holds_the_lock_on_its_group_is_no_guard(
         assert await read_line(out) == "ready"
         group = place_of_our_own / _control_groups.name_of(shepherd.shepherd_pid)
         assert _control_groups.sweep(_control_groups.places()) == []
-        for how in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in (shepherd.shepherd_pid, shepherd.init_pid):
-                os.kill(pid, how)
+        # The init first: the shepherd's death would have it end the group, were it stopped, too.
+        os.kill(shepherd.shepherd_pid, signal.SIGSTOP)
+        for pid in (shepherd.init_pid, shepherd.shepherd_pid):
+            os.kill(pid, signal.SIGKILL)
         assert await read_line(out) == "held"
         os.close(out)
         assert (group / "cgroup.procs").read_text() != ""
