@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from serve_support import BIN, Serving, ask, serving
+from serve_support import BIN, serving
+from talk_support import Talk
 
 from bridge.testing import HOST, Beam, EpmdDaemon
 
@@ -66,24 +67,11 @@ end
 """
 
 
-class Talk:
-    """The bridge of these tests, and what to ask the BEAM about it."""
-
-    def __init__(self, bridge: Serving, beam: Beam) -> None:
-        self.bridge = bridge
-        self.beam = beam
-
-    async def __call__(self, code: str) -> str:
-        target = self.bridge.target()
-        text = await ask(self.beam, f"dispatcher = {target}\n{PRELUDE}\n{code}")
-        return str(text)
-
-
 @pytest.fixture
 async def talk(epmd: EpmdDaemon, beam: Beam, tmp_path: Path) -> AsyncIterator[Talk]:
     async with serving(epmd, tmp_path, alive="map", settings=SETTINGS) as bridge:
         await bridge.wait_workers(5)
-        yield Talk(bridge, beam)
+        yield Talk(bridge, beam, PRELUDE)
 
 
 async def test_answers_are_joined_in_order(talk: Talk) -> None:
