@@ -5,7 +5,7 @@
  *      deferred = the jobs of all backlogs; what accounts count = the jobs that name them
  *      told overloaded = the sum over the rules
  *      a worker's jobs = the slots of its ring that hold one; who would be chosen has room
- *      waiting jobs = those in the role's queue, in its workers' own, and behind others in their lanes
+ *      waiting jobs = those in the role's queue, in its workers' own, and behind others in their rows
  *      blocks taken of a role's pool = those of its jobs; records taken of the extras <= jobs that have one
  *      each list and heap names those that name it
  *      a pipeline's open jobs = those that are its own; what a connection is charged with = what its batches and pipelines keep
@@ -59,7 +59,7 @@ static void count_jobs(struct audit *a, const struct rb_relay *r, struct tally t
         t->behind += j->state == RB_JOB_QUEUED && rb_job_is_behind(j);
         t->placed += j->state == RB_JOB_PLACED;
         hold(a, j->state == RB_JOB_QUEUED || !rb_job_is_behind(j),
-             "a job is out before the one in front of it in its lane is over");
+             "a job is out before the one in front of it in its row is over");
         hold(a,
              !j->home || (j->state == RB_JOB_QUEUED && j->home->role == j->role &&
                           (j->home->listed || j->home->parting)),

@@ -250,7 +250,7 @@ static void a_job_with_a_key_waits_for_the_first_worker_where_there_is_none(void
     crew_run_dry(&c, NULL);
     CHECK_EQUAL(crew_answered(&c), 9);
     submit(&c, 1);
-    submit(&c, 1); /* in its lane, behind */
+    submit(&c, 1); /* in its row, behind */
     CHECK_EQUAL(rb_relay_set_role_state(c.lab.relay, 0, RB_ROLE_GIVEN_UP), 0);
     crew_round(&c);
     crew_die(&c, 0);

@@ -2,7 +2,7 @@
  *
  * A key belongs to a worker by consistent hashing (anchor.h); the job waits in that worker's own queue and is placed when the worker has
  * room. A worker that has nothing to do and nothing waiting takes half of what waits in the longest of these queues. In an ordered
- * role jobs of one key form a lane (lane.h), of which only the first waits in a queue: so a lane goes with any worker, and
+ * role jobs of one key form a row (row.h), of which only the first waits in a queue: so a row goes with any worker, and
  * nothing that moves jobs about can break its order.
  *
  * Which jobs have a key: those that name one (`key:`); by the policy consistent_hash all others too, by their payload; by the policy

@@ -131,7 +131,7 @@ void rb_job_free(struct rb_relay *r, struct rb_job *j) {
     rb_job_due(r, j, 0);
     if (j->pool_count) rb_region_give(&j->role->pool.region, j->pool_first, j->pool_count);
     j->pool_count = 0;
-    if (j->laned.lane) rb_role_over(r, j->role, j);
+    if (j->in_row.row) rb_role_over(r, j->role, j);
     if (j->tenant) rb_tenant_release(j->tenant);
     j->tenant = NULL;
     if (j->node) rb_account_release(&r->accounts, j->node);

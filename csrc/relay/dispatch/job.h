@@ -2,8 +2,8 @@
 #ifndef RB_RELAY_JOB_H
 #define RB_RELAY_JOB_H
 
-#include "relay/dispatch/lane.h"
 #include "relay/dispatch/queue.h"
+#include "relay/dispatch/row.h"
 #include "relay/service/answer.h"
 #include "relay/service/request.h"
 #include "ringbridge/layout.h"
@@ -71,7 +71,7 @@ struct rb_job {
     struct rb_queued queued;              /* where it waits in a queue */
     uint64_t key;                    /* hash of the key that it named, or that its policy gave it */
     struct rb_worker *home;          /* in whose own queue it waits; NULL: in the role's */
-    struct rb_laned laned;           /* among the jobs of its key, in an ordered role */
+    struct rb_in_row in_row;         /* among the jobs of its key, in an ordered role */
     struct rb_tenant *tenant;        /* held; NULL: it named none */
     struct rb_account *node, *purse; /* its calling node's and its tenant's; NULL: not counted */
     struct rb_backlog *backlog;      /* in which it is, while deferred; */
@@ -96,7 +96,7 @@ struct rb_job {
 
 /* Behind another one of its key: it is queued, but stands in no queue. */
 static inline int rb_job_is_behind(const struct rb_job *j) {
-    return j->laned.lane && !rb_lane_is_first(&j->laned);
+    return j->in_row.row && !rb_row_is_first(&j->in_row);
 }
 uint8_t *rb_job_payload(const struct rb_job *j); /* in the pool, or in its envelope */
 /* Accepted, and not answered yet. */

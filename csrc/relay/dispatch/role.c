@@ -107,7 +107,7 @@ int rb_role_is_choosy(const struct rb_role *role, const struct rb_job *j) {
     return (j->request.flags & RB_FLAG_ZSTD) != 0 && role->zstd_ready < role->ready;
 }
 
-/* Into the queue where it belongs. It is the first of its lane, if it has one. */
+/* Into the queue where it belongs. It is the first of its row, if it has one. */
 static void stand(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
     role->dirty = 1;
     j->apart = j->request.flags & RB_FLAG_ZSTD && rb_role_is_choosy(role, j);
@@ -122,17 +122,17 @@ void rb_role_push(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
     count_queued(role, j, 1);
     if (!j->keyed && role->config.choice.policy >= RB_CHOICE_CONSISTENT_HASH)
         rb_affinity_key(role, j);
-    /* One that comes back is in its lane still, and the first of it. */
-    if (role->config.choice.ordered && j->keyed && !j->laned.lane &&
-        !rb_lane_join(&role->lanes, &j->laned, j->key))
+    /* One that comes back is in its row still, and the first of it. */
+    if (role->config.choice.ordered && j->keyed && !j->in_row.row &&
+        !rb_row_join(&role->rows, &j->in_row, j->key))
         return;
     stand(r, role, j);
 }
 
 void rb_role_over(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
-    struct rb_laned *next = rb_lane_leave(&role->lanes, &j->laned);
+    struct rb_in_row *next = rb_row_leave(&role->rows, &j->in_row);
     if (next)
-        stand(r, role, (struct rb_job *)(void *)((char *)next - offsetof(struct rb_job, laned)));
+        stand(r, role, (struct rb_job *)(void *)((char *)next - offsetof(struct rb_job, in_row)));
 }
 
 int rb_role_home(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
@@ -145,7 +145,7 @@ int rb_role_home(struct rb_relay *r, struct rb_role *role, struct rb_job *j) {
     return 1;
 }
 
-/* The queue in which it stood. NULL: it waits behind another of its key, and its place in the lane goes with it. */
+/* The queue in which it stood. NULL: it waits behind another of its key, and its place in the row goes with it. */
 static struct rb_queue *leave(struct rb_role *role, const struct rb_job *j) {
     count_queued(role, j, -1);
     if (rb_job_is_behind(j)) return NULL;
@@ -335,7 +335,7 @@ void rb_role_clear(struct rb_relay *r, struct rb_role *role) {
 
 void rb_role_free(struct rb_role *role) {
     rb_choice_fini(&role->choice);
-    rb_lanes_fini(&role->lanes);
+    rb_rows_fini(&role->rows);
     free(role->affinity);
     rb_pool_close(&role->pool);
     free(role->workers);

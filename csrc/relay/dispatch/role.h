@@ -5,8 +5,8 @@
 #include "relay/dispatch/admission.h"
 #include "relay/dispatch/choose.h"
 #include "relay/dispatch/health.h"
-#include "relay/dispatch/lane.h"
 #include "relay/dispatch/queue.h"
+#include "relay/dispatch/row.h"
 #include "ringbridge/link.h"
 #include "ringbridge/relay.h"
 #include "ringbridge/term_check.h"
@@ -41,7 +41,7 @@ struct rb_role {
     uint32_t ramping;             /* of these, with less than a whole share */
     uint64_t ramped_ns;           /* when shares were last looked at */
     struct rb_affinity *affinity; /* NULL before the first job with a key */
-    struct rb_lanes lanes;        /* of an ordered role */
+    struct rb_rows rows;          /* of an ordered role */
     struct rb_worker
         *parting; /* those without keys for whom jobs wait that have not been passed on yet */
     struct rb_worker *late; /* of these, those that hold slots of jobs that they have answered */
