@@ -3,15 +3,7 @@ defmodule Ringbridge.Proc do
 
   @doc "Children, grandchildren and so on; of all threads, for shepherds are forked by a thread of their own."
   @spec descendants(pos_integer()) :: [pos_integer()]
-  def descendants(pid) do
-    children =
-      for file <- Path.wildcard("/proc/#{pid}/task/*/children"),
-          {:ok, text} <- [File.read(file)],
-          child <- String.split(text),
-          do: String.to_integer(child)
-
-    children ++ Enum.flat_map(children, &descendants/1)
-  end
+  defdelegate descendants(pid), to: Ringbridge.Case.Bridge
 
   @doc "Whether it runs. A zombie does not: it holds no memory and no descriptor."
   @spec alive?(pos_integer()) :: boolean()

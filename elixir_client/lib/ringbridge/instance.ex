@@ -12,15 +12,26 @@ defmodule Ringbridge.Instance do
   @table [:named_table, :public, :set, read_concurrency: true]
 
   @enforce_keys [:name, :nodes, :mode, :timeout, :connect_timeout]
-  defstruct [:name, :nodes, :mode, :timeout, :connect_timeout, :roles, :cookie, :telemetry?]
+  defstruct [
+    :name,
+    :nodes,
+    :mode,
+    :timeout,
+    :connect_timeout,
+    :roles,
+    :bridge,
+    :cookie,
+    :telemetry?
+  ]
 
   @type t :: %__MODULE__{
           name: atom(),
           nodes: [node()],
-          mode: :dist | :inline,
+          mode: :dist | :inline | :local,
           timeout: timeout() | :role,
           connect_timeout: non_neg_integer(),
           roles: term(),
+          bridge: GenServer.server() | nil,
           cookie: Cookie.source(),
           telemetry?: boolean()
         }
@@ -49,12 +60,13 @@ defmodule Ringbridge.Instance do
       timeout: options[:timeout],
       connect_timeout: options[:connect_timeout],
       roles: options[:roles],
+      bridge: options[:bridge],
       cookie: Cookie.source(options),
       telemetry?: Ringbridge.Telemetry.available?()
     }
   end
 
-  defp fit_to_connect(%{mode: :inline}), do: :ok
+  defp fit_to_connect(%{mode: mode}) when mode in [:inline, :local], do: :ok
 
   defp fit_to_connect(instance) do
     case LocalNode.ensure(instance.nodes, instance.cookie) do
@@ -95,6 +107,14 @@ defmodule Ringbridge.Instance do
           | {:error, :not_connected | :not_started}
   def target(%{mode: :inline} = instance, _role, _tried, _until_ms),
     do: {:ok, Lane.Inline, instance.roles, {nil, nil}}
+
+  # Looked for at each call: it may have been started again.
+  def target(%{mode: :local} = instance, _role, _tried, _until_ms) do
+    case GenServer.whereis(instance.bridge) do
+      pid when is_pid(pid) -> {:ok, Lane.Dist, pid, {nil, nil}}
+      _nobody -> {:error, :not_connected}
+    end
+  end
 
   def target(instance, role, tried, until_ms) do
     case pick(instance, role, tried) do

@@ -15,15 +15,18 @@ defmodule Ringbridge.LocalBridge do
   (`docs/remote-workers.md`): the code that runs in production is the code that runs here. What waits is in an
   `Ringbridge.InMemoryRing` for each role, bounded as a bridge's queue is.
 
-  It knows `{:submit, role, payload}` and `{:submit, role, payload, opts}` with `:opcode`, `:timeout` and `:trace`, and `:stats`. Everything
-  else that a bridge's dispatcher can is answered `{:error, {:bad_request, why}}`. A caller that dies takes its job along; one whose
-  own `GenServer.call` times out does so only with the job's `:timeout`, as a process cannot see that of another.
+  It knows `{:submit, role, payload}` and `{:submit, role, payload, opts}` with `:opcode`, `:timeout`, `:trace` and `:orphan`, and `:stats`.
+  Everything else that a bridge's dispatcher can is answered `{:error, {:bad_request, why}}`. A caller that dies takes its job along, and so does a
+  call of the client that gives up (`mode: :local` of `Ringbridge`); one whose own `GenServer.call` times out does so only with the job's
+  `:timeout`, as a process cannot see that of another.
 
   Options:
 
     * `:roles` (required) - names of roles, atoms or binaries
     * `:depth_max` - how many jobs of a role may wait, rounded up to a power of two; 1024 by default
     * `:timeout` - of a job that names none, in milliseconds; 60000 by default
+    * `:starting` - whether jobs of a role without workers wait for one until their deadline, as at a bridge that is starting its workers again;
+      false by default: they are answered `:no_worker`
     * `:register` - whether it has the names `Ringbridge.JobDispatcher` and `Ringbridge.RemoteWorkers` of this node; true by default.
       Without, give its pid to `BeamWorkerLoop`'s `:bridge`, and call it by its pid
   """
@@ -34,7 +37,7 @@ defmodule Ringbridge.LocalBridge do
 
   @names [Ringbridge.JobDispatcher, Ringbridge.RemoteWorkers]
   @answer_bytes_max 64 * 1024 * 1024
-  @options [:roles, :depth_max, :timeout, :register]
+  @options [:roles, :depth_max, :timeout, :starting, :register]
   # The longest that a timer takes.
   @timeout_max_ms 4_294_967_295
 
@@ -67,6 +70,7 @@ defmodule Ringbridge.LocalBridge do
        # Jobs that a worker left unbegun: before those that wait in the ring of their role.
        returned: Map.new(roles, fn {role, _} -> {role, []} end),
        timeout: Keyword.get(options, :timeout, 60_000),
+       starting?: Keyword.get(options, :starting, false),
        # All that are not answered, or cancelled and not ended by their worker: id -> map
        jobs: %{},
        # desk -> %{pid, watch, role, credit, ready, held: slot -> [id], oldest first}
@@ -115,7 +119,7 @@ defmodule Ringbridge.LocalBridge do
   defp role(role, _), do: {:error, "a role is an atom or a binary, not #{inspect(role)}"}
 
   defp options(options, bridge) do
-    defaults = %{opcode: 0, timeout: bridge.timeout, trace: nil}
+    defaults = %{opcode: 0, timeout: bridge.timeout, trace: nil, orphan: :cancel}
 
     if Keyword.keyword?(options) or is_map(options) do
       options = Map.new(options)
@@ -132,6 +136,7 @@ defmodule Ringbridge.LocalBridge do
   defp option?(:opcode, value), do: value in 0..65_535
   defp option?(:timeout, value), do: value == :infinity or value in 0..@timeout_max_ms
   defp option?(:trace, value), do: is_nil(value) or is_binary(value)
+  defp option?(:orphan, value), do: value in [:cancel, :finish]
   defp option?(_other, _value), do: false
 
   defp submit(role, payload, options, from, bridge) do
@@ -139,7 +144,7 @@ defmodule Ringbridge.LocalBridge do
     ring = bridge.rings[role]
 
     cond do
-      not Enum.any?(bridge.desks, fn {_, desk} -> desk.role == role end) ->
+      not (bridge.starting? or served?(role, bridge)) ->
         {:reply, {:error, :no_worker}, count(:no_worker, bridge)}
 
       match?({:error, :full}, InMemoryRing.claim(ring, id)) ->
@@ -158,7 +163,7 @@ defmodule Ringbridge.LocalBridge do
   defp accepted(id, role, payload, %{timeout: timeout} = options, {caller, _} = from) do
     timer = if timeout != :infinity, do: Process.send_after(self(), {:late, id}, timeout)
     until = timer && System.monotonic_time(:millisecond) + timeout
-    watch = Process.monitor(caller)
+    watch = if options.orphan == :cancel, do: Process.monitor(caller)
     job = %{id: id, role: role, from: from, payload: payload, options: options, until: until}
     Map.merge(job, %{watch: watch, timer: timer, desk: nil, begun?: false})
   end
@@ -182,6 +187,12 @@ defmodule Ringbridge.LocalBridge do
       do: {:noreply, heard(kind, said, payload, desk, bridge)}
 
   def handle_info({:late, id}, bridge), do: {:noreply, give_up(id, :deadline_exceeded, bridge)}
+
+  # What a relay sees by itself: the client's call has been given up.
+  def handle_info({:left, pid, ref}, bridge) do
+    ids = for {id, %{from: {^pid, [:alias | ^ref]}}} <- bridge.jobs, do: id
+    {:noreply, Enum.reduce(ids, bridge, &give_up(&1, :cancelled, &2))}
+  end
 
   def handle_info({:DOWN, watch, :process, _pid, reason}, bridge) do
     case Enum.find(bridge.desks, fn {_, desk} -> desk.watch == watch end) do
@@ -346,9 +357,14 @@ defmodule Ringbridge.LocalBridge do
       end)
 
     bridge = update_in(bridge.returned[its.role], &Enum.sort(unbegun ++ &1))
-    nobody? = not Enum.any?(bridge.desks, fn {_, other} -> other.role == its.role end)
-    if nobody?, do: refuse_waiting(its.role, bridge), else: pump(its.role, bridge)
+
+    if bridge.starting? or served?(its.role, bridge),
+      do: pump(its.role, bridge),
+      else: refuse_waiting(its.role, bridge)
   end
+
+  defp served?(role, bridge),
+    do: Enum.any?(bridge.desks, fn {_, desk} -> desk.role == role end)
 
   defp crash(job, reason) do
     %{worker: 1, job: job.id, signal: 9, status: nil, oom: false, stderr: inspect(reason)}
@@ -457,7 +473,7 @@ defmodule Ringbridge.LocalBridge do
   defp answer(%{from: nil}, _answer, bridge), do: bridge
 
   defp answer(job, answer, bridge) do
-    Process.demonitor(job.watch, [:flush])
+    if job.watch, do: Process.demonitor(job.watch, [:flush])
     if job.timer, do: Process.cancel_timer(job.timer)
     GenServer.reply(job.from, answer)
     count(name(answer), bridge)

@@ -61,9 +61,15 @@ defmodule Ringbridge.Options do
     ],
     mode: [
       default: :dist,
-      type: {:mode, ":dist or :inline"},
+      type: {:mode, ":dist, :local or :inline"},
       doc:
-        "`:dist` asks bridges; `:inline` runs the functions of `roles` in the caller, for tests"
+        "`:dist` asks bridges; `:local` a `Ringbridge.LocalBridge` in this VM; `:inline` runs the functions of `roles` in " <>
+          "the caller, for tests"
+    ],
+    bridge: [
+      default: nil,
+      type: {:bridge, "the pid or the name of a Ringbridge.LocalBridge"},
+      doc: "with `mode: :local`: the pid or the name of the `Ringbridge.LocalBridge`"
     ],
     roles: [
       default: %{},
@@ -132,7 +138,7 @@ defmodule Ringbridge.Options do
 
     case Keyword.fetch(options, key) do
       {:ok, value} ->
-        (value == rule[:default] and not rule[:required]) or valid?(type, value) ||
+        (value == rule[:default] and rule[:required] != true) or valid?(type, value) ||
           fail("option #{inspect(key)} is #{words}; got: #{shown(key, value)}")
 
         value
@@ -148,17 +154,25 @@ defmodule Ringbridge.Options do
   defp shown(_key, value), do: inspect(value)
 
   defp together!(options) do
-    inline? = options[:mode] == :inline
+    mode = options[:mode]
 
     cond do
-      not inline? and options[:nodes] == [] ->
+      mode == :dist and options[:nodes] == [] ->
         fail("option :nodes is required: #{elem(@table[:nodes][:type], 1)}")
 
-      inline? and options[:nodes] != [] ->
-        fail("mode: :inline asks no bridge; leave out :nodes, got: #{inspect(options[:nodes])}")
+      mode != :dist and options[:nodes] != [] ->
+        fail(
+          "mode: #{inspect(mode)} asks no node; leave out :nodes, got: #{inspect(options[:nodes])}"
+        )
 
-      not inline? and options[:roles] != %{} ->
+      mode != :inline and options[:roles] != %{} ->
         fail("option :roles is for mode: :inline; bridges have roles of their own")
+
+      mode == :local and options[:bridge] == nil ->
+        fail("option :bridge is required with mode: :local: #{elem(@table[:bridge][:type], 1)}")
+
+      mode != :local and options[:bridge] != nil ->
+        fail("option :bridge is for mode: :local; got mode: #{inspect(mode)}")
 
       options[:cookie] != nil and options[:cookie_file] != nil ->
         fail("give :cookie or :cookie_file, not both")
@@ -176,7 +190,11 @@ defmodule Ringbridge.Options do
   defp valid?(:name, name), do: is_atom(name) and name not in [nil, true, false]
   defp valid?(:cookie, cookie), do: is_atom(cookie) or is_binary(cookie) or is_function(cookie, 0)
   defp valid?(:path, path), do: is_binary(path) and path != ""
-  defp valid?(:mode, mode), do: mode in [:dist, :inline]
+  defp valid?(:mode, mode), do: mode in [:dist, :local, :inline]
+
+  defp valid?(:bridge, bridge),
+    do: is_pid(bridge) or (is_atom(bridge) and bridge not in [true, false])
+
   defp valid?(:milliseconds, ms), do: is_wait(ms)
   defp valid?(:positive, ms), do: is_wait(ms) and ms >= 1
 

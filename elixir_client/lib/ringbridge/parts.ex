@@ -34,9 +34,9 @@ defmodule Ringbridge.Parts do
 
   defp subscribe?(request, subscribe) do
     cond do
-      request.instance.mode == :inline ->
-        {:error,
-         Request.error(request, {:bad_request, "mode: :inline has no producer; stream/4"})}
+      request.instance.mode != :dist ->
+        why = "mode: #{inspect(request.instance.mode)} has no producer; stream/4"
+        {:error, Request.error(request, {:bad_request, why})}
 
       not Keyword.keyword?(subscribe) ->
         why = "the options of a subscription are a keyword list"

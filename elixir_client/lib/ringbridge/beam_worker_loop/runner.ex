@@ -29,6 +29,8 @@ defmodule Ringbridge.BeamWorkerLoop.Runner do
   def died(reason), do: {:failed, @raised, cut("the job's process ended: #{inspect(reason)}")}
 
   defp run(options, state, job, answer_bytes_max) do
+    # As proc_lib's processes have it, and hand it on: what a handler starts by a Task, or as a server, is known for the loop's.
+    Process.put(:"$ancestors", [job.loop])
     began = System.monotonic_time()
     outcome = bounded(handle(options, state, job), answer_bytes_max)
     run_us = System.convert_time_unit(System.monotonic_time() - began, :native, :microsecond)

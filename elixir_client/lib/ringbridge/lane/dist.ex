@@ -3,7 +3,8 @@ defmodule Ringbridge.Lane.Dist do
   The lane over the Erlang distribution: plain `GenServer` calls to the dispatcher on the bridge's node.
 
   The caller's monitor is its job's life (docs/cancel.md): who takes it back, or dies, cancels the job. The answer goes to
-  the monitor's alias, so one that comes late comes to nobody.
+  the monitor's alias, so one that comes late comes to nobody. With `mode: :local` the same messages go to a
+  `Ringbridge.LocalBridge`, by its pid.
   """
   @behaviour Ringbridge.Lane
 
@@ -63,9 +64,11 @@ defmodule Ringbridge.Lane.Dist do
   end
 
   @impl Ringbridge.Lane
-  def cancel(_node, ref) do
+  def cancel(node, ref) do
     # Takes alias and monitor back at once; the bridge hears of it and cancels.
     Process.demonitor(ref, [:flush])
+    # No process hears of another's demonitor; the relay does, a LocalBridge has to be told.
+    if is_pid(node), do: send(node, {:left, self(), ref})
 
     receive do
       {[:alias | ^ref], answer} -> {:answer, answer}
@@ -92,6 +95,9 @@ defmodule Ringbridge.Lane.Dist do
   end
 
   @impl Ringbridge.Lane
+  def parts(bridge, _job, _demand, _until_ms) when is_pid(bridge),
+    do: [{:end, {:bad_request, "a local bridge has no streams"}}]
+
   def parts(node, job, demand, until_ms),
     do: Parts.stream({Ringbridge.Streams, node}, job, demand, until_ms)
 
@@ -104,5 +110,7 @@ defmodule Ringbridge.Lane.Dist do
   # the next one (gen.erl does the same).
   defp hand(to, message), do: Process.send(to, message, [:noconnect])
 
+  # A pid is a LocalBridge's.
+  defp dispatcher(bridge) when is_pid(bridge), do: bridge
   defp dispatcher(node), do: {Ringbridge.JobDispatcher, node}
 end
