@@ -21,6 +21,7 @@ from bridge.dispatch.job_dispatcher import JobDispatcher
 from bridge.dispatch.streams import Streams
 from bridge.dist.finding import Places
 from bridge.etf import Atom, DecodeError, brief, decode_bare
+from bridge.fabric import layout
 from bridge.fabric.relay import (
     BreakerChanged,
     ConnectionLost,
@@ -61,8 +62,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("ringbridge")
 
+RECENT_ERRORS_MAX = 16  # in the status, which is asked for every second; :crash_reports has all
 # Between two starts of a service that somebody ends again and again.
 SERVICE_RESTART_S = 0.1
+LAYOUT = f"{layout.LAYOUT_VERSION >> 16}.{layout.LAYOUT_VERSION & 0xFFFF}"
 # The last frames (DOWN of the services) leave in the relay's next round.
 FLUSH_S = 0.05
 
@@ -215,6 +218,7 @@ class Bridge:
             "version": bridge.__version__,
             "python": platform.python_version(),
             "os_pid": os.getpid(),
+            "layout": {"version": LAYOUT, "digest": layout.LAYOUT_DIGEST_HEX},
             "uptime_ms": int((time.monotonic() - self._started) * 1000),
             "connections": self._node.connected(),
             "processes": asdict(self._node.statistics()),
@@ -222,6 +226,10 @@ class Bridge:
             "workers": self.registry.describe_all(),
             "relay": self._dispatch_figures(),
             "hops": asdict(self._relay.hops()),
+            "recent_errors": [
+                {"at": each.at, "role": each.role, "worker": each.worker, "why": each.why}
+                for each in self.supervisor.crashes.newest_first()[:RECENT_ERRORS_MAX]
+            ],
         }
 
     def metrics(self) -> CollectorRegistry:
@@ -241,6 +249,7 @@ class Bridge:
         return {
             "name": plan.name,
             "state": Atom(self.supervisor.role_state(plan.id).name.lower()),
+            "depth_max": plan.config.depth_max,
             **asdict(self._relay.role_stats(plan.id)),
             "upgrade": self.operator.describe_upgrade(plan.name),
         }
