@@ -263,7 +263,7 @@ static void set_role_state(struct rb_relay *r, uint32_t id, uint32_t state) {
 }
 
 /* Carries a note out, and frees it, unless somebody has kept it. */
-static void carry_out(struct rb_relay *r, struct down_note *n) {
+static void carry_out(struct rb_relay *r, struct down_note *n, int early) {
     void *note = n;
     struct rb_conn *c;
     switch ((enum down_kind)n->head.kind) {
@@ -296,9 +296,15 @@ static void carry_out(struct rb_relay *r, struct down_note *n) {
         break;
     case DOWN_DROP:
         c = rb_conn_find(r, n->connection);
-        if (c) {
-            rb_conn_flush(c); /* what was said before still goes, as far as the socket takes it */
-            if (rb_conn_find(r, n->connection) == c) rb_conn_close(c, (const char *)n->data);
+        if (!c) break;
+        rb_conn_flush(c); /* what was said before still goes, as far as the socket takes it */
+        if (early && !c->farewell) {
+            c->farewell = n; /* it may be the one that is being read: the round's flush closes it */
+            c->failed = (const char *)n->data;
+            rb_conn_dirty(c);
+            note = NULL;
+        } else if (!early) {
+            rb_conn_close(c, (const char *)n->data);
         }
         break;
     case DOWN_SERVICE:
@@ -376,8 +382,14 @@ int rb_down_take(struct rb_relay *r) {
     struct rb_note *note;
     int count = 0;
     while (!r->stopping && (note = r->tape ? rb_tape_note(r) : rb_duct_take(&r->down))) {
-        carry_out(r, (struct down_note *)note);
+        carry_out(r, (struct down_note *)note, 0);
         count++;
     }
     return count;
+}
+
+void rb_down_take_early(struct rb_relay *r) {
+    struct rb_note *note;
+    while (!r->stopping && (note = r->tape ? rb_tape_note_early(r) : rb_duct_take(&r->down)))
+        carry_out(r, (struct down_note *)note, 1);
 }

@@ -22,6 +22,8 @@ int rb_up_signal(struct rb_conn *c, struct rb_slice control,
                  struct rb_slice message); /* -EAGAIN: bound reached */
 void rb_up_flush(struct rb_relay *r);
 int rb_down_take(struct rb_relay *r); /* carries out what the other thread asked; how many */
+/* The same while a connection is being read: none is closed before the round's flush. */
+void rb_down_take_early(struct rb_relay *r);
 
 /* face.c's way down, and what down.c asks of it. */
 int rb_note_role(struct rb_relay *r, struct rb_role *role);

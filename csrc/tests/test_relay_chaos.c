@@ -47,6 +47,7 @@ struct peer {
     struct arriving arriving[ARRIVING_MAX];
     int fd;
     uint32_t conn;
+    uint32_t since; /* the number of the last call before its connection */
     uint8_t *in;
     size_t size, capacity;
     struct sending open[OPEN_MAX];
@@ -249,9 +250,7 @@ static void send_submit(uint32_t call, int p) {
 
 /* --- What peers do ---------------------------------------------------------------------------- */
 
-static void submit_somehow(void) {
-    int p = (int)below(PEERS), forwarded = below(12) == 0,
-        owner = forwarded ? (int)below(PEERS) : p;
+static void submit_through(int p, int owner, int forwarded) {
     uint32_t call = new_call(p, owner);
     int watched = forwarded || below(8) == 0;
     enum tag tag = below(10) == 0 ? LONG_TAG : below(8) == 0 ? BARE_TAG : ALIAS_TAG;
@@ -261,6 +260,11 @@ static void submit_somehow(void) {
     }
     begin_call(call, owner, tag);
     send_submit(call, p);
+}
+
+static void submit_somehow(void) {
+    int p = (int)below(PEERS), forwarded = below(12) == 0;
+    submit_through(p, forwarded ? (int)below(PEERS) : p, forwarded);
 }
 
 static void ask_something(void) {
@@ -322,6 +326,7 @@ static void connect_peer(int p) {
     struct peer *peer = &peers[p];
     peer->fd = pair[1];
     peer->conn = ++connections;
+    peer->since = call_count;
     peer->size = 0;
     forget_arriving(p);
     if (rb_relay_adopt(relay, peer->conn, pair[0], peer->node, LAB_FLAGS, NULL, 0) < 0) abort();
@@ -345,6 +350,9 @@ static void disconnect_somebody(void) {
     }
     lose_connection(p);
     connect_peer(p);
+    /* Others bring calls of its processes at once: the relay may read them in the round that it is in. */
+    for (int through = 0; through < PEERS; through++)
+        if (through != p) submit_through(through, p, 1);
 }
 
 /* --- What peers hear -------------------------------------------------------------------------- */
@@ -608,8 +616,9 @@ static void whoever_stays_gets_one_answer_whatever_happens(void) {
     } while ((still_waiting() || s.in_flight) && ms_now() < end);
     for (uint32_t i = 1; i <= call_count; i++) {
         if (calls[i].state == WAITS)
-            printf("call %u of %u, from %d for %d, %u bytes: no answer\n", i, call_count,
-                   calls[i].from, calls[i].to, calls[i].size);
+            printf("call %u of %u, from %d for %d (here since %u and %u), %u bytes: no answer\n", i,
+                   call_count, calls[i].from, calls[i].to, peers[calls[i].from].since,
+                   peers[calls[i].to].since, calls[i].size);
     }
     CHECK_EQUAL(still_waiting(), 0);
     CHECK_EQUAL(s.in_flight, 0);

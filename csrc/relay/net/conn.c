@@ -165,6 +165,7 @@ void rb_conn_close(struct rb_conn *c, const char *reason) {
     rb_up_event(r, RB_EVENT_CONNECTION_LOST, c->id, 0, 0, 0, 0, words, size);
     rb_outgoing_free(c);
     free(c->out.at);
+    free(c->farewell);
     free(c);
 }
 

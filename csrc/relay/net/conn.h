@@ -39,6 +39,7 @@ struct rb_conn {
     uint64_t sent_ns, received_ns;
     uint64_t gathered;          /* bytes that batches and pipelines keep (batch.h, pipeline.h) */
     const char *failed;         /* set: to be closed at the end of the round, with this reason */
+    void *farewell;             /* the note in which the reason lies; NULL: it lies elsewhere */
     struct rb_account *account; /* of its node; NULL: not counted so far */
     struct rb_job *jobs;        /* of callers on this node */
     struct rb_job *untold,

@@ -40,6 +40,17 @@ struct rb_note *rb_tape_note(struct rb_relay *r) {
     return rb_duct_take(&r->down);
 }
 
+struct rb_note *rb_tape_note_early(struct rb_relay *r) {
+    struct rb_tape *t = r->tape;
+    struct rb_note *note = rb_tape_note(r);
+    if (note) return note;
+    if (!t->replaying)
+        t->skipped++;
+    else if (t->skipped)
+        t->skipped--;
+    return NULL;
+}
+
 uint64_t rb_tape_clock(struct rb_relay *r) {
     struct rb_tape *t = r->tape;
     struct rb_item item;

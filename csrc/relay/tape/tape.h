@@ -70,7 +70,7 @@ struct
     uint32_t crc, reserved;
 };
 
-#define RB_TAPE_MAGIC 0x3130455041544252u /* "RBTAPE01" in memory */
+#define RB_TAPE_MAGIC 0x3230455041544252u /* "RBTAPE02" in memory */
 struct rb_tape_head {
     uint64_t magic;
     uint32_t head_bytes, config_bytes, role_config_bytes, creation;
@@ -105,6 +105,8 @@ struct rb_part {
 
 void rb_tape_round(struct rb_relay *r, const struct epoll_event *ready, int count);
 struct rb_note *rb_tape_note(struct rb_relay *r); /* the next note down, or NULL */
+/* The same while a connection is being read: a look that finds nothing counts, since another may follow before the next item. */
+struct rb_note *rb_tape_note_early(struct rb_relay *r);
 uint64_t rb_tape_clock(struct rb_relay *r);
 ssize_t rb_tape_read(struct rb_wire *w, struct iovec *iov, int pieces);
 ssize_t rb_tape_write(struct rb_wire *w, struct iovec *iov, int pieces);
