@@ -164,8 +164,11 @@ def _send(pid: int, number: signal.Signals) -> None:
 def descendants(pid: int) -> list[int]:
     """All processes below `pid`, by the kernel's own list of children (proc(5))."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+    tasks: list[str] = []
+    with suppress(OSError):  # the process has ended; it may at any time, so nothing is asked before
+        tasks = os.listdir(f"/proc/{pid}/task")
+    for task in tasks:
         with suppress(OSError):  # the thread has ended
-            for child in map(int, task.read_text().split()):
+            for child in map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split()):
                 found += [child, *descendants(child)]
     return found

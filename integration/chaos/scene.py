@@ -214,26 +214,31 @@ def name_of(pid: int) -> str:
 
 def children(pid: int) -> list[int]:
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += map(int, task.read_text().split())
-        except OSError:
-            continue  # the thread has ended
+    for task in listed(f"/proc/{pid}/task"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
     return [child for child in found if start_of(child)]
+
+
+def listed(directory: str) -> list[str]:
+    """Nothing, where it is gone: a process may end between any two looks at it."""
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
 
 
 def memfds(pid: int) -> set[int]:
     """Inodes of all memfds that it holds or maps."""
     found = set()
-    try:
+    with contextlib.suppress(OSError):  # it has ended, or is another user's
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             if "/memfd:" in line:
                 found.add(int(line.split()[4]))
-        for fd in Path(f"/proc/{pid}/fd").iterdir():
-            if os.readlink(fd).startswith("/memfd:"):
-                found.add(fd.stat().st_ino)
-    except OSError:
-        pass  # it has ended, or is another user's
+    for fd in listed(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):  # closed meanwhile; the others still hold what they hold
+            if os.readlink(f"/proc/{pid}/fd/{fd}").startswith("/memfd:"):
+                found.add(os.stat(f"/proc/{pid}/fd/{fd}").st_ino)
     return found
 
 

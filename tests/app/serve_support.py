@@ -176,9 +176,13 @@ async def wait_until(condition: Callable[[], T], within_s: float = SOON_S) -> T:
 def descendants(pid: int) -> list[int]:
     """All processes below `pid`, by the kernel's own list of children."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found  # it has ended
+    for task in tasks:
         try:
-            children = task.read_text().split()
+            children = Path(f"/proc/{pid}/task/{task}/children").read_text().split()
         except OSError:
             continue  # the thread has ended
         for child in map(int, children):
