@@ -14,7 +14,7 @@ VENV := .venv/ringbridge-lock
 c_files := $(shell find csrc/core csrc/relay csrc/etf csrc/include workers/c/kit workers/c/include workers/python/src -name '*.[ch]' 2>/dev/null)
 elixir_files := $(shell find elixir_client/lib -name '*.ex' 2>/dev/null)
 # What the generator writes is its own business.
-c_sources := git ls-files '*.c' '*.h' ':!csrc/include/ringbridge/layout.h'
+c_sources := git ls-files '*.c' '*.h' ':!csrc/include/ringbridge/layout.h' ':!csrc/include/ringbridge/lane_layout.h'
 say = @printf '== %s\n'
 
 .PHONY: help

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the bindings of csrc/layout.toml in C, Python, Elixir, Rust and Zig.
+"""Writes the bindings of csrc/layout.toml in C, Python, Elixir, Rust and Zig, of lane.toml in C.
 
     generate_layout.py              writes every binding
     generate_layout.py --check      writes nothing; ends with 1 and names each file that is stale
@@ -34,6 +34,12 @@ OUTPUTS: Mapping[str, Callable[[Layout], str]] = {
     "elixir_client/lib/ringbridge/layout.ex": emit_elixir,
     "workers/rust/src/layout.rs": emit_rust,
     "workers/zig/src/layout.zig": emit_zig,
+}
+
+
+# Of lane.toml, whose other end is C too, in a BEAM.
+LANE_OUTPUTS: Mapping[str, Callable[[Layout], str]] = {
+    "csrc/include/ringbridge/lane_layout.h": emit_c,
 }
 
 
@@ -123,21 +129,23 @@ def _constants(tables: Mapping[str, Any]) -> list[Constant]:
     for group, table in constants.items():
         if isinstance(table, dict):
             add(_name(group, "constants"), table)
-    add("fd", tables["descriptors"])
-    for name, value in tables["environment"].items():
+    add("fd", tables.get("descriptors", {}))
+    for name, value in tables.get("environment", {}).items():
         if not isinstance(value, str) or not re.match(r"[A-Z][A-Z0-9_]*\Z", value):
             raise LayoutError(f"environment.{name}: {value!r} is no name of a variable")
         found.append(Constant(group="env", name=_name(name, "environment"), value=value))
     return found
 
 
-def parse(text: str) -> Layout:
-    """Reads and checks the text of layout.toml. Raises LayoutError."""
+def parse(text: str, prefix: str = "") -> Layout:
+    """Reads and checks the text of layout.toml; with `prefix`, of lane.toml. Raises LayoutError."""
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise LayoutError(f"not TOML: {error}") from error
-    parts = {"layout", "descriptors", "environment", "struct", "constants"}
+    parts = {"layout", "struct", "constants"}
+    if not prefix:  # a lane is inherited by nobody
+        parts |= {"descriptors", "environment"}
     _only_keys(tables, parts, "layout.toml")
     for part in sorted(parts - tables.keys()):
         raise LayoutError(f"layout.toml: the table [{part}] is missing")
@@ -148,7 +156,7 @@ def parse(text: str) -> Layout:
         if constant.full_name in seen:
             raise LayoutError(f"constant {constant.full_name}: declared twice")
         seen.add(constant.full_name)
-    return Layout(digest=digest_of(tables), constants=constants, records=records)
+    return Layout(digest=digest_of(tables), constants=constants, records=records, prefix=prefix)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -156,25 +164,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Writes the bindings of csrc/layout.toml.")
     parser.add_argument("--check", action="store_true", help="fail when a binding is stale")
     parser.add_argument("--source", type=Path, default=root / "csrc" / "layout.toml")
+    parser.add_argument("--lane", type=Path, default=root / "csrc" / "lane.toml")
     parser.add_argument("--root", type=Path, default=root, help="where the bindings are written")
     options = parser.parse_args(arguments)
     try:
         layout = parse(options.source.read_text(encoding="utf-8"))
+        lane = parse(options.lane.read_text(encoding="utf-8"), "lane_")
     except LayoutError as error:
         print(f"{options.source}: {error}", file=sys.stderr)
         return 2
+    wanted = {name: emit(layout) for name, emit in OUTPUTS.items()}
+    wanted |= {name: emit(lane) for name, emit in LANE_OUTPUTS.items()}
     stale = 0
-    for name, emit in OUTPUTS.items():
+    for name, text in wanted.items():
         path = options.root / name
-        wanted = emit(layout)
-        if path.exists() and path.read_text(encoding="utf-8") == wanted:
+        if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         if options.check:
             print(f"{name} is stale: run csrc/generate_layout.py", file=sys.stderr)
             stale += 1
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(wanted, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
         print(f"wrote {name}")
     return 1 if stale else 0
 

@@ -43,8 +43,8 @@ def _c_field(field: Field) -> str:
     )
 
 
-def _c_record(record: Record) -> list[str]:
-    name = f"struct rb_{record.name}"
+def _c_record(record: Record, prefix: str) -> list[str]:
+    name = f"struct rb_{prefix}{record.name}"
     lines = [
         f"{name} {{",
         *map(_c_field, record.with_padding()),
@@ -56,7 +56,10 @@ def _c_record(record: Record) -> list[str]:
 
 
 def emit_c(layout: Layout) -> str:
-    lines = [f"/* {STAMP} */", "#ifndef RINGBRIDGE_LAYOUT_H", "#define RINGBRIDGE_LAYOUT_H", ""]
+    prefix = layout.prefix.upper()
+    stamp = STAMP.replace("layout.toml", "lane.toml") if prefix else STAMP
+    guard, digest = f"RINGBRIDGE_{prefix}LAYOUT_H", f"RB_{prefix}LAYOUT_DIGEST"
+    lines = [f"/* {stamp} */", f"#ifndef {guard}", f"#define {guard}", ""]
     lines += ["#include <stdint.h>", "", '#include "ringbridge/atomics.h"', ""]
     lines += [
         "#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__",
@@ -66,27 +69,27 @@ def emit_c(layout: Layout) -> str:
     ]
     lines += ["/* As a string literal: initializes a uint8_t[32] and can be handed to memcmp(). */"]
     lines += [
-        f'#define RB_LAYOUT_DIGEST_HEX "{layout.digest.hex()}"',
-        "#define RB_LAYOUT_DIGEST_SIZE 32",
+        f'#define {digest}_HEX "{layout.digest.hex()}"',
+        f"#define {digest}_SIZE 32",
     ]
     rows = [
         " ".join(f'"\\x{byte:02x}"' for byte in layout.digest[at : at + 8])
         for at in range(0, 32, 8)
     ]
     lines += [
-        "#define RB_LAYOUT_DIGEST_BYTES \\",
+        f"#define {digest}_BYTES \\",
         *(f"    {row} \\" for row in rows[:-1]),
         f"    {rows[-1]}",
         "",
     ]
     for run in _groups(layout):
         lines += [
-            f"#define RB_{constant.full_name.upper()} {_c_value(constant.value)}"
+            f"#define RB_{prefix}{constant.full_name.upper()} {_c_value(constant.value)}"
             for constant in run
         ]
         lines.append("")
     for record in layout.records:
-        lines += _c_record(record)
+        lines += _c_record(record, layout.prefix)
     return "\n".join([*lines, "#endif", ""])
 
 

@@ -1,4 +1,4 @@
-"""What csrc/layout.toml says, checked: values from generate_layout.py to layout_bindings.py."""
+"""What layout.toml or lane.toml says, checked: from generate_layout.py to layout_bindings.py."""
 
 from __future__ import annotations
 
@@ -57,6 +57,9 @@ class Constant:
 
 @dataclass(frozen=True)
 class Layout:
+    """`prefix` stands before every name of its own: "" for links, "lane_" for lanes."""
+
     digest: bytes
     constants: tuple[Constant, ...]
     records: tuple[Record, ...]
+    prefix: str = ""

@@ -69,7 +69,8 @@ def test_an_edited_binding_is_stale_and_named(name: str, tmp_path: Path) -> None
 def test_a_missing_binding_is_stale(tmp_path: Path) -> None:
     done = generate("--root", str(tmp_path), "--check")
     assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == len(generate_layout.OUTPUTS)
+    every = {*generate_layout.OUTPUTS, *generate_layout.LANE_OUTPUTS}
+    assert {line.split()[0] for line in done.stderr.splitlines()} == every
     assert not list(tmp_path.iterdir())
 
 
@@ -79,6 +80,15 @@ def test_an_edited_layout_makes_every_binding_stale(tmp_path: Path) -> None:
     done = generate("--source", str(edited), "--check")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == len(generate_layout.OUTPUTS)
+
+
+def test_an_edited_lane_makes_its_binding_stale_and_no_kits(tmp_path: Path) -> None:
+    edited = tmp_path / "lane.toml"
+    lane = SOURCE.with_name("lane.toml").read_text()
+    edited.write_text(lane.replace("inline_bytes_max = 64", "inline_bytes_max = 32"))
+    done = generate("--lane", str(edited), "--check")
+    assert done.returncode == 1
+    assert [line.split()[0] for line in done.stderr.splitlines()] == [*generate_layout.LANE_OUTPUTS]
 
 
 def test_every_binding_says_on_its_first_line_that_it_is_generated() -> None:

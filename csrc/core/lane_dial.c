@@ -1,0 +1,94 @@
+/* lane_dial.c: how a BEAM comes by a lane's descriptors: the bridge's socket, the token, SCM_RIGHTS.
+ *
+ * A SOCK_SEQPACKET socket, one packet each way: the token's bytes; then either one byte 0 with four descriptors (relay side, beam side,
+ * wake_relay, wake_beam), or the reason in words. The bridge then closes it: from here on the bell tells of the other's end. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "ringbridge/lane.h"
+
+enum { DESCRIPTORS = 4, WORDS = 512 };
+
+static int connect_to(const uint8_t *name, size_t size) {
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    if (size == 0 || size >= sizeof to.sun_path) return -EINVAL;
+    memcpy(to.sun_path, name, size);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    if (connect(fd, (struct sockaddr *)&to,
+                (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size)) == 0)
+        return fd;
+    int failed = -errno;
+    close(fd);
+    return failed == -ENOENT ? -ECONNREFUSED : failed;
+}
+
+/* How many descriptors came, of those that fit into `all`; -EPROTO: a shape that no bridge sends. */
+static int take_rights(struct msghdr *m, int all[DESCRIPTORS]) {
+    int count = 0;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+        int n = (int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        for (int i = 0; i < n; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(c) + (size_t)i * sizeof fd, sizeof fd);
+            if (count < DESCRIPTORS)
+                all[count++] = fd;
+            else
+                close(fd);
+        }
+    }
+    return count;
+}
+
+static int receive(int fd, struct rb_lane_fds *fds, char *why, size_t why_bytes) {
+    union {
+        struct cmsghdr align;
+        char room[CMSG_SPACE(sizeof(int) * DESCRIPTORS)];
+    } control;
+    char words[WORDS];
+    int all[DESCRIPTORS];
+    struct iovec into = {.iov_base = words, .iov_len = sizeof words};
+    struct msghdr m = {.msg_iov = &into,
+                       .msg_iovlen = 1,
+                       .msg_control = control.room,
+                       .msg_controllen = sizeof control.room};
+    ssize_t n;
+    do n = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) return -errno;
+    int count = take_rights(&m, all);
+    if (count == DESCRIPTORS && n == 1 && words[0] == 0) {
+        *fds = (struct rb_lane_fds){all[0], all[1], all[2], all[3]};
+        return 0;
+    }
+    while (count > 0) close(all[--count]);
+    if (n == 0)
+        snprintf(why, why_bytes, "the bridge closed the socket without a word");
+    else
+        snprintf(why, why_bytes, "%.*s", (int)n, words);
+    return -EACCES;
+}
+
+int rb_lane_dial(const uint8_t *name, size_t size, const uint8_t token[RB_LANE_TOKEN_BYTES],
+                 int timeout_ms, struct rb_lane_fds *fds, char *why, size_t why_bytes) {
+    int fd = connect_to(name, size), rc = fd < 0 ? fd : 0;
+    if (rc == 0 && send(fd, token, RB_LANE_TOKEN_BYTES, MSG_NOSIGNAL) != RB_LANE_TOKEN_BYTES)
+        rc = -errno;
+    if (rc == 0) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        int ready;
+        do ready = poll(&p, 1, timeout_ms);
+        while (ready < 0 && errno == EINTR);
+        rc = ready > 0 ? receive(fd, fds, why, why_bytes) : ready == 0 ? -ETIMEDOUT : -errno;
+    }
+    if (fd >= 0) close(fd);
+    if (rc < 0 && rc != -EACCES) snprintf(why, why_bytes, "%s", strerror(-rc));
+    return rc;
+}
