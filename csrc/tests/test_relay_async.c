@@ -59,13 +59,16 @@ static int is_message(const struct reference *ref) {
     return size > 0 && frame[3] == 22 && has(wanted, 14 + ref->size);
 }
 
-static void cancel(int fd, uint32_t caller, const struct reference *ref) {
+static void ask(int fd, uint32_t caller, const char *what, const struct reference *ref) {
     struct lab_bytes b = {.size = 0};
     lab_call_head(&b, caller, caller);
     PUT(&b, "\x68\x02");
-    lab_put_atom(&b, "cancel");
+    lab_put_atom(&b, what);
     lab_put(&b, ref->at, ref->size);
     lab_frame(fd, &b);
+}
+static void cancel(int fd, uint32_t caller, const struct reference *ref) {
+    ask(fd, caller, "cancel", ref);
 }
 
 /* {28, Caller, Service, Ref} and noproc: the caller that the relay watches has died. */
@@ -97,6 +100,27 @@ static void the_handle_comes_first_and_one_message_later(void) {
     CHECK(NEXT(&lab) > 0 && memcmp(frame, "\x68\4\x61\x14", 4) == 0);
     CHECK_EQUAL(lab_read(lab.peer, frame, sizeof frame, 50), -1);
     cancel(lab.peer, 8, &ref);
+    CHECK(NEXT(&lab) > 0 && HAS("unknown_job"));
+    lab_worker_end(&lab, w, NULL);
+    lab_close(&lab);
+}
+
+static void whoever_holds_the_handle_may_look(void) {
+    struct lab lab;
+    lab_open(&lab);
+    struct lab_worker *w = lab_worker(&lab);
+    submit_async(lab.peer, 5, NULL);
+    struct reference ref = begun(&lab, NULL);
+    ask(lab.peer, 8, "status", &ref);
+    CHECK(NEXT(&lab) > 0 && HAS("\x77\x06placed"));
+    struct reference forged = ref;
+    forged.at[forged.size - 1] ^= 1;
+    ask(lab.peer, 9, "status", &forged);
+    CHECK(NEXT(&lab) > 0 && HAS("unknown_job"));
+    lab_complete(w, "x", 1);
+    CHECK(NEXT(&lab) > 0 && is_message(&ref));
+    CHECK(NEXT(&lab) > 0 && memcmp(frame, "\x68\4\x61\x14", 4) == 0);
+    ask(lab.peer, 10, "status", &ref);
     CHECK(NEXT(&lab) > 0 && HAS("unknown_job"));
     lab_worker_end(&lab, w, NULL);
     lab_close(&lab);
@@ -222,6 +246,7 @@ int main(void) {
     RUN(a_large_payload_is_taken_the_same_way);
     RUN(a_refusal_is_the_call_s_answer);
     RUN(whoever_holds_the_handle_may_cancel);
+    RUN(whoever_holds_the_handle_may_look);
     RUN(a_handle_cannot_be_made_up);
     RUN(the_caller_s_death_cancels);
     RUN(also_when_the_service_was_started_again_since);

@@ -92,13 +92,16 @@ static void bad_requests_say_what_is_wrong(void) {
          "submit: role must be an atom or a binary, got a charlist"},
         {BYTES("\x68\2\x77\6status\x77\4"
                "some"),
-         16, "status takes a job id (a positive integer), got :some"},
+         16,
+         "status takes a job id (a positive integer) or the reference of a submit_async, got "
+         ":some"},
         {BYTES("\x68\2\x77\6"
                "cancel\x62\xff\xff\xff\xff"),
          15,
          "cancel takes a job id (a positive integer) or the reference of a submit_async, got -1"},
         {BYTES("\x68\2\x77\6status\x6e\t\0\0\0\0\0\0\0\0\0\1"), 22,
-         "status takes a job id (a positive integer), got a bignum"},
+         "status takes a job id (a positive integer) or the reference of a submit_async, got a "
+         "bignum"},
         {BYTES("\x68\3\x77\6status\x61\1\x61\1"), 10,
          "unknown request {:status, ...} of 3 elements; " KNOWN},
         {BYTES("\x68\0"), 2, "unknown request: a tuple; " KNOWN},

@@ -147,7 +147,7 @@ static void look_or_cancel(struct ways *s) {
     uint32_t ref = ++s->crew.refs, by_ref = s->heard_count && pick(s, 2);
     lab_call_head(&b, ref, ref);
     PUT(&b, "\x68\x02");
-    lab_put_atom(&b, pick(s, 3) || by_ref ? "cancel" : "status");
+    lab_put_atom(&b, pick(s, 3) ? "cancel" : "status");
     if (by_ref) {
         struct rb_slice *r = &s->heard[pick(s, s->heard_count)];
         lab_put(&b, r->at, r->size);

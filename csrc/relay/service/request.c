@@ -171,15 +171,15 @@ int rb_request_kind(struct rb_cursor *c, struct rb_submit *submit, uint64_t *job
         if (rc == 0) return status ? RB_REQUEST_STATUS : RB_REQUEST_CANCEL;
         if ((rc = rb_term_skip(&argument, &whole)) == -EAGAIN) return -EAGAIN;
         if (rc < 0) goto unknown;
-        if (cancel && whole.at[0] == RB_TAG_NEWER_REFERENCE) {
+        if (whole.at[0] == RB_TAG_NEWER_REFERENCE) {
             submit->ref = whole;
-            return RB_REQUEST_CANCEL_REF;
+            return status ? RB_REQUEST_STATUS_REF : RB_REQUEST_CANCEL_REF;
         }
         rb_picture(whole, seen);
-        snprintf(why, RB_WHY_BYTES, "%s takes %s, got %s", status ? "status" : "cancel",
-                 status ? "a job id (a positive integer)"
-                        : "a job id (a positive integer) or the reference of a submit_async",
-                 seen);
+        snprintf(
+            why, RB_WHY_BYTES,
+            "%s takes a job id (a positive integer) or the reference of a submit_async, got %s",
+            status ? "status" : "cancel", seen);
         return RB_REQUEST_BAD;
     }
     snprintf(why, RB_WHY_BYTES, "unknown request {:%.*s, ...} of %lld elements; " KNOWN,

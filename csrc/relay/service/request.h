@@ -26,6 +26,7 @@ enum rb_request_kind {
     RB_REQUEST_SUBMIT, /* the cursor stands at the payload; submit->verb says which */
     RB_REQUEST_STATS,
     RB_REQUEST_STATUS,
+    RB_REQUEST_STATUS_REF, /* submit->ref */
     RB_REQUEST_CANCEL,
     RB_REQUEST_CANCEL_REF, /* submit->ref */
     RB_REQUEST_JOBS,       /* submit->role: of this role only; `all`: of every one */

@@ -77,13 +77,14 @@ static int on_call(struct rb_conn *c, const struct rb_from *from, struct rb_curs
     case RB_REQUEST_BAD: rb_submit_refuse(&to, why); return 0;
     case RB_REQUEST_STATUS:
     case RB_REQUEST_CANCEL: break;
+    case RB_REQUEST_STATUS_REF:
     case RB_REQUEST_CANCEL_REF: id = job_of_handle(r, s.ref); break;
     default: return rb_service_fail(c, "bad_payload");
     }
     struct rb_job *j = rb_job_find(r, id);
     if (!j || !rb_job_is_open(j)) {
         rb_answer_unknown_job(&to);
-    } else if (kind == RB_REQUEST_STATUS) {
+    } else if (kind == RB_REQUEST_STATUS || kind == RB_REQUEST_STATUS_REF) {
         rb_answer_status(&to, j, r->now);
     } else {
         /* Its caller is still there and is told; whoever asked for it gets ok. */
