@@ -5,7 +5,7 @@ defmodule Ringbridge.InspectTest do
   use ExUnit.Case, async: true
 
   alias Ringbridge.{Error, Inspect, Looks}
-  alias Ringbridge.Inspect.{Json, Page, Screen, Table, Units, Watch}
+  alias Ringbridge.Inspect.{Jobs, Json, Page, Screen, Table, Units, Watch}
 
   doctest Ringbridge.Inspect.Units
   doctest Ringbridge.Inspect.Json
@@ -205,6 +205,39 @@ defmodule Ringbridge.InspectTest do
       assert text(Watch.lines(watch, 1_000_000)) =~ "has no role echo"
       watch = Watch.turn(watch, {:ok, Looks.look()}, 2_000_000)
       assert watch.error == nil
+    end
+  end
+
+  describe "jobs" do
+    @job %{job: 5, role: "sleep", state: :queued, worker: nil, age_ms: 10}
+
+    test "stand in a table, with what their callers noted" do
+      jobs = [@job, %{@job | job: 12, state: :placed, worker: 3} |> Map.put(:meta, %{a: "\e[2J"})]
+      assert [_heading, first, second] = jobs |> Jobs.lines() |> text() |> String.split("\n")
+      assert first == "  5  sleep  queued       -  10 ms  -"
+      assert second =~ "12  sleep  placed       3  10 ms  %{a:" and not (second =~ "\e")
+      assert text(Jobs.lines([])) == "no job waits or runs"
+    end
+
+    test "that come, are placed and go are told once each" do
+      placed = %{@job | state: :placed, worker: 3, age_ms: 20}
+      other = %{@job | job: 6}
+      assert text(Jobs.changes([], [@job])) == "+ job 5 queued, 10 ms old"
+      assert text(Jobs.changes([@job], [placed])) == "  job 5 placed at worker 3, 20 ms old"
+      assert Jobs.changes([placed], [%{placed | age_ms: 30}]) == []
+
+      assert text(Jobs.changes([placed], [other])) ==
+               "+ job 6 queued, 10 ms old\n- job 5 has ended, seen for 20 ms"
+    end
+
+    test "of a while are summed by what they were answered" do
+      then = %{name: "echo", answered: %{ok: 5, job_failed: 1}, refused: %{overloaded: 2}}
+      now = %{name: "echo", answered: %{ok: 1_505, job_failed: 1}, refused: %{overloaded: 3}}
+
+      assert text([Jobs.summary(then, now, 2_000)]) ==
+               "echo: 1,500 answered in 2 s: ok 1,500; refused: overloaded 1"
+
+      assert text([Jobs.summary(then, then, 500)]) == "echo: 0 answered in 500 ms"
     end
   end
 

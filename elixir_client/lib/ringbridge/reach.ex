@@ -71,11 +71,22 @@ defmodule Ringbridge.Reach do
   def words(%Error{reason: {:down, :noconnection}, node: node}),
     do: "#{node} cannot be reached any more"
 
+  # A VM that was named by us has another name each time, which no list can hold.
   def words(%Error{reason: {:unauthorized, why}, node: node}) do
-    ours = Regex.replace(~r/-[^@]*/, Atom.to_string(Node.self()), "-*")
+    case Atom.to_string(Node.self()) do
+      "ringbridge-" <> rest ->
+        pattern = "ringbridge-*@" <> (rest |> String.split("@") |> List.last())
 
-    "#{node}: #{why}. This node is covered by #{inspect(ours)}; then `ringbridge reload`, or SIGHUP"
+        "#{node}: #{why}. This VM has a new name each time: #{inspect(pattern)} is for all of them"
+
+      _named ->
+        "#{node}: #{why}"
+    end
   end
+
+  # What is wrong is the question, and `bad request` no news.
+  def words(%Error{reason: {:bad_request, why}, node: node}) when is_binary(why),
+    do: "#{node}: #{why}"
 
   def words(error), do: Exception.message(error)
 end

@@ -89,16 +89,16 @@ defmodule Ringbridge.Reach.Probe do
 
   def words({:epmd, _why}, node) do
     "no epmd answers on #{host(node)}#{epmd_port()}, so no node can be found there. Start the bridge " <>
-      "(`ringbridge serve` starts an epmd too), or mend --node"
+      "(`ringbridge serve` starts an epmd too), or mend the name"
   end
 
   def words({:name, []}, node),
     do:
-      "the epmd of #{host(node)} knows no node at all. Start the bridge with `ringbridge serve`, or mend --node"
+      "the epmd of #{host(node)} knows no node at all. Start the bridge with `ringbridge serve`, or mend the name"
 
   def words({:name, names}, node) do
     "the epmd of #{host(node)} does not know that name; it knows #{names |> Enum.sort() |> Enum.join(", ")}. " <>
-      "Start the bridge with `ringbridge serve`, or name the one that runs with --node"
+      "Start the bridge with `ringbridge serve`, or name the one that runs"
   end
 
   def words({:port, port, why}, node) do
