@@ -53,6 +53,7 @@ defmodule Ringbridge.SoakTest do
     assert {@seed, Books.uneven_at_rest(bridge.node)} == {@seed, []}
     assert_counts_agree(counts, seen, Callers.counts(callers))
     assert_of_every_kind(seen)
+    assert_nobody_else_hung(bridge, callers, counts, seen)
     assert @seconds < 60 or again.retried > 0
     assert Meter.grown(samples) == []
 
@@ -183,6 +184,25 @@ defmodule Ringbridge.SoakTest do
     assert Enum.sum(plain) <= Map.get(by_kind, {:cancel, :done}, 0)
   end
 
+  # Whoever the bridge found hung, by its log, had been left standing for long: nobody who stood for a moment, and
+  # nobody who did not stand. In a minute some are, and their jobs are told so.
+  defp assert_nobody_else_hung(bridge, callers, counts, seen) do
+    stood = Callers.stood_long(callers)
+    found = hung(bridge)
+    say("workers left standing #{length(stood)}, found hung #{length(found)}")
+    assert {@seed, found -- stood} == {@seed, []}
+    assert counts.answered.worker_broke >= Map.get(seen, :worker_hung, 0)
+    assert counts.answered.worker_broke == 0 or found != []
+    assert @seconds < 60 or Map.has_key?(seen, :worker_hung)
+  end
+
+  defp hung(bridge) do
+    for line <- Program.lines(bridge.program),
+        line =~ "no_heartbeat",
+        [_, id] <- [Regex.run(~r{"worker": (\d+)}, line)],
+        do: String.to_integer(id)
+  end
+
   # A soak in which one of these never happened has not tried it.
   defp assert_of_every_kind(seen) do
     often = [:ok, :gave_up, :deadline_exceeded, :overloaded, :too_large, :killed, :left, :stopped]
@@ -254,7 +274,8 @@ defmodule Ringbridge.SoakTest do
     end
   end
 
-  @not_calls [:worker, :caller, :cancel, :operator, :operator_refused, :books, :last]
+  @not_calls [:worker, :stand, :caller, :cancel, :operator, :operator_refused] ++
+               [:books, :last]
   defp calls(callers) do
     Enum.sum(for {{kind, _}, count} <- Callers.counts(callers), kind not in @not_calls, do: count)
   end

@@ -102,6 +102,15 @@ defmodule Ringbridge.Soak.Callers do
     :ets.insert(callers.table, {{:violation, System.unique_integer([:monotonic])}, text})
   end
 
+  @doc "The worker of this id was left standing for so long that the bridge may find it hung; no other may it find so."
+  @spec stands_long(t(), pos_integer()) :: true
+  def stands_long(callers, worker), do: :ets.insert(callers.table, {{:stood, worker}, true})
+
+  @doc "All of these."
+  @spec stood_long(t()) :: [pos_integer()]
+  def stood_long(callers),
+    do: for({{:stood, worker}, true} <- :ets.tab2list(callers.table), do: worker)
+
   @doc "Notes what was done on purpose, so that the last moves before a failure can be told."
   @spec move(t(), String.t()) :: true
   def move(callers, text) do

@@ -84,7 +84,7 @@ defmodule Ringbridge.Soak.Calls do
     die: []
   }
   # A job that may run again more often than workers die here is lost to none of them.
-  @never %{again: [:worker_crashed]}
+  @never %{again: [:worker_crashed, :worker_hung]}
 
   @doc "Makes a call of any kind."
   @spec any(t()) :: {t(), atom(), verdict()}

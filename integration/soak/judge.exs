@@ -13,7 +13,8 @@ defmodule Ringbridge.Soak.Judge do
   @doc "What may become of any job while workers die, hang and are replaced and an operator is at work."
   @spec everyday() :: [atom()]
   def everyday do
-    [:overloaded, :worker_crashed, :cancelled, :draining, :circuit_open, :deadline_exceeded]
+    [:overloaded, :worker_crashed, :worker_hung, :cancelled, :draining, :circuit_open] ++
+      [:deadline_exceeded]
   end
 
   @spec label(term(), outcome()) :: label()
@@ -44,6 +45,9 @@ defmodule Ringbridge.Soak.Judge do
   # The signals that the soak sends, and those of the budgets of a job that must stop; no other may end a worker.
   def reason({:worker_crashed, %{signal: signal, oom: false}}) when signal in [9, 11, 15],
     do: :worker_crashed
+
+  # Who may be found hung is held against those that were left standing (soak_test.exs).
+  def reason({:worker_broke, :no_heartbeat}), do: :worker_hung
 
   def reason(reason), do: {:wrong, "must not fail so: #{brief(reason)}"}
 

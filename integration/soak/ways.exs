@@ -137,7 +137,7 @@ defmodule Ringbridge.Soak.Ways do
     ends = collect(waiting, monitor, [])
     Process.demonitor(monitor, [:flush])
     Calls.barrier(calls)
-    ran = for {i, label} <- ends, label in [:ok, :worker_crashed], do: i
+    ran = for {i, label} <- ends, label in [:ok, :worker_crashed, :worker_hung], do: i
     labels = Enum.map(refused, &Judge.label(nil, &1)) ++ Enum.map(ends, &elem(&1, 1))
 
     cond do
