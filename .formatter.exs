@@ -1,6 +1,7 @@
 [
   inputs: [
     "{mix,.formatter}.exs",
+    "csrc/nif/*.exs",
     "elixir_client/{lib,test}/**/*.{ex,exs}",
     "integration/**/*.{ex,exs}",
     "tests/**/*.exs",

@@ -13,6 +13,7 @@ STAMPS := build/stamp
 VENV := .venv/ringbridge-lock
 c_files := $(shell find csrc/core csrc/relay csrc/etf csrc/include workers/c/kit workers/c/include workers/python/src -name '*.[ch]' 2>/dev/null)
 elixir_files := $(shell find elixir_client/lib -name '*.ex' 2>/dev/null)
+nif_files := $(wildcard csrc/nif/*.exs csrc/nif/*.[ch] csrc/core/*.[ch] csrc/include/ringbridge/*.h)
 # What the generator writes is its own business.
 c_sources := git ls-files '*.c' '*.h' ':!csrc/include/ringbridge/layout.h' ':!csrc/include/ringbridge/lane_layout.h'
 say = @printf '== %s\n'
@@ -123,7 +124,7 @@ workers: system $(VENV)
 
 elixir: $(STAMPS)/elixir
 
-$(STAMPS)/elixir: mix.exs $(elixir_files) | system $(STAMPS)
+$(STAMPS)/elixir: mix.exs $(elixir_files) $(nif_files) | system $(STAMPS)
 	$(say) 'Elixir client'
 	@mix compile --warnings-as-errors
 	@touch $@
@@ -155,9 +156,10 @@ lint-zig:
 # clang-tidy sees each file by itself, and what runs in production only: tests have the sanitizers, and
 # their programs crash on purpose. One file a run: of several, the analyzer takes a va_list of the later for uninitialised.
 python_include = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))')
-tidy_flags = -std=gnu99 -Icsrc/include -Icsrc -Iworkers/c/include -isystem $(python_include)
+erlang_include = $(patsubst %/bin/erl,%/usr/include,$(shell readlink -f "$$(command -v erl)"))
+tidy_flags = -std=gnu99 -Icsrc/include -Icsrc -Iworkers/c/include -isystem $(python_include) -isystem $(erlang_include)
 lint-bugs:
-	git ls-files 'csrc/*.c' 'workers/c/*.c' 'workers/python/*.c' ':!csrc/tests' ':!workers/c/tests' | \
+	git ls-files 'csrc/*.c' 'workers/c/*.c' 'workers/python/*.c' ':!csrc/tests' ':!csrc/nif/tests' ':!workers/c/tests' | \
 		xargs -r -n 1 -P 2 bash -c 'clang-tidy --quiet "$$@" -- $(tidy_flags)' _
 
 # ---- dependencies

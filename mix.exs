@@ -1,3 +1,5 @@
+Code.require_file("csrc/nif/mix_compiler.exs", __DIR__)
+
 defmodule Ringbridge.MixProject do
   use Mix.Project
 
@@ -12,6 +14,7 @@ defmodule Ringbridge.MixProject do
         "Calls native workers through a hidden node; a worker's crash never reaches the BEAM",
       # One Mix project at the root: the tests that need a bridge and workers are tests of the client too.
       elixirc_paths: ["elixir_client/lib"],
+      compilers: Mix.compilers() ++ [:ringbridge_nif],
       test_paths: ["elixir_client/test", "integration"],
       test_pattern: "*_test.exs",
       test_load_filters: [&String.ends_with?(&1, "_test.exs")],
@@ -35,7 +38,8 @@ defmodule Ringbridge.MixProject do
     [
       licenses: ["Apache-2.0"],
       files:
-        ~w(elixir_client/lib elixir_client/README.md mix.exs .formatter.exs README.md CHANGELOG.md LICENSE)
+        ~w(elixir_client/lib elixir_client/README.md mix.exs .formatter.exs README.md CHANGELOG.md LICENSE) ++
+          ~w(csrc/nif csrc/core csrc/include)
     ]
   end
 end

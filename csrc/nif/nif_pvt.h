@@ -1,0 +1,129 @@
+/* nif_pvt.h: what the files of the NIF share.
+ *
+ * A crash here takes the BEAM down. So this is a thin shell: what the relay wrote is checked by the lane's client (ringbridge/lane.h), which
+ * is tested and fuzzed without a BEAM; here remain terms, processes and who owns what.
+ *
+ * Who holds whom. The opener's lane term, callers' terms, and each answer that is still held keep the lane's memory; so does each caller's
+ * record, until its process ends or the lane is closed. The last of them lets the mapping go (lane_gone).
+ *
+ * Locks, in the order in which they may be taken: a ring's flag or mutex, or the client's drain lock; then one shard's mutex; then what erl_nif and the
+ * client's short mutexes take inside. No lock is held across enif_select, enif_monitor_process and enif_demonitor_process. */
+#ifndef RINGBRIDGE_NIF_PVT_H
+#define RINGBRIDGE_NIF_PVT_H
+
+#include <erl_nif.h>
+
+#include "ringbridge/atomics.h"
+#include "ringbridge/lane.h"
+
+/* What a call may copy on a normal scheduler: 64 KiB take 5 to 10 us, of the 1,000 that a NIF may take (erl_nif's manual). */
+enum { NIF_COPY_BYTES = 64 << 10 };
+/* An answer from here on stays in the region, and its binary lies there; below it a copy costs less than the book-keeping. */
+enum { NIF_KEEP_BYTES = 32 << 10 };
+/* Answers that one call hands out: each is a message, about 0.3 us. */
+enum { NIF_DRAIN_MAX = 64 };
+
+/* One process that calls: its monitor, and its requests without an answer. A resource, for a monitor must be one's. */
+struct caller {
+    struct lane *lane; /* kept until this is freed */
+    ErlNifPid pid;
+    ErlNifMonitor monitor;
+    struct caller *next;   /* of its bucket */
+    struct request *first; /* its requests that somebody waits for */
+    int gone;              /* it has ended, or the lane is closed: out of the table */
+};
+
+/* What is kept for a request, under its slot. Whose it is changes hands with the request itself: the submitter's until it is sent, then the
+ * drainer's. `waited` and the links are the shard's. */
+struct request {
+    ErlNifEnv *env; /* made with the slot's first request, used again for all others */
+    ERL_NIF_TERM ref;
+    struct caller *caller; /* kept */
+    uint64_t number;
+    struct request *before, *after;
+    int waited; /* 0: cancelled; its answer goes nowhere */
+};
+
+enum { BUCKETS = 8192, SHARDS = 64 };
+
+struct ring_flag {
+    uint32_t taken;
+    uint8_t line[124]; /* two cache lines, as the rings' own words */
+};
+
+struct lane {
+    struct rb_lane_client *client;
+    uint32_t rings;
+    struct ring_flag *flags; /* one a ring but the shared one */
+    ErlNifMutex *
+        shared; /* the shared ring's: held from claim to send, so that a slot whose send failed is still ours */
+    struct request *requests;
+    uint32_t slots;
+    struct caller **buckets;
+    ErlNifMutex *shards[SHARDS];
+    ErlNifMonitor opener;
+    uint32_t closed;   /* set once */
+    uint32_t selected; /* enif_select was called */
+};
+
+/* An answer whose bytes lie in the region: a resource, so that the last binary on it gives it back. */
+struct held {
+    struct lane *lane; /* kept */
+    uint64_t at;
+    const uint8_t *bytes;
+    size_t size;
+    uint32_t given;
+};
+
+struct nif_atoms {
+    ERL_NIF_TERM ok, error, full, closed, too_large, answered, more, empty, ended, lane, raw, term,
+        copy, copy_term, down, undefined, timeout, refused;
+};
+extern struct nif_atoms atoms;
+extern ErlNifResourceType *lane_type, *caller_type, *held_type;
+
+/* callers.c */
+int callers_init(struct lane *lane);
+void callers_fini(struct lane *lane);
+/* The record of the process, kept for the caller of this function; NULL: it has ended, or there is no memory. */
+struct caller *caller_take(ErlNifEnv *env, struct lane *lane, const ErlNifPid *pid);
+uint32_t caller_hash(const ErlNifPid *pid);
+/* Puts the request among its caller's. 0: the caller has ended. */
+int caller_add(struct caller *caller, struct request *request);
+/* Takes it out; whether somebody waited. */
+int caller_remove(struct request *request);
+/* The caller's own: nobody waits for the request of that reference any more. Its number, or NUMBER_NONE when no such is open. */
+#define NUMBER_NONE UINT64_MAX
+uint64_t caller_forget(struct lane *lane, const ErlNifPid *pid, ERL_NIF_TERM ref);
+void caller_down(ErlNifEnv *env, void *object, ErlNifPid *pid, ErlNifMonitor *monitor);
+void caller_gone(ErlNifEnv *env, void *object);
+/* All records leave the table; their monitors too. */
+void callers_close(ErlNifEnv *env, struct lane *lane);
+
+/* answers.c */
+struct drainer {
+    ErlNifEnv *env; /* of the NIF or callback under way: enif_send wants it */
+    struct lane *lane;
+    ERL_NIF_TERM reason; /* of the lane's end */
+};
+int answer_take(void *arg, const struct rb_lane_answer *answer);
+void held_gone(ErlNifEnv *env, void *object);
+/* The bytes in memory of the BEAM's own, given back: what a term is decoded from. */
+ERL_NIF_TERM held_copy(ErlNifEnv *env, struct held *held, int term);
+
+/* lane.c */
+void lane_close(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM reason);
+void lane_gone(ErlNifEnv *env, void *object);
+void lane_stopped(ErlNifEnv *env, void *object, ErlNifEvent fd, int is_direct);
+void lane_down(ErlNifEnv *env, void *object, ErlNifPid *pid, ErlNifMonitor *monitor);
+ERL_NIF_TERM lane_open(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM lane_submit_raw(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM lane_submit_term(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM lane_cancel(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM lane_drain(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM lane_park(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM lane_end(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM lane_figures(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM lane_copy(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
+#endif
