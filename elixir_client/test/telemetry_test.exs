@@ -102,8 +102,8 @@ defmodule Ringbridge.TelemetryTest do
   describe "events" do
     setup :attach
 
-    test "the page has seven" do
-      assert length(documented()) == 7
+    test "the page has eleven" do
+      assert length(documented()) == 11
     end
 
     test "of a job: start, then stop with its outcome" do

@@ -17,6 +17,7 @@ defmodule Ringbridge.Connection do
   require Logger
 
   alias Ringbridge.{Backoff, Deadline, Instance, LocalNode, Route, Telemetry}
+  alias Ringbridge.Lane.Opener
 
   # How often a bridge's distance is measured, and how long its answer may take before others go first.
   @probe_ms 5_000
@@ -172,6 +173,7 @@ defmodule Ringbridge.Connection do
     if state.status == :down, do: Logger.info("#{name(state)}: connected to #{state.node} again")
     state = %{state | epoch: System.unique_integer([:positive])}
     write(state, :up, us)
+    Opener.up(state.instance, state.node, state.epoch)
     for {ref, _until_ms} <- state.waiting, do: send(ref, {ref, :up})
     Telemetry.lane(state.instance, :up, %{round_trip_us: us}, %{node: state.node})
     backoff = Backoff.reset(state.backoff)
@@ -199,6 +201,7 @@ defmodule Ringbridge.Connection do
 
   defp lost(state, reason) do
     write(state, :down, :late)
+    if state.status == :up, do: Opener.down(state.instance, state.node, reason)
     tell(state, reason)
     if state.monitor, do: Process.demonitor(state.monitor, [:flush])
     {pause_ms, backoff} = Backoff.next(state.backoff, :rand.uniform())

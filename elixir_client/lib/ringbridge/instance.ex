@@ -3,7 +3,7 @@ defmodule Ringbridge.Instance do
   One instance: a supervisor under the instance's name, with a connection for each bridge, and a table of that name.
 
   The table belongs to the supervisor and ends with it. Calls read it in their own process: no process stands between a
-  caller and its bridge. Its rows are `{:instance, t()}` and those of `Ringbridge.Route`.
+  caller and its bridge. Its rows are `{:instance, t()}` and those of `Ringbridge.Route` and `Ringbridge.Lane.Opener`.
   """
   use Supervisor
 
@@ -21,7 +21,8 @@ defmodule Ringbridge.Instance do
     :roles,
     :bridge,
     :cookie,
-    :telemetry?
+    :telemetry?,
+    lane: :auto
   ]
 
   @type t :: %__MODULE__{
@@ -33,7 +34,8 @@ defmodule Ringbridge.Instance do
           roles: term(),
           bridge: GenServer.server() | nil,
           cookie: Cookie.source(),
-          telemetry?: boolean()
+          telemetry?: boolean(),
+          lane: :auto | :dist | :nif
         }
 
   @doc """
@@ -62,7 +64,8 @@ defmodule Ringbridge.Instance do
       roles: options[:roles],
       bridge: options[:bridge],
       cookie: Cookie.source(options),
-      telemetry?: Ringbridge.Telemetry.available?()
+      telemetry?: Ringbridge.Telemetry.available?(),
+      lane: options[:lane]
     }
   end
 
@@ -85,7 +88,15 @@ defmodule Ringbridge.Instance do
         Supervisor.child_spec({Connection, {instance, node, backoff}}, id: {Connection, node})
       end
 
-    Supervisor.init(connections, strategy: :one_for_one)
+    # First: a connection tells its opener when it is up.
+    Supervisor.init(openers(instance) ++ connections, strategy: :one_for_one)
+  end
+
+  defp openers(%{lane: :dist}), do: []
+
+  defp openers(instance) do
+    for node <- instance.nodes,
+        do: Supervisor.child_spec({Lane.Opener, {instance, node}}, id: {Lane.Opener, node})
   end
 
   @doc "The instance of that name, as calls need it."
@@ -119,7 +130,7 @@ defmodule Ringbridge.Instance do
   def target(instance, role, tried, until_ms) do
     case pick(instance, role, tried) do
       {node, epoch} ->
-        {:ok, Lane.Dist, node, {node, epoch}}
+        over(instance, node, epoch)
 
       nil ->
         if Enum.all?(tried, &is_tuple/1),
@@ -138,7 +149,14 @@ defmodule Ringbridge.Instance do
         else: wait(instance, role, tried, until_ms)
     else
       {:error, why} -> {:error, why}
-      {node, epoch} -> {:ok, Lane.Dist, node, {node, epoch}}
+      {node, epoch} -> over(instance, node, epoch)
+    end
+  end
+
+  defp over(instance, node, epoch) do
+    case Lane.Opener.lane(instance, node, epoch) do
+      nil -> {:ok, Lane.Dist, node, {node, epoch}}
+      lane -> {:ok, Lane.Nif, {lane, node}, {node, epoch}}
     end
   end
 

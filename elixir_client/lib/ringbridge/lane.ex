@@ -2,7 +2,8 @@ defmodule Ringbridge.Lane do
   @moduledoc """
   The way that a job goes to a bridge and its answer comes back: what differs between lanes, and nothing else.
 
-  `Ringbridge.Lane.Dist` is the Erlang distribution, `Ringbridge.Lane.Inline` a function in the caller's process.
+  `Ringbridge.Lane.Dist` is the Erlang distribution, `Ringbridge.Lane.Nif` shared memory with a bridge on this host,
+  `Ringbridge.Lane.Inline` a function in the caller's process.
   Choosing a bridge, deadlines, failover, telemetry and errors are the same for all (`Ringbridge.Request`).
 
   Rules for every lane:
@@ -16,7 +17,7 @@ defmodule Ringbridge.Lane do
 
   alias Ringbridge.Deadline
 
-  @typedoc "Where the job goes; the lane's own business. The distribution has the bridge's node."
+  @typedoc "Where the job goes; the lane's own business. The distribution has the bridge's node, shared memory its handle too."
   @type to :: term()
 
   @typedoc "A request of docs/calling.md, such as `{:submit, role, payload, options}`."

@@ -59,6 +59,13 @@ defmodule Ringbridge.Options do
       type: {:positive, "milliseconds, 1 to #{@most_ms}, and not below backoff_min_ms"},
       doc: "the longest such pause"
     ],
+    lane: [
+      default: :auto,
+      type: {:lane, ":auto, :dist or :nif"},
+      doc:
+        "the way to a bridge on this host: `:auto` takes shared memory where the NIF is built and the bridge allows it, " <>
+          "`:nif` asks any bridge for it and warns when there is none, `:dist` is the distribution alone"
+    ],
     mode: [
       default: :dist,
       type: {:mode, ":dist, :local or :inline"},
@@ -195,6 +202,7 @@ defmodule Ringbridge.Options do
   defp valid?(:bridge, bridge),
     do: is_pid(bridge) or (is_atom(bridge) and bridge not in [true, false])
 
+  defp valid?(:lane, lane), do: lane in [:auto, :dist, :nif]
   defp valid?(:milliseconds, ms), do: is_wait(ms)
   defp valid?(:positive, ms), do: is_wait(ms) and ms >= 1
 

@@ -11,6 +11,10 @@ defmodule Ringbridge.Telemetry do
   | `[:ringbridge, :job, :failover]` | the job is sent again, to the bridge `to` | `count` (1) | `instance`, `role`, `node` (the first), `to`, `error` |
   | `[:ringbridge, :lane, :up]` | a bridge is connected | `round_trip_us` | `instance`, `node` |
   | `[:ringbridge, :lane, :down]` | it is lost | `up_us` | `instance`, `node`, `reason` |
+  | `[:ringbridge, :lane, :open]` | a lane over shared memory is open | `open_us` | `instance`, `node`, `lane` (`:nif`) |
+  | `[:ringbridge, :lane, :figures]` | every five seconds while it is open | `sent`, `answered`, `dropped`, `cancelled`, `full`, `wakes`, `open`, `held_bytes` | those |
+  | `[:ringbridge, :lane, :close]` | it has ended | `up_us` | those, `reason` |
+  | `[:ringbridge, :lane, :fallback]` | there is none to be had: calls go over the distribution | `count` (1) | `instance`, `node`, `reason` (text) |
   | `[:ringbridge, :lane, :retry]` | an attempt to connect has failed | `attempt` | `instance`, `node`, `reason` |
 
   `verb` is `:submit`, `:submit_many`, `:cast` or `:stream`; `outcome` is `:ok`, `:error` or `:shutdown`; `error` is a
