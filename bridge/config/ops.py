@@ -35,6 +35,8 @@ class OpSettings(Section, frozen=True):
 
     opcode: Annotated[int, Meta(ge=0, le=65_535)]
     payload: Any = "any"
+    # Of the meaning, where the types stay the same; callers that declare one compare it.
+    version: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
 
 
 class SchemaError(ValueError):

@@ -5,6 +5,7 @@ Requests (GenServer.call to Ringbridge.WorkerRegistry or worker_registry):
     :list                        {:ok, [worker]}   a map per worker, see `describe`
     {:lookup, role}              {:ok, map}        the role and its workers; role: atom or binary
     :stats                       {:ok, map}        how many workers are in which state, restarts
+    :layout                      {:ok, map}        version and digest of csrc/layout.toml
     :watch                       {:ok, ref, [worker]}   changes come as messages, see watching.py
     {:watch, pid}                the same           to this process of the caller's node
     :unwatch, {:unwatch, pid}    :ok               no more of them
@@ -40,9 +41,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from bridge.config import ConfigError
+from bridge.config.ops import OpSettings
 from bridge.etf import Atom, Pid, brief
 from bridge.fabric.events import Operation
 from bridge.fabric.figures import BreakerState
+from bridge.fabric.layout import LAYOUT_DIGEST_HEX, LAYOUT_VERSION
 from bridge.node import NO_REPLY, NoReply, Sender
 from bridge.ops.answers import OK, Answering, BadRequest, Term, atom_keys, bad_request
 from bridge.workers.checkpoints.requests import StateRequests
@@ -55,7 +58,7 @@ from bridge.workers.worker import State, Worker
 NAMES = ("Elixir.Ringbridge.WorkerRegistry", "worker_registry")
 SETTING_DEPTH_MAX = 8
 SETTING_MAX = 2**63 - 1  # as in TOML
-LOOKS = ":list, {:lookup, role}, :stats, :watch and :unwatch"
+LOOKS = ":list, {:lookup, role}, :stats, :layout, :watch and :unwatch"
 # Name, number of elements (0: the atom alone), and how it is spelt.
 OPERATIONS = {
     ("drain", 2): "{:drain, id}",
@@ -231,6 +234,8 @@ class WorkerRegistry(Answering):
                 return (OK, self.describe_all())
             case Atom("stats"):
                 return (OK, atom_keys(self.statistics()))
+            case Atom("layout"):
+                return (OK, layout())
             case (Atom("lookup"), role):
                 return (OK, self.lookup(role))
             case (Atom("drain"), worker_id):
@@ -300,6 +305,8 @@ class WorkerRegistry(Answering):
                 "state": Atom(state.name.lower()),
                 "strategy": Atom(plan.config.strategy),
                 "group": self._supervisor.together.group_name(plan.id),
+                "operations": declared_operations(plan.config.ops),
+                "layout": layout(),
                 "workers": workers,
                 "upgrade": self._operator.describe_upgrade(name),
             }
@@ -367,6 +374,34 @@ class WorkerRegistry(Answering):
                 f"no worker has the id {worker_id}; :list and `ringbridge status` show them"
             )
         return worker
+
+
+def layout() -> Mapping[Term, Term]:
+    """What callers with records of their own compare (Ringbridge.LayoutLoader)."""
+    return atom_keys({"version": LAYOUT_VERSION, "digest": LAYOUT_DIGEST_HEX})
+
+
+def declared_operations(ops: Mapping[str, OpSettings]) -> list[Term]:
+    """[roles.<name>.ops] as it was declared; an empty list: the role takes every opcode."""
+    return [
+        {
+            **atom_keys({"opcode": op.opcode, "name": name, "version": op.version}),
+            # Keys as binaries: a caller's table of atoms is not ours to fill.
+            Atom("payload"): _declared(op.payload),
+        }
+        for name, op in ops.items()
+    ]
+
+
+def _declared(value: Any) -> Term:
+    match value:
+        case str():
+            return value.encode()
+        case Mapping():
+            return {key.encode(): _declared(item) for key, item in value.items()}
+        case list():
+            return [_declared(item) for item in value]
+    return value
 
 
 def _operations(declared: Iterable[Operation]) -> list[Term]:

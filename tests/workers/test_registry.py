@@ -8,9 +8,11 @@ import pytest
 from registry_fakes import Scene
 
 from bridge.config import ConfigError
+from bridge.config.ops import OpSettings
 from bridge.etf import Atom, Term
 from bridge.fabric.events import Operation
 from bridge.fabric.figures import BreakerState
+from bridge.fabric.layout import LAYOUT_DIGEST_HEX, LAYOUT_VERSION
 from bridge.fabric.relay import LinkConfig
 from bridge.workers._shepherd_protocol import Usage
 from bridge.workers.crash_reports import CrashReport, CrashReports
@@ -104,6 +106,8 @@ def scene_of_two() -> Scene:
     return scene
 
 
+LAYOUT = {A("version"): LAYOUT_VERSION, A("digest"): LAYOUT_DIGEST_HEX.encode()}
+
 ECHO = {
     A("id"): 1,
     A("role"): A("echo"),
@@ -166,10 +170,32 @@ def test_lookup_finds_a_role_by_atom_and_by_binary(role: Term) -> None:
             A("state"): A("running"),
             A("strategy"): A("one_for_one"),
             A("group"): None,
+            A("operations"): [],
+            A("layout"): LAYOUT,
             A("workers"): [ECHO],
             A("upgrade"): None,
         },
     )
+
+
+def test_lookup_tells_the_operations_of_the_settings_as_they_were_declared() -> None:
+    payload = {"map": {"q": {"list": {"float": [0.0, 1.0]}, "size": [1, 9]}, "how?": "atom"}}
+    ops = {"mean": OpSettings(3, payload, version=2), "any": OpSettings(0)}
+    found = registry(Scene(ops=ops)).lookup(A("echo"))[A("operations")]
+    texts = {
+        b"map": {
+            b"q": {b"list": {b"float": [0.0, 1.0]}, b"size": [1, 9]},
+            b"how?": b"atom",
+        }
+    }
+    assert found == [
+        {A("opcode"): 3, A("name"): b"mean", A("version"): 2, A("payload"): texts},
+        {A("opcode"): 0, A("name"): b"any", A("version"): None, A("payload"): b"any"},
+    ]
+
+
+def test_the_layout_is_that_of_the_generated_bindings() -> None:
+    assert registry(scene_of_two()).answer(A("layout")) == (OK, LAYOUT)
 
 
 def test_stats_count_the_workers_by_state() -> None:
