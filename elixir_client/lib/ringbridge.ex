@@ -29,7 +29,7 @@ defmodule Ringbridge do
 
   @behaviour Ringbridge.Client
 
-  alias Ringbridge.{Client, Cookie, Error, Instance, Options, Parts, Request}
+  alias Ringbridge.{Client, Cookie, Error, Instance, JobDispatcher, Options, Parts, Request}
 
   @typedoc "An instance: the `:name` of its child spec."
   @type name :: atom()
@@ -74,9 +74,13 @@ defmodule Ringbridge do
           | {:stages, [stage()]}
   @type options :: [option()] | map()
 
+  @typedoc "A job as a struct, of a module with `use Ringbridge.Job`: it knows its role, and is checked before it is sent."
+  @type job :: struct()
+
   @typedoc """
   A step of a job in stages: a role, or a role and which of its operations; a fan-out, several of them side by side; or a
-  map, one for each element of a list (docs/calling.md, "Over several at once").
+  map, one for each element of a list (docs/calling.md, "Over several at once"). A module with `use Ringbridge.Job` stands for its role
+  and opcode.
   """
   @type stage ::
           role()
@@ -138,9 +142,32 @@ defmodule Ringbridge do
   """
   @impl Client
   @spec call(name(), role(), payload(), options()) :: answer()
-  def call(name, role, payload, options \\ []) do
+  def call(name, role, payload, options) do
     name |> Request.new(:submit, role, payload, options) |> Request.run()
   end
+
+  @doc """
+  The same of a job that is a struct (`Ringbridge.Job`): it is checked before it is sent, and its result comes as the struct that it
+  declares. Of a role and a payload: `call/4` without options.
+
+      iex> {:ok, _pid} = Ringbridge.Test.start_link(name: DocJob)
+      iex> Ringbridge.Test.stub(DocJob, MyApp.Repeat, fn job ->
+      ...>   {:ok, %MyApp.Repeat.Result{text: String.duplicate(job.text, job.times), times: job.times}}
+      ...> end)
+      iex> Ringbridge.call(DocJob, %MyApp.Repeat{text: "cat", times: 2})
+      {:ok, %MyApp.Repeat.Result{text: "catcat", times: 2}}
+      iex> {:error, error} = Ringbridge.call(DocJob, %MyApp.Repeat{text: "cat", times: 0}, timeout: 500)
+      iex> Exception.message(error)
+      "echo: MyApp.Repeat.times must be an integer of 1 to 9, got: 0"
+  """
+  @spec call(name(), job(), options()) :: answer()
+  @spec call(name(), role(), payload()) :: answer()
+  def call(name, job_or_role, options_or_payload \\ [])
+
+  def call(name, %_{} = job, options),
+    do: name |> JobDispatcher.new(:submit, job, options) |> Request.run()
+
+  def call(name, role, payload), do: call(name, role, payload, [])
 
   @doc """
   As `call/4`, but gives the result itself, or raises `Ringbridge.Error`. With `detail: true`: `{result, detail}`.
@@ -151,13 +178,17 @@ defmodule Ringbridge do
   """
   @impl Client
   @spec call!(name(), role(), payload(), options()) :: result() | {result(), detail()}
-  def call!(name, role, payload, options \\ []) do
-    case call(name, role, payload, options) do
-      {:ok, result} -> result
-      {:ok, result, detail} -> {result, detail}
-      {:error, error} -> raise error
-    end
-  end
+  def call!(name, role, payload, options), do: name |> call(role, payload, options) |> or_raise()
+
+  @doc "The same of a job that is a struct; or `call!/4` without options."
+  @spec call!(name(), job(), options()) :: result() | {result(), detail()}
+  @spec call!(name(), role(), payload()) :: result() | {result(), detail()}
+  def call!(name, job_or_role, options_or_payload \\ []),
+    do: name |> call(job_or_role, options_or_payload) |> or_raise()
+
+  defp or_raise({:ok, result}), do: result
+  defp or_raise({:ok, result, detail}), do: {result, detail}
+  defp or_raise({:error, error}), do: raise(error)
 
   @doc """
   Submits a job for nobody: it runs to its end, also when its caller ends, and its answer goes nowhere. Its time is the role's
@@ -167,9 +198,19 @@ defmodule Ringbridge do
   """
   @impl Client
   @spec cast(name(), role(), payload(), options()) :: :ok | {:error, Error.t()}
-  def cast(name, role, payload, options \\ []) do
+  def cast(name, role, payload, options) do
     name |> Request.new(:cast, role, payload, options) |> Request.cast()
   end
+
+  @doc "The same of a job that is a struct; or `cast/4` without options."
+  @spec cast(name(), job(), options()) :: :ok | {:error, Error.t()}
+  @spec cast(name(), role(), payload()) :: :ok | {:error, Error.t()}
+  def cast(name, job_or_role, options_or_payload \\ [])
+
+  def cast(name, %_{} = job, options),
+    do: name |> JobDispatcher.new(:cast, job, options) |> Request.cast()
+
+  def cast(name, role, payload), do: cast(name, role, payload, [])
 
   @doc """
   Submits many jobs as one message: each is answered for itself, in the order of the payloads (docs/calling.md,
@@ -182,9 +223,22 @@ defmodule Ringbridge do
   @impl Client
   @spec call_many(name(), role(), [payload()], options()) ::
           {:ok, [answer()]} | {:error, Error.t()}
-  def call_many(name, role, payloads, options \\ []) do
+  def call_many(name, role, payloads, options) do
     name |> Request.new(:submit_many, role, payloads, options) |> Request.run()
   end
+
+  @doc """
+  The same of jobs that are structs of one module: those that break their declaration are answered so, in their places, and the others are sent.
+  Of a role and payloads: `call_many/4` without options.
+  """
+  @spec call_many(name(), [job()], options()) :: {:ok, [answer()]} | {:error, Error.t()}
+  @spec call_many(name(), role(), [payload()]) :: {:ok, [answer()]} | {:error, Error.t()}
+  def call_many(name, jobs_or_role, options_or_payloads \\ [])
+
+  def call_many(name, [%_{} | _] = jobs, options),
+    do: JobDispatcher.call_many(name, jobs, options)
+
+  def call_many(name, role, payloads), do: call_many(name, role, payloads, [])
 
   @doc """
   Submits a payload to the first stage; what one stage answers is the next one's payload, without coming back in between
@@ -196,29 +250,41 @@ defmodule Ringbridge do
       iex> {:ok, _pid} = Ringbridge.start_link(name: DocPipeline, mode: :inline, roles: roles)
       iex> Ringbridge.pipeline(DocPipeline, [:half, :half, :text], 84)
       {:ok, "21"}
+
+  A stage may be a module with `use Ringbridge.Job`; the payload of a first one is its struct (of a map, a list of them). The result of
+  a last one is as it declares; what lies between two stages stays as the workers give it.
   """
   @impl Client
   @spec pipeline(name(), [stage(), ...], payload(), options()) :: answer()
   def pipeline(name, stages, payload, options \\ [])
 
-  def pipeline(name, [first | rest], payload, options) do
-    {role, more} =
-      case first do
-        {role, opcode} when is_integer(opcode) -> {role, [opcode: opcode]}
-        role_or_step -> {role_or_step, []}
-      end
+  def pipeline(name, [_ | _] = stages, payload, options) do
+    case JobDispatcher.pipeline(stages, payload) do
+      {:ok, [first | rest], payload, jobs} ->
+        {role, more} =
+          case first do
+            {role, opcode} when is_integer(opcode) -> {role, [opcode: opcode]}
+            role_or_step -> {role_or_step, []}
+          end
 
-    more = if rest == [], do: more, else: [{:stages, rest} | more]
-    call(name, role, payload, first_of(more, options))
+        more = if rest == [], do: more, else: [{:stages, rest} | more]
+        options = first_of(more, options)
+        name |> Request.new(:submit, role, payload, options, jobs) |> Request.run()
+
+      {:error, reason} ->
+        refused_pipeline(name, payload, options, reason)
+    end
   end
 
   def pipeline(name, other, payload, options) do
     why = "the stages of a pipeline are a list of 1 to 16; got: #{inspect(other)}"
-    error = %Error{reason: {:bad_request, why}}
+    refused_pipeline(name, payload, options, {:bad_request, why})
+  end
 
+  defp refused_pipeline(name, payload, options, reason) do
     name
     |> Request.checked(:submit, nil, payload, options)
-    |> Request.refused(error)
+    |> Request.refused(%Error{reason: reason})
     |> Request.run()
   end
 
@@ -243,9 +309,19 @@ defmodule Ringbridge do
   """
   @impl Client
   @spec async(name(), role(), payload(), options()) :: Request.t()
-  def async(name, role, payload, options \\ []) do
+  def async(name, role, payload, options) do
     name |> Request.new(:submit, role, payload, options) |> Request.submit()
   end
+
+  @doc "The same of a job that is a struct; or `async/4` without options."
+  @spec async(name(), job(), options()) :: Request.t()
+  @spec async(name(), role(), payload()) :: Request.t()
+  def async(name, job_or_role, options_or_payload \\ [])
+
+  def async(name, %_{} = job, options),
+    do: name |> JobDispatcher.new(:submit, job, options) |> Request.submit()
+
+  def async(name, role, payload), do: async(name, role, payload, [])
 
   @doc """
   Waits for the answer, at most until the job's own timeout. A job without an answer by then is cancelled:
@@ -316,7 +392,14 @@ defmodule Ringbridge do
   @impl Client
   @spec stream(name(), role(), payload(), [option() | {:max_demand, pos_integer()}] | map()) ::
           Enumerable.t()
-  def stream(name, role, payload, options \\ []), do: Parts.stream(name, role, payload, options)
+  def stream(name, role, payload, options), do: Parts.stream(name, role, payload, options)
+
+  @doc "The same of a job that is a struct, whose parts are as it declares them; or `stream/4` without options."
+  @spec stream(name(), job(), [option() | {:max_demand, pos_integer()}] | map()) :: Enumerable.t()
+  @spec stream(name(), role(), payload()) :: Enumerable.t()
+  def stream(name, job_or_role, options_or_payload \\ [])
+  def stream(name, %_{} = job, options), do: Parts.stream(name, job, options)
+  def stream(name, role, payload), do: stream(name, role, payload, [])
 
   @doc """
   The nearest bridge as a GenStage producer: a subscription for `subscribe_to:` of a consumer, or for

@@ -6,6 +6,13 @@ defmodule Ringbridge.ErrorTest do
 
   @page File.read!(Path.expand("../../docs/errors.md", __DIR__))
 
+  @violation %Ringbridge.Job.Violation{
+    record: MyApp.Repeat,
+    path: [:times],
+    value: 0,
+    rule: "more"
+  }
+
   # One of each; the message has to say the words.
   @samples [
     {{:overloaded, %{retry_after_ms: 7}}, "7 ms"},
@@ -29,6 +36,10 @@ defmodule Ringbridge.ErrorTest do
     {{:down, :noconnection}, "connection was lost"},
     {{:down, :noproc}, "no bridge"},
     {{:down, :shutdown}, "shutdown"},
+    {{:invalid_job, [@violation]}, "MyApp.Repeat.times must be more, got: 0"},
+    {{:invalid_result, [@violation]}, "the worker's answer: MyApp.Repeat.times"},
+    {{:schema_mismatch, "the role has it a float"}, "a float"},
+    {{:layout_mismatch, "majors do not mix"}, "majors"},
     {:unknown_job, "no such job"}
   ]
 

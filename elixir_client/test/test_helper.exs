@@ -1,1 +1,5 @@
+# Here and not in the test files, which are compiled side by side: two that require one file would race.
+Code.require_file("support/repeat.exs", __DIR__)
+Code.require_file("../../integration/support/real_jobs.exs", __DIR__)
+
 ExUnit.start(timeout: 60_000)

@@ -2,13 +2,17 @@ defmodule Ringbridge.Error do
   @moduledoc """
   Why there is no result: one struct, whose `reason` is matched on, and whose message is for people.
 
-  Most reasons are the bridge's own words, the same in every language (docs/errors.md). Four are the client's, for
+  Most reasons are the bridge's own words, the same in every language (docs/errors.md). Some are the client's, for
   what happens where no bridge can speak:
 
     * `:timeout` - no answer came in time, not even the bridge's `:deadline_exceeded`
     * `:not_connected` - none of the instance's bridges could be reached
     * `:not_started` - there is no instance of that name
     * `{:down, reason}` - the bridge, or the connection to it, ended while the call waited; the job may have run
+    * `{:invalid_job, violations}` - a job that is a struct breaks its declaration (`Ringbridge.Job`); it was not sent
+    * `{:invalid_result, violations}` - what came back is not the declared result
+    * `{:schema_mismatch, why}` - what the bridge's role takes is not what the job declares; it was not sent
+    * `{:layout_mismatch, why}` - the bridge goes by another layout (`Ringbridge.LayoutLoader`); it was not sent
 
   `role` is what was asked for, `node` the bridge that was asked, or `nil`. `again?` says that the request let the bridge begin the
   job more than once (`retry:`, or `dedupe:`, whose run may be another caller's): a refusal may then come after it was begun.
@@ -44,11 +48,24 @@ defmodule Ringbridge.Error do
           | :not_connected
           | :not_started
           | {:down, reason :: term()}
+          | {:invalid_job, [Ringbridge.Job.Violation.t(), ...]}
+          | {:invalid_result, [Ringbridge.Job.Violation.t(), ...]}
+          | {:schema_mismatch, why :: String.t()}
+          | {:layout_mismatch, why :: String.t()}
 
   @type t :: %__MODULE__{reason: reason(), role: term(), node: node() | nil, again?: boolean()}
 
   # Given before a job begins (docs/errors.md): nothing of it was or will be run.
-  @not_run [:too_large, :bad_request, :unauthorized, :not_connected, :not_started]
+  @not_run [
+    :too_large,
+    :bad_request,
+    :unauthorized,
+    :not_connected,
+    :not_started,
+    :invalid_job,
+    :schema_mismatch,
+    :layout_mismatch
+  ]
 
   # So are these, but to a job that waits they are said too; and one whose worker has died waits again, if the request lets
   # it begin again. Another bridge may see them otherwise; a payload too large, or a request that breaks a rule, is so there too.
@@ -148,6 +165,13 @@ defmodule Ringbridge.Error do
   defp say({:down, :noproc}), do: "the node is up but is no bridge, or its dispatcher begins anew"
   defp say({:down, :noconnection}), do: "the connection was lost; the job may have run"
   defp say({:down, reason}), do: "the bridge ended (#{text(reason)}); the job may have run"
+  defp say({:invalid_job, violations}), do: Enum.map_join(violations, "; ", &to_string/1)
+
+  defp say({:invalid_result, violations}),
+    do: "the worker's answer: " <> Enum.map_join(violations, "; ", &to_string/1)
+
+  defp say({:schema_mismatch, why}), do: "not sent, the role differs: #{why}"
+  defp say({:layout_mismatch, why}), do: "not sent: #{why}"
   # A newer bridge may know more.
   defp say(other), do: text(other)
 

@@ -46,6 +46,7 @@ defmodule Ringbridge.Instance do
   def start_link(options) do
     options = Options.validate!(options)
     instance = new(options)
+    Ringbridge.LayoutLoader.load()
 
     with :ok <- fit_to_connect(instance) do
       # Not the options: a cookie may be among them, and supervisors print their arguments.
@@ -61,7 +62,7 @@ defmodule Ringbridge.Instance do
       mode: options[:mode],
       timeout: options[:timeout],
       connect_timeout: options[:connect_timeout],
-      roles: options[:roles],
+      roles: Ringbridge.Job.Fake.roles(options[:roles]),
       bridge: options[:bridge],
       cookie: Cookie.source(options),
       telemetry?: Ringbridge.Telemetry.available?(),
@@ -137,6 +138,15 @@ defmodule Ringbridge.Instance do
           do: wait(instance, role, tried, patience(instance, until_ms)),
           else: {:error, :not_connected}
     end
+  end
+
+  @doc "The bridges that are connected now, the nearest first."
+  @spec connected(t()) :: [node()]
+  def connected(instance) do
+    Route.connected(instance.name, instance.nodes)
+  rescue
+    # No table any more.
+    ArgumentError -> []
   end
 
   # One look is not enough: a bridge that came may be gone again, and a connection that is begun anew knows nobody who

@@ -84,7 +84,8 @@ defmodule Ringbridge.Options do
         {:roles,
          "a map of roles to functions of one (payload) or two (payload, options) parameters"},
       doc:
-        "with `mode: :inline`: what each role does, by a function that returns `{:ok, result}` or `{:error, reason}`"
+        "with `mode: :inline`: what each role does, by a function that returns `{:ok, result}` or `{:error, reason}`; " <>
+          "a job's module (`Ringbridge.Job`) in the place of a role is given the struct, and gives its result's"
     ]
   ]
 

@@ -5,14 +5,20 @@ defmodule Ringbridge.Parts do
   A refusal before the first part goes to the next bridge, as a call's does. Once a part was given the stream has its
   bridge, for nobody knows which parts another one would give again.
   """
-  alias Ringbridge.{Error, Failover, Request}
+  alias Ringbridge.{Error, Failover, JobDispatcher, Request, ResultIngestor}
 
   @doc "Each enumeration is a job. Raises `Ringbridge.Error` in the consumer where the job does not end well."
   @spec stream(atom(), term(), term(), term()) :: Enumerable.t()
-  def stream(name, role, payload, options) do
-    # Nothing begins before a part is asked for: an enumeration may be halted at once (Stream.zip/1 with an empty one).
-    Stream.resource(fn -> {:new, name, role, payload, options} end, &next/1, &halt/1)
-  end
+  def stream(name, role, payload, options),
+    do: streamed(fn -> Request.new(name, :stream, role, payload, options) end)
+
+  @doc "The same of a job that is a struct; its parts are those that it declares."
+  @spec stream(atom(), struct(), term()) :: Enumerable.t()
+  def stream(name, job, options),
+    do: streamed(fn -> JobDispatcher.new(name, :stream, job, options) end)
+
+  # Nothing begins before a part is asked for: an enumeration may be halted at once (Stream.zip/1 with an empty one).
+  defp streamed(make), do: Stream.resource(fn -> {:new, make} end, &next/1, &halt/1)
 
   @doc "A subscription of a GenStage consumer to the nearest bridge."
   @spec producer(atom(), term(), term(), term(), keyword()) ::
@@ -66,13 +72,12 @@ defmodule Ringbridge.Parts do
 
   defp next(:ended), do: {:halt, :ended}
 
-  defp next({:new, name, role, payload, options}),
-    do: begin(Request.new(name, :stream, role, payload, options))
+  defp next({:new, make}), do: begin(make.())
 
   defp next({request, from_here, any?} = state) do
     case from_here.({:cont, nil}) do
       {:suspended, {:parts, parts}, rest} ->
-        {parts, {request, rest, true}}
+        ingested(request, parts, rest)
 
       {:suspended, {:end, :normal}, rest} ->
         close(rest)
@@ -82,6 +87,19 @@ defmodule Ringbridge.Parts do
       {:suspended, {:end, reason}, rest} ->
         close(rest)
         again(state, Request.error(request, reason), any?)
+    end
+  end
+
+  # The good ones before a bad one are given; who sends those has nothing else to say.
+  defp ingested(request, parts, rest) do
+    case ResultIngestor.parts(request.ingest, parts) do
+      {parts, :ok} ->
+        {parts, {request, rest, true}}
+
+      {good, {:error, reason}} ->
+        close(rest)
+        error = request |> Request.error(reason) |> told(request)
+        {Stream.concat(good, raising(error)), :ended}
     end
   end
 
@@ -108,7 +126,7 @@ defmodule Ringbridge.Parts do
 
   defp halt(:ended), do: :ok
 
-  defp halt({:new, _name, _role, _payload, _options}), do: :ok
+  defp halt({:new, _make}), do: :ok
 
   defp halt({request, from_here, _any?}) do
     close(from_here)

@@ -5,7 +5,18 @@ defmodule Ringbridge.Request do
   It belongs to the process that made it: only that one can wait for it, and its end cancels the job. `Ringbridge.Failover` says
   when it is sent again.
   """
-  alias Ringbridge.{Deadline, Error, Failover, Instance, Route, Telemetry, Trace}
+  alias Ringbridge.{
+    Deadline,
+    Error,
+    Failover,
+    Instance,
+    ResultIngestor,
+    Route,
+    SchemaGuard,
+    Telemetry,
+    Trace
+  }
+
   alias Ringbridge.Request.Options
 
   # A cancel is answered by the relay at once.
@@ -32,6 +43,8 @@ defmodule Ringbridge.Request do
     :answer,
     :held,
     :demand,
+    :ingest,
+    jobs: [],
     options: [],
     until_ms: :infinity,
     job_until_ms: :role,
@@ -58,6 +71,8 @@ defmodule Ringbridge.Request do
           answer: {:error, Error.t()} | nil,
           held: Error.t() | nil,
           demand: pos_integer() | nil,
+          ingest: ResultIngestor.plan(),
+          jobs: [module()],
           options: keyword(),
           until_ms: Deadline.t(),
           job_until_ms: Deadline.t() | :role,
@@ -66,20 +81,26 @@ defmodule Ringbridge.Request do
           tried: Route.tried()
         }
 
-  @doc "Checks a call, and tells that it begins; its job is not sent yet."
-  @spec new(atom(), verb(), term(), term(), term()) :: t()
-  def new(name, verb, role, payload, options),
-    do: begun(checked(name, verb, role, payload, options))
+  @doc """
+  Checks a call, and tells that it begins; its job is not sent yet. `more`: of jobs that are structs (`Ringbridge.JobDispatcher`),
+  their modules, how their answer is read, and the answer if they are refused already.
+  """
+  @spec new(atom(), verb(), term(), term(), term(), keyword()) :: t()
+  def new(name, verb, role, payload, options, more \\ []),
+    do: begun(checked(name, verb, role, payload, options, more))
 
   @doc "The same without a word to telemetry, for a job whose end is told elsewhere."
-  @spec checked(atom(), verb(), term(), term(), term()) :: t()
-  def checked(name, verb, role, payload, options) do
+  @spec checked(atom(), verb(), term(), term(), term(), keyword()) :: t()
+  def checked(name, verb, role, payload, options, more \\ []) do
     request = %__MODULE__{
       verb: verb,
       role: role,
       payload: payload,
       owner: self(),
-      started: System.monotonic_time()
+      started: System.monotonic_time(),
+      ingest: more[:ingest],
+      jobs: Keyword.get(more, :jobs, []),
+      answer: more[:answer]
     }
 
     with {:ok, instance} <- Instance.fetch(name),
@@ -240,13 +261,14 @@ defmodule Ringbridge.Request do
   # --- Which bridge, and what it is sent ---------------------------------------------------------------------
 
   @doc false
-  @spec target(t()) :: {:ok, t()} | {:error, :not_connected | :not_started}
+  @spec target(t()) :: {:ok, t()} | {:error, Error.reason()}
   def target(request) do
     until_ms = connect_until_ms(request)
 
     case Instance.target(request.instance, request.role, request.tried, until_ms) do
       {:ok, lane, to, {node, epoch}} ->
-        {:ok, %{request | lane: lane, to: to, node: node, epoch: epoch}}
+        request = %{request | lane: lane, to: to, node: node, epoch: epoch}
+        with :ok <- SchemaGuard.admit(request), do: {:ok, request}
 
       {:error, reason} ->
         {:error, reason}
@@ -308,8 +330,12 @@ defmodule Ringbridge.Request do
   defp answer(request, {:down, reason}), do: {:error, error(request, {:down, reason})}
   defp answer(request, :timeout), do: {:error, error(request, :timeout)}
 
-  defp element(request, {:error, reason}), do: {:error, error(request, reason)}
-  defp element(_request, ok), do: ok
+  defp element(request, answer) do
+    with {:error, reason} <- ResultIngestor.answer(request.ingest, answer) do
+      SchemaGuard.refused(request, reason)
+      {:error, error(request, reason)}
+    end
+  end
 
   @doc false
   @spec error(t(), Error.reason()) :: Error.t()

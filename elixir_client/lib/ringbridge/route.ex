@@ -74,6 +74,12 @@ defmodule Ringbridge.Route do
     :ets.insert(table, {{:shunned, node, role}, until_ms})
   end
 
+  @doc "The bridges that are connected, the nearest first."
+  @spec connected(:ets.table(), [node()]) :: [node()]
+  def connected(table, nodes) do
+    for {_distance, node, _epoch} <- Enum.sort_by(up(table, nodes), &elem(&1, 0)), do: node
+  end
+
   defp up(table, nodes) do
     for node <- nodes,
         {_key, _pid, :up, distance, epoch} <- :ets.lookup(table, {:bridge, node}),

@@ -14,6 +14,13 @@ defmodule Ringbridge.Test do
         assert_received {Ringbridge.Test, :scale, "cat", _options}
       end
 
+  A job that is a struct (`Ringbridge.Job`) has its module in the place of the role. The stub is given the struct, and gives the struct of
+  the result, or an Enumerable of parts; both are held against what the module declares, as a worker's would be:
+
+      Ringbridge.Test.stub(MyApp.Compute, MyApp.Terrain, fn job ->
+        {:ok, %MyApp.Terrain.Result{heights: List.duplicate(0.0, job.width * job.height)}}
+      end)
+
   A stub is that of the process that said it, and of those that it started: by `Task` (`$callers`) or as a GenServer or the
   like (`$ancestors`). Another process is let in by `allow/3`. A job that nobody has a stub for is
   `{:error, %Ringbridge.Error{reason: {:bad_request, why}}}`. There is no bridge, no clock and no deadline: `Ringbridge.Lane.Inline`.
@@ -26,6 +33,9 @@ defmodule Ringbridge.Test do
       iex> Task.await(Task.async(fn -> Ringbridge.call(DocTest, :half, 10) end))
       {:ok, 5}
   """
+
+  alias Ringbridge.Job
+  alias Ringbridge.Job.Fake
 
   @typedoc "What a role does: a function of the payload, or of the payload and the options."
   @type stub ::
@@ -45,11 +55,16 @@ defmodule Ringbridge.Test do
     Keyword.merge(options, mode: :inline, roles: &__MODULE__.run(name, &1, &2, &3))
   end
 
-  @doc "Says what a role does for this process and those that it starts, until it ends or says otherwise."
-  @spec stub(Ringbridge.name(), Ringbridge.role(), stub()) :: :ok
+  @doc "Says what a role, or a job's module, does for this process and those that it starts, until it ends or says otherwise."
+  @spec stub(Ringbridge.name(), Ringbridge.role() | module(), stub()) :: :ok
   def stub(name, role, fun) when is_function(fun, 1) or is_function(fun, 2) do
     forget_the_dead(name)
-    :ets.insert(name, {{:stub, self(), role}, fun})
+
+    case Job.of(role) do
+      nil -> :ets.insert(name, {{:stub, self(), role}, fun})
+      job -> :ets.insert(name, {{:stub, self(), Fake.address(job)}, {job, fun}})
+    end
+
     :ok
   end
 
@@ -63,12 +78,18 @@ defmodule Ringbridge.Test do
   @doc false
   @spec run(atom(), term(), term(), keyword()) :: {:ok, term()} | {:error, term()}
   def run(name, role, payload, options) do
-    case Enum.find_value(family(), &stub_of(name, &1, role)) do
+    # A job's own stub goes before its role's.
+    roles = [Fake.address(role, options), role]
+
+    case Enum.find_value(family(), fn pid -> Enum.find_value(roles, &stub_of(name, pid, &1)) end) do
       nil ->
         why =
           "#{inspect(self())} has no stub for #{inspect(role)}: Ringbridge.Test.stub/3, or allow/3"
 
         {:error, {:bad_request, why}}
+
+      {owner, {job, fun}} ->
+        Fake.run(job, fun, payload, options, &send(owner, {__MODULE__, job.module, &1, options}))
 
       {owner, fun} ->
         send(owner, {__MODULE__, role, payload, options})

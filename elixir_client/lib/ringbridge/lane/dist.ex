@@ -16,8 +16,11 @@ defmodule Ringbridge.Lane.Dist do
   # One function from the monitor to the receive: the compiler then lets the receive begin at the reference's making, and
   # a caller with a long mailbox does not search it.
   @impl Ringbridge.Lane
-  def call(node, message, timeout) do
-    to = dispatcher(node)
+  def call(node, message, timeout), do: ask(dispatcher(node), message, timeout)
+
+  @doc "The same call to another service of a bridge, `{name, node}`."
+  @spec ask({atom(), node()}, term(), timeout()) :: Ringbridge.Lane.outcome() | :timeout
+  def ask(to, message, timeout) do
     ref = :erlang.monitor(:process, to, alias: :reply_demonitor)
     hand(to, {:"$gen_call", {self(), [:alias | ref]}, message})
 
@@ -26,7 +29,7 @@ defmodule Ringbridge.Lane.Dist do
       {:DOWN, ^ref, _, _, reason} -> {:down, reason}
     after
       timeout ->
-        case cancel(node, ref) do
+        case cancel(elem(to, 1), ref) do
           :ok -> :timeout
           outcome -> outcome
         end
