@@ -57,6 +57,51 @@ defmodule Ringbridge.LocalBridgeTest do
     assert {:ok, "done"} = Task.await(accepted, @patience_ms)
   end
 
+  test "a job that its worker said to have started is not begun again when it dies", %{
+    bridge: bridge
+  } do
+    test = self()
+
+    # Says its last word while the way of words is slow; its end must not overtake it.
+    {worker, watch} =
+      spawn_monitor(fn ->
+        desk = welcome(bridge)
+        id = job("once")
+        :erlang.suspend_process(desk)
+        send(desk, {:ringbridge_worker, :started, %{job: id}})
+        send(test, {:started, desk})
+        Process.sleep(:infinity)
+      end)
+
+    other = Task.async(fn -> submit_when_served(bridge, "once") end)
+    assert_receive {:started, _desk}, @patience_ms
+    Process.exit(worker, :kill)
+    assert_receive {:DOWN, ^watch, _, _, _}, @patience_ms
+    # Who suspends lets go when it dies.
+    assert {:error, {:worker_crashed, %{signal: 9}}} = Task.await(other, @patience_ms)
+  end
+
+  defp submit_when_served(bridge, payload) do
+    with {:error, :no_worker} <- GenServer.call(bridge, {:submit, :work, payload}, @patience_ms),
+         do: submit_when_served(bridge, payload)
+  end
+
+  defp wait_until(look), do: if(look.(), do: :ok, else: wait_until(look))
+
+  test "a job whose time has passed is told so, whoever sees it first", %{bridge: bridge} do
+    desk = welcome(bridge)
+    task = submit(bridge, "late", timeout: 100)
+    id = job("late")
+    :sys.suspend(bridge)
+    # As a loop does that finds no time left; the bridge's own timer comes behind it.
+    send(desk, {:ringbridge_worker, :complete, %{job: id, status: :cancelled}})
+
+    wait_until(fn -> match?({:message_queue_len, 2}, Process.info(bridge, :message_queue_len)) end)
+
+    :sys.resume(bridge)
+    assert {:error, :deadline_exceeded} = Task.await(task, @patience_ms)
+  end
+
   test "a hello without its keys is refused, and nobody else notices", %{bridge: bridge} do
     desk = welcome(bridge)
 

@@ -277,5 +277,8 @@ def test_a_job_is_written_as_the_page_has_it() -> None:
         None,
         False,
     ]
+    # Never less than is left: a loop would take the job for late before the relay does.
+    message = messages.job(2, request, now_ns=4_999_999_999, parts=4)
+    assert message[2][Atom("deadline_ms")] == 1
     late = Request(9, 0, 5, 0, 0, 2, bytes(16), bytes(8), 0, b"")
     assert messages.job(0, late, now_ns=6, parts=None)[2][Atom("deadline_ms")] == 0

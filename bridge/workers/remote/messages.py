@@ -352,7 +352,9 @@ _KEYS = {
 def job(slot: int, request: Request, *, now_ns: int, parts: int | None) -> Term:
     """A job for a slot. `parts`: how many may be sent so far; None: it is answered whole."""
     keys = _KEYS
-    left_ms = max(0, request.deadline_ns - now_ns) // 1_000_000 if request.deadline_ns else None
+    # Rounded up: a loop that begins nothing that is too late must not find it so before the relay
+    # does, whose answer would be :cancelled then, of a job that nobody has cancelled.
+    left_ms = -(min(0, now_ns - request.deadline_ns) // 1_000_000) if request.deadline_ns else None
     said = {
         keys["job"]: request.job,
         keys["slot"]: slot,

@@ -397,7 +397,10 @@ defmodule Ringbridge.BeamWorkerLoop do
   # ---- jobs
 
   defp take_job(said, payload, loop) do
-    deadline = said.deadline_ms && System.monotonic_time(:millisecond) + said.deadline_ms
+    # The clock is cut to milliseconds, so one more: what is found too late here is too late for the bridge.
+    deadline =
+      said.deadline_ms &&
+        System.monotonic_time(:millisecond) + said.deadline_ms + min(said.deadline_ms, 1)
 
     job = %Job{
       id: said.job,

@@ -178,6 +178,9 @@ defmodule Ringbridge.LocalBridge do
       when is_reference(ref) and is_pid(pid),
       do: {:noreply, greeted(ref, pid, said, bridge)}
 
+  def handle_info({desk, {:gone, reason}}, bridge) when is_map_key(bridge.desks, desk),
+    do: {:noreply, leave(desk, reason, bridge)}
+
   def handle_info({desk, {:ringbridge_worker, kind, said}}, bridge)
       when is_map_key(bridge.desks, desk),
       do: {:noreply, heard(kind, said, nil, desk, bridge)}
@@ -194,15 +197,9 @@ defmodule Ringbridge.LocalBridge do
     {:noreply, Enum.reduce(ids, bridge, &give_up(&1, :cancelled, &2))}
   end
 
-  def handle_info({:DOWN, watch, :process, _pid, reason}, bridge) do
-    case Enum.find(bridge.desks, fn {_, desk} -> desk.watch == watch end) do
-      {desk, _} ->
-        {:noreply, leave(desk, reason, bridge)}
-
-      nil ->
-        ids = for {id, %{watch: ^watch}} <- bridge.jobs, do: id
-        {:noreply, Enum.reduce(ids, bridge, &give_up(&1, :cancelled, &2))}
-    end
+  def handle_info({:DOWN, watch, :process, _pid, _reason}, bridge) do
+    ids = for {id, %{watch: ^watch}} <- bridge.jobs, do: id
+    {:noreply, Enum.reduce(ids, bridge, &give_up(&1, :cancelled, &2))}
   end
 
   def handle_info(_other, bridge), do: {:noreply, bridge}
@@ -227,12 +224,11 @@ defmodule Ringbridge.LocalBridge do
 
   defp let_in(ref, pid, role, said, bridge) do
     home = self()
-    desk = spawn_link(fn -> forward(home) end)
+    desk = spawn_link(fn -> forward(home, Process.monitor(pid)) end)
     held = Map.new(0..(said.slots - 1), &{&1, []})
 
     its = %{
       pid: pid,
-      watch: Process.monitor(pid),
       role: role,
       credit: said.credit,
       ready: true,
@@ -257,15 +253,20 @@ defmodule Ringbridge.LocalBridge do
     put_in(bridge.desks[desk], its)
   end
 
-  # One for each registration, so that it is known who speaks.
-  defp forward(home) do
+  # One for each registration, so that it is known who speaks. It watches the worker, too: so its end comes behind its last word, and
+  # no job that it said to have started is taken for one that it had not.
+  defp forward(home, watch) do
     receive do
       :end ->
         :ok
 
+      {:DOWN, ^watch, :process, _pid, reason} ->
+        send(home, {self(), {:gone, reason}})
+        forward(home, watch)
+
       message ->
         send(home, {self(), message})
-        forward(home)
+        forward(home, watch)
     end
   end
 
@@ -279,7 +280,8 @@ defmodule Ringbridge.LocalBridge do
     case holds?(id, desk, bridge) && outcome(said, payload) do
       {kind, _} = outcome when kind in [:ok, :error] ->
         {job, jobs} = Map.pop(bridge.jobs, id)
-        bridge = let_go(id, desk, answer(job, outcome, %{bridge | jobs: jobs}))
+        answer = in_time(outcome, job)
+        bridge = let_go(id, desk, answer(job, answer, %{bridge | jobs: jobs}))
         pump(bridge.desks[desk].role, drained(desk, bridge))
 
       _none ->
@@ -299,6 +301,15 @@ defmodule Ringbridge.LocalBridge do
   # Nobody here asks for parts or progress; who sends them all the same is not held to that.
   defp heard(kind, _, _, _, bridge) when kind in [:part, :progress, :pulse], do: bridge
   defp heard(kind, said, _, desk, bridge), do: broke(kind, said, desk, bridge)
+
+  # A loop begins no job whose time has passed, and may see that before our timer comes.
+  defp in_time({:error, :cancelled}, %{until: until} = job) when until != nil do
+    if job.from != nil and System.monotonic_time(:millisecond) >= until,
+      do: {:error, :deadline_exceeded},
+      else: {:error, :cancelled}
+  end
+
+  defp in_time(outcome, _job), do: outcome
 
   defp holds?(id, desk, bridge),
     do: Enum.any?(bridge.desks[desk].held, fn {_, held} -> id in held end)
@@ -343,7 +354,6 @@ defmodule Ringbridge.LocalBridge do
   # It is gone: what it had begun is lost with it, the rest goes to others, in its order.
   defp leave(desk, reason, bridge) do
     {its, bridge} = pop_in(bridge.desks[desk])
-    Process.demonitor(its.watch, [:flush])
     send(desk, :end)
     ids = its.held |> Map.values() |> Enum.concat() |> Enum.sort()
     {awaited, left} = Enum.split_with(ids, &bridge.jobs[&1].from)
