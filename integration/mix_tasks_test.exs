@@ -53,7 +53,7 @@ defmodule Ringbridge.MixTasksTest do
       page = Enum.join(lines, "\n")
       refute page =~ "\e"
       assert page =~ "#{node}  0.1.0, layout 3."
-      assert page =~ ~r/^echo +running +closed +1 of 1 +0 of 4,096 +0 +1 +0/m
+      assert page =~ ~r/^echo +running +closed +1 of 1 +0 of 4,096 +0 +[1-9] +0/m
       assert page =~ ~r/workers that ended wrongly.*\n.*\n.* small +\S.*signal/
       # The headings stand over their columns.
       heading = Enum.find(lines, &(&1 =~ ~r/^role +state/))
@@ -90,6 +90,36 @@ defmodule Ringbridge.MixTasksTest do
       refute cookie =~ "WRONG"
       assert role =~ "no role paint" and role =~ "echo, sleep"
       assert option =~ "--rol: no such option"
+    end
+  end
+
+  describe "mix ringbridge.doctor" do
+    test "finds nothing missing beside a bridge, and shows no cookie", %{node: node} do
+      {lines, 0} = mix(["ringbridge.doctor", "--node", "#{node}"])
+      page = Enum.join(lines, "\n")
+
+      for name <- ~w(versions cookie connection answers layout clock),
+          do: assert(page =~ ~r/^ok +#{name} /m)
+
+      assert page =~ ~r/^ok +a job +echo answered what it was sent/m
+      assert page =~ ~r/^hm +admin .*\n.*\n.*"ringbridge-\*@127.0.0.1"/m
+      refute page =~ Atom.to_string(Lab.cookie())
+    end
+
+    test "names the step that fails, with status 1", %{node: node, bridge: bridge} do
+      file = Path.join(bridge.directory, "wrong-cookie")
+      File.write!(file, "WRONG")
+      File.chmod!(file, 0o400)
+
+      [{cookie, 1}, {[json], 1}] =
+        at_once([
+          ["ringbridge.doctor", "--node", "#{node}", "--cookie-file", file],
+          ["ringbridge.doctor", "--node", "nobody@127.0.0.1", "--json"]
+        ])
+
+      assert Enum.find(cookie, &(&1 =~ ~r/^bad /)) =~ "handshake"
+      refute Enum.join(cookie) =~ "WRONG"
+      assert from_json(json, "[f['name'] for f in it if f['verdict'] == 'bad']") == "['name']"
     end
   end
 
