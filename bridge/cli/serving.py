@@ -26,6 +26,7 @@ from bridge.cli.options import (
     native_parts,
 )
 from bridge.config import ConfigError
+from bridge.dist.cookie import read_cookie_fd
 from bridge.ops import doctor as examination
 from bridge.ops import logs
 from bridge.ops.logs import LogFormat, LogLevel
@@ -49,6 +50,14 @@ def serve(
     config: ConfigOption = DEFAULT_CONFIG,
     name: NameOption = None,
     cookie_file: CookieFileOption = None,
+    cookie_fd: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            callback=_open_descriptor,
+            help="Read the cookie from this descriptor, up to its end of file, instead.",
+        ),
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option(help="auto: console on a terminal, JSON lines otherwise.")
     ] = LogFormat.AUTO,
@@ -70,16 +79,21 @@ def serve(
     Workers finish what they have; a second signal skips that.
     """
     logs.set_up(log_format, log_level)
+    if cookie_fd is not None and cookie_file is not None:
+        raise typer.BadParameter("give --cookie-fd or --cookie-file, not both")
     loaded = settings.load(config)
     with native_parts():
         from bridge import app as application
         from bridge.fabric.recording import MIB, Recording
-    cookie = find_or_create_cookie(
-        cookie_file=cookie_file,
-        configured_file=loaded.cookie_path(),
-        environ=os.environ,
-        create=True,
-    )
+    if cookie_fd is not None:
+        cookie = read_cookie_fd(cookie_fd)
+    else:
+        cookie = find_or_create_cookie(
+            cookie_file=cookie_file,
+            configured_file=loaded.cookie_path(),
+            environ=os.environ,
+            create=True,
+        )
     application.forget_cookie_variable()
     places = [path for path in (cookie_file, *loaded.secrets()) if path and path.exists()]
     trio.run(

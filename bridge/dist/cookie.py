@@ -83,13 +83,36 @@ def read_cookie_file(path: str | os.PathLike[str]) -> Cookie:
         data = os.read(fd, _FILE_MAX_BYTES)
     finally:
         os.close(fd)
+    source = f"cookie file {file}"
+    return Cookie(_content(data, source), source=source)
+
+
+def read_cookie_fd(fd: int) -> Cookie:
+    """The cookie that is written to the descriptor `fd`, up to its end of file, which is waited for.
+
+    The descriptor is closed; 0, 1 and 2 lead to /dev/null then, so that nothing that is opened later
+    gets their number. Raises CookieError, OSError.
+    """
+    data = b""
+    while len(data) <= _FILE_MAX_BYTES and (more := os.read(fd, _FILE_MAX_BYTES)):
+        data += more
+    if fd <= 2:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(null, fd)
+        os.close(null)
+    else:
+        os.close(fd)
+    return Cookie(_content(data, f"cookie of descriptor {fd}"), source=f"descriptor {fd}")
+
+
+def _content(data: bytes, source: str) -> str:
     match = _FILE_CONTENT.fullmatch(data)
     if match is None:
         raise CookieError(
-            f"cookie file {file}: holds characters outside printable ASCII, or more than one line; "
+            f"{source}: holds characters outside printable ASCII, or more than one line; "
             "it must be one line of letters and digits"
         )
-    return Cookie(match[1].decode("ascii"), source=f"cookie file {file}")
+    return match[1].decode("ascii")
 
 
 def users_cookie_file(environ: Mapping[str, str]) -> Path:

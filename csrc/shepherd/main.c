@@ -3,6 +3,8 @@
  *
  * Started by the bridge (bridge/workers/_spawner.py) with a Unix SOCK_SEQPACKET socket as
  * descriptor 3; the words on it are in ringbridge/shepherd_protocol.h.
+ *
+ * `ringbridge-shepherd port` is the other way round: started by a BEAM, to guard the bridge (port.c).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,6 +17,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "port_pvt.h"
 #include "shepherd_pvt.h"
 
 #define EXIT_USAGE 64 /* sysexits.h */
@@ -40,10 +43,12 @@ static int hold_stdio(void) {
     return 0;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     static const char usage[] =
-        "ringbridge-shepherd is started by the bridge, with a seqpacket socket as descriptor 3\n";
+        "ringbridge-shepherd is started by the bridge, with a seqpacket socket as descriptor 3,\n"
+        "or by a BEAM as the program of a port: ringbridge-shepherd port\n";
 
+    if (argc == 2 && strcmp(argv[1], "port") == 0) return rb_port_run();
     if (!is_our_socket(RB_SHEPHERD_SOCKET_FD)) {
         ssize_t ignored = write(2, usage, sizeof usage - 1);
         (void)ignored;

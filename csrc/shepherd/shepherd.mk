@@ -5,7 +5,7 @@ CC ?= cc
 RB_SHEPHERD_FLAGS := -std=gnu99 -Wall -Wextra -Werror -O2 -g
 RB_SHEPHERD_LDFLAGS := -static
 RB_SHEPHERD_HEADERS := $(wildcard csrc/shepherd/*.h) csrc/include/ringbridge/obituary.h \
-	csrc/include/ringbridge/shepherd_protocol.h
+	csrc/include/ringbridge/port_protocol.h csrc/include/ringbridge/shepherd_protocol.h
 RB_TEST_PROGRAMS := $(patsubst csrc/tests/programs/%.c,build/tests/programs/%,$(wildcard csrc/tests/programs/*.c))
 
 .PHONY: shepherd

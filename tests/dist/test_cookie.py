@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.dist.cookie import Cookie, find_cookie, read_cookie_file
+from bridge.dist.cookie import Cookie, find_cookie, read_cookie_fd, read_cookie_file
 from bridge.dist.errors import CookieError
 
 
@@ -68,6 +68,28 @@ def test_a_cookie_file_is_a_regular_file(tmp_path: Path) -> None:
         read_cookie_file(tmp_path / "fifo")
     with pytest.raises(CookieError, match="No such file"):
         read_cookie_file(tmp_path / "nothing")
+
+
+def test_a_descriptor_is_read_to_its_end_and_closed() -> None:
+    ours, writes = os.pipe()
+    os.write(writes, b"SEC")
+    os.write(writes, b"RET\n")
+    os.close(writes)
+    cookie = read_cookie_fd(ours)
+    assert is_cookie(cookie, "SECRET")
+    assert repr(cookie) == f"<Cookie from descriptor {ours}>"
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(ours)
+
+
+@pytest.mark.parametrize("data", [b"", b"two\nlines", b"caf\xc3\xa9", b"x" * 5000])
+def test_a_descriptor_without_a_cookie_is_refused_without_showing_it(data: bytes) -> None:
+    ours, writes = os.pipe()
+    os.write(writes, data)
+    os.close(writes)
+    with pytest.raises(CookieError, match=f"descriptor {ours}") as refused:
+        read_cookie_fd(ours)
+    assert not data or data.decode("latin-1") not in str(refused.value)
 
 
 def test_the_first_place_that_has_a_cookie_gives_it(tmp_path: Path) -> None:
