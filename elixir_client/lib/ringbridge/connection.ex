@@ -16,7 +16,7 @@ defmodule Ringbridge.Connection do
 
   require Logger
 
-  alias Ringbridge.{Backoff, Deadline, Instance, LocalNode, Route, Telemetry}
+  alias Ringbridge.{Backoff, Deadline, Instance, LocalNode, Route, Server, Telemetry}
   alias Ringbridge.Lane.Opener
 
   # How often a bridge's distance is measured, and how long its answer may take before others go first.
@@ -89,6 +89,9 @@ defmodule Ringbridge.Connection do
   def init({instance, node, backoff}) do
     state = %__MODULE__{instance: instance, node: node, backoff: backoff}
     write(state, :down, :late)
+
+    # A bridge of this VM says when it can be connected to; without it the pauses would grow with its start.
+    if instance.server, do: Server.announce_to(instance.server, node, :connect)
     {:ok, state, {:continue, :connect}}
   end
 
@@ -224,7 +227,9 @@ defmodule Ringbridge.Connection do
   end
 
   defp tell(state, reason) do
-    if state.status == :new, do: Logger.warning("#{name(state)}: " <> unreachable(state, reason))
+    if state.status == :new and not Server.starting?(state.instance.server, state.node),
+      do: Logger.warning("#{name(state)}: " <> unreachable(state, reason))
+
     measurements = %{attempt: state.backoff.failures + 1}
     Telemetry.lane(state.instance, :retry, measurements, %{node: state.node, reason: reason})
   end

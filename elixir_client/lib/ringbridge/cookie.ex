@@ -58,6 +58,10 @@ defmodule Ringbridge.Cookie do
     end
   end
 
+  @doc "Whether there is one that a bridge would find, good or bad."
+  @spec any?() :: boolean()
+  def any?, do: System.get_env("RINGBRIDGE_COOKIE") != nil or Enum.any?(files(), &File.exists?/1)
+
   defp files do
     home = System.user_home() || "/"
     xdg = :filename.basedir(:user_config, "erlang")

@@ -7,7 +7,18 @@ defmodule Ringbridge.Instance do
   """
   use Supervisor
 
-  alias Ringbridge.{Backoff, Connection, Cookie, Deadline, Error, Lane, LocalNode, Options, Route}
+  alias Ringbridge.{
+    Backoff,
+    Connection,
+    Cookie,
+    Deadline,
+    Error,
+    Lane,
+    LocalNode,
+    Options,
+    Route,
+    Server
+  }
 
   @table [:named_table, :public, :set, read_concurrency: true]
 
@@ -22,6 +33,7 @@ defmodule Ringbridge.Instance do
     :bridge,
     :cookie,
     :telemetry?,
+    :server,
     lane: :auto
   ]
 
@@ -35,7 +47,8 @@ defmodule Ringbridge.Instance do
           bridge: GenServer.server() | nil,
           cookie: Cookie.source(),
           telemetry?: boolean(),
-          lane: :auto | :dist | :nif
+          lane: :auto | :dist | :nif,
+          server: Server.name() | nil
         }
 
   @doc """
@@ -45,13 +58,43 @@ defmodule Ringbridge.Instance do
   @spec start_link(keyword()) :: Supervisor.on_start()
   def start_link(options) do
     options = Options.validate!(options)
-    instance = new(options)
     Ringbridge.LayoutLoader.load()
 
-    with :ok <- fit_to_connect(instance) do
+    with {:ok, options} <- with_server(options),
+         instance = new(options),
+         :ok <- fit_to_connect(instance) do
       # Not the options: a cookie may be among them, and supervisors print their arguments.
       backoff = %Backoff{min_ms: options[:backoff_min_ms], max_ms: options[:backoff_max_ms]}
       Supervisor.start_link(__MODULE__, {instance, backoff}, name: instance.name)
+    end
+  end
+
+  # The node of a server is known before its bridge runs.
+  defp with_server(options) do
+    case {options[:server], Server.node(options[:server])} do
+      {nil, _none} ->
+        {:ok, options}
+
+      {_server, {:ok, node}} ->
+        {:ok, Keyword.put(options, :nodes, Enum.uniq([node | options[:nodes]]))}
+
+      {server, {:error, :not_started}} ->
+        {:error,
+         {:shutdown,
+          "#{inspect(options[:name])}: there is no server #{inspect(server)} (option :server): is {Ringbridge.Server, ..} " <>
+            "before this child in the tree?"}}
+    end
+  end
+
+  # As any cookie it is asked for at each attempt to connect.
+  defp server_cookie(nil), do: nil
+
+  defp server_cookie(name) do
+    fn ->
+      case Server.fetch(name) do
+        {:ok, server} -> server.cookie.()
+        {:error, :not_started} -> {:error, "server #{inspect(name)} has ended"}
+      end
     end
   end
 
@@ -64,9 +107,10 @@ defmodule Ringbridge.Instance do
       connect_timeout: options[:connect_timeout],
       roles: Ringbridge.Job.Fake.roles(options[:roles]),
       bridge: options[:bridge],
-      cookie: Cookie.source(options),
+      cookie: Cookie.source(options) || server_cookie(options[:server]),
       telemetry?: Ringbridge.Telemetry.available?(),
-      lane: options[:lane]
+      lane: options[:lane],
+      server: options[:server]
     }
   end
 

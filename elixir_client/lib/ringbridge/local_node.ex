@@ -45,6 +45,23 @@ defmodule Ringbridge.LocalNode do
     :exit, :distribution_not_started -> {:error, no_more()}
   end
 
+  @doc "How this VM is named: what others must be named as, too. `nil` when it has no name."
+  @spec named() :: :longnames | :shortnames | nil
+  def named, do: if(Node.alive?(), do: kind(Node.self()))
+
+  @doc """
+  The cookie for a bridge that this VM starts, when no option says one: its own if it was started with a name; else what a bridge
+  finds by itself; else `made`.
+  """
+  @spec own_cookie(atom()) :: {:ok, atom()} | {:error, String.t()}
+  def own_cookie(made) do
+    if Node.alive?() and not named_by_us?() do
+      {:ok, Node.get_cookie()}
+    else
+      if Ringbridge.Cookie.any?(), do: Ringbridge.Cookie.default(), else: {:ok, made}
+    end
+  end
+
   defp no_more, do: "this VM is a node no more; trying again"
 
   defp set(_node, nil), do: :ok
@@ -110,12 +127,12 @@ defmodule Ringbridge.LocalNode do
 
   # A VM that had a name has a cookie: what it was started with, unless an option says otherwise.
   defp cookie(nil) do
-    if :persistent_term.get({@named_by_us, Node.self()}, false),
-      do: Ringbridge.Cookie.default(),
-      else: {:ok, nil}
+    if named_by_us?(), do: Ringbridge.Cookie.default(), else: {:ok, nil}
   end
 
   defp cookie(source), do: source.()
+
+  defp named_by_us?, do: :persistent_term.get({@named_by_us, Node.self()}, false)
 
   # What stands behind the @ needs to lead nowhere, since nobody dials us; it is for people who read a bridge's log.
   defp name(domain, nodes) do

@@ -7,6 +7,10 @@ defmodule Ringbridge.Options do
 
   import Ringbridge.Deadline, only: [is_wait: 1]
 
+  alias Ringbridge.OptionTable
+
+  @who "{Ringbridge, ..}"
+
   # A receive and a timer take no more; to find out there would be too late.
   @most_ms Ringbridge.Deadline.most_ms()
 
@@ -21,7 +25,13 @@ defmodule Ringbridge.Options do
       type: {:nodes, "a list of bridges' node names, such as [:\"bridge@127.0.0.1\"], each once"},
       doc:
         "the bridges, all with the same roles; the nearest one that takes jobs is asked. " <>
-          "Required unless `mode` is `:inline`"
+          "Required unless there is a `server` or `mode` is `:inline`"
+    ],
+    server: [
+      default: nil,
+      type: {:name, "the :name of a Ringbridge.Server, such as MyApp.Bridge"},
+      doc:
+        "the `Ringbridge.Server` of this tree whose bridge is asked, beside those of `nodes`: its node and cookie are known"
     ],
     cookie: [
       default: nil,
@@ -89,8 +99,6 @@ defmodule Ringbridge.Options do
     ]
   ]
 
-  @keys Keyword.keys(@table)
-
   @type t :: keyword()
 
   @doc """
@@ -104,73 +112,28 @@ defmodule Ringbridge.Options do
   """
   @spec validate!(keyword()) :: t()
   def validate!(options) do
-    Keyword.keyword?(options) || fail("options are a keyword list")
-    Enum.each(Keyword.keys(options), &known!/1)
-
-    @table
-    |> Enum.map(fn {key, rule} -> {key, value!(key, rule, options)} end)
-    |> together!()
+    @table |> OptionTable.validate!(options, @who, &valid?/2) |> together!()
   end
 
   @doc "The table as Markdown, for `@doc`."
   @spec docs() :: String.t()
-  def docs do
-    Enum.map_join(@table, "\n", fn {key, rule} ->
-      "  * `#{inspect(key)}` - #{rule[:doc]}#{default(rule)}"
-    end)
-  end
-
-  defp default(rule) do
-    cond do
-      rule[:required] -> " (required)"
-      rule[:default] in [nil, [], %{}] -> ""
-      true -> " (default `#{inspect(rule[:default])}`)"
-    end
-  end
-
-  defp known!(key) when key in @keys, do: :ok
-
-  defp known!(key) do
-    near = Enum.max_by(@keys, &String.jaro_distance(to_string(&1), to_string(key)))
-
-    if String.jaro_distance(to_string(near), to_string(key)) > 0.77,
-      do: fail("unknown option #{inspect(key)}; did you mean #{inspect(near)}?"),
-      else:
-        fail(
-          "unknown option #{inspect(key)}; there are #{Enum.map_join(@keys, ", ", &inspect/1)}"
-        )
-  end
-
-  defp value!(key, rule, options) do
-    {type, words} = rule[:type]
-
-    case Keyword.fetch(options, key) do
-      {:ok, value} ->
-        (value == rule[:default] and rule[:required] != true) or valid?(type, value) ||
-          fail("option #{inspect(key)} is #{words}; got: #{shown(key, value)}")
-
-        value
-
-      :error ->
-        if rule[:required], do: fail("option #{inspect(key)} is required: #{words}")
-        rule[:default]
-    end
-  end
-
-  # A cookie is in no message.
-  defp shown(:cookie, _value), do: "something else"
-  defp shown(_key, value), do: inspect(value)
+  def docs, do: OptionTable.docs(@table)
 
   defp together!(options) do
     mode = options[:mode]
 
     cond do
-      mode == :dist and options[:nodes] == [] ->
+      mode == :dist and options[:nodes] == [] and options[:server] == nil ->
         fail("option :nodes is required: #{elem(@table[:nodes][:type], 1)}")
 
       mode != :dist and options[:nodes] != [] ->
         fail(
           "mode: #{inspect(mode)} asks no node; leave out :nodes, got: #{inspect(options[:nodes])}"
+        )
+
+      mode != :dist and options[:server] != nil ->
+        fail(
+          "mode: #{inspect(mode)} asks no node; leave out :server, got: #{inspect(options[:server])}"
         )
 
       mode != :inline and options[:roles] != %{} ->
@@ -230,5 +193,5 @@ defmodule Ringbridge.Options do
   end
 
   @spec fail(String.t()) :: no_return()
-  defp fail(why), do: raise(ArgumentError, "{Ringbridge, ..}: " <> why)
+  defp fail(why), do: OptionTable.fail(@who, why)
 end

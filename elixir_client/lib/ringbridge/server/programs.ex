@@ -1,0 +1,78 @@
+defmodule Ringbridge.Server.Programs do
+  @moduledoc """
+  Where the programs of a bridge are: what starts it, and the shepherd that guards it.
+
+  The shepherd belongs to the same release as the bridge, so it is looked for beside it: in the site-packages of the environment that
+  the command is in (a wheel brings it along), then in `build/bin` of a checkout, then in the PATH.
+  """
+
+  @shepherd "ringbridge-shepherd"
+  @variable "RINGBRIDGE_SHEPHERD"
+
+  @enforce_keys [:command, :shepherd]
+  defstruct [:command, :shepherd]
+
+  @type t :: %__MODULE__{command: [String.t(), ...], shepherd: Path.t()}
+
+  @doc "Both as absolute paths. An error says which option helps."
+  @spec find(String.t() | [String.t()] | nil, Path.t() | nil) :: {:ok, t()} | {:error, String.t()}
+  def find(command, shepherd) do
+    with {:ok, command} <- command(command),
+         {:ok, shepherd} <- shepherd(shepherd, hd(command)) do
+      {:ok, %__MODULE__{command: command, shepherd: shepherd}}
+    end
+  end
+
+  defp command(nil) do
+    case System.find_executable("ringbridge") do
+      nil ->
+        {:error,
+         "there is no program `ringbridge` in the PATH: install it (docs/packaging.md), or give option :command"}
+
+      path ->
+        {:ok, [path]}
+    end
+  end
+
+  defp command(program) when is_binary(program), do: command([program])
+
+  defp command([program | more]) do
+    case executable(program) do
+      nil -> {:error, "option :command: there is no program #{inspect(program)}"}
+      path -> {:ok, [path | more]}
+    end
+  end
+
+  defp shepherd(nil, program) do
+    beside = Path.dirname(program)
+
+    places =
+      [System.get_env(@variable)] ++
+        Path.wildcard(Path.join(beside, "../lib/python*/site-packages/bridge/bin/#{@shepherd}")) ++
+        [Path.expand("../../build/bin/#{@shepherd}", beside), System.find_executable(@shepherd)]
+
+    case Enum.find(places, &(&1 != nil and executable(&1) != nil)) do
+      nil ->
+        {:error,
+         "there is no program `#{@shepherd}` beside #{program}, nor in the PATH: a wheel of ringbridge brings it; or give option " <>
+           ":shepherd"}
+
+      path ->
+        {:ok, Path.expand(path)}
+    end
+  end
+
+  defp shepherd(path, _program) do
+    case executable(path) do
+      nil -> {:error, "option :shepherd: there is no program #{inspect(path)}"}
+      path -> {:ok, path}
+    end
+  end
+
+  # With a slash it is a path, from the VM's own directory; without one it is looked for.
+  defp executable(program) do
+    if String.contains?(program, "/"),
+      do: System.find_executable(Path.expand(program)),
+      else: System.find_executable(program)
+  end
+end

@@ -1,0 +1,113 @@
+defmodule Ringbridge.Server.OptionsTest do
+  use ExUnit.Case, async: true
+
+  alias Ringbridge.Server
+  alias Ringbridge.Server.Options
+
+  doctest Ringbridge.Server.Options
+
+  @least [name: Bridge, config: "ringbridge.toml"]
+
+  defp wrong(more) do
+    assert_raise ArgumentError, fn -> Options.validate!(Keyword.merge(@least, more)) end
+  end
+
+  test "what is left out has a default" do
+    options = Options.validate!(@least)
+    assert options[:shutdown] > 10_000
+    assert options[:cookie] == nil
+    assert options[:max_failures] == 10
+  end
+
+  for {option, bad} <- [
+        name: "a text",
+        config: "",
+        node: :nohost,
+        cookie: 7,
+        cookie_file: :atom,
+        command: [],
+        command: [:atom],
+        command: "nul\0",
+        shepherd: 1,
+        env: %{"A=B" => "c"},
+        env: %{"A" => 1},
+        env: %{"RINGBRIDGE_COOKIE" => "no"},
+        log_level: :loud,
+        ready_timeout: -1,
+        shutdown: :infinity,
+        backoff_min_ms: 0,
+        backoff_max_ms: 1.5,
+        max_failures: 0
+      ] do
+    test "#{inspect(option)} is not #{inspect(bad)}, and the error names it" do
+      error = wrong([{unquote(option), unquote(Macro.escape(bad))}])
+
+      assert Exception.message(error) =~
+               "{Ringbridge.Server, ..}: option #{inspect(unquote(option))} is "
+    end
+  end
+
+  test "what is required is asked for by its name" do
+    assert_raise ArgumentError, ~r/option :config is required/, fn ->
+      Options.validate!(name: B)
+    end
+
+    assert_raise ArgumentError, ~r/option :name is required/, fn ->
+      Options.validate!(config: "x")
+    end
+  end
+
+  test "a cookie is shown neither by an error nor by a child spec" do
+    error = wrong(cookie: ["sesame"])
+    refute Exception.message(error) =~ "sesame"
+    refute inspect(Server.child_spec(@least ++ [cookie: "sesame"])) =~ "sesame"
+  end
+
+  test "two places for the cookie, or pauses the wrong way round, are one too many" do
+    assert Exception.message(wrong(cookie: "a", cookie_file: "b")) =~ "not both"
+    assert Exception.message(wrong(backoff_min_ms: 9, backoff_max_ms: 8)) =~ ":backoff_max_ms"
+  end
+
+  describe "what is not there is an error of the start" do
+    setup do
+      directory = Path.join(System.tmp_dir!(), "ringbridge-#{System.pid()}-options")
+      File.mkdir_p!(directory)
+      on_exit(fn -> File.rm_rf!(directory) end)
+      {:ok, directory: directory}
+    end
+
+    test "the settings", %{directory: directory} do
+      path = Path.join(directory, "none.toml")
+
+      assert {:error, {:shutdown, why}} =
+               Server.start_link(name: Bridge, config: path, command: "/bin/true")
+
+      assert why =~ "option :config: there is no file #{path}"
+    end
+
+    test "the program, and the shepherd", %{directory: directory} do
+      path = Path.join(directory, "ringbridge.toml")
+      File.write!(path, "")
+      options = [name: Bridge, config: path]
+
+      assert {:error, {:shutdown, why}} =
+               Server.start_link(options ++ [command: "/no/ringbridge"])
+
+      assert why =~ "option :command: there is no program \"/no/ringbridge\""
+
+      assert {:error, {:shutdown, why}} =
+               Server.start_link(options ++ [command: "/bin/true", shepherd: "/no/shepherd"])
+
+      assert why =~ "option :shepherd: there is no program \"/no/shepherd\""
+    end
+  end
+
+  test "an instance of a server that is not there says so" do
+    Process.flag(:trap_exit, true)
+    assert {:error, {:shutdown, why}} = Ringbridge.start_link(name: Lonely, server: NoSuchServer)
+    assert why =~ "there is no server NoSuchServer (option :server)"
+    assert Server.node(NoSuchServer) == {:error, :not_started}
+    assert Server.status(NoSuchServer) == {:error, :not_started}
+    assert Server.await(NoSuchServer, 50) == {:error, :not_started}
+  end
+end
