@@ -12,9 +12,18 @@ from cffi import FFI
 
 HEADERS = [
     Path("csrc/include/ringbridge", name)
-    for name in ("tls.h", "dispatch.h", "relay.h", "lab.h", "proxy.h")
+    for name in (
+        "tls.h",
+        "dispatch.h",
+        "lane_link.h",
+        "relay.h",
+        "lab.h",
+        "proxy.h",
+        "lane.h",
+    )
 ]
-INCLUDED = ("lab.h", "layout.h", "proxy.h", "relay.h")
+INCLUDED = ("lab.h", "lane.h", "layout.h", "proxy.h", "relay.h")
+SYSTEM = "struct iovec { void *iov_base; size_t iov_len; };"
 
 
 def declarations(header: str) -> str:
@@ -24,6 +33,7 @@ def declarations(header: str) -> str:
 
 
 ffibuilder = FFI()
+ffibuilder.cdef(SYSTEM)
 for header in HEADERS:
     ffibuilder.cdef(declarations(header.read_text()))
 ffibuilder.set_source(

@@ -79,6 +79,8 @@ struct rb_lane_client {
 /* lane_drain.c: of an answer that was not kept, or never shown. */
 int rb_lane_take_place(struct rb_lane_client *lane, uint64_t at, uint64_t bytes);
 
+/* lane_send.c: wakes the relay if it sleeps; from any thread. */
+void rb_lane_ring_relay(struct rb_lane_client *lane);
 /* lane_send.c: to its ring's stack. */
 void rb_lane_free_slot(struct rb_lane_client *lane, uint32_t slot);
 /* Acquire with S1 in rb_lane_send(): who sees it open sees its generation, and all that its caller stored under it. */

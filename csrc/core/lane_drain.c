@@ -51,7 +51,7 @@ int rb_lane_give_back(struct rb_lane_client *l, uint64_t at) {
         int64_t slot = rb_ring_claim(&l->giveback_ring);
         if (slot >= 0) {
             rb_store_relaxed(&l->givebacks[slot].at, at);
-            rb_ring_publish(&l->giveback_ring); /* nobody waits for it: no gate */
+            rb_ring_publish(&l->giveback_ring); /* W2 */
         }
         memset(l->busy + first, 0, count);
         l->held[first] = 0;
@@ -59,6 +59,9 @@ int rb_lane_give_back(struct rb_lane_client *l, uint64_t at) {
         rc = 0;
     }
     pthread_mutex_unlock(&l->giving);
+    /* W3: pairs with W0 in rb_lane_link_want(), as W2 above with W1 in rb_lane_link_waiting(): either we see that the relay wants room,
+     * or it sees the room. All seq_cst. Mostly it does not want any, and is not disturbed. */
+    if (rc == 0 && rb_load_seq_cst(&l->theirs->wants)) rb_lane_ring_relay(l);
     return rc;
 }
 

@@ -241,8 +241,17 @@ int rb_lane_link_waiting(const struct rb_lane_link *l) {
         /* L0: the same load as R1 of the ring, without taking anything: the gate's second look (G5). */
         if (rb_load_seq_cst(c->shared_tail) != c->head) return 1;
     }
+    /* W1: pairs with W2 in rb_lane_give_back(). */
+    if (l->wanting && rb_load_seq_cst(l->giveback_ring.shared_tail) != l->giveback_ring.head)
+        return 1;
     /* L1: pairs with K1 in rb_lane_cancel(), for the same reason. */
     return rb_load_seq_cst(&l->theirs->cancels) != l->cancels_seen;
+}
+
+void rb_lane_link_want(struct rb_lane_link *l, uint32_t on) {
+    if (l->wanting == on) return;
+    l->wanting = on;
+    rb_store_seq_cst(&l->ours->wants, on); /* W0: pairs with W3 in rb_lane_give_back() */
 }
 
 int64_t rb_lane_link_reclaim(struct rb_lane_link *l) {

@@ -193,6 +193,12 @@ int rb_lane_send(struct rb_lane_client *l, uint32_t at, uint64_t number,
     return rc;
 }
 
+void rb_lane_ring_relay(struct rb_lane_client *l) {
+    pthread_mutex_lock(&l->shared);
+    rb_gate_ring(&l->rings[l->header.rings - 1].waker);
+    pthread_mutex_unlock(&l->shared);
+}
+
 void rb_lane_cancel(struct rb_lane_client *l, uint64_t number) {
     uint32_t slot = rb_lane_slot(number);
     if (slot >= rb_lane_slots(l)) return;

@@ -8,6 +8,7 @@
  *      waiting jobs = those in the role's queue, in its workers' own, and behind others in their rows
  *      blocks taken of a role's pool = those of its jobs; records taken of the extras <= jobs that have one
  *      each list and heap names those that name it
+ *      a lane's jobs = the slots that name one, and those jobs name their slot; its open requests = the slots that are open
  *      a pipeline's open jobs = those that are its own; what a connection is charged with = what its batches and pipelines keep
  *
  * For a relay that stands still: stopped, or without a thread between two rounds. */
@@ -151,6 +152,20 @@ static uint64_t audit_conn(struct audit *a, const struct rb_conn *c) {
     return streams;
 }
 
+static void audit_beam(struct audit *a, const struct rb_beam *b) {
+    uint64_t open = 0;
+    char name[32];
+    snprintf(name, sizeof name, "lane %llu", (unsigned long long)b->id);
+    for (uint32_t i = 0; i < b->slot_count; i++) {
+        const struct rb_beam_slot *s = &b->slots[i];
+        open += s->open;
+        hold(a, !s->job || rb_beam_is_asker(b, i, s->job),
+             "%s: slot %u names a job that does not name it", name, i);
+        hold(a, !s->open || s->job, "%s: slot %u is open for nobody", name, i);
+    }
+    HOLD_EQUAL(a, b->stats.open, open, name);
+}
+
 static void audit_heap(struct audit *a, const struct rb_relay *r) {
     for (uint32_t i = 0; i < r->heap_count; i++) {
         hold(a, r->heap[i]->heap_at == (int32_t)i, "the deadline heap: %u is out of place", i);
@@ -254,6 +269,7 @@ int rb_relay_audit(const struct rb_relay *r, char *why, uint64_t why_bytes) {
     }
     for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
         if (r->conns[i]) streams += audit_conn(&a, r->conns[i]);
+        for (const struct rb_beam *b = r->beams; b; b = b->next) audit_beam(&a, b);
     }
     HOLD_EQUAL(&a, r->stats.streams, streams, "the relay");
     audit_heap(&a, r);

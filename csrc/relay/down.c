@@ -219,6 +219,21 @@ int rb_relay_spare_worker(struct rb_relay *r, uint64_t worker) {
     return hand_down(r, n);
 }
 
+int rb_note_lane(struct rb_relay *r, struct rb_beam *b, uint32_t connection) {
+    struct down_note *n = down_note(DOWN_LANE, NULL, 0, NULL, 0);
+    if (!n) return -ENOMEM;
+    n->object = b;
+    n->connection = connection;
+    return hand_down(r, n);
+}
+
+int rb_relay_close_lane(struct rb_relay *r, uint64_t lane, const char *reason) {
+    struct down_note *n = down_note(DOWN_LANE_CLOSE, reason, strlen(reason) + 1, NULL, 0);
+    if (!n) return -ENOMEM;
+    n->flags = lane;
+    return hand_down(r, n);
+}
+
 int rb_note_record(struct rb_relay *r, struct rb_tape *tape) {
     struct down_note *n = down_note(DOWN_RECORD, NULL, 0, NULL, 0);
     if (n) n->object = tape;
@@ -367,6 +382,8 @@ static void carry_out(struct rb_relay *r, struct down_note *n, int early) {
         if (w) w->spared = 1;
         break;
     }
+    case DOWN_LANE: rb_beam_open(r, n->object, n->connection); break;
+    case DOWN_LANE_CLOSE: rb_beam_close(r, n->flags, (const char *)n->data); break;
     case DOWN_RECORD:
         if (n->object)
             rb_tape_begin(r, n->object);

@@ -2,6 +2,7 @@
  *
  * Memory is made here, where a page fault costs the interpreter's time and not the relay's, and handed over whole. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -139,6 +140,67 @@ int rb_relay_drop_link(struct rb_relay *r, uint64_t id) {
     return 0;
 }
 
+/* --- Lanes --------------------------------------------------------------------------------------------------------------- */
+
+/* Its entry, or with `id` 0 the first free one; NULL. */
+static struct rb_beam **face_lane(struct rb_relay *r, uint64_t id) {
+    for (uint32_t i = 0; i < RB_LANES_MAX; i++) {
+        if (id ? r->face_lanes[i] && r->face_lanes[i]->id == id : !r->face_lanes[i])
+            return &r->face_lanes[i];
+    }
+    return NULL;
+}
+
+static int make_lane(struct rb_beam *b, const struct rb_lane_config *config) {
+    b->slot_count = config->rings * config->slots;
+    b->kept_end = &b->kept;
+    int rc = rb_lane_link_create(&b->link, config);
+    if (rc < 0) return rc;
+    b->slots = calloc(b->slot_count, sizeof *b->slots);
+    return b->slots ? 0 : -ENOMEM;
+}
+
+int rb_relay_open_lane(struct rb_relay *r, uint32_t connection, const struct rb_lane_config *config,
+                       int fds[4]) {
+    if (config->lane == 0) return -EINVAL;
+    if (r->face_tape) return -EBUSY;
+    if (face_lane(r, config->lane)) return -EEXIST;
+    struct rb_beam **slot = face_lane(r, 0);
+    if (!slot) return -EMFILE;
+    struct rb_beam *b = calloc(1, sizeof *b);
+    if (!b) return -ENOMEM;
+    b->relay = r;
+    b->id = config->lane;
+    int rc = make_lane(b, config);
+    int wake_relay = rc < 0 ? -1 : fcntl(b->link.wake_relay, F_DUPFD_CLOEXEC, 0);
+    if (rc == 0 && wake_relay < 0) rc = -errno;
+    if (rc < 0) {
+        rb_beam_free(b);
+        free(b);
+        return rc;
+    }
+    struct rb_lane_link *l = &b->link;
+    const int made[4] = {l->relay_side_fd, l->beam_side_fd, wake_relay, l->wake_beam};
+    l->relay_side_fd = l->beam_side_fd = l->wake_beam = -1; /* the mappings are enough for us */
+    rc = rb_note_lane(r, b, connection);
+    if (rc < 0) {
+        for (int i = 0; i < 4; i++) close(made[i]);
+        rb_beam_free(b);
+        free(b);
+        return rc;
+    }
+    *slot = b;
+    memcpy(fds, made, sizeof made);
+    return 0;
+}
+
+void rb_face_forget_lane(struct rb_relay *r, uint64_t id) {
+    struct rb_beam **slot = face_lane(r, id);
+    if (!slot) return;
+    free(*slot);
+    *slot = NULL;
+}
+
 void rb_face_forget(struct rb_relay *r, uint64_t id) {
     struct rb_worker **slot = face_worker(r, id);
     if (!slot) return;
@@ -169,6 +231,13 @@ int rb_relay_read_role(struct rb_relay *r, uint32_t id, struct rb_role_stats *st
 
 int rb_relay_read_worker(struct rb_relay *r, uint64_t id, struct rb_worker_stats *stats) {
     struct rb_worker **slot = face_worker(r, id);
+    if (!slot) return -ENOENT;
+    copy_words(&(*slot)->stats, stats, sizeof *stats);
+    return 0;
+}
+
+int rb_relay_read_lane(struct rb_relay *r, uint64_t id, struct rb_lane_stats *stats) {
+    struct rb_beam **slot = id ? face_lane(r, id) : NULL;
     if (!slot) return -ENOENT;
     copy_words(&(*slot)->stats, stats, sizeof *stats);
     return 0;

@@ -7,6 +7,7 @@
 
 #include "ringbridge/term.h"
 
+struct rb_beam;
 struct rb_conn;
 struct rb_note;
 struct rb_relay;
@@ -30,12 +31,14 @@ int rb_note_role(struct rb_relay *r, struct rb_role *role);
 int rb_note_role_config(struct rb_relay *r, uint32_t id, const struct rb_role_config *config);
 int rb_note_role_removed(struct rb_relay *r, uint32_t id);
 int rb_note_worker(struct rb_relay *r, struct rb_worker *w);
+int rb_note_lane(struct rb_relay *r, struct rb_beam *b, uint32_t connection);
 struct rb_note *
 rb_note_next(const struct rb_note *note); /* of a list of notes that wait for room upward */
 int rb_note_record(struct rb_relay *r, struct rb_tape *tape); /* NULL: no more */
 int rb_note_stop(struct rb_relay *r);
 void rb_face_forget(struct rb_relay *r,
                     uint64_t worker); /* its end was heard of: its memory goes */
+void rb_face_forget_lane(struct rb_relay *r, uint64_t lane);
 
 void rb_face_forget_role(struct rb_relay *r, uint32_t id); /* the same of a role */
 

@@ -26,6 +26,8 @@ enum down_kind {
     DOWN_DRAIN,
     DOWN_WEIGH,
     DOWN_SPARE,
+    DOWN_LANE,
+    DOWN_LANE_CLOSE,
     DOWN_RECORD,
     DOWN_STOP
 };

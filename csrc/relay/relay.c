@@ -33,6 +33,7 @@ static void clear_eventfd(int fd) {
 static void dispatch(struct rb_relay *r, const struct epoll_event *e) {
     uint64_t id = e->data.u64 & ((1ull << 56) - 1);
     struct rb_worker *w;
+    struct rb_beam *b;
     struct rb_conn *c;
     switch ((enum rb_source_kind)(e->data.u64 >> 56)) {
     case RB_SOURCE_DUCT: rb_duct_hush(&r->down); break;
@@ -56,6 +57,12 @@ static void dispatch(struct rb_relay *r, const struct epoll_event *e) {
     case RB_SOURCE_STDERR:
         if ((w = rb_worker_find(r, id))) rb_worker_output(w, 2);
         break;
+    case RB_SOURCE_LANE:
+        if ((b = rb_beam_find(r, id))) clear_eventfd(b->link.wake_relay); /* the round reads it */
+        break;
+    case RB_SOURCE_LANE_BELL:
+        if ((b = rb_beam_find(r, id))) rb_beam_hung_up(b);
+        break;
     }
 }
 
@@ -71,12 +78,13 @@ static void flush(struct rb_relay *r) {
             rb_conn_flush(c); /* one that fails here is on the new list: the next round closes it */
         c = next;
     }
+    if (r->beams) rb_beams_flush(r); /* last: what is told to who shares a run comes from above */
 }
 
 /* Room that one large signal made is not kept for ever. */
 static void shrink(struct rb_relay *r) {
-    struct rb_buffer *buffers[] = {&r->stage, &r->packed, &r->gathered.events};
-    for (int i = 0; i < 3; i++) {
+    struct rb_buffer *buffers[] = {&r->stage, &r->packed, &r->gathered.events, &r->asked};
+    for (int i = 0; i < 4; i++) {
         if (buffers[i]->capacity <= SCRATCH_KEEP) continue;
         free(buffers[i]->at);
         *buffers[i] = (struct rb_buffer){.at = NULL};
@@ -122,6 +130,7 @@ int rb_relay_round(struct rb_relay *r, uint64_t now, const struct epoll_event *r
     worked |= rb_down_take(r) > 0;
     for (int i = 0; i < count; i++) dispatch(r, &ready[i]);
     rb_conns_read(r);
+    if (r->beams) worked |= rb_beams_read(r) > 0;
     rb_jobs_due(r); /* first: what has expired in the queue does not run */
     if (now >= r->health_due_ns) rb_health_tick(r);
     if (now >= r->vitals.due_ns) rb_vitals_round(r);
@@ -149,6 +158,7 @@ static void shut(struct rb_relay *r) {
     for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
         if (r->conns[i]) rb_conn_close(r->conns[i], "node_closed");
     }
+    rb_beams_end(r, "node_closed");
     /* What waits for a worker goes back to its role's queue at once, and not from one worker to the next. */
     for (uint32_t i = 0; i < WORKERS_MAX; i++) {
         struct rb_worker *w = r->workers[i];
@@ -248,6 +258,11 @@ void rb_relay_unmake(struct rb_relay *r) {
         }
         free(w);
     }
+    for (uint32_t i = 0; i < RB_LANES_MAX; i++) {
+        if (!r->face_lanes[i]) continue;
+        rb_beam_free(r->face_lanes[i]); /* once more is no harm */
+        free(r->face_lanes[i]);
+    }
     for (uint32_t i = 0; i < ROLES_MAX; i++) {
         struct rb_role *role = r->face_roles[i];
         if (!role) continue;
@@ -272,6 +287,7 @@ void rb_relay_unmake(struct rb_relay *r) {
     free(r->scratch);
     free(r->stage.at);
     free(r->packed.at);
+    free(r->asked.at);
     free(r->gathered.events.at);
     rb_progress_flush(r); /* of no job any more */
     free(r->event_note);

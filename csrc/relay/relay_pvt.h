@@ -16,6 +16,7 @@
 #include "relay/note.h"
 #include "relay/random.h"
 #include "relay/service/answer.h"
+#include "relay/service/beam.h"
 #include "relay/service/extra.h"
 #include "relay/service/handle.h"
 #include "relay/service/monitor.h"
@@ -41,7 +42,9 @@ enum rb_source_kind {
     RB_SOURCE_LINK,
     RB_SOURCE_OBITUARY,
     RB_SOURCE_STDOUT,
-    RB_SOURCE_STDERR
+    RB_SOURCE_STDERR,
+    RB_SOURCE_LANE,
+    RB_SOURCE_LANE_BELL
 };
 static inline uint64_t rb_source(enum rb_source_kind kind, uint64_t id) {
     return (uint64_t)kind << 56 | id;
@@ -72,6 +75,7 @@ struct rb_relay {
     uint32_t roles_count, roles_leaving;
     struct rb_worker *workers[WORKERS_MAX]; /* the same */
     struct rb_worker *polled_workers;       /* whom each round looks at */
+    struct rb_beam *beams;                  /* the lanes */
     struct rb_accounts accounts;
     struct rb_backlogs backlogs;
     uint64_t backlog_due_ns; /* when a rate lets the next one in, if there are any */
@@ -95,6 +99,7 @@ struct rb_relay {
     /* The other thread's own tables (face.c). */
     struct rb_role *face_roles[ROLES_MAX];
     struct rb_worker *face_workers[WORKERS_MAX];
+    struct rb_beam *face_lanes[RB_LANES_MAX];
     int told;                   /* a note was handed down */
     struct rb_tape *face_tape;  /* the recording, until its file is whole */
     struct rb_note *event_note; /* lent out by the last take */
@@ -112,6 +117,7 @@ struct rb_relay {
     uint64_t put_up,
         heard; /* bytes of signals, of all connections: put by the relay, taken by the other thread */
     int scratch_used;               /* since it was last looked at */
+    struct rb_buffer asked;         /* private copy of a lane's request */
     struct rb_buffer stage, packed; /* a signal that the relay writes, and what is packed of one */
     struct rb_packing packing;
     struct rb_gathered gathered;

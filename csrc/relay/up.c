@@ -192,6 +192,7 @@ int rb_relay_take(struct rb_relay *r, struct rb_event *event) {
                                .data = n->data,
                                .size = n->size};
     if (n->head.kind == RB_EVENT_WORKER_ENDED) rb_face_forget(r, n->worker);
+    if (n->head.kind == RB_EVENT_LANE_ENDED) rb_face_forget_lane(r, n->worker);
     if (n->head.kind == RB_EVENT_ROLE_GONE) rb_face_forget_role(r, (uint32_t)n->a);
     if (n->head.kind == RB_EVENT_SIGNAL) heard(r, n);
     if (n->head.kind == RB_EVENT_CONNECTION_LOST) rb_flow_close(rb_flow_find(r, n->connection));

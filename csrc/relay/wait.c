@@ -6,8 +6,8 @@
  *   nobody          sleep until something happens
  * "Many" counts the processes that called within the last millisecond. Jobs in flight would not tell: a fast worker has answered
  * each of them before the next caller's frame is read, and then every frame costs a wake-up.
- * Before it sleeps it announces itself at the gate of every worker that a round looks at, so that their completions ring its eventfd; the
- * others with jobs in flight ring in any case (dispatch/poll.c). */
+ * Before it sleeps it announces itself at the gate of every lane, and of every worker that a round looks at, so that what they publish
+ * rings its eventfds; the other workers with jobs in flight ring in any case (dispatch/poll.c). */
 #define _GNU_SOURCE
 #include "relay/wait.h"
 
@@ -34,7 +34,8 @@ uint64_t rb_clock_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
 }
 
-static int completions_wait(const struct rb_relay *r) {
+static int memory_waits(const struct rb_relay *r) {
+    if (r->beams && rb_beams_wait(r)) return 1;
     for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled) {
         if (w->held) continue; /* the socket will tell (stream.c) */
         /* W0: the same load as R1 of the ring, without taking anything yet. seq_cst as the gate's second look (G5). */
@@ -63,13 +64,15 @@ static int wait_ms(const struct rb_relay *r) {
 static int park(struct rb_relay *r, struct epoll_event *events) {
     for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled)
         rb_gate_announce(&w->link.waiter, RB_PARK_EVENTFD);
+    rb_beams_announce(r);
     rb_duct_announce(&r->down);
-    int work = completions_wait(r) || rb_duct_peek(&r->down) || r->dirty_conns || r->unread_conns;
+    int work = memory_waits(r) || rb_duct_peek(&r->down) || r->dirty_conns || r->unread_conns;
     int timeout = work ? 0 : wait_ms(r);
     if (timeout) COUNT(r->stats.parks, 1);
     int n = epoll_wait(r->epoll, events, EVENTS_A_ROUND, timeout);
     for (struct rb_worker *w = r->polled_workers; w; w = w->next_polled)
         rb_gate_retract(&w->link.waiter);
+    rb_beams_retract(r);
     rb_duct_retract(&r->down);
     return n;
 }
@@ -84,7 +87,7 @@ static int spin(struct rb_relay *r, struct epoll_event *events) {
     const uint64_t most = r->config.spin_us * 1000ull;
     const uint64_t from = rb_clock_ns(), until = from + r->spin_ns;
     do {
-        if (completions_wait(r) || rb_duct_peek(&r->down)) return 0;
+        if (memory_waits(r) || rb_duct_peek(&r->down)) return 0;
         int n = look(r, events);
         if (n) {
             r->spin_ns = r->spin_ns + most / 8 < most ? r->spin_ns + most / 8 : most;

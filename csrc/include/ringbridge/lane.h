@@ -27,11 +27,16 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#define RB_LANE_SHARED UINT32_MAX          /* the ring that anyone may use, under a mutex */
+#define RB_LANE_TIMEOUT_DEFAULT UINT32_MAX /* the role's own */
+
+/* A number is a slot and how often it was used: generation << 32 | slot. */
+static inline uint32_t rb_lane_slot(uint64_t number) { return (uint32_t)number; }
+
+/* <cffi> */
 struct rb_lane_client;
 
 enum { RB_LANE_TOKEN_BYTES = 32, RB_LANE_DIGEST_BYTES = 32 };
-#define RB_LANE_SHARED UINT32_MAX          /* the ring that anyone may use, under a mutex */
-#define RB_LANE_TIMEOUT_DEFAULT UINT32_MAX /* the role's own */
 
 /* What to ask for with: {:open, %{os_pid: .., schedulers: .., version: .., digest: ..}}. */
 uint32_t rb_lane_version(void);
@@ -78,9 +83,6 @@ size_t rb_lane_request_max(const struct rb_lane_client *lane);
 size_t rb_lane_result_bytes(const struct rb_lane_client *lane);
 
 /* --- Requests ------------------------------------------------------------------------------------------------------------ */
-
-/* A number is a slot and how often it was used: generation << 32 | slot. */
-static inline uint32_t rb_lane_slot(uint64_t number) { return (uint32_t)number; }
 
 /* A free slot of this ring; what the caller wants to find again when the answer comes, it stores under rb_lane_slot(number) before it
  * sends. 0, -EAGAIN (as many requests of this ring are open as it has slots), -EPIPE. */
@@ -176,5 +178,6 @@ struct rb_lane_figures {
     uint64_t held_bytes;
 };
 void rb_lane_read_figures(const struct rb_lane_client *lane, struct rb_lane_figures *figures);
+/* </cffi> */
 
 #endif

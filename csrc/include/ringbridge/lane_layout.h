@@ -11,13 +11,13 @@
 #endif
 
 /* As a string literal: initializes a uint8_t[32] and can be handed to memcmp(). */
-#define RB_LANE_LAYOUT_DIGEST_HEX "0bba95375a0d4cedab9ba1425746d4198062c3f757f20299bca19cd1a9696180"
+#define RB_LANE_LAYOUT_DIGEST_HEX "6b206d66cf66662310685968ef2c6f193db5b68a2a4d89dee6e059fecab7899b"
 #define RB_LANE_LAYOUT_DIGEST_SIZE 32
 #define RB_LANE_LAYOUT_DIGEST_BYTES \
-    "\x0b" "\xba" "\x95" "\x37" "\x5a" "\x0d" "\x4c" "\xed" \
-    "\xab" "\x9b" "\xa1" "\x42" "\x57" "\x46" "\xd4" "\x19" \
-    "\x80" "\x62" "\xc3" "\xf7" "\x57" "\xf2" "\x02" "\x99" \
-    "\xbc" "\xa1" "\x9c" "\xd1" "\xa9" "\x69" "\x61" "\x80"
+    "\x6b" "\x20" "\x6d" "\x66" "\xcf" "\x66" "\x66" "\x23" \
+    "\x10" "\x68" "\x59" "\x68" "\xef" "\x2c" "\x6f" "\x19" \
+    "\x3d" "\xb5" "\xb6" "\x8a" "\x2a" "\x4d" "\x89" "\xde" \
+    "\xe6" "\xe0" "\x59" "\xfe" "\xca" "\xb7" "\x89" "\x9b"
 
 #define RB_LANE_LAYOUT_VERSION 65536
 
@@ -123,7 +123,9 @@ struct rb_lane_relay_positions {
     uint32_t doorbell;
     uint8_t padding_388[124];
     uint32_t state;
-    uint8_t padding_516[3580];
+    uint8_t padding_516[124];
+    uint32_t wants;
+    uint8_t padding_644[3452];
 };
 RB_ASSERT_SIZE(struct rb_lane_relay_positions, 4096);
 RB_ASSERT_AT(struct rb_lane_relay_positions, completion_tail, 0);
@@ -131,6 +133,7 @@ RB_ASSERT_AT(struct rb_lane_relay_positions, giveback_head, 128);
 RB_ASSERT_AT(struct rb_lane_relay_positions, park, 256);
 RB_ASSERT_AT(struct rb_lane_relay_positions, doorbell, 384);
 RB_ASSERT_AT(struct rb_lane_relay_positions, state, 512);
+RB_ASSERT_AT(struct rb_lane_relay_positions, wants, 640);
 
 struct rb_lane_beam_positions {
     uint64_t completion_head;

@@ -25,6 +25,7 @@
 #include "ringbridge/region.h"
 #include "ringbridge/ring.h"
 
+/* <cffi> */
 struct rb_lane_config {
     uint64_t lane;         /* its number */
     uint32_t rings;        /* 2 .. RB_LANE_RINGS_MAX: the last one is shared */
@@ -34,6 +35,7 @@ struct rb_lane_config {
     uint32_t
         result_block_bytes; /* a power of two, whole pages; blocks: a power of two, up to 2^20 */
 };
+/* </cffi> */
 
 struct rb_lane_link {
     struct rb_lane_config config;
@@ -58,6 +60,7 @@ struct rb_lane_link {
     struct rb_region results_region;
     uint32_t *lent; /* by first block: how many the BEAM holds; 0: none begins there */
     uint64_t cancels_seen;
+    uint32_t wanting;     /* as the BEAM is told: an answer waits for room */
     uint32_t no_doorbell; /* the relay sleeps by its eventfd alone */
     struct rb_gate_waker waker;
     struct rb_gate_waiter waiter;
@@ -84,6 +87,8 @@ int rb_lane_link_waiting(const struct rb_lane_link *link);
 
 /* Takes back what the BEAM has given back. How many extents, or -EPROTO: one was not lent, or the ring's position is wrong. */
 int64_t rb_lane_link_reclaim(struct rb_lane_link *link);
+/* Whether an answer waits for room, so that who gives some back rings. */
+void rb_lane_link_want(struct rb_lane_link *link, uint32_t on);
 /* The pieces as one completion, not published yet. 0; -ENOSPC: no room in the region now; -EMSGSIZE: there never is; -EAGAIN: no slot
  * in the ring, -EPROTO: a position that is wrong: for both the BEAM has broken a rule. */
 struct rb_lane_piece {

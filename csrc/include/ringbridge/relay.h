@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "ringbridge/dispatch.h"
+#include "ringbridge/lane_link.h"
 #include "ringbridge/tls.h"
 
 /* <cffi> */
@@ -53,7 +54,9 @@ enum rb_event_kind {
     RB_EVENT_WORKER_OUTPUT,  /* worker; a = 1 stdout, 2 stderr; b = job, or 0; bytes in data */
     RB_EVENT_ROLE_GONE,      /* a = role: removed, its last job has ended, its number is free */
     RB_EVENT_JOB_LOST, /* worker; a = job, b = enum rb_reason; its meta in data, a bare term, or nothing */
-    RB_EVENT_BREAKER, /* worker, or 0 for its role's own; a = role; its state's name in data */
+    RB_EVENT_BREAKER,    /* worker, or 0 for its role's own; a = role; its state's name in data */
+    RB_EVENT_LANE_READY, /* connection; worker = lane; a = pid of the BEAM, as it says */
+    RB_EVENT_LANE_ENDED, /* connection; worker = lane; why in data. Its number is free */
 };
 struct rb_event {
     uint32_t kind;
@@ -127,6 +130,12 @@ struct rb_worker_stats {
      * wait in its ring, 1: it wants none for now. As the relay sees it: how long it has been silent, its jobs without a sign. */
     uint64_t failed, run_ns, pulses, silent_ns, still_ns;
     uint32_t last_code, ring_queued, unready;
+};
+/* Of a lane: how many of its requests are open now, what it carried, what waits here for room in its result region, how often its BEAM
+ * was woken; blocks of that region that the BEAM holds. */
+struct rb_lane_stats {
+    uint64_t connection, pid, open, requests, answered, dropped, cancelled, bytes_in, bytes_out;
+    uint64_t kept_bytes, wakes, lent_blocks;
 };
 /* Time between the stations of a job, sampled: sums in ns over `samples` jobs. */
 struct rb_relay_hops {
@@ -220,6 +229,15 @@ int rb_relay_weigh_worker(struct rb_relay *relay, uint64_t worker, uint32_t weig
 /* It is never taken for hung or stuck, from the relay's next round on: a debugger may hold it (relay/dispatch/vitals.h). */
 int rb_relay_spare_worker(struct rb_relay *relay, uint64_t worker);
 
+/* A lane for the node of this connection, whose end it shares (docs/nif-lane.md). The descriptors are the caller's, to hand over and to
+ * close: relay side, beam side, wake_relay, wake_beam. Once all copies of the last one are closed the lane ends by itself; before,
+ * RB_EVENT_LANE_ENDED says why it did. 0; -EINVAL: a size that no lane has; -EEXIST, -EMFILE: its number, or too many; -EBUSY: while a
+ * recording is made, which could not be run again. */
+enum { RB_LANES_MAX = 256 };
+int rb_relay_open_lane(struct rb_relay *relay, uint32_t connection,
+                       const struct rb_lane_config *config, int fds[4]);
+int rb_relay_close_lane(struct rb_relay *relay, uint64_t lane, const char *reason);
+
 /* Writes down all that comes to the relay and all that leaves it, so that it can be run again (rb_replay, lab.h; docs/replay.md): into
  * `path`, which must not exist and is nobody else's to read, at most file_bytes_max bytes, through buffer_bytes (a power of two) of
  * memory: when the disk is too slow for these the recording ends, not the relay. To be called before anything else: -EBUSY after. */
@@ -249,6 +267,8 @@ int rb_relay_read_role(struct rb_relay *relay, uint32_t role,
                        struct rb_role_stats *stats); /* -ENOENT */
 int rb_relay_read_worker(struct rb_relay *relay, uint64_t worker,
                          struct rb_worker_stats *stats); /* -ENOENT */
+int rb_relay_read_lane(struct rb_relay *relay, uint64_t lane,
+                       struct rb_lane_stats *stats); /* -ENOENT */
 /* </cffi> */
 
 #endif

@@ -77,15 +77,21 @@ uint8_t *rb_job_payload(const struct rb_job *j) {
     return j->pool_count ? j->role->pool.base + j->request.payload_at : (uint8_t *)j->request.body;
 }
 
+static void unwatch(struct rb_job *j) {
+    if (j->kind == RB_CALLER_LANE)
+        rb_beam_forget(j);
+    else if (!j->conn->failed)
+        rb_send_watch(j->conn, j->subscription ? RB_SERVICE_STREAMS : RB_SERVICE_JOBS, 0,
+                      (struct rb_slice){j->caller, j->pid_size}, j->watch);
+}
+
 static void forget_caller(struct rb_job *j) {
     if (j->monitor) {
         j->monitor->job = NULL;
         j->monitor = NULL;
     }
     if (j->conn) {
-        if (j->watch && !j->conn->failed)
-            rb_send_watch(j->conn, j->subscription ? RB_SERVICE_STREAMS : RB_SERVICE_JOBS, 0,
-                          (struct rb_slice){j->caller, j->pid_size}, j->watch);
+        if (j->watch) unwatch(j);
         if (j->subscription) rb_stream_forget(j);
         if (j->progress) rb_progress_forget(j);
         if (j->next_of_conn) j->next_of_conn->prev_of_conn = j->prev_of_conn;

@@ -22,6 +22,9 @@ struct rb_worker;
 
 enum { JOB_INDEX_BITS = 20 };
 
+/* No watch of a process: those are jobs' ids, which are larger. */
+enum { RB_WATCH_LANE = 1 };
+
 enum rb_keyed { RB_KEYED_NOT, RB_KEYED, RB_KEYED_BY_POLICY };
 
 enum rb_job_state {
@@ -83,8 +86,8 @@ struct rb_job {
     struct rb_conn *conn;     /* where the answer goes; NULL: nowhere any more */
     struct rb_job *next_of_conn, *prev_of_conn;
     struct rb_job *next_of_role, *prev_of_role;
-    struct rb_monitor *monitor;      /* the caller's own, or NULL */
-    uint64_t watch;                  /* ours on the caller; 0: none */
+    struct rb_monitor *monitor; /* the caller's own, or NULL */
+    uint64_t watch; /* ours on the caller, or RB_WATCH_LANE: its lane is told; 0: none */
     uint32_t pool_first, pool_count; /* payload blocks; count 0: inline */
     struct rb_request request;
     uint16_t pid_size, tag_size, alias_at,

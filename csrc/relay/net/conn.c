@@ -133,6 +133,7 @@ void rb_conn_fail(struct rb_conn *c, const char *reason) {
 void rb_conn_close(struct rb_conn *c, const char *reason) {
     struct rb_relay *r = c->relay;
     c->failed = reason; /* answers to it go nowhere from here */
+    rb_beams_of_conn_end(c);
     while (c->jobs) rb_job_orphaned(r, c->jobs);
     rb_intake_close(&c->intake);
     rb_monitors_free(c);

@@ -59,11 +59,18 @@ static void answer_value(const struct rb_caller *to, const struct rb_job *detail
     struct rb_reply reply;
     struct rb_pen *p = &reply.pen;
     int apart = size >= APART_MIN;
-    if (to->kind == RB_CALLER_STREAM) { /* its parts were its answer: this is their end */
-        if (!rb_reply_begin(&reply, to, 16)) return;
-        rb_pen_atom(p, "normal");
-        rb_reply_end(&reply);
-        return;
+    if (to->kind >= RB_CALLER_STREAM) {
+        if (to->kind == RB_CALLER_STREAM) { /* its parts were its answer: this is their end */
+            if (!rb_reply_begin(&reply, to, 16)) return;
+            rb_pen_atom(p, "normal");
+            rb_reply_end(&reply);
+            return;
+        }
+        if (raw && !detail && !to->encoding) { /* the lane's other end puts the {ok, _} on */
+            const struct rb_slice pieces[3] = {{bytes, size}, {bytes, 0}, {bytes, 0}};
+            rb_beam_answer(to, RB_LANE_STATUS_RAW, pieces);
+            return;
+        }
     }
     if (!rb_reply_begin(&reply, to, (apart ? 0 : size) + RB_DETAIL_ROOM + 32)) return;
     rb_pen_tuple(p, detail ? 3 : 2);

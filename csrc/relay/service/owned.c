@@ -49,6 +49,7 @@ struct rb_owned *rb_owned_find(struct rb_relay *r, struct rb_slice target) {
 void rb_owned_down(struct rb_relay *r, enum rb_service service, struct rb_slice reason) {
     struct rb_owned *o = &r->owned[service];
     o->up = 0;
+    if (service == RB_SERVICE_JOBS) rb_beams_end(r, "service_down"); /* before their jobs are */
     if (service == RB_SERVICE_STREAMS) rb_streams_end(r); /* DOWN is what their consumers hear */
     for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
         struct rb_conn *c = r->conns[i];

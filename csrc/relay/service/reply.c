@@ -122,6 +122,7 @@ static int cancel_begin(struct rb_reply *s, const struct rb_caller *to, size_t r
 static int kept_begin(struct rb_reply *s, const struct rb_caller *to, size_t room) {
     struct rb_relay *r = to->kind == RB_CALLER_ELEMENT ? rb_batch_relay(to->extra->batch)
                          : to->kind == RB_CALLER_STAGE ? rb_pipeline_relay(to->extra->pipeline)
+                         : to->kind == RB_CALLER_LANE  ? to->conn ? to->conn->relay : NULL
                                                        : rb_shared_relay(to->extra->shared);
     if (!r) return 0;
     r->stage.begin = r->stage.end = 0;
@@ -132,7 +133,7 @@ static int kept_begin(struct rb_reply *s, const struct rb_caller *to, size_t roo
 
 int rb_reply_begin(struct rb_reply *reply, const struct rb_caller *to, size_t room) {
     if (to->kind == RB_CALLER_ELEMENT || to->kind == RB_CALLER_SHARED ||
-        to->kind == RB_CALLER_STAGE)
+        to->kind == RB_CALLER_STAGE || to->kind == RB_CALLER_LANE)
         return kept_begin(reply, to, room);
     if (to->kind == RB_CALLER_STREAM) return cancel_begin(reply, to, room);
     if (!message_to(reply, to, room)) return 0;
@@ -163,6 +164,8 @@ void rb_reply_end_with(struct rb_reply *reply, struct rb_slice body, struct rb_s
         rb_batch_put(reply->keep->extra->batch, reply->keep->index, pieces);
     else if (reply->keep->kind == RB_CALLER_STAGE)
         rb_pipeline_put(reply->keep->extra->pipeline, reply->keep->index, pieces);
+    else if (reply->keep->kind == RB_CALLER_LANE)
+        rb_beam_answer(reply->keep, RB_LANE_STATUS_TERM, pieces);
     else
         rb_shared_put(reply->keep->extra->shared, pieces);
 }

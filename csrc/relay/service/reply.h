@@ -26,6 +26,7 @@ enum rb_caller_kind {
     RB_CALLER_STAGE,   /* a stage of a job: kept, for the next one or for the caller (pipeline.h) */
     RB_CALLER_ASYNC,   /* a process that has its handle: {ringbridge, Ref, Answer}, to the pid */
     RB_CALLER_STREAM, /* a consumer of GenStage: {'$gen_consumer', {Streams, Tag}, {cancel, Reason}}, to the pid */
+    RB_CALLER_LANE, /* a process behind shared memory: the answer, as its request's completion; the tag is struct rb_asker (beam.h) */
 };
 
 /* Who is answered, whether for a job or for a refused request. */

@@ -61,15 +61,24 @@ static uint64_t job_of_handle(struct rb_relay *r, struct rb_slice reference) {
     return j && j->kind == RB_CALLER_ASYNC ? j->id : 0;
 }
 
-static int on_call(struct rb_conn *c, const struct rb_from *from, struct rb_cursor *at) {
+/* What stays the connection's: who is told later is told there, as a process. */
+static int refuse_async(const struct rb_caller *to) {
+    rb_submit_refuse(to, "submit_async: a job that tells its caller later is asked for over the "
+                         "connection, not over a lane");
+    return 0;
+}
+
+int rb_service_call(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *caller,
+                    struct rb_cursor *at) {
     struct rb_relay *r = c->relay;
-    struct rb_caller to = rb_service_caller(c, from);
+    const struct rb_caller to = *caller;
     struct rb_submit s;
     uint64_t id = 0;
     char why[RB_WHY_BYTES];
     int kind = rb_request_kind(at, &s, &id, why);
     switch (kind) {
     case RB_REQUEST_SUBMIT:
+        if (s.verb == RB_VERB_ASYNC && to.kind == RB_CALLER_LANE) return refuse_async(&to);
         return s.verb == RB_VERB_MANY ? rb_batch_submit(c, from, &to, at, &s)
                                       : rb_submit(c, from, &to, at, &s);
     case RB_REQUEST_STATS: rb_answer_stats(&to, r); return 0;
@@ -94,6 +103,11 @@ static int on_call(struct rb_conn *c, const struct rb_from *from, struct rb_curs
         rb_answer_ok(&to);
     }
     return 0;
+}
+
+static int on_call(struct rb_conn *c, const struct rb_from *from, struct rb_cursor *at) {
+    struct rb_caller to = rb_service_caller(c, from);
+    return rb_service_call(c, from, &to, at);
 }
 
 static int refuse_call(struct rb_conn *c, const struct rb_from *from) {
@@ -194,6 +208,22 @@ static int on_signal(void *user, const struct rb_signal *s, struct rb_slice mess
     return pass_up(c, s, message);
 }
 
+enum rb_large rb_service_call_large(struct rb_conn *c, const struct rb_from *from,
+                                    const struct rb_caller *to, struct rb_cursor *at,
+                                    struct rb_submit *s, struct rb_diversion *d) {
+    uint64_t id;
+    char why[RB_WHY_BYTES];
+    int rc = rb_request_kind(at, s, &id, why);
+    if (rc == -EAGAIN) return RB_LARGE_MORE;
+    if (rc == RB_REQUEST_BAD) {
+        rb_submit_refuse(to, why);
+        return RB_LARGE_DROP;
+    }
+    if (rc != RB_REQUEST_SUBMIT) return RB_LARGE_KEEP;
+    if (s->verb == RB_VERB_ASYNC && to->kind == RB_CALLER_LANE) return RB_LARGE_KEEP;
+    return rb_submit_begin_large(c, from, to, at, s, d);
+}
+
 static enum rb_large on_begin_large(void *user, struct rb_slice head, struct rb_diversion *d) {
     struct rb_conn *c = user;
     struct rb_relay *r = c->relay;
@@ -201,8 +231,6 @@ static enum rb_large on_begin_large(void *user, struct rb_slice head, struct rb_
     struct rb_signal signal;
     struct rb_from from;
     struct rb_submit s;
-    uint64_t id;
-    char why[RB_WHY_BYTES];
 
     int rc = rb_signal_parse(&at, &signal);
     if (rc == 0) rc = rb_intake_message(&c->intake, &at, &signal);
@@ -216,14 +244,7 @@ static enum rb_large on_begin_large(void *user, struct rb_slice head, struct rb_
     if (kind == RB_MESSAGE_CALL) hear_of_newcomers(c, &from);
     if (kind != RB_MESSAGE_CALL || !o->up) return RB_LARGE_KEEP;
     struct rb_caller to = rb_service_caller(c, &from);
-    rc = rb_request_kind(&at, &s, &id, why);
-    if (rc == -EAGAIN) return RB_LARGE_MORE;
-    if (rc == RB_REQUEST_BAD) {
-        rb_submit_refuse(&to, why);
-        return RB_LARGE_DROP;
-    }
-    if (rc != RB_REQUEST_SUBMIT) return RB_LARGE_KEEP;
-    enum rb_large large = rb_submit_begin_large(c, &from, &to, &at, &s, d);
+    enum rb_large large = rb_service_call_large(c, &from, &to, &at, &s, d);
     d->head_bytes = (size_t)(at.at - head.at);
     return large;
 }

@@ -2,6 +2,7 @@
 #ifndef RB_RELAY_SERVICE_H
 #define RB_RELAY_SERVICE_H
 
+#include "relay/net/intake.h"
 #include "relay/service/reply.h"
 #include "relay/service/request.h"
 
@@ -11,6 +12,13 @@ struct rb_conn;
 int rb_service_fail(struct rb_conn *c, const char *why);
 /* Who is to be answered: the caller's own node may be another one than that which the signal comes from. */
 struct rb_caller rb_service_caller(struct rb_conn *c, const struct rb_from *from);
+/* A request to the JobDispatcher at the cursor, by whichever way it came; whoever asks has a job or an answer. -EPROTO as above. */
+int rb_service_call(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *to,
+                    struct rb_cursor *at);
+/* The same of one whose payload is not whole behind the cursor: what intake.h asks of its owner. */
+enum rb_large rb_service_call_large(struct rb_conn *c, const struct rb_from *from,
+                                    const struct rb_caller *to, struct rb_cursor *at,
+                                    struct rb_submit *s, struct rb_diversion *d);
 void rb_service_bind(struct rb_conn *c); /* sets the owner of the connection's intake */
 
 #endif

@@ -109,7 +109,8 @@ struct rb_job *rb_submit_admit(struct rb_relay *r, const struct rb_caller *to, s
 int rb_submit_bind(struct rb_conn *c, struct rb_job *j, const struct rb_caller *to,
                    const struct rb_from *from) {
     if (rb_job_set_caller(j, to->conn, from) < 0) return -1;
-    if (to->kind == RB_CALLER_STREAM) {
+    if (to->kind >= RB_CALLER_STREAM) {
+        if (to->kind == RB_CALLER_LANE) return rb_beam_bind(j), 0;
         if (rb_stream_open(j) < 0) return -1;
         j->kind = RB_CALLER_STREAM;
         j->watch = j->id;
@@ -241,7 +242,6 @@ static int stream_options(const struct rb_submit *s, char why[RB_WHY_BYTES]) {
 
 int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *to,
               struct rb_cursor *at, struct rb_submit *s) {
-    struct rb_relay *r = c->relay;
     char why[RB_WHY_BYTES];
     struct rb_slice term;
     if (__builtin_expect(s->step.size != 0, 0)) return rb_pipeline_submit(c, from, to, at, s);
@@ -249,10 +249,18 @@ int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_cal
     struct rb_payload payload = rb_submit_payload(term);
     int rc = rb_submit_options(at, s, why);
     if (rc == 0 && to->kind == RB_CALLER_STREAM) rc = stream_options(s, why);
-    if (rc == 0 && s->options.stages.size) rc = rb_pipeline_check(r, s, NULL, why);
+    if (rc == 0 && s->options.stages.size) rc = rb_pipeline_check(c->relay, s, NULL, why);
     if (rc == -EINVAL) return rb_submit_refuse(to, why), 0;
     if (rc < 0) return rb_service_fail(c, "bad_payload");
     if (!to->conn) return 0; /* its node is gone: there is nobody to answer */
+    return rb_submit_work(c, from, to, s, &payload);
+}
+
+int rb_submit_work(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *to,
+                   struct rb_submit *s, const struct rb_payload *given) {
+    const struct rb_payload payload = *given;
+    struct rb_relay *r = c->relay;
+    char why[RB_WHY_BYTES];
     struct rb_verdict v;
     struct rb_role *role = rb_submit_role(r, to, s->role);
     if (!role || !rb_submit_may_retry(role, to, s)) return 0;
@@ -291,6 +299,12 @@ enum rb_large rb_submit_begin_large(struct rb_conn *c, const struct rb_from *fro
     /* A term's size is not known before its end: it is assembled, within the bound of all assemblies, and then refused or copied. */
     if (rb_term_tag(at) != RB_TAG_BINARY) return RB_LARGE_KEEP;
     if (rb_term_binary_head(at, &size) < 0) return RB_LARGE_MORE;
+    return rb_submit_begin_sized(c, from, to, s, size, d);
+}
+
+enum rb_large rb_submit_begin_sized(struct rb_conn *c, const struct rb_from *from,
+                                    const struct rb_caller *to, const struct rb_submit *s,
+                                    uint32_t size, struct rb_diversion *d) {
     if (!to->conn) return RB_LARGE_DROP;
     struct rb_verdict v;
     struct rb_role *role = rb_submit_role(c->relay, to, s->role);
@@ -342,21 +356,32 @@ static int take_large(struct rb_relay *r, struct rb_job *j, struct rb_submit *s,
     return 0;
 }
 
-int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tail, int tail_cut) {
+/* `rc` of its options: taken in, or refused. */
+static int end_large(struct rb_conn *c, struct rb_job *j, struct rb_submit *s, int rc,
+                     char why[RB_WHY_BYTES]) {
     struct rb_relay *r = c->relay;
+    if (rc == 0) rc = take_large(r, j, s, why);
+    if (rc == 0) return 0;
+    struct rb_caller to = rb_job_caller(j);
+    if (rc == -EINVAL) rb_submit_refuse(&to, why);
+    rb_job_free(r, j);
+    return rc == -EINVAL ? 0 : rb_service_fail(c, "bad_payload");
+}
+
+int rb_submit_end_whole(struct rb_conn *c, struct rb_job *j, struct rb_submit *s) {
+    char why[RB_WHY_BYTES];
+    j->arriving = NULL;
+    return end_large(c, j, s, 0, why);
+}
+
+int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tail, int tail_cut) {
     j->arriving = NULL;
     struct rb_submit s = {.arity = j->arity, .verb = j->verb};
     rb_options_default(&s.options);
     struct rb_cursor at = rb_cursor_of(tail);
     char why[RB_WHY_BYTES];
     snprintf(why, sizeof why, "%s: the options are longer than 64 KiB", rb_verb_name(s.verb));
-    int rc = tail_cut ? -EINVAL : rb_submit_options(&at, &s, why);
-    if (rc == 0) rc = take_large(r, j, &s, why);
-    if (rc == 0) return 0;
-    struct rb_caller to = rb_job_caller(j);
-    if (rc == -EINVAL) rb_submit_refuse(&to, why);
-    rb_job_free(r, j);
-    return rc == -EINVAL ? 0 : rb_service_fail(c, "bad_payload");
+    return end_large(c, j, &s, tail_cut ? -EINVAL : rb_submit_options(&at, &s, why), why);
 }
 
 void rb_submit_abort_large(struct rb_relay *r, struct rb_job *j) {

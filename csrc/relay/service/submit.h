@@ -21,12 +21,16 @@ void rb_submit_refuse(const struct rb_caller *to, const char *why);
 int rb_submit(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *to,
               struct rb_cursor *at, struct rb_submit *s);
 
-/* --- Its steps, for requests that make several jobs or none of their own --- */
-
+/* The same of which all is known: the payload, and the options in `s`. */
 struct rb_payload {
     struct rb_slice bytes; /* of a binary, or the whole term */
     int is_term;
 };
+int rb_submit_work(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *to,
+                   struct rb_submit *s, const struct rb_payload *payload);
+
+/* --- Its steps, for requests that make several jobs or none of their own --- */
+
 struct rb_payload rb_submit_payload(struct rb_slice term);
 /* The role of that name, or NULL: the caller has been told. */
 struct rb_role *rb_submit_role(struct rb_relay *r, const struct rb_caller *to,
@@ -67,6 +71,11 @@ enum rb_large rb_submit_begin_large(struct rb_conn *c, const struct rb_from *fro
                                     const struct rb_caller *to, struct rb_cursor *at,
                                     const struct rb_submit *s, struct rb_diversion *d);
 int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tail, int tail_cut);
+/* The same where the payload's size is known without a term, and the options with it. */
+enum rb_large rb_submit_begin_sized(struct rb_conn *c, const struct rb_from *from,
+                                    const struct rb_caller *to, const struct rb_submit *s,
+                                    uint32_t size, struct rb_diversion *d);
+int rb_submit_end_whole(struct rb_conn *c, struct rb_job *j, struct rb_submit *s);
 void rb_submit_abort_large(struct rb_relay *r, struct rb_job *j);
 
 #endif

@@ -52,6 +52,8 @@ void rb_note_tape(struct rb_tape *t, const struct rb_note *note) {
     switch ((enum down_kind)note->kind) {
     case DOWN_ROLE: tape_role(t, n->object); return;
     case DOWN_WORKER: tape_worker(t, n->object); return;
+    case DOWN_LANE:
+    case DOWN_LANE_CLOSE: return; /* there is none beside a recording (face.c) */
     case DOWN_RECORD:
     case DOWN_STOP: return; /* of the recording, not of what is recorded */
     default: break;
