@@ -2,6 +2,7 @@
 #ifndef RINGBRIDGE_TESTS_SPREAD_LAB_H
 #define RINGBRIDGE_TESTS_SPREAD_LAB_H
 
+#include "relay/relay_pvt.h"
 #include "still_lab.h"
 
 enum { ECHO, OTHER, JOIN, SPREAD_ROLES };
@@ -182,6 +183,13 @@ static inline void warm(struct still *s) {
 }
 static inline uint64_t answered(struct still *s, enum rb_reason reason) {
     return still_stats(s).answered[reason];
+}
+/* What batches and pipelines keep for all connections, bytes. */
+static inline uint64_t kept(const struct still *s) {
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < CONNECTIONS_MAX; i++)
+        if (s->lab.relay->conns[i]) bytes += s->lab.relay->conns[i]->gathered;
+    return bytes;
 }
 /* The books, between two steps. */
 static inline void even(struct still *s) {

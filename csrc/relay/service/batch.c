@@ -26,6 +26,7 @@ struct rb_batch {
     uint32_t next_index;     /* of the answer that would keep them in order */
     int in_order;            /* as they lie in `answers` */
     struct rb_buffer answers;
+    size_t own_bytes; /* of this record: one that waits for its last job keeps its rows too */
     struct slot slots[];
 };
 
@@ -33,14 +34,16 @@ struct rb_relay *rb_batch_relay(const struct rb_batch *b) {
     return b->charged ? b->charged->relay : NULL;
 }
 
+uint64_t rb_batch_gathered(const struct rb_batch *b) {
+    return b->charged ? b->own_bytes + b->answers.end : 0;
+}
+
 static void forget_answers(struct rb_batch *b) {
-    if (b->charged) b->charged->gathered -= b->answers.end;
+    if (b->charged) b->charged->gathered -= rb_batch_gathered(b);
     free(b->answers.at);
     b->answers = (struct rb_buffer){.at = NULL};
     b->charged = NULL;
 }
-
-uint64_t rb_batch_gathered(const struct rb_batch *b) { return b->charged ? b->answers.end : 0; }
 
 void rb_batch_mute(struct rb_batch *b) { forget_answers(b); }
 
@@ -67,10 +70,9 @@ static struct rb_slice no_room(uint8_t *room, size_t most) {
 void rb_batch_put(struct rb_batch *b, uint32_t index, const struct rb_slice pieces[3]) {
     struct slot *slot = &b->slots[index];
     struct rb_conn *c = b->charged;
-    const struct rb_relay_config *config = &c->relay->config;
     size_t size = pieces[0].size + pieces[1].size + pieces[2].size;
     /* All batches of a connection together; what says so always fits, within the bound on elements. */
-    size_t most = config->outgoing_bytes_max - config->outgoing_bytes_max / 16;
+    size_t most = rb_keep_max(&c->relay->config);
     uint8_t room[192];
     struct rb_slice instead[3] = {{NULL, 0}, {NULL, 0}, {NULL, 0}};
     if (size > sizeof room && c->gathered + size > most) {
@@ -183,6 +185,8 @@ static int refusal(int64_t count, const struct rb_submit *s, char why[RB_WHY_BYT
 /* A head with its batch; NULL: there is no room for it. */
 static struct rb_job *begin(struct rb_relay *r, struct rb_conn *charged, int64_t count,
                             const struct rb_submit *s) {
+    size_t own = sizeof(struct rb_batch) + (size_t)count * sizeof(struct slot);
+    if (charged->gathered + own > rb_keep_max(&r->config)) return NULL;
     struct rb_extra *e = rb_extra_new(r);
     struct rb_job *head = e ? rb_job_new(r) : NULL;
     if (!head) {
@@ -191,13 +195,15 @@ static struct rb_job *begin(struct rb_relay *r, struct rb_conn *charged, int64_t
     }
     rb_extra_give(head, e);
     rb_extra_release(r, e); /* the head holds it */
-    e->batch = calloc(1, sizeof *e->batch + (size_t)count * sizeof *e->batch->slots);
+    e->batch = calloc(1, own);
     if (!e->batch) {
         rb_job_free(r, head);
         return NULL;
     }
     e->batch->head = head;
     e->batch->charged = charged;
+    e->batch->own_bytes = own;
+    charged->gathered += own;
     e->batch->count = (uint32_t)count;
     e->batch->in_order = 1;
     head->state = RB_JOB_WAITING;

@@ -22,6 +22,10 @@ void rb_batch_put(struct rb_batch *b, uint32_t index, const struct rb_slice piec
 /* An element is over, its answer put or not. The reason that counts: an answer for which there was no room is a failure. */
 enum rb_reason rb_batch_answered(struct rb_relay *r, struct rb_job *element, enum rb_reason reason);
 void rb_batch_cancel(struct rb_relay *r, struct rb_job *head, enum rb_reason reason);
+/* What all batches and pipelines of a connection may keep together, their own records included. */
+static inline uint64_t rb_keep_max(const struct rb_relay_config *config) {
+    return config->outgoing_bytes_max - config->outgoing_bytes_max / 16;
+}
 uint64_t rb_batch_gathered(const struct rb_batch *b); /* on the account of its connection */
 void rb_batch_mute(struct rb_batch *b); /* its jobs go on, and nobody waits for their answers */
 void rb_batch_free(struct rb_batch *b);

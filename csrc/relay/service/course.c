@@ -88,10 +88,12 @@ struct rb_pipeline *rb_course_make(struct rb_relay *r, const struct rb_step *fir
         roles += step.count;
         for (uint32_t i = 0; i < step.count; i++) bytes += step.roles[i].name.size + 1;
     } while (next_step(&stages, &step));
-    struct rb_pipeline *p = calloc(1, sizeof *p + steps * sizeof(struct rb_course_step) +
-                                          roles * sizeof(struct rb_course_role) + bytes);
+    bytes += sizeof(struct rb_pipeline) + steps * sizeof(struct rb_course_step) +
+             roles * sizeof(struct rb_course_role);
+    struct rb_pipeline *p = calloc(1, bytes);
     if (!p) return NULL;
     p->relay = r;
+    p->own_bytes = bytes;
     p->count = (uint32_t)steps;
     p->steps = (struct rb_course_step *)(p + 1);
     struct rb_course_role *role = (struct rb_course_role *)(p->steps + steps);

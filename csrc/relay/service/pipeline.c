@@ -175,7 +175,7 @@ static struct rb_pipeline *make(struct rb_relay *r, struct rb_job *caller,
     p->held = 1;
     p->extra = caller->extra = e; /* held once, by the caller's record */
     p->charged = caller->conn;
-    return p;
+    return rb_spread_charge_record(p) < 0 ? NULL : p; /* the caller's record takes it along */
 }
 
 static void wait(struct rb_relay *r, struct rb_pipeline *p, struct rb_job *caller,

@@ -41,6 +41,7 @@ struct rb_pipeline {
     /* On whose account lies what is kept beyond a round, and how much that is; NULL: its caller has gone, and it goes on. */
     struct rb_conn *charged;
     uint64_t charged_bytes;
+    uint64_t own_bytes; /* of these, the record itself and its rows of branches */
 
     struct rb_options options; /* of all steps */
     char tenant[64];
@@ -96,6 +97,8 @@ struct rb_role *rb_course_role(struct rb_relay *r, const struct rb_course_role *
 
 /* --- spread.c --- */
 
+/* The record itself is charged to its caller's connection; -ENOMEM: that keeps as much as it may. */
+int rb_spread_charge_record(struct rb_pipeline *p);
 /* The step under way is new, and this is its payload, which stays where it is. */
 void rb_spread_set(struct rb_pipeline *p, struct rb_slice value);
 /* Begins what there is room for, as far as the budget allows. 1: it was that which ended it. */

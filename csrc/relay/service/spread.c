@@ -4,6 +4,7 @@
  * where its payload lies already: until one of its siblings is over, or until the time has passed after which a caller would be told to
  * try again. While siblings are under way it begins only where there is room now: it displaces nobody, and is not kept outside a queue
  * for so long that it would be told overloaded. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -44,15 +45,16 @@ void rb_spread_mute(struct rb_pipeline *p) {
     p->charged = NULL;
 }
 
-/* What all batches and pipelines of a connection may keep together; of a caller that has gone, one pipeline. */
-static uint64_t keep_max(const struct rb_pipeline *p) {
-    uint64_t most = p->relay->config.outgoing_bytes_max;
-    return most - most / 16;
-}
-
+/* Of a caller that has gone, one pipeline may keep as much as all of a connection. */
 static int has_room(const struct rb_pipeline *p, uint64_t bytes) {
     uint64_t kept = p->charged ? p->charged->gathered : p->charged_bytes;
-    return kept + bytes <= keep_max(p);
+    return kept + bytes <= rb_keep_max(&p->relay->config);
+}
+
+int rb_spread_charge_record(struct rb_pipeline *p) {
+    if (!has_room(p, p->own_bytes)) return -ENOMEM;
+    charge(p, p->own_bytes);
+    return 0;
 }
 
 static void drop_kept(struct rb_pipeline *p) {
@@ -126,7 +128,7 @@ static void fail_too_much(struct rb_pipeline *p, int64_t branch) {
     char why[160];
     snprintf(why, sizeof why,
              "what batches and stages of a connection keep may be %llu bytes together, and no more",
-             (unsigned long long)keep_max(p));
+             (unsigned long long)rb_keep_max(&p->relay->config));
     fail_no_room(p, branch, why);
 }
 
@@ -242,7 +244,7 @@ void rb_spread_pass(struct rb_pipeline *p) {
     int list = is_list(p);
     if (!list) value = (struct rb_slice){value.at + sizeof ok_head, value.size - sizeof ok_head};
     p->kept = p->answers.at;
-    p->kept_charged = p->charged_bytes; /* all of it is of the list */
+    p->kept_charged = p->charged_bytes - p->own_bytes; /* all of it is of the list */
     p->answers = (struct rb_buffer){.at = NULL};
     p->at++;
     rb_spread_set(p, value);
@@ -324,15 +326,23 @@ static int has_its_share(const struct rb_pipeline *p, const struct rb_role *role
            (p->open >= RB_MAP_OPEN_MAX || p->open_bytes + bytes > role->config.pool_bytes / 4);
 }
 
+/* 0: there is no room; it has failed where it has had its share. */
 static int branch_room(struct rb_pipeline *p) {
     if (p->begun < p->capacity) return 1;
     uint32_t capacity = p->capacity < 16 ? 16 : 2 * p->capacity;
+    uint64_t more = (capacity - (p->branches == &p->only ? 0 : p->capacity)) * sizeof *p->branches;
+    if (!has_room(p, more)) {
+        fail_too_much(p, p->begun);
+        return 0;
+    }
     struct rb_branch *grown = malloc(capacity * sizeof *grown);
     if (!grown) return 0;
     memcpy(grown, p->branches, p->begun * sizeof *grown);
     if (p->branches != &p->only) free(p->branches);
     p->branches = grown;
     p->capacity = capacity;
+    p->own_bytes += more;
+    charge(p, more);
     return 1;
 }
 
@@ -342,6 +352,7 @@ static enum begun enter(struct rb_relay *r, struct rb_pipeline *p, struct rb_rol
     struct rb_job *run = NULL;
     v->rule = RB_RULE_JOBS;
     if (branch_room(p)) run = rb_submit_make(r, role, payload->bytes.size, &v->rule);
+    if (p->failed) return FAILED;
     if (!run) {
         v->outcome = RB_REFUSE;
         v->reason = RB_REASON_OVERLOADED;
