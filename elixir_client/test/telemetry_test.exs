@@ -96,24 +96,72 @@ defmodule Ringbridge.TelemetryTest do
       assert Telemetry.attach_default_logger() == {:error, :no_telemetry}
       assert Telemetry.detach_default_logger() == {:error, :no_telemetry}
       assert_raise UndefinedFunctionError, fn -> Telemetry.telemetry_metrics() end
+      assert Telemetry.definitions() == Telemetry.metrics()
     end
   end
 
   describe "events" do
     setup :attach
 
-    test "the page has eleven" do
-      assert length(documented()) == 11
+    test "the page has seventeen" do
+      assert length(documented()) == 17
     end
 
     test "of a job: start, then stop with its outcome" do
       assert Ringbridge.call(@name, :echo, 1, trace: @traceparent) == {:ok, @traceparent}
       assert_received {[:ringbridge, :job, :start], %{system_time: _}, start}
-      assert start == %{instance: @name, verb: :submit, role: :echo, trace: @traceparent}
+      assert %{id: id} = start
+
+      assert start == %{
+               id: id,
+               instance: @name,
+               verb: :submit,
+               role: :echo,
+               trace: @traceparent
+             }
+
       assert_received {[:ringbridge, :job, :stop], %{duration: duration}, stop}
       assert duration >= 0
-      assert stop == Map.merge(start, %{node: nil, outcome: :ok, error: nil})
+      rest = %{node: nil, outcome: :ok, error: nil, job: nil, worker: nil}
+      assert stop == Map.merge(start, rest)
       refute_received _
+    end
+
+    test "of two jobs each pair has an id of its own" do
+      for _ <- 1..2, do: Ringbridge.call(@name, :echo, 1)
+      assert_received {[:ringbridge, :job, :start], _, %{id: first}}
+      assert_received {[:ringbridge, :job, :stop], _, %{id: ^first}}
+      assert_received {[:ringbridge, :job, :start], _, %{id: second}}
+      assert_received {[:ringbridge, :job, :stop], _, %{id: ^second}}
+      assert first != second
+    end
+
+    test "an answer's detail names job and worker; a dead worker's too" do
+      assert {:ok, _, %{job: job}} = Ringbridge.call(@name, :echo, 1, detail: true)
+      assert_received {[:ringbridge, :job, :stop], %{queue_us: 0, run_us: _}, stop}
+      assert stop.job == job and stop.worker == self()
+
+      crashed = {:worker_crashed, %{worker: 3, job: 5}}
+      assert {:error, _} = Ringbridge.call(@name, :refuse, {:stage, 1, :echo, crashed})
+      assert_received {[:ringbridge, :job, :stop], _, %{job: 5, worker: 3, outcome: :error}}
+    end
+
+    test "with correlate: every call's, whose answer stays as it is" do
+      name = __MODULE__.Correlated
+      start_supervised!({Ringbridge, name: name, mode: :inline, roles: @roles, correlate: true})
+
+      for ask <- [
+            fn options -> Ringbridge.call(name, :echo, 1, options) end,
+            fn options -> Ringbridge.await(Ringbridge.async(name, :echo, 1, options)) end
+          ] do
+        assert ask.([]) == {:ok, nil}
+        assert_received {[:ringbridge, :job, :stop], %{run_us: _}, %{job: job}} when job != nil
+        assert {:ok, nil, %{job: job}} = ask.(detail: true)
+        assert_received {[:ringbridge, :job, :stop], %{run_us: _}, %{job: ^job}}
+        assert {:ok, nil} = ask.(detail: false)
+      end
+
+      assert {:ok, [ok: nil]} = Ringbridge.call_many(name, :echo, [1])
     end
 
     test "a refusal is a stop, too: the bridge has answered" do
@@ -230,6 +278,7 @@ defmodule Ringbridge.TelemetryTest do
       )
 
       assert Telemetry.telemetry_metrics() == Telemetry.metrics()
+      assert Telemetry.definitions() == Telemetry.metrics()
     end
   end
 

@@ -70,7 +70,7 @@ defmodule Ringbridge.Failover do
   @doc "Tells that it is sent again, to the bridge `to`."
   @spec tell(Request.t(), node(), Error.t()) :: :ok
   def tell(request, to, error) do
-    metadata = %{role: request.role, node: request.node, to: to, error: error}
+    metadata = %{id: request.id, role: request.role, node: request.node, to: to, error: error}
     Telemetry.job(request.instance, :failover, %{count: 1}, metadata)
   end
 end

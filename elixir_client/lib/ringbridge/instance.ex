@@ -34,6 +34,7 @@ defmodule Ringbridge.Instance do
     :cookie,
     :telemetry?,
     :server,
+    correlate?: false,
     lane: :auto
   ]
 
@@ -47,6 +48,7 @@ defmodule Ringbridge.Instance do
           bridge: GenServer.server() | nil,
           cookie: Cookie.source(),
           telemetry?: boolean(),
+          correlate?: boolean(),
           lane: :auto | :dist | :nif,
           server: Server.name() | nil
         }
@@ -109,6 +111,7 @@ defmodule Ringbridge.Instance do
       bridge: options[:bridge],
       cookie: Cookie.source(options) || server_cookie(options[:server]),
       telemetry?: Ringbridge.Telemetry.available?(),
+      correlate?: options[:correlate],
       lane: options[:lane],
       server: options[:server]
     }

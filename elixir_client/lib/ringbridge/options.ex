@@ -76,6 +76,13 @@ defmodule Ringbridge.Options do
         "the way to a bridge on this host: `:auto` takes shared memory where the NIF is built and the bridge allows it, " <>
           "`:nif` asks any bridge for it and warns when there is none, `:dist` is the distribution alone"
     ],
+    correlate: [
+      default: false,
+      type: {:boolean, "true or false"},
+      doc:
+        "tell telemetry of every call's job, worker, queue and run time, by asking the bridge for the detail; " <>
+          "the caller's answer stays as it is"
+    ],
     mode: [
       default: :dist,
       type: {:mode, ":dist, :local or :inline"},
@@ -161,6 +168,7 @@ defmodule Ringbridge.Options do
   defp valid?(:name, name), do: is_atom(name) and name not in [nil, true, false]
   defp valid?(:cookie, cookie), do: is_atom(cookie) or is_binary(cookie) or is_function(cookie, 0)
   defp valid?(:path, path), do: is_binary(path) and path != ""
+  defp valid?(:boolean, value), do: is_boolean(value)
   defp valid?(:mode, mode), do: mode in [:dist, :local, :inline]
 
   defp valid?(:bridge, bridge),

@@ -34,6 +34,7 @@ defmodule Ringbridge.Request do
     :role,
     :payload,
     :owner,
+    :id,
     :started,
     :lane,
     :to,
@@ -49,6 +50,7 @@ defmodule Ringbridge.Request do
     until_ms: :infinity,
     job_until_ms: :role,
     idempotent?: false,
+    correlated?: false,
     again?: false,
     tried: []
   ]
@@ -62,6 +64,7 @@ defmodule Ringbridge.Request do
           role: term(),
           payload: term(),
           owner: pid(),
+          id: pos_integer() | nil,
           started: integer(),
           lane: module() | nil,
           to: Ringbridge.Lane.to(),
@@ -77,6 +80,7 @@ defmodule Ringbridge.Request do
           until_ms: Deadline.t(),
           job_until_ms: Deadline.t() | :role,
           idempotent?: boolean(),
+          correlated?: boolean(),
           again?: boolean(),
           tried: Route.tried()
         }
@@ -97,6 +101,7 @@ defmodule Ringbridge.Request do
       role: role,
       payload: payload,
       owner: self(),
+      id: System.unique_integer([:positive]),
       started: System.monotonic_time(),
       ingest: more[:ingest],
       jobs: Keyword.get(more, :jobs, []),
@@ -105,7 +110,7 @@ defmodule Ringbridge.Request do
 
     with {:ok, instance} <- Instance.fetch(name),
          {:ok, request} <- Options.take(%{request | instance: instance}, options) do
-      traced(request)
+      request |> traced() |> correlated()
     else
       {:error, error} -> refused(request, error)
     end
@@ -127,6 +132,15 @@ defmodule Ringbridge.Request do
         request
     end
   end
+
+  # The detail is asked for, told to telemetry, and kept from a caller who has not asked for it.
+  defp correlated(%{verb: :submit, instance: %{telemetry?: true, correlate?: true}} = request) do
+    if Keyword.get(request.options, :detail) == true,
+      do: request,
+      else: %{request | correlated?: true, options: [{:detail, true} | request.options]}
+  end
+
+  defp correlated(request), do: request
 
   defp begun(%{answer: nil} = request) do
     measurements = %{system_time: System.system_time()}
@@ -353,17 +367,34 @@ defmodule Ringbridge.Request do
         if Error.name(error.reason) in @unanswered,
           do:
             told(request, :exception, measurements, %{kind: :error, reason: error, stacktrace: []}),
-          else: told(request, :stop, measurements, %{outcome: :error, error: error})
+          else: stopped(request, measurements, :error, error, ids(error.reason))
 
       nil ->
-        told(request, :stop, measurements, %{outcome: :shutdown, error: nil})
+        stopped(request, measurements, :shutdown, nil, %{})
+
+      {:ok, _result, detail} when is_map(detail) ->
+        measurements = Map.merge(measurements, Map.take(detail, [:queue_us, :run_us]))
+        stopped(request, measurements, :ok, nil, detail)
 
       _ok ->
-        told(request, :stop, measurements, %{outcome: :ok, error: nil})
+        stopped(request, measurements, :ok, nil, %{})
     end
 
-    answer
+    asked_for(request, answer)
   end
+
+  # Who did it, as far as the answer tells.
+  defp ids({:worker_crashed, ids}) when is_map(ids), do: ids
+  defp ids({:stage, _at, _role, reason}), do: ids(reason)
+  defp ids(_reason), do: %{}
+
+  defp stopped(request, measurements, outcome, error, ids) do
+    more = %{outcome: outcome, error: error, job: ids[:job], worker: ids[:worker]}
+    told(request, :stop, measurements, more)
+  end
+
+  defp asked_for(%{correlated?: true}, {:ok, result, _detail}), do: {:ok, result}
+  defp asked_for(_request, answer), do: answer
 
   defp told(request, event, measurements, more) do
     metadata = request |> metadata() |> Map.put(:node, request.node) |> Map.merge(more)
@@ -371,6 +402,11 @@ defmodule Ringbridge.Request do
   end
 
   defp metadata(request) do
-    %{verb: request.verb, role: request.role, trace: Keyword.get(request.options, :trace)}
+    %{
+      id: request.id,
+      verb: request.verb,
+      role: request.role,
+      trace: Keyword.get(request.options, :trace)
+    }
   end
 end

@@ -5,10 +5,10 @@ defmodule Ringbridge.Telemetry do
 
   | event | when | measurements | metadata |
   |---|---|---|---|
-  | `[:ringbridge, :job, :start]` | a job is about to be sent | `system_time` | `instance`, `verb`, `role`, `trace` |
-  | `[:ringbridge, :job, :stop]` | the bridge has answered, be it with an error, or the caller has shut the job down | `duration` | those, `node`, `outcome`, `error` |
+  | `[:ringbridge, :job, :start]` | a job is about to be sent | `system_time` | `instance`, `verb`, `role`, `trace`, `id` |
+  | `[:ringbridge, :job, :stop]` | the bridge has answered, be it with an error, or the caller has shut the job down | `duration`; `queue_us`, `run_us` if known | those, `node`, `outcome`, `error`, `job`, `worker` |
   | `[:ringbridge, :job, :exception]` | no bridge answered: a timeout, a lost bridge, none connected | `duration` | those, `kind` (`:error`), `reason` (a `Ringbridge.Error`), `stacktrace` (`[]`) |
-  | `[:ringbridge, :job, :failover]` | the job is sent again, to the bridge `to` | `count` (1) | `instance`, `role`, `node` (the first), `to`, `error` |
+  | `[:ringbridge, :job, :failover]` | the job is sent again, to the bridge `to` | `count` (1) | `instance`, `id`, `role`, `node` (the first), `to`, `error` |
   | `[:ringbridge, :lane, :up]` | a bridge is connected | `round_trip_us` | `instance`, `node` |
   | `[:ringbridge, :lane, :down]` | it is lost | `up_us` | `instance`, `node`, `reason` |
   | `[:ringbridge, :lane, :open]` | a lane over shared memory is open | `open_us` | `instance`, `node`, `lane` (`:nif`) |
@@ -16,13 +16,29 @@ defmodule Ringbridge.Telemetry do
   | `[:ringbridge, :lane, :close]` | it has ended | `up_us` | those, `reason` |
   | `[:ringbridge, :lane, :fallback]` | there is none to be had: calls go over the distribution | `count` (1) | `instance`, `node`, `reason` (text) |
   | `[:ringbridge, :lane, :retry]` | an attempt to connect has failed | `attempt` | `instance`, `node`, `reason` |
+  | `[:ringbridge, :worker, :health]` | `Ringbridge.Poller` has asked: one for each worker | those of `in_flight`, `done`, `lost`, `credit`, `service_us`, `silent_ms`, `restarts`, `waiting`, `failed`, `last_run_us`, `pulses`, `still_ms` that the bridge knows | `instance`, `node`, `role`, `worker`, `index`, `state`, `breaker`, `os_pid`, `kit`, `ready` |
+  | `[:ringbridge, :worker, :up]` | a worker takes jobs that did not at the last poll | `count` (1), `restarts` | those but `ready` |
+  | `[:ringbridge, :worker, :down]` | a worker takes none that did | `count` (1), `done` | those, `state` now or `:gone`, `why` if it ended wrongly |
+  | `[:ringbridge, :role, :load]` | as `health`: one for each role | `queued`, `deferred`, `running`, `workers_ready`, `accepted`, `answered`, `refused`, `depth_max` | `instance`, `node`, `role`, `state`, `breaker` |
+  | `[:ringbridge, :poll, :stop]` | a bridge has answered the poller | `duration` | `instance`, `node` |
+  | `[:ringbridge, :poll, :exception]` | it has not, or cannot be asked | `count` (1) | those, `kind` (`:error`), `reason` (a `Ringbridge.Error`), `stacktrace` (`[]`) |
 
   `verb` is `:submit`, `:submit_many`, `:cast` or `:stream`; `outcome` is `:ok`, `:error` or `:shutdown`; `error` is a
   `Ringbridge.Error` or `nil`; `trace` the traceparent or `nil`. Of a batch `outcome` is the whole's: look at its answers for
   the elements'. A process that is killed while it waits tells nothing; nor is a subscription of `Ringbridge.producer/5` told, whose
   end is its consumer's.
 
-  `attach_default_logger/1` writes a line for what is worth one, `metrics/0` is the list of metrics as data.
+  ## From a call to a worker's line in the log
+
+  Each event of one job has the same `id`, made by the client. `job` and `worker` of `:stop` are the bridge's ids, which stand in its log beside each line that a
+  worker writes (`worker output`, `job lost`), and in `{:jobs, role}`. They are known of an answer with `detail: true`, and of a
+  worker's death; of every call's answer if the instance has `correlate: true`, which asks for the detail and keeps it from the caller. They are `nil` otherwise. Before the answer
+  a job is found by what the call gave as `meta:`, in `{:jobs, role}` and, when it is lost, in the log; the worker itself is handed `trace`.
+
+  ## The rest
+
+  `attach_default_logger/1` writes a line for what is worth one. `metrics/0` is the list of metrics as data, `definitions/0` the same as structs where
+  `Telemetry.Metrics` is loaded.
   """
   @compile {:no_warn_undefined, [:telemetry, Telemetry.Metrics]}
 
@@ -44,6 +60,12 @@ defmodule Ringbridge.Telemetry do
   @spec lane(Ringbridge.Instance.t(), atom(), map(), map()) :: :ok
   def lane(instance, event, measurements, metadata),
     do: execute(instance, [:ringbridge, :lane, event], measurements, metadata)
+
+  @doc false
+  @spec polled(atom(), [atom()], map(), map()) :: :ok
+  def polled(instance, event, measurements, metadata),
+    do:
+      execute(%{telemetry?: true, name: instance}, [:ringbridge | event], measurements, metadata)
 
   defp execute(%{telemetry?: true} = instance, event, measurements, metadata),
     do: :telemetry.execute(event, measurements, Map.put(metadata, :instance, instance.name))
@@ -120,7 +142,27 @@ defmodule Ringbridge.Telemetry do
       {:last_value, "ringbridge.lane.up.round_trip_us",
        tags: [:instance, :node], description: "how far a bridge was when it was connected"},
       {:counter, "ringbridge.lane.down.up_us",
-       tags: [:instance, :node], description: "bridges that were lost"}
+       tags: [:instance, :node], description: "bridges that were lost"},
+      {:last_value, "ringbridge.worker.health.in_flight",
+       tags: [:node, :role, :worker], description: "jobs that a worker has in hand"},
+      {:last_value, "ringbridge.worker.health.silent_ms",
+       tags: [:node, :role, :worker],
+       unit: :millisecond,
+       description: "since a worker's last heartbeat"},
+      {:last_value, "ringbridge.worker.health.still_ms",
+       tags: [:node, :role, :worker],
+       unit: :millisecond,
+       description: "how long a worker has had jobs without a sign of them"},
+      {:counter, "ringbridge.worker.down.count",
+       tags: [:node, :role], description: "workers that took jobs and do no more"},
+      {:last_value, "ringbridge.role.load.queued",
+       tags: [:node, :role], description: "jobs that wait"},
+      {:last_value, "ringbridge.role.load.workers_ready",
+       tags: [:node, :role], description: "workers that take jobs"},
+      {:last_value, "ringbridge.role.load.refused",
+       tags: [:node, :role], description: "jobs not taken in, since the bridge began"},
+      {:counter, "ringbridge.poll.exception.count",
+       tags: [:node], description: "questions that a bridge has not answered"}
     ]
   end
 
@@ -129,4 +171,9 @@ defmodule Ringbridge.Telemetry do
   def telemetry_metrics do
     for {kind, name, options} <- metrics(), do: apply(Telemetry.Metrics, kind, [name, options])
   end
+
+  @doc "Structs of `Telemetry.Metrics` where that package is loaded, else the same as data: for a reporter of either kind."
+  @spec definitions() :: [struct()] | [{atom(), String.t(), keyword()}]
+  def definitions,
+    do: if(Code.ensure_loaded?(Telemetry.Metrics), do: telemetry_metrics(), else: metrics())
 end
