@@ -198,6 +198,11 @@ defmodule Ringbridge.Lane.Opener do
     else
       {:error, why} -> told(state, why)
     end
+  rescue
+    # The library's code is being replaced just now.
+    _ in [ErlangError, UndefinedFunctionError] ->
+      Process.send_after(self(), {:again, state.epoch}, @backoff.min_ms)
+      state
   end
 
   defp opened(state, began_us) do
