@@ -6,6 +6,7 @@
     calls        plain calls of several sizes and numbers of callers; their CPU time, and a bound
     hops         where the time of one call goes
     many         submit_many beside a Port
+    lane         the lane over shared memory beside a Port
     overload     twice as much as a role can do, as an open loop
     connections  1, 10 and 100 connections: cost of a job
     large        a large payload, and small calls beside it (--large BYTES: 64 MiB, up to 1 GiB)
@@ -39,6 +40,7 @@ from integration.bench import (
     curves,
     deaths,
     hops,
+    lane,
     large,
     many,
     memory,
@@ -61,6 +63,7 @@ IN_CLUSTER = (
     "calls",
     "hops",
     "many",
+    "lane",
     "overload",
     "connections",
     "large",
@@ -230,6 +233,9 @@ def in_cluster(sides: Sides, plan: Plan) -> tuple[Samples, list[Row], dict[str, 
         parts["hops"] = hops.measure(load)
     if "many" in plan.rows and ours:
         rows += many.rows(load, say, rounds=plan.rounds, window_ms=plan.window_ms)
+    if "lane" in plan.rows and ours:
+        pid, ms = sides.pids[OURS], plan.window_ms
+        rows += lane.rows(cluster, pid, elixir, say, rounds=plan.rounds, window_ms=ms)
     if "overload" in plan.rows:
         rows += overload.rows(cluster, load, say, seconds=2.0 if plan.quick else 5.0)
     if "connections" in plan.rows:

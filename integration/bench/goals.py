@@ -53,6 +53,13 @@ GOALS = (
     Goal(RATE, "beam", MIB, 1, "more", 1.1, 1.17),
     Goal(RATE, "beam", MIB, 4, "more", 1.25, 1.43),
     Goal("submit_many, k = 64, 64 B, rate", "port", None, None, "more", 1.0, 2.0),
+    Goal("NIF lane, 16 B, 128 callers, rate", "port", None, None, "more", 1.5, 2.0),
+    Goal("NIF lane, 16 B, 1 caller, pinned apart, median", "port", None, None, "less", 1.0, 0.5),
+    Goal(
+        "NIF lane, 16 B, 1 caller, pinned on one CPU, median", "port", None, None, "less", 1.0, 0.5
+    ),
+    Goal("NIF lane, 64 KiB, 1 caller, rate", "port", None, None, "more", 4.0),
+    Goal("NIF lane, 1 MiB, 1 caller, rate", "port", None, None, "more", 10.0),
     Goal("ring, there and back, CRC off", "line", None, None, "less", 3.0, 2.0),
     Goal("2 x overload, p99 of accepted", "80 % load", None, None, "less", 2.0),
     Goal("2 x overload, p99 of refusals", None, None, None, "less", 1000, of="ours"),
