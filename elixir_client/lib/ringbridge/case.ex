@@ -222,6 +222,7 @@ defmodule Ringbridge.Case do
       Enum.filter(messages, fn
         {[:alias | ref], _answer} when is_reference(ref) -> true
         {:ringbridge, ref, _answer} when is_reference(ref) -> true
+        {:ringbridge_lane, ref, _kind, _data} when is_reference(ref) -> true
         _other -> false
       end)
 

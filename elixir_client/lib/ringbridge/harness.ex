@@ -153,7 +153,13 @@ defmodule Ringbridge.Harness do
   # What no caller fetched would lie here; exits of the target's processes and late words of gates do not count.
   defp messages do
     {:messages, messages} = Process.info(self(), :messages)
-    Enum.filter(messages, &(match?({[:alias | _], _}, &1) or match?({:ringbridge, _, _}, &1)))
+
+    Enum.filter(messages, fn
+      {[:alias | _], _answer} -> true
+      {:ringbridge, _ref, _answer} -> true
+      {:ringbridge_lane, _ref, _kind, _data} -> true
+      _other -> false
+    end)
   end
 
   @doc false
