@@ -24,7 +24,7 @@ help: ## list the verbs
 
 # ---- the verbs
 
-.PHONY: demo test bench large lint types format lint-generated lint-python lint-c lint-elixir lint-rust lint-zig lint-bugs
+.PHONY: demo test bench large lint types format lint-generated lint-python lint-c lint-elixir lint-dialyzer lint-rust lint-zig lint-bugs
 demo: all ## an Elixir node has work done in C, Rust, Zig and Python, each answer held against an outside source
 	@$(PY) -m integration.demo
 
@@ -36,7 +36,7 @@ bench: all ## every row of the table of speed beside its peer (ROWS=calls,large 
 	@$(PY) -m integration.bench $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--quick)
 
 lint: setup system-lint ## formatters as checks, linters, stale generated files
-	@$(MAKE) -k lint-generated lint-python lint-c lint-elixir lint-rust lint-zig lint-bugs
+	@$(MAKE) -k lint-generated lint-python lint-c lint-elixir lint-dialyzer lint-rust lint-zig lint-bugs
 
 types: setup ## mypy --strict over bridge
 	$(PY) -m mypy
@@ -143,6 +143,14 @@ lint-c:
 
 lint-elixir:
 	mix format --check-formatted
+
+# Looked at again when the client was compiled since; the beams are those of `make elixir`.
+lint-dialyzer: $(STAMPS)/dialyzer
+
+$(STAMPS)/dialyzer: $(STAMPS)/elixir scripts/run-dialyzer | system-lint
+	$(say) 'dialyzer over the Elixir client'
+	@scripts/run-dialyzer build/mix/dev/lib/ringbridge/ebin build/dialyzer/plt
+	@touch $@
 
 # Clippy is there where rustup is; Debian's cargo has neither it nor rustfmt.
 lint-rust:

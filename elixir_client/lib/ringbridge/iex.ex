@@ -199,8 +199,12 @@ defmodule Ringbridge.IEx do
       if (lines = changed_workers(role) ++ Jobs.changes(then, now)) != [], do: say(lines)
 
       case until_ms - System.monotonic_time(:millisecond) do
-        left when left <= 0 -> :ok
-        left -> Process.sleep(min(left, @look_ms)) && follow(node, role, now, until_ms)
+        left when left <= 0 ->
+          :ok
+
+        left ->
+          Process.sleep(min(left, @look_ms))
+          follow(node, role, now, until_ms)
       end
     end
   end

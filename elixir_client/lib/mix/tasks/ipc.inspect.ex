@@ -80,12 +80,15 @@ defmodule Mix.Tasks.Ipc.Inspect do
   end
 
   defp look!(node, role) do
-    with {:ok, whole} <- Look.look(node),
-         {:ok, look} <- Look.only(whole, role) do
-      look
-    else
-      {:error, error} ->
-        Mix.Ringbridge.fail!(Reach.words(error))
+    whole =
+      case Look.look(node) do
+        {:ok, whole} -> whole
+        {:error, error} -> Mix.Ringbridge.fail!(Reach.words(error))
+      end
+
+    case Look.only(whole, role) do
+      {:ok, look} ->
+        look
 
       :error ->
         Mix.Ringbridge.fail!(

@@ -6,7 +6,7 @@ defmodule Ringbridge.BeamWorkerLoop.Connecting do
   @enforce_keys [:pid, :monitor, :timer]
   defstruct [:pid, :monitor, :timer]
 
-  @type t :: %__MODULE__{pid: pid(), monitor: reference(), timer: reference()}
+  @type t :: %__MODULE__{pid: pid(), monitor: reference(), timer: :timer.tref()}
 
   @spec start((node() -> term()), node(), pos_integer()) :: t()
   def start(connect, node, within_ms) do

@@ -67,9 +67,15 @@ defmodule Ringbridge.Server.Owner do
 
   defp await_again(name, until_ms) do
     cond do
-      Server.fetch(name) == {:error, :not_started} -> {:error, :not_started}
-      Deadline.past?(until_ms) -> {:error, :timeout}
-      true -> Process.sleep(10) && await_until(name, until_ms)
+      Server.fetch(name) == {:error, :not_started} ->
+        {:error, :not_started}
+
+      Deadline.past?(until_ms) ->
+        {:error, :timeout}
+
+      true ->
+        Process.sleep(10)
+        await_until(name, until_ms)
     end
   end
 
