@@ -123,6 +123,92 @@ defmodule Ringbridge.MixTasksTest do
     end
   end
 
+  describe "mix ringbridge.bench" do
+    test "measures a role, and says what went wrong", %{node: node} do
+      short = ["ringbridge.bench", "--node", "#{node}", "--callers", "2", "--seconds", "1"]
+      {[json], 0} = mix(short ++ ["--size", "16", "--json"])
+      row = "it['rows'][0]['calls'] > 0, it['rows'][0]['errors'], it['rows'][0]['p50_us'] > 0"
+      assert from_json(json, row) == "True {} True"
+
+      [{lines, 1}, {[said], 2}] =
+        at_once([
+          short ++ ["--role", "sleep", "--payload", "soon", "--plain"],
+          ["ringbridge.bench", "--callers", "many"]
+        ])
+
+      assert Enum.any?(lines, &(&1 =~ ~r/^ +2 +4 B +dist +0 .*job_failed \d/))
+
+      assert said =~ "--callers is a list such as 1,16,128"
+    end
+  end
+
+  describe "mix ringbridge.chaos" do
+    # What is tried here is the task: the plan's promises are of any machine.
+    @plan """
+    hypothesis = "A worker that crashes costs its callers an error"
+    role = "troubled"
+    steady_ms = 200
+    trouble_ms = 300
+    settle_ms = 200
+
+    [[inject]]
+    what = "hook"
+    hook = "crash"
+    value = 9
+
+    [expect]
+    reasons = ["worker_crashed"]
+    failed_max = 1_000
+    back_within_ms = 60_000
+    """
+
+    test "is the program's: its report, and its verdict as exit status" do
+      roles = """
+      [node]
+      admin_nodes = ["ringbridge_*@127.0.0.1"]
+
+      [roles.troubled]
+      command = ["#{Lab.root()}/build/bin/rb-echo"]
+      chaos = true
+      workers = 2
+      """
+
+      bridge = Lab.start_bridge(config: roles)
+      [program | first] = Lab.command()
+      command = Path.join(bridge.directory, "ringbridge")
+
+      File.write!(
+        command,
+        "#!/bin/sh\nexec '#{program}' #{Enum.map_join(first, " ", &"'#{&1}'")} \"$@\"\n"
+      )
+
+      File.chmod!(command, 0o755)
+      held = Path.join(bridge.directory, "held.toml")
+      File.write!(held, @plan)
+      broken = Path.join(bridge.directory, "broken.toml")
+      File.write!(broken, @plan <> "answered_min = 1_000_000_000\n")
+
+      run = fn plan ->
+        cookie = Path.join(Lab.home(), ".erlang.cookie")
+        options = ["--node", "#{bridge.node}", "--command", command, "--cookie-file", cookie]
+        mix(["ringbridge.chaos", plan | options], env: [{"PYTHONPATH", Lab.root()}])
+      end
+
+      {lines, 0} = run.(held)
+      assert Enum.any?(lines, &(&1 =~ "A worker that crashes costs its callers an error"))
+      {_lines, 1} = run.(broken)
+
+      [{[no_plan], 1}, {[no_program], 1}] =
+        at_once([
+          ["ringbridge.chaos", "nowhere.toml"],
+          ["ringbridge.chaos", held, "--command", "/nowhere"]
+        ])
+
+      assert no_plan =~ "no plan nowhere.toml"
+      assert no_program =~ "/nowhere is no program"
+    end
+  end
+
   test "mix ipc.inspect --watch outlives its bridge, and shows the next one" do
     name = Lab.unique("watched")
     bridge = Lab.start_bridge(name: name)
