@@ -124,9 +124,54 @@ static void the_carrier_itself_may_be_dropped_meanwhile(void) {
     still_close(&s);
 }
 
+/* A consumer speaks through another process, which may be of another node. */
+static void a_subscription_that_somebody_else_brings(void) {
+    struct lab_bytes b = {.size = 0}, frame = {.size = 0};
+    struct still s;
+    int first, again, carrier;
+    open_recorded(&s);
+    if (rb_relay_install_service(s.lab.relay, RB_SERVICE_STREAMS, 2, 0, "streams\0") < 0) abort();
+    connect_as(&s, "other@host", OTHER_FIRST, &first, NULL, 0);
+    still_round(&s, 0);
+    PUT(&b, "\x68\x04\x61\x06");
+    lab_put_pid(&b, "peer@host", 1);
+    lab_put_atom(&b, "");
+    lab_put_atom(&b, "streams");
+    PUT(&b, "\x68\x03");
+    lab_put_atom(&b, "$gen_producer");
+    PUT(&b, "\x68\x02");
+    lab_put_pid(&b, "other@host", 3);
+    lab_put_ref(&b, REF);
+    PUT(&b, "\x68\x03");
+    lab_put_atom(&b, "subscribe");
+    lab_put_atom(&b, "nil");
+    PUT(&b, "\x6c\x00\x00\x00\x01\x68\x02");
+    lab_put_atom(&b, "job");
+    PUT(&b, "\x68\x02");
+    lab_put_atom(&b, "echo");
+    lab_put_binary(&b, "go", 2);
+    PUT(&b, "\x6a");
+    lab_put_u32(&frame, (uint32_t)b.size + 3);
+    PUT(&frame, "\x83\x44\x00");
+    lab_put(&frame, b.at, b.size);
+    connect_as(&s, "carrier@host", CARRIER, &carrier, frame.at, frame.size);
+    connect_as(&s, "other@host", OTHER_AGAIN, &again, NULL, 0);
+    close(first);
+    still_round(&s, 0);
+    still_round(&s, 0);
+    CHECK_EQUAL(still_stats(&s).in_flight, 1);
+    close(again);
+    close(carrier);
+    still_round(&s, 0);
+    still_round(&s, 0);
+    CHECK_EQUAL(still_stats(&s).in_flight, 0);
+    still_close(&s);
+}
+
 int main(void) {
     RUN(a_call_that_lies_whole_in_the_buffer);
     RUN(a_payload_on_its_way);
     RUN(the_carrier_itself_may_be_dropped_meanwhile);
+    RUN(a_subscription_that_somebody_else_brings);
     return check_end();
 }

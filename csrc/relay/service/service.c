@@ -45,9 +45,7 @@ struct rb_caller rb_service_caller(struct rb_conn *c, const struct rb_from *from
         .conn = answer, .pid = from->pid, .tag = from->tag, .alias = from->alias};
 }
 
-/* Somebody forwarded a call whose answer is for another node. A connection of that node that was handed over by now may be newer than this
- * round: bound to the one before, or to none, the call would lose its answer although its caller is there. */
-static void hear_of_newcomers(struct rb_conn *c, const struct rb_from *from) {
+void rb_service_hear_of_newcomers(struct rb_conn *c, const struct rb_from *from) {
     if (!rb_slice_equal(node_of(from->pid), c->peer_text)) rb_down_take_early(c->relay);
 }
 
@@ -133,7 +131,7 @@ static int on_message(struct rb_conn *c, const struct rb_owned *o, const struct 
     struct rb_from from;
     switch (rb_message_kind(&at, &from)) {
     case RB_MESSAGE_CALL:
-        hear_of_newcomers(c, &from);
+        rb_service_hear_of_newcomers(c, &from);
         if (!o->up) return 0;
         return is_streams(c, o) ? refuse_call(c, &from) : on_call(c, &from, &at);
     case RB_MESSAGE_OTHER:
@@ -241,7 +239,7 @@ static enum rb_large on_begin_large(void *user, struct rb_slice head, struct rb_
     if (kind == -EAGAIN) return RB_LARGE_MORE;
     if (is_streams(c, o)) return RB_LARGE_KEEP; /* subscriptions come whole */
     if (kind == RB_MESSAGE_CAST || kind == RB_MESSAGE_OTHER) return RB_LARGE_DROP;
-    if (kind == RB_MESSAGE_CALL) hear_of_newcomers(c, &from);
+    if (kind == RB_MESSAGE_CALL) rb_service_hear_of_newcomers(c, &from);
     if (kind != RB_MESSAGE_CALL || !o->up) return RB_LARGE_KEEP;
     struct rb_caller to = rb_service_caller(c, &from);
     enum rb_large large = rb_service_call_large(c, &from, &to, &at, &s, d);

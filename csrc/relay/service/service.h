@@ -19,6 +19,10 @@ int rb_service_call(struct rb_conn *c, const struct rb_from *from, const struct 
 enum rb_large rb_service_call_large(struct rb_conn *c, const struct rb_from *from,
                                     const struct rb_caller *to, struct rb_cursor *at,
                                     struct rb_submit *s, struct rb_diversion *d);
+/* To be done before that. Somebody forwarded a call whose answer is for another node. A connection of that node that was handed over by now
+ * may be newer than this round: bound to the one before, or to none, the call would lose its answer although its caller is there. What else
+ * was handed down is carried out with it: a service may be down after it. */
+void rb_service_hear_of_newcomers(struct rb_conn *c, const struct rb_from *from);
 void rb_service_bind(struct rb_conn *c); /* sets the owner of the connection's intake */
 
 #endif

@@ -141,6 +141,8 @@ int rb_stage_message(struct rb_conn *c, struct rb_slice message) {
         return 0;
     int64_t arity = rb_term_tuple(&at);
     if (arity < 2 || rb_term_atom(&at, &name) < 0) return 0;
+    rb_service_hear_of_newcomers(c, &from);
+    if (!c->relay->owned[RB_SERVICE_STREAMS].up) return 0;
     struct rb_caller to = rb_service_caller(c, &from);
     to.kind = RB_CALLER_STREAM;
     if (arity == 3 && rb_slice_is(name, "subscribe")) {
