@@ -10,9 +10,16 @@ defmodule Ringbridge.BenchTest do
 
   defp times(list), do: Enum.reduce(list, Histogram.new(), &Histogram.add(&2, &1))
 
+  # Each caller has a clock of its own, which a call moves on: 5 ms of warming up, 50 ms that count.
   defp run(call, fields \\ %{}) do
     cell = %{callers: 3, payload: "x", warm_up_ms: 5, window_ms: 50, echo?: true, call: call}
-    Bench.run(Map.merge(cell, fields))
+    Bench.run(cell |> Map.put(:clock, fn -> Process.get(:now, 0) end) |> Map.merge(fields))
+  end
+
+  defp takes(ms, answer) do
+    took = System.convert_time_unit(ms, :millisecond, :native)
+    Process.put(:now, Process.get(:now, 0) + took)
+    answer
   end
 
   test "a percentile is within 1/32 of the true one, of times of every size" do
@@ -35,55 +42,46 @@ defmodule Ringbridge.BenchTest do
     assert Histogram.percentile(Histogram.new(), 50) == nil
   end
 
-  test "answers are counted, and callers call at the same time" do
-    test = self()
-
-    call = fn payload ->
-      send(test, {:called, self()})
-      Process.sleep(1)
-      {:ok, payload}
-    end
-
-    outcome = run(call)
-    assert Histogram.count(outcome.times) > 0
-    assert outcome.times.longest >= 1_000_000
+  test "calls are counted that began and ended within the window" do
+    outcome = run(&takes(1, {:ok, &1}))
+    assert Histogram.count(outcome.times) == 3 * 50
+    assert outcome.times.longest == 1_000_000
     assert outcome.errors == %{} and outcome.wrong == 0
-    assert Bench.rate(outcome) == Histogram.count(outcome.times) * 20.0
-    assert length(Enum.uniq(called())) == 3
+    assert Bench.rate(outcome) == 3_000.0
+
+    # The first begins before it, the eighth ends after it.
+    assert Histogram.count(run(&takes(7, {:ok, &1})).times) == 3 * 6
+    assert Histogram.count(run(&takes(80, {:ok, &1})).times) == 0
   end
 
-  defp called do
-    receive do
-      {:called, pid} -> [pid | called()]
-    after
-      0 -> []
+  test "callers call at the same time, each from a process of its own" do
+    test = self()
+
+    # Nobody is answered before all have called.
+    call = fn payload ->
+      send(test, {:called, self()})
+      receive do: (:go -> takes(60, {:ok, payload}))
     end
+
+    bench = Task.async(fn -> run(call) end)
+    callers = for _ <- 1..3, do: assert_receive({:called, pid}, 60_000) && pid
+    assert callers == Enum.uniq(callers)
+    Enum.each(callers, &send(&1, :go))
+    assert Task.await(bench, 60_000).errors == %{}
   end
 
   test "errors and wrong answers have no times" do
-    outcome = run(fn _ -> {:error, %Error{reason: {:overloaded, %{retry_after_ms: 1}}}} end)
+    overloaded = {:error, %Error{reason: {:overloaded, %{retry_after_ms: 1}}}}
+    outcome = run(fn _ -> takes(1, overloaded) end)
     assert Histogram.count(outcome.times) == 0
-    assert outcome.errors.overloaded > 0
+    assert outcome.errors == %{overloaded: 150}
 
-    outcome = run(fn _ -> {:ok, "y"} end)
+    outcome = run(fn _ -> takes(1, {:ok, "y"}) end)
     assert Histogram.count(outcome.times) == 0
-    assert outcome.wrong > 0
+    assert outcome.wrong == 150
     # A role that is none of echo answers what it likes.
-    outcome = run(fn _ -> {:ok, "y"} end, %{echo?: false})
-    assert Histogram.count(outcome.times) > 0
-  end
-
-  test "what ended after the window, or began before it, is not counted" do
-    late = fn payload ->
-      Process.sleep(80)
-      {:ok, payload}
-    end
-
-    assert Histogram.count(run(late).times) == 0
-    early = fn payload -> {:ok, payload} end
-
-    assert Histogram.count(run(early, %{warm_up_ms: 20, window_ms: 1}).times) <=
-             Histogram.count(run(early).times)
+    outcome = run(fn _ -> takes(1, {:ok, "y"}) end, %{echo?: false})
+    assert Histogram.count(outcome.times) == 150
   end
 
   describe "the report" do
