@@ -27,6 +27,8 @@ from bridge.fabric.relay import (
     ConnectionLost,
     Event,
     JobLost,
+    LaneEnded,
+    LaneReady,
     LinkConfig,
     Relay,
     RoleGone,
@@ -37,6 +39,10 @@ from bridge.fabric.relay import (
     WorkerReady,
     WorkerRefused,
 )
+from bridge.lanes import desk as lane_desk
+from bridge.lanes import service as lane_service
+from bridge.lanes.desk import Lane, LaneDesk
+from bridge.lanes.service import Lanes
 from bridge.limits import allowances, role_limits, tenant_limits
 from bridge.links import link_manager
 from bridge.links.link_manager import LinkManager
@@ -142,6 +148,7 @@ class Bridge:
             Roads(node, relay),
             lambda: current.config,
         )
+        self.lanes = LaneDesk(relay, lambda: current.config)
         self.operator = Operator(self.reloading, self.supervisor, relay)
         self.registry = self._make_registry()
         self._all_ended = trio.Event()
@@ -164,9 +171,11 @@ class Bridge:
             (registry.NAMES, self._make_registry),
             (link_manager.NAMES, lambda: LinkManager(self.conversations.links)),
             (diagnostics.NAMES, lambda: Diagnostics(self.status)),
+            (lane_service.NAMES, self._make_lanes),
         ]
         for names, make in services:
             await nursery.start(self._keep_service, names, make)
+        await nursery.start(self.lanes.run)
         await self.conversations.start(nursery)
         await nursery.start(self._run_workers)
         self.remote.start()
@@ -203,6 +212,10 @@ class Bridge:
             case JobLost(worker, job, reason, meta):
                 self.supervisor.handle(event)
                 log.warning("job lost", job=job, worker=worker, reason=reason, meta=_noted(meta))
+            case LaneReady(lane, _, _):
+                self.lanes.ready(lane)
+            case LaneEnded(lane, _, reason):
+                self.lanes.ended(lane, reason)
             case RoleGone(number):
                 log.debug("the relay has forgotten a role", number=number)
             case BreakerChanged(number, worker, state):
@@ -224,6 +237,7 @@ class Bridge:
             "processes": asdict(self._node.statistics()),
             "roles": [self._role_status(plan) for plan in self.supervisor.plans],
             "workers": self.registry.describe_all(),
+            "lanes": [self._describe_lane(lane) for lane in self.lanes],
             "relay": self._dispatch_figures(),
             "hops": asdict(self._relay.hops()),
             "recent_errors": [
@@ -244,6 +258,25 @@ class Bridge:
             operator=self.operator,
             state_requests=StateRequests(self.supervisor, self.conversations),
         )
+
+    def _make_lanes(self) -> Lanes:
+        return Lanes(
+            self.lanes,
+            connection_of=self._connection_of,
+            recording=lambda: self._relay.recording() is not None,
+            describe=lambda: [self._describe_lane(lane) for lane in self.lanes],
+        )
+
+    def _connection_of(self, node: str) -> int | None:
+        connection = self._node.connections.peers.connection_of(node)
+        return None if connection is None else connection.id
+
+    def _describe_lane(self, lane: Lane) -> dict[str, Any]:
+        try:
+            figures = asdict(self._relay.lane_stats(lane.id))
+        except OSError:  # it ends
+            figures = None
+        return lane_desk.describe(lane, figures)
 
     def _role_status(self, plan: RolePlan) -> Mapping[str, Any]:
         return {
@@ -296,6 +329,7 @@ class Bridge:
         """The settings have changed: what they no longer allow ends."""
         self.conversations.links.review()
         self.remote.review()
+        self.lanes.review()
 
     async def _keep_service(
         self,

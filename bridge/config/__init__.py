@@ -29,6 +29,7 @@ from bridge.config.role import (
 )
 from bridge.config.sections import (
     CheckpointStoreSettings,
+    LaneSettings,
     LimitSettings,
     LinkSettings,
     MetricsSettings,
@@ -47,6 +48,7 @@ __all__ = [
     "ConfigError",
     "ConfigErrors",
     "GroupSettings",
+    "LaneSettings",
     "LimitSettings",
     "LinkSettings",
     "MetricsSettings",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import pwd
 from collections.abc import Iterator
 
 from bridge.config.groups import broken_group_rules
@@ -14,6 +15,7 @@ from bridge.config.role_rules import (
     power_below,
 )
 from bridge.config.sections import (
+    LaneSettings,
     LimitSettings,
     LinkSettings,
     MetricsSettings,
@@ -30,6 +32,7 @@ EVERYBODY = "*"  # a table for all who have none of their own
 NODES_MAX = 1_024
 TENANTS_MAX = 1_024  # well below the relay's 4,096, which a reload may reach for a moment
 TENANT_NAME_MAX_BYTES = 64
+PAGE_BYTES = 4_096
 RESULT_BLOCKS_MAX = 1 << 20  # of a link: the ring that gives them back has a slot for each
 
 
@@ -38,7 +41,8 @@ def broken_rules(config: Config) -> Iterator[Broken]:
     yield from _broken_node_rules(config.node)
     yield from _broken_tls_rules(config)
     yield from _broken_limits(config.limits)
-    yield from _broken_link_rules(config.link)
+    yield from _broken_link_rules("link", config.link)
+    yield from _broken_lane_rules(config.lanes)
     yield from _broken_metrics(config.metrics)
     if config.checkpoints.key_file is not None and config.checkpoints.file is None:
         rule = "what is kept in memory is not encrypted"
@@ -151,15 +155,47 @@ def _broken_metrics(metrics: MetricsSettings) -> Iterator[Broken]:
         yield "metrics.listen", metrics.listen, "it must be an IP address and a port", mend
 
 
-def _broken_link_rules(link: LinkSettings) -> Iterator[Broken]:
+def user_is_known(user: str | int) -> bool:
+    """A number is one of a container perhaps, whose users have no names here."""
+    if isinstance(user, int):
+        return 0 <= user < 2**32
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
+
+
+def _broken_link_rules(table: str, link: LinkSettings | LaneSettings) -> Iterator[Broken]:
     blocks, rest = divmod(link.result_bytes, link.result_block_bytes)
     for key, value in (("slots", link.slots), ("result_block_bytes", link.result_block_bytes)):
         if value & (value - 1):
-            yield f"link.{key}", value, "it must be a power of two", f"Take {power_below(value)}"
+            yield f"{table}.{key}", value, "it must be a power of two", f"Take {power_below(value)}"
     if rest or blocks & (blocks - 1):
         rule = f"it must be result_block_bytes ({link.result_block_bytes}) times a power of two"
         mend = f"Take {power_below(max(blocks, 1)) * link.result_block_bytes}"
-        yield "link.result_bytes", link.result_bytes, rule, mend
+        yield f"{table}.result_bytes", link.result_bytes, rule, mend
     elif blocks > RESULT_BLOCKS_MAX:
         rule = f"it must be at most {RESULT_BLOCKS_MAX} times result_block_bytes"
-        yield "link.result_bytes", link.result_bytes, rule, "Raise result_block_bytes, or lower it"
+        yield (
+            f"{table}.result_bytes",
+            link.result_bytes,
+            rule,
+            "Raise result_block_bytes, or lower it",
+        )
+
+
+def _broken_lane_rules(lanes: LaneSettings) -> Iterator[Broken]:
+    yield from _broken_link_rules("lanes", lanes)
+    if rest := lanes.request_bytes % PAGE_BYTES:
+        rule = f"it must be whole pages of {PAGE_BYTES} bytes"
+        mend = f"Take {lanes.request_bytes - rest}"
+        yield "lanes.request_bytes", lanes.request_bytes, rule, mend
+    for name in lanes.allow:
+        if problem := pattern_problem(name):
+            mend = 'List full node names, like "web@127.0.0.1", or globs, like "web*@127.0.0.1"'
+            yield "lanes.allow", name, problem, mend
+    for user in lanes.users:
+        if not user_is_known(user):
+            mend = "Give a user of this host by name, or by number"
+            yield "lanes.users", user, "there is no such user here", mend

@@ -74,6 +74,18 @@ class LinkSettings(Section, frozen=True):
     crc: Literal["off", "envelope", "payload"] = "payload"
 
 
+class LaneSettings(Section, frozen=True):
+    """[lanes]: memory shared with a BEAM of this host, and who gets some."""
+
+    allow: tuple[str, ...] = ()
+    users: tuple[str | int, ...] = ()
+    lanes_max: Annotated[int, Meta(ge=0, le=256)] = 16
+    slots: Annotated[int, Meta(ge=2, le=65_536)] = 1_024
+    request_bytes: Annotated[int, Meta(ge=64 * KIB, le=4 * GIB)] = 8 * MIB
+    result_bytes: Annotated[int, Meta(ge=64 * KIB, le=16 * GIB)] = 64 * MIB
+    result_block_bytes: Annotated[int, Meta(ge=4 * KIB, le=16 * MIB)] = 4 * KIB
+
+
 class CheckpointStoreSettings(Section, frozen=True):
     """[checkpoints]: where the state of workers is kept. Without a file: in memory."""
 

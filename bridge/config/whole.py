@@ -17,6 +17,7 @@ from bridge.config.role import RoleConfig
 from bridge.config.section import Section
 from bridge.config.sections import (
     CheckpointStoreSettings,
+    LaneSettings,
     LimitSettings,
     LinkSettings,
     MetricsSettings,
@@ -35,6 +36,7 @@ class Config(Section, frozen=True):
     limits: LimitSettings
     link: LinkSettings
     roles: dict[str, RoleConfig]
+    lanes: LaneSettings = field(default_factory=LaneSettings)
     groups: dict[str, GroupSettings] = field(default_factory=dict)
     tenants: dict[str, TenantSettings] = field(default_factory=dict)
     nodes: dict[str, AllowanceSettings] = field(default_factory=dict)

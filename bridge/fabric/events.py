@@ -55,6 +55,24 @@ class WorkerReady:
 
 
 @dataclass(frozen=True, slots=True)
+class LaneReady:
+    """The BEAM at a lane's other end has greeted. `pid` is as it says itself."""
+
+    lane: int
+    conn: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneEnded:
+    """The relay has let go of a lane: its jobs are ended, its memory is gone. `reason`: a rule."""
+
+    lane: int
+    conn: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRefused:
     """A worker's greeting broke a rule (`why` names both layout digests) and it was killed."""
 
@@ -132,4 +150,6 @@ Event: TypeAlias = (
     | WorkerOutput
     | RoleGone
     | BreakerChanged
+    | LaneReady
+    | LaneEnded
 )

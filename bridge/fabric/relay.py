@@ -25,6 +25,8 @@ from bridge.fabric.events import (
     ConnectionLost,
     Event,
     JobLost,
+    LaneEnded,
+    LaneReady,
     RoleGone,
     Signal,
     WorkerBroke,
@@ -34,6 +36,7 @@ from bridge.fabric.events import (
     WorkerRefused,
 )
 from bridge.fabric.figures import BreakerState, Hops, RelayStats, RoleStats, WorkerStats
+from bridge.fabric.lanes import LaneConfig, LaneStats
 from bridge.fabric.limits import (
     AccountKind,
     AdmissionLimits,
@@ -63,6 +66,10 @@ __all__ = [
     "Event",
     "Hops",
     "JobLost",
+    "LaneConfig",
+    "LaneEnded",
+    "LaneReady",
+    "LaneStats",
     "LinkConfig",
     "LinkFds",
     "Relay",
@@ -403,6 +410,22 @@ class Relay:
         """
         _check(lib.rb_relay_weigh_worker(self._relay, worker_id, weight), f"worker {worker_id}")
 
+    # ---- lanes
+
+    def open_lane(self, conn: int, config: LaneConfig) -> tuple[int, int, int, int]:
+        """Make the memory of a lane for the node at `conn`. The descriptors, in the order in which
+        a BEAM takes them, are the caller's to hand over and to close; LaneEnded follows, at the
+        latest when all copies are closed. Raises OSError: a size that no lane has, or too many.
+        """
+        fds = ffi.new("int[4]")
+        made = structs.filled("struct rb_lane_config", config)
+        _check(lib.rb_relay_open_lane(self._relay, conn, made.pointer, fds), f"lane of {conn}")
+        return fds[0], fds[1], fds[2], fds[3]
+
+    def close_lane(self, lane: int, reason: str) -> None:
+        """End it, its jobs with it; one that is gone already is nothing."""
+        _check(lib.rb_relay_close_lane(self._relay, lane, reason.encode()), f"lane {lane}")
+
     # ---- figures
 
     def stats(self) -> RelayStats:
@@ -422,6 +445,12 @@ class Relay:
         raw = ffi.new("struct rb_worker_stats *")
         _check(lib.rb_relay_read_worker(self._relay, worker_id, raw), f"worker {worker_id}")
         return structs.record(WorkerStats, raw)
+
+    def lane_stats(self, lane: int) -> LaneStats:
+        """Raises OSError (ENOENT) when there is no such lane any more."""
+        raw = ffi.new("struct rb_lane_stats *")
+        _check(lib.rb_relay_read_lane(self._relay, lane, raw), f"lane {lane}")
+        return structs.record(LaneStats, raw)
 
     def hops(self) -> Hops:
         raw = ffi.new("struct rb_relay_hops *")

@@ -13,6 +13,8 @@ from bridge.fabric.events import (
     ConnectionLost,
     Event,
     JobLost,
+    LaneEnded,
+    LaneReady,
     Operation,
     RoleGone,
     Signal,
@@ -73,6 +75,10 @@ def event(raw: Any) -> Event:
             return WorkerOutput(raw.worker, stream, data, raw.b or None)
         case lib.RB_EVENT_BREAKER:
             return BreakerChanged(raw.a, raw.worker or None, data.decode())
+        case lib.RB_EVENT_LANE_READY:
+            return LaneReady(raw.worker, raw.connection, raw.a)
+        case lib.RB_EVENT_LANE_ENDED:
+            return LaneEnded(raw.worker, raw.connection, data.decode())
         case kind:
             raise AssertionError(f"unknown event kind {kind}")
 

@@ -1,0 +1,62 @@
+"""Lanes as the core knows them: what they are made of, what they carried (relay.h, lane.h)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from bridge.fabric._core import ffi, lib
+
+
+@dataclass(frozen=True, slots=True)
+class LaneConfig:
+    """struct rb_lane_config: `slots` and the number of result blocks are powers of two.
+
+    `rings`: of requests, with `slots` and `arena_bytes` each; the last one is shared.
+    """
+
+    lane: int
+    rings: int
+    slots: int
+    arena_bytes: int
+    result_bytes: int
+    result_block_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStats:
+    """Of one lane. `open`: requests without an answer; `kept_bytes`: answers that wait for room in
+    its result region; `wakes`: how often its BEAM was rung; `lent_blocks`: of the region, that the
+    BEAM holds.
+    """
+
+    connection: int
+    pid: int
+    open: int
+    requests: int
+    answered: int
+    dropped: int
+    cancelled: int
+    bytes_in: int
+    bytes_out: int
+    kept_bytes: int
+    wakes: int
+    lent_blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLayout:
+    """What both ends of a lane must have been built with (csrc/lane.toml)."""
+
+    version: int
+    digest: bytes
+
+    @property
+    def words(self) -> str:
+        return f"{self.version >> 16}.{self.version & 0xFFFF}"
+
+
+@cache
+def lane_layout() -> LaneLayout:
+    digest = bytes(ffi.buffer(lib.rb_lane_digest(), lib.RB_LANE_DIGEST_BYTES))
+    return LaneLayout(lib.rb_lane_version(), digest)

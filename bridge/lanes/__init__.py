@@ -1,0 +1,1 @@
+"""Lanes: memory that a BEAM of this host shares with the relay (docs/nif-lane.md)."""
