@@ -39,7 +39,7 @@ defmodule Ringbridge.MixProject do
       licenses: ["Apache-2.0"],
       files:
         ~w(elixir_client/lib elixir_client/README.md mix.exs .formatter.exs README.md CHANGELOG.md LICENSE) ++
-          ~w(csrc/nif csrc/core csrc/include)
+          ~w(csrc/nif csrc/core csrc/include workers/elixir/template)
     ]
   end
 end

@@ -25,9 +25,15 @@ def worker(
     into: Annotated[
         Path | None, typer.Option(help="The folder to write; else one with the role's name.")
     ] = None,
+    settings_only: Annotated[
+        bool, typer.Option(help="Print the role's table for ringbridge.toml, and nothing else.")
+    ] = False,
 ) -> None:
     """Write a worker that runs, from the kit's template, and say what to do with it."""
     made = new_worker.create(lang, role, into or Path(role))
+    if settings_only:
+        typer.echo(made.settings(), nl=False)
+        return
     typer.echo(f"{made.folder} has a worker for the role {made.role}.\n")
     if made.build:
         there = shlex.quote(str(made.folder))

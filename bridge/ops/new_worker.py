@@ -66,6 +66,8 @@ def create(language: str, role: str, folder: Path) -> NewWorker:
     """Write the worker of a role into `folder`. Raises Refused, with nothing written."""
     if not ROLE.match(role):
         raise Refused(f"{role!r} is no name for a worker: a to z, 0 to 9 and _, 63 at most")
+    if language == "elixir":
+        raise Refused("a worker in Elixir is made in its Mix project: mix ringbridge.gen.worker")
     if language not in languages():
         raise Refused(f"there is no kit for {language}; there are: {', '.join(languages())}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

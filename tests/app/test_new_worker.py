@@ -92,6 +92,16 @@ def test_the_command_says_how_to_build_serve_and_call_it(tmp_path: Path) -> None
     assert again.stderr.startswith("ringbridge: paint is there already")
 
 
+def test_the_settings_alone_are_for_programs(tmp_path: Path) -> None:
+    done = ringbridge(
+        *("new", "worker", "--lang", "c", "--role", "paint", "--settings-only"), cwd=tmp_path
+    )
+    assert done.returncode == 0
+    command = [f"{tmp_path}/paint/build/paint"]
+    assert tomllib.loads(done.stdout) == {"roles": {"paint": {"command": command}}}
+    assert (tmp_path / "paint" / "main.c").exists()
+
+
 @pytest.mark.parametrize("language", new_worker.languages())
 def test_nothing_is_left_to_fill_in(tmp_path: Path, language: str) -> None:
     made = new_worker.create(language, "paint", tmp_path / "paint")
@@ -113,3 +123,9 @@ def test_a_name_that_no_kit_could_take_is_refused(tmp_path: Path, role: str) -> 
 def test_a_language_without_a_kit_is_refused_with_those_that_have_one(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"no kit for perl; there are: c,.*python"):
         new_worker.create("perl", "paint", tmp_path / "new")
+
+
+def test_a_worker_in_elixir_is_mixs_affair(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"mix ringbridge\.gen\.worker"):
+        new_worker.create("elixir", "paint", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
