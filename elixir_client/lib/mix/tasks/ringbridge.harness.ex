@@ -31,15 +31,13 @@ defmodule Mix.Tasks.Ringbridge.Harness do
     if wrong != [], do: Mix.raise("#{wrong |> hd() |> elem(0)}: see mix help ringbridge.harness")
     if rest != [], do: Mix.raise("what is #{hd(rest)}? see mix help ringbridge.harness")
     Mix.Task.run("app.start")
-    # The harness kills workers on purpose: their lines would be all that is seen.
-    Logger.configure(level: :critical)
     say = if options[:json], do: &IO.puts(:stderr, &1), else: &Mix.shell().info/1
 
     report =
       options
       |> Keyword.take([:seconds, :seed])
       |> Keyword.merge(say: say, bridge: bridge(options))
-      |> harness()
+      |> silently()
 
     if options[:json], do: IO.puts(Ringbridge.Inspect.Json.encode(report)), else: tell(report)
     unless report.passed?, do: Mix.raise("#{report.wrong} did not hold, seed #{report.seed}")
@@ -51,6 +49,18 @@ defmodule Mix.Tasks.Ringbridge.Harness do
       options[:command] -> options[:command]
       options[:bridge] -> Bridge.command() || Mix.raise("no ringbridge in PATH or .venv/bin")
       true -> nil
+    end
+  end
+
+  # The harness kills workers on purpose: their lines would be all that is seen. What comes after it in this VM logs as before.
+  defp silently(options) do
+    level = Logger.level()
+    Logger.configure(level: :critical)
+
+    try do
+      harness(options)
+    after
+      Logger.configure(level: level)
     end
   end
 
