@@ -72,9 +72,10 @@ defmodule Ringbridge.LayoutLoaderTest do
              LayoutLoader.run(["--digest", String.duplicate("0", 64)])
 
     assert {1, json} = LayoutLoader.run(["--json", "--digest", "00\""])
-    assert json =~ ~s({"verdict": "mismatch", "why": ")
-    assert json =~ ~s("bridge": {"version": null, "digest": "00\\u0022"})
-    assert json =~ ~s("client": {"version": 196609, "digest": "#{ours}"})
+    assert json =~ ~r/"verdict": ?"mismatch"/
+    assert json =~ ~S("00\"")
+    assert json =~ ours
+    refute json =~ "\n"
 
     for wrong <- [
           [],

@@ -13,6 +13,7 @@ defmodule Ringbridge.LayoutLoader do
   """
   import Bitwise
 
+  alias Ringbridge.Inspect.Json
   alias Ringbridge.Lane.Dist
   alias Ringbridge.{Layout, LocalNode}
 
@@ -218,27 +219,11 @@ defmodule Ringbridge.LayoutLoader do
 
   defp whole(layout), do: "#{text(Map.get(layout, :version))}  #{layout.digest}"
 
-  # Small enough to be written by hand, and no dependency is worth it.
   defp json(verdict, theirs, why) do
-    pairs = [verdict: "#{verdict}", why: why, client: layout(), bridge: theirs]
-    "{" <> Enum.map_join(pairs, ", ", fn {key, value} -> ~s("#{key}": #{value(value)}) end) <> "}"
-  end
+    bridge = theirs && Map.put_new(theirs, :version, nil)
 
-  defp value(nil), do: "null"
-
-  defp value(%{digest: digest} = layout) do
-    version = Map.get(layout, :version)
-    ~s({"version": #{version || "null"}, "digest": #{value(digest)}})
-  end
-
-  defp value(text) do
-    escaped =
-      for <<char::utf8 <- text>>, into: "" do
-        if char in [?", ?\\] or char < 0x20,
-          do: "\\u" <> String.pad_leading(Integer.to_string(char, 16), 4, "0"),
-          else: <<char::utf8>>
-      end
-
-    ~s("#{escaped}")
+    %{verdict: verdict, why: why, client: layout(), bridge: bridge}
+    |> Json.encode()
+    |> IO.iodata_to_binary()
   end
 end
