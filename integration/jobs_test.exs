@@ -26,6 +26,8 @@ defmodule Ringbridge.JobsTest do
     nodes = ["test*@127.0.0.1"]
     """
 
+  @moduletag capture_log: true
+
   alias RealJobs.{Body, Cluster, Heights, Orbits, Picture, Place, Route}
   alias Ringbridge.{Error, SchemaGuard, Worker, WorkerRegistry}
 
