@@ -26,7 +26,8 @@ defmodule Ringbridge.MixProject do
       build_path: "build/mix",
       # None, and none will come: calling the bridge must need nothing that is not in Elixir itself.
       deps: [],
-      package: package()
+      package: package(),
+      docs: docs()
     ]
   end
 
@@ -34,11 +35,34 @@ defmodule Ringbridge.MixProject do
     [extra_applications: [:logger, :crypto]]
   end
 
+  # For ExDoc, should somebody run it: no dependency names it.
+  defp docs do
+    [
+      main: "elixir",
+      source_ref: "v#{@version}",
+      extras:
+        ~w(docs/elixir.md docs/guides/tour.livemd docs/guides/first-settings.md docs/guides/cluster.md) ++
+          ~w(docs/guides/pools.md docs/guides/upgrade.md docs/server.md docs/jobs.md docs/calling.md) ++
+          ~w(docs/errors.md docs/nif-lane.md docs/cancel.md docs/streams.md docs/remote-workers.md docs/dispatch.md CHANGELOG.md),
+      groups_for_extras: [Guides: ~r"docs/guides/"],
+      groups_for_modules: [
+        "Your own tests": [
+          Ringbridge.Case,
+          Ringbridge.Case.Bridge,
+          Ringbridge.Loopback,
+          Ringbridge.Test
+        ],
+        Workers: ~r"^Ringbridge.BeamWorkerLoop",
+        Harness: ~r"^Ringbridge.Harness"
+      ]
+    ]
+  end
+
   defp package do
     [
       licenses: ["Apache-2.0"],
       files:
-        ~w(elixir_client/lib elixir_client/README.md mix.exs .formatter.exs README.md CHANGELOG.md LICENSE) ++
+        ~w(elixir_client/lib elixir_client/README.md mix.exs .formatter.exs README.md CHANGELOG.md LICENSE docs) ++
           ~w(csrc/nif csrc/core csrc/include workers/elixir/template)
     ]
   end

@@ -371,6 +371,7 @@ defmodule Ringbridge do
   # A reference's node is the bridge that made it.
   def cancel(ref) when is_reference(ref), do: Request.cancel(node(ref), ref)
 
+  @doc "As `cancel/1`, for a job that is known by its id and its bridge."
   @spec cancel(non_neg_integer(), node: node()) :: :ok | {:error, Error.t()}
   def cancel(job_id, node: node) when is_atom(node), do: Request.cancel(node, job_id)
 

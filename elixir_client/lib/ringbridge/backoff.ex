@@ -32,6 +32,7 @@ defmodule Ringbridge.Backoff do
     {round(whole - whole / 2 * chance), %{backoff | failures: backoff.failures + 1}}
   end
 
+  @doc "After a success: the next failure is the first one again."
   @spec reset(t()) :: t()
   def reset(%__MODULE__{} = backoff), do: %{backoff | failures: 0}
 end

@@ -45,6 +45,7 @@ defmodule Ringbridge.Connection do
     waiting: []
   ]
 
+  @doc "One for an instance and a bridge."
   @spec start_link({Instance.t(), node(), Backoff.t()}) :: GenServer.on_start()
   def start_link(argument), do: GenServer.start_link(__MODULE__, argument)
 

@@ -32,6 +32,7 @@ defmodule Ringbridge.Cookie do
 
   defp hide(option), do: option
 
+  @doc "Where the cookie comes from, by an instance's `:cookie` or `:cookie_file`; nil when it names neither."
   @spec source(keyword()) :: source()
   def source(options) do
     case {options[:cookie], options[:cookie_file]} do

@@ -18,6 +18,7 @@ defmodule Ringbridge.Deadline do
   @doc "Whether that many milliseconds can be waited for."
   defguard is_wait(ms) when is_integer(ms) and ms >= 0 and ms <= 4_294_967_295
 
+  @doc "The time that comes in so many milliseconds; `:infinity` never does."
   @spec from_now(timeout()) :: t()
   def from_now(:infinity), do: :infinity
   def from_now(ms), do: now_ms() + ms
@@ -35,9 +36,11 @@ defmodule Ringbridge.Deadline do
   def left(:infinity), do: :infinity
   def left(until_ms), do: min(max(0, until_ms - now_ms()), @most_ms)
 
+  @doc "Whether it is over."
   @spec past?(t()) :: boolean()
   def past?(until_ms), do: left(until_ms) == 0
 
+  @doc "Now, in milliseconds of the monotonic clock."
   @spec now_ms() :: integer()
   def now_ms, do: System.monotonic_time(:millisecond)
 end

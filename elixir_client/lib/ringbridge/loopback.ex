@@ -92,6 +92,10 @@ defmodule Ringbridge.Loopback do
     end
   end
 
+  @doc "Ends what `start_link/1` has started."
+  @spec stop(Ringbridge.name()) :: :ok
+  def stop(name), do: Supervisor.stop(name(name, "loopback"))
+
   @doc "The process of its `Ringbridge.LocalBridge`, which answers plain `GenServer.call`s; nil when it is not there."
   @spec bridge(Ringbridge.name()) :: pid() | nil
   def bridge(name), do: Process.whereis(name(name, "bridge"))

@@ -27,6 +27,7 @@ defmodule Ringbridge.OptionTable do
     end)
   end
 
+  @doc "Raises `ArgumentError`: who was given what is wrong, and why."
   @spec fail(String.t(), String.t()) :: no_return()
   def fail(who, why), do: raise(ArgumentError, "#{who}: #{why}")
 

@@ -47,6 +47,7 @@ defmodule Ringbridge.Test do
   @spec child_spec(name: atom()) :: Supervisor.child_spec()
   def child_spec(options), do: options |> inline() |> Ringbridge.child_spec()
 
+  @doc "Starts it, linked to the caller; the only option is `:name`."
   @spec start_link(name: atom()) :: Supervisor.on_start()
   def start_link(options), do: options |> inline() |> Ringbridge.start_link()
 

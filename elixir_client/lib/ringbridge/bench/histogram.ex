@@ -23,6 +23,7 @@ defmodule Ringbridge.Bench.Histogram do
           longest: non_neg_integer()
         }
 
+  @doc "Of no times yet."
   @spec new() :: t()
   def new, do: %__MODULE__{}
 
@@ -33,12 +34,14 @@ defmodule Ringbridge.Bench.Histogram do
     %{histogram | classes: classes, longest: max(longest, time)}
   end
 
+  @doc "Of the times of both."
   @spec merge(t(), t()) :: t()
   def merge(one, other) do
     classes = Map.merge(one.classes, other.classes, fn _class, m, n -> m + n end)
     %__MODULE__{classes: classes, longest: max(one.longest, other.longest)}
   end
 
+  @doc "How many times it has."
   @spec count(t()) :: non_neg_integer()
   def count(histogram), do: histogram.classes |> Map.values() |> Enum.sum()
 

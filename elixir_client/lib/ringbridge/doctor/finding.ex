@@ -15,13 +15,16 @@ defmodule Ringbridge.Doctor.Finding do
           mend: String.t()
         }
 
+  @doc "All is well with it."
   @spec ok(String.t(), String.t()) :: t()
   def ok(name, found), do: %__MODULE__{name: name, verdict: :ok, found: found}
 
+  @doc "It works, and may surprise."
   @spec hm(String.t(), String.t(), String.t(), String.t()) :: t()
   def hm(name, found, means, mend),
     do: %__MODULE__{name: name, verdict: :hm, found: found, means: means, mend: mend}
 
+  @doc "It does not work, or will not."
   @spec bad(String.t(), String.t(), String.t(), String.t()) :: t()
   def bad(name, found, means, mend),
     do: %__MODULE__{name: name, verdict: :bad, found: found, means: means, mend: mend}

@@ -15,6 +15,7 @@ defmodule Ringbridge.Doctor.Judge do
   # Above it the log lines of two machines are hard to lay side by side.
   @clock_ms 1_000
 
+  @doc "Of Elixir and OTP."
   @spec versions(String.t(), String.t()) :: Finding.t()
   def versions(elixir, otp) do
     found = "Elixir #{elixir} on OTP #{otp}"
@@ -41,6 +42,7 @@ defmodule Ringbridge.Doctor.Judge do
         "Mend what it says, and look again"
       )
 
+  @doc "Of this VM, which may have none."
   @spec own_name(node()) :: Finding.t()
   def own_name(node) do
     made? = String.starts_with?(Atom.to_string(node), "ringbridge-")
@@ -51,9 +53,11 @@ defmodule Ringbridge.Doctor.Judge do
     )
   end
 
+  @doc "Where the cookie was found."
   @spec cookie(String.t()) :: Finding.t()
   def cookie(where), do: ok("cookie", where)
 
+  @doc "What carries the distribution: TCP, or what `-proto_dist` says."
   @spec carrier(:error | {:ok, term()}) :: Finding.t()
   def carrier(:error), do: ok("carrier", "plain TCP")
   def carrier({:ok, [[name]]}), do: ok("carrier", "#{name}")
@@ -88,9 +92,11 @@ defmodule Ringbridge.Doctor.Judge do
   defp went_well(:name, node), do: "#{node} is registered"
   defp went_well(:port, node), do: "#{node} lets a connection in"
 
+  @doc "Whether the node is among the hidden ones."
   @spec hidden?(node(), [node()]) :: boolean()
   def hidden?(node, hidden), do: node in hidden
 
+  @doc "The connection; a node that is not hidden is no bridge."
   @spec connected(node(), boolean()) :: Finding.t()
   def connected(node, true), do: ok("connection", "#{node}, a hidden node, as bridges are")
 
@@ -103,13 +109,16 @@ defmodule Ringbridge.Doctor.Judge do
     )
   end
 
+  @doc "Whether the bridge is on this host."
   @spec host(node(), boolean()) :: Finding.t()
   def host(_node, true), do: ok("host", "the same: a lane over shared memory would be possible")
   def host(node, false), do: ok("host", "#{host(node)}, another one: calls go over the network")
 
+  @doc "How soon it answers, in microseconds."
   @spec answers(non_neg_integer()) :: Finding.t()
   def answers(us), do: ok("answers", "#{Units.microseconds(us)} there and back (median of 5)")
 
+  @doc "It is connected, and does not answer."
   @spec silent(Error.t()) :: Finding.t()
   def silent(error) do
     bad(
@@ -120,6 +129,7 @@ defmodule Ringbridge.Doctor.Judge do
     )
   end
 
+  @doc "The bridge's version beside the client's."
   @spec version(String.t(), String.t()) :: Finding.t()
   def version(same, same), do: ok("version", same)
 
@@ -132,6 +142,7 @@ defmodule Ringbridge.Doctor.Judge do
     )
   end
 
+  @doc "The bridge's layout beside the client's."
   @spec layout(%{version: String.t(), digest: String.t()} | nil, String.t()) :: Finding.t()
   def layout(nil, _ours) do
     hm(
@@ -154,6 +165,7 @@ defmodule Ringbridge.Doctor.Judge do
     )
   end
 
+  @doc "How far the two clocks are apart."
   @spec clock({:ok, integer(), pos_integer()} | :unknown) :: Finding.t()
   def clock(:unknown) do
     hm(
@@ -176,6 +188,7 @@ defmodule Ringbridge.Doctor.Judge do
     )
   end
 
+  @doc "Whether this node may change the bridge."
   @spec admin(:ok | {:ok, term()} | {:error, Error.t()}) :: Finding.t()
   def admin({:error, %Error{reason: {:unauthorized, _why}} = error}) do
     hm(
@@ -222,6 +235,7 @@ defmodule Ringbridge.Doctor.Judge do
   defp prefixed(look, name),
     do: look |> Look.noteworthy() |> Enum.filter(&String.starts_with?(&1, name <> ": "))
 
+  @doc "A job there and back."
   @spec echo({:ok, map()} | :wrong | {:error, Error.t()}) :: Finding.t()
   def echo({:ok, detail}) do
     queued = Units.microseconds(detail.queue_us)

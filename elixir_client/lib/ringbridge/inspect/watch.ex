@@ -20,6 +20,7 @@ defmodule Ringbridge.Inspect.Watch do
           lost_us: integer() | nil
         }
 
+  @doc "Before the first look."
   @spec new(node(), String.t() | nil) :: t()
   def new(node, role), do: %__MODULE__{node: node, role: role}
 

@@ -45,6 +45,7 @@ defmodule Ringbridge.Lane.Opener do
   @typedoc "Why there is no lane, in the words of the log."
   @type why :: String.t()
 
+  @doc "One for an instance and a bridge."
   @spec start_link({Instance.t(), node()}) :: GenServer.on_start()
   def start_link({_instance, _node} = argument), do: GenServer.start_link(__MODULE__, argument)
 

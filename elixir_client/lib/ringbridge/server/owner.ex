@@ -34,6 +34,7 @@ defmodule Ringbridge.Server.Owner do
     waiting: []
   ]
 
+  @doc "One for a server, under its supervisor."
   @spec start_link(Server.t()) :: GenServer.on_start()
   def start_link(server),
     do: GenServer.start_link(__MODULE__, server, name: registered(server.name))

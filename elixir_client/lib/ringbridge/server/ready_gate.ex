@@ -5,6 +5,7 @@ defmodule Ringbridge.Server.ReadyGate do
 
   alias Ringbridge.Server
 
+  @doc "Returns when the server's bridge is ready; it is no process."
   @spec start_link(Server.name(), pos_integer()) :: :ignore | {:error, {:shutdown, String.t()}}
   def start_link(name, timeout_ms) do
     case Server.await(name, timeout_ms) do

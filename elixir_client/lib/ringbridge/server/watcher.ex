@@ -26,6 +26,7 @@ defmodule Ringbridge.Server.Watcher do
 
   defstruct [:name, :owner, :since_ms, :asker, life: [], helped: nil, timer: nil]
 
+  @doc "One for a server, beside its owner."
   @spec start_link(Server.t()) :: GenServer.on_start()
   def start_link(server) do
     GenServer.start_link(__MODULE__, server.name, name: registered(server.name))
