@@ -102,9 +102,12 @@ class Iex(Terminal):
         since = len(self.raw)
         self.type(line)
         text = self.read_until(self.PROMPT, since).replace("\r\n", "\n")
-        echoed, _, answer = text.partition("\n")
-        assert line in echoed, (line, echoed)
-        return answer.rpartition("iex(")[0].rstrip("\n")
+        # What is typed before the shell reads is echoed twice: by the terminal, and by the shell.
+        echo = re.compile(rf"\n*(iex\([^)\n]*\)\d*> )?{re.escape(line)} *\n")
+        assert echo.match(text), (line, text)
+        while echoed := echo.match(text):
+            text = text[echoed.end() :]
+        return text.rpartition("iex(")[0].rstrip("\n")
 
 
 def plain(text: str) -> str:
