@@ -6,7 +6,8 @@ Rules:
   into trio's own loop, as pytest-timeout does it, would leave them behind for later tests.
 - A trio test that still runs GRACE_S later blocks its thread, and is interrupted, or shields itself
   from being cancelled: then nothing can end it in order, and the whole run ends with its name. Of
-  xdist's processes only the one ends that runs it; it has failed, and the others are run elsewhere.
+  xdist's processes only the one ends that runs it; it has failed, and the others are run elsewhere,
+  or, where no process may begin in its place (--max-worker-restart=0), are not run.
 
 The clock is an interval timer of the process, so a mock clock, or an interpreter busy in one task,
 does not hold it up. Python runs the handler between two bytecodes of the main thread: a C call that
@@ -119,6 +120,7 @@ def descendants(pid: int) -> list[int]:
 
 LAST = "last_of_its_process"  # an attribute of a report
 ended: set[object] = set()  # processes that have said so
+STATUS = {"rerun": ("rerun", "R", "RERUN"), "not run": ("not run", "N", "NOT RUN")}
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -129,14 +131,16 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_handlecrashitem(crashitem: str, report: Any, sched: Any) -> None:
     """xdist takes the next test of an ended process for the culprit; it has not begun."""
-    if report.node in ended:
+    if report.node in ended and sched.config.getoption("maxworkerrestart") == "0":
+        report.outcome = "not run"  # nor is any that comes behind it: nobody takes its place
+    elif report.node in ended:
         report.outcome = "rerun"
         with suppress(NotImplementedError):  # those that keep files together have queued it already
             sched.mark_test_pending(crashitem)
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
-    return ("rerun", "R", "RERUN") if getattr(report, "outcome", "") == "rerun" else None
+    return STATUS.get(getattr(report, "outcome", ""))
 
 
 alarm_key = pytest.StashKey[Alarm]()

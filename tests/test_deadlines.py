@@ -144,6 +144,17 @@ def test_under_xdist_it_fails_by_name_and_all_others_have_their_verdict(
         time.sleep(0.01)
 
 
+def test_where_no_process_takes_its_place_the_next_test_is_not_said_to_be_run_again(
+    tmp_path: Path,
+) -> None:
+    options = ["--numprocesses=1", "--dist=worksteal", "--max-worker-restart=0"]
+    output = pytest_on(tmp_path, STUCK_AMONG_OTHERS, *options)
+    assert "NOT RUN test_hanging.py::test_behind" in output
+    assert "FAILED test_hanging.py::test_shielded" in output
+    assert re.search(r"= 1 failed, 1 passed, 1 not run in", output)
+    assert "rerun" not in output.lower()
+
+
 def test_a_trio_test_that_skips_says_why(tmp_path: Path) -> None:
     output = pytest_on(
         tmp_path,
