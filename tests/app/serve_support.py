@@ -39,7 +39,7 @@ cancel_term_ms = 200
 cancel_kill_ms = 200
 """
 # Long enough for a busy machine; nothing waits so long when all is well.
-SOON_S = 10.0
+SOON_S = 60.0  # for what has to come; the machine may be slow
 
 
 @dataclass

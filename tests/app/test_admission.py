@@ -70,26 +70,26 @@ async def test_a_crashing_worker_opens_the_breaker_and_a_sound_one_closes_it(
 [roles.echo.breaker]
 failure_percent = 50
 volume_min = 3
-open_ms = 300
+open_ms = 1_000
 jitter_percent = 0
 probes = 2
 reclose_ms = 200
 """)
     async with serving(epmd, tmp_path, alive="admit_breaker", settings=file) as bridge:
         await bridge.wait_workers(1)
-        crashes = await ask(
+        answers = await ask(  # in one go: the breaker is open for a second only
             beam,
             f"""
-            for _ <- 1..3 do
-              GenServer.call({bridge.target()}, {{:submit, :echo, "9", opcode: 2}}, 20_000)
+            for request <- List.duplicate({{:submit, :echo, "9", opcode: 2}}, 3) ++
+                             [{{:submit, :echo, <<>>}}] do
+              GenServer.call({bridge.target()}, request, 20_000)
             end
             """,
         )
-        assert crashes.count("worker_crashed") == 3
-        refused = await ask(beam, f"GenServer.call({bridge.target()}, {{:submit, :echo, <<>>}})")
-        match = re.fullmatch(r"\{:error, \{:circuit_open, %\{retry_after_ms: (\d+)\}\}\}", refused)
-        assert match is not None, refused
-        assert 1 <= int(match[1]) <= 301
+        assert answers.count("worker_crashed") == 3
+        match = re.search(r"error: \{:circuit_open, %\{retry_after_ms: (\d+)\}\}\]", answers)
+        assert match is not None, answers
+        assert 1 <= int(match[1]) <= 1_001
         # Who waits as long as he is told gets through in the end, and finds it closed again.
         served = await ask(
             beam,

@@ -82,7 +82,7 @@ end)
 REPORT = "send(caller, {:report, self()}); receive do {:calls, n, worst} -> {n, worst} end"
 
 
-async def until(true: Callable[[], bool], within_s: float = 20) -> None:
+async def until(true: Callable[[], bool], within_s: float = 60) -> None:
     """Look until it is so: nothing tells of it."""
     with trio.fail_after(within_s):
         while not true():  # noqa: ASYNC110
