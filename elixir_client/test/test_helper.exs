@@ -2,4 +2,4 @@
 Code.require_file("support/repeat.exs", __DIR__)
 Code.require_file("../../integration/support/real_jobs.exs", __DIR__)
 
-ExUnit.start(timeout: 60_000)
+ExUnit.start(timeout: 60_000, capture_log: true)
