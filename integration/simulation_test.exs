@@ -3,7 +3,8 @@ defmodule Ringbridge.SimulationTest do
   use Ringbridge.BridgeCase
 
   setup_all do
-    directory = Path.join(Lab.root(), "build/test/solar")
+    directory = Path.join(Lab.root(), "build/test/solar-#{System.pid()}")
+    on_exit(fn -> File.rm_rf!(directory) end)
     arguments = ["-m", "integration.solar.states", "--out", directory]
     options = [cd: Lab.root(), stderr_to_stdout: true]
     {said, 0} = System.cmd(Lab.python(), arguments, options)

@@ -65,24 +65,80 @@ def runner(run_tests: ModuleType, code: str, count: object = None) -> object:
     return run_tests.Runner("it", [sys.executable, "-c", code], count or run_tests.count_plain)
 
 
+def counts_of(run_tests: ModuleType, runner: object, lines: list[str] | None = None) -> object:
+    return run_tests.run(runner, {}, (lines if lines is not None else []).append).counts
+
+
 def test_a_runner_that_fails_without_a_counted_failure_counts_as_one(
-    run_tests: ModuleType, capsys: pytest.CaptureFixture[str]
+    run_tests: ModuleType,
 ) -> None:
     broken = runner(run_tests, "print('5 passed, 0 failed'); raise SystemExit(3)")
-    assert run_tests.run(broken, {}) == run_tests.Counts(5, 1)
-    assert "status 3" in capsys.readouterr().out
+    lines: list[str] = []
+    assert counts_of(run_tests, broken, lines) == run_tests.Counts(5, 1)
+    assert "status 3" in lines[-1]
 
 
 def test_a_runner_that_reports_no_test_or_is_not_there_has_failed(run_tests: ModuleType) -> None:
-    assert run_tests.run(runner(run_tests, "print('fine')"), {}) == run_tests.Counts(failed=1)
+    silent = runner(run_tests, "print('fine')")
+    assert counts_of(run_tests, silent) == run_tests.Counts(failed=1)
     absent = run_tests.Runner("it", ["./no-such-runner"], run_tests.count_plain)
-    assert run_tests.run(absent, {}) == run_tests.Counts(failed=1)
+    assert counts_of(run_tests, absent) == run_tests.Counts(failed=1)
 
 
 def test_a_junit_file_of_an_earlier_run_is_not_counted(run_tests: ModuleType) -> None:
     run_tests.JUNIT.write_text('<testsuites><testsuite tests="9"/></testsuites>')
     silent = runner(run_tests, "", run_tests.count_junit)
-    assert run_tests.run(silent, {}) == run_tests.Counts(failed=1)
+    assert counts_of(run_tests, silent) == run_tests.Counts(failed=1)
+
+
+def test_what_a_runner_used_of_the_processors_is_told(run_tests: ModuleType) -> None:
+    busy = "import time\nwhile time.process_time() < 0.3: pass\nprint('1 passed, 0 failed')"
+    result = run_tests.run(runner(run_tests, busy), {}, [].append)
+    assert 0.3 <= result.cpu_seconds <= result.seconds + 0.1
+
+
+AFTER_THE_OTHER = """
+import sys, time
+from pathlib import Path
+mine, its = map(Path, sys.argv[1:])
+mine.touch()
+print("begun", mine.name, flush=True)
+while not its.exists(): time.sleep(0.01)
+print("1 passed, 0 failed")
+"""
+
+
+def test_lanes_run_side_by_side_and_are_told_in_order_each_whole(
+    run_tests: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def waits_for(mine: str, its: str) -> object:
+        command = [sys.executable, "-c", AFTER_THE_OTHER, str(tmp_path / mine), str(tmp_path / its)]
+        return run_tests.Runner(mine, command, run_tests.count_plain)
+
+    # Each ends only when the other one has begun; the third is of the lane of the first.
+    runners = {"left": waits_for("left", "right"), "right": waits_for("right", "left")}
+    runners["last"] = runner(run_tests, "print('2 passed, 1 failed'); raise SystemExit(1)")
+    monkeypatch.setattr(run_tests, "RUNNERS", runners)
+    monkeypatch.setattr(run_tests, "LANES", [{"left", "last"}, {"right"}])
+    assert run_tests.main(["left", "right", "last"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    told = [line for line in lines if line.startswith("begun") or "passed" in line[:8]]
+    assert told == [
+        "begun left",
+        "1 passed, 0 failed",
+        "begun right",
+        "1 passed, 0 failed",
+        "2 passed, 1 failed",
+        "4 passed, 1 failed",
+    ]
+
+
+def test_every_runner_of_a_whole_run_has_its_lane(run_tests: ModuleType) -> None:
+    assert all(sum(name in lane for lane in run_tests.LANES) == 1 for name in run_tests.RUNNERS)
+    assert set(run_tests.ALL) <= set(run_tests.RUNNERS)
 
 
 def test_pytest_is_counted_from_its_junit_file(run_tests: ModuleType) -> None:
