@@ -170,6 +170,13 @@ LIARS = [
         "no packet came; one was due",
     ),
     Liar(
+        177,
+        f"{KIT}/peer.c",
+        "m->head.id > peer->heard_id && ",
+        "",
+        "no answer came",
+    ),
+    Liar(
         176,
         f"{KIT}/peer.c",
         "return rb_now_ns() >= until_ns ? -ETIMEDOUT : -ECONNABORTED;",

@@ -17,6 +17,8 @@ enum { TIMEOUT_MS_MAX = 86400000 };
 struct rb_peer {
     int fd; /* -1: the link is over */
     uint64_t link, last_id;
+    uint64_t
+        heard_id; /* of the last answer: those to requests that were taken back come once, in order */
 };
 
 /* --- opening, closing ------------------------------------------------------------------------------------------------- */
@@ -124,7 +126,8 @@ static int is_sound(const struct rb_peer_message *m, const struct rb_completion 
            rb_peer_term_is_sound(rb_peer_payload(m), m->payload_bytes);
 }
 
-/* The answer to request `id`; those to requests that were taken back are dropped. */
+/* The answer to request `id`; those to requests that were taken back are dropped. A peer that sends many of them does not hold up whoever's
+ * time is over. */
 static int await(struct rb_job *job, struct rb_peer *peer, uint64_t id, uint64_t until_ns,
                  struct rb_peer_message *m, struct rb_completion *c) {
     for (;;) {
@@ -132,11 +135,12 @@ static int await(struct rb_job *job, struct rb_peer *peer, uint64_t id, uint64_t
         if (found < 0) return found;
         if (found) {
             if (m->memory != NULL) memcpy(c, m->memory, sizeof *c);
-            if (is_sound(m, c) && m->head.id == id) return 0;
-            int late = is_sound(m, c) && m->head.id < id;
+            int due = is_sound(m, c) && m->head.id > peer->heard_id && m->head.id <= id;
+            if (due) peer->heard_id = m->head.id;
+            if (due && m->head.id == id) return 0;
             rb_peer_message_drop(m);
-            if (!late) return -EPROTO;
-            continue;
+            if (!due) return -EPROTO;
+            if (rb_now_ns() >= until_ns) return -ETIMEDOUT;
         }
         found = rb_kit_wait_fd(job, peer->fd, POLLIN, until_ns);
         if (found == 0) return -ETIMEDOUT;

@@ -51,6 +51,8 @@ pub struct Peer {
     link: u64,
     given_back: bool,
     last_id: u64,
+    /// Of the last answer: those to requests that were taken back come once, in order.
+    heard_id: u64,
     inbox: Inbox,
 }
 
@@ -84,7 +86,15 @@ impl Job {
 impl Peer {
     fn new(kit: &'static Kit, fd: OwnedFd, link: u64) -> Peer {
         let socket = Some(Socket::new(fd));
-        Peer { kit, socket, link, given_back: false, last_id: 0, inbox: Inbox::default() }
+        Peer {
+            kit,
+            socket,
+            link,
+            given_back: false,
+            last_id: 0,
+            heard_id: 0,
+            inbox: Inbox::default(),
+        }
     }
 
     /// Has the peer do a job, and waits for its answer, for at most `timeout` (a day) and the job's
@@ -191,7 +201,8 @@ impl Peer {
                 Err(Unsent::System(why)) => return Err(crate::packet::no_body(&why)),
             }
         }
-        let answer = await_answer(kit, socket, &mut self.inbox, job, id, until);
+        let heard = &mut self.heard_id;
+        let answer = await_answer(kit, socket, &mut self.inbox, job, (id, heard), until);
         if matches!(answer, Err(Error::Timeout | Error::Cancelled)) {
             // A link whose socket has no room for that is of no more use.
             if !matches!(socket.send_forget(id, job.id()), Ok(Sent::Whole)) {
@@ -202,30 +213,36 @@ impl Peer {
     }
 }
 
-/// The answer to request `id`; those to requests that were taken back are dropped.
+/// The answer to request `id`; those to requests that were taken back are dropped. A peer that sends
+/// many of them does not hold up whoever's time is over.
 fn await_answer(
     kit: &Kit,
     socket: &Socket,
     inbox: &mut Inbox,
     job: &Job,
-    id: u64,
+    (id, heard): (u64, &mut u64),
     until: u64,
 ) -> Result<Completion, Error> {
     loop {
         match inbox.receive(socket) {
             Ok(Some(head)) => {
                 let completion = sound_answer(&head, inbox).ok_or(Error::Protocol)?;
+                if head.id <= *heard || head.id > id {
+                    return Err(Error::Protocol);
+                }
+                *heard = head.id;
                 if head.id == id {
                     return Ok(completion);
                 }
-                if head.id > id {
-                    return Err(Error::Protocol);
+                if sys::now_ns() >= until {
+                    return Err(Error::Timeout);
                 }
             }
-            Ok(None) => kit.wait_for_fd(socket.fd(), Some(job), sys::POLLIN, Some(until))?,
+            Ok(None) => {}
             Err(Fault::Over) => return Err(Error::Disconnected),
             Err(Fault::Broke(_)) => return Err(Error::Protocol),
         }
+        kit.wait_for_fd(socket.fd(), Some(job), sys::POLLIN, Some(until))?;
     }
 }
 

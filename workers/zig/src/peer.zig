@@ -25,6 +25,8 @@ fd: ?os.Fd,
 /// null: given back.
 link: ?u64,
 last_id: u64 = 0,
+/// Of the last answer: those to requests that were taken back come once, in order.
+heard_id: u64 = 0,
 inbox: wire.Inbox = .{},
 
 /// Also BadRequest: a role without a name. Refused: the policy does not allow that role, or the link would close a ring of
@@ -189,17 +191,20 @@ fn sendInTime(
     }
 }
 
-/// The envelope of the answer to the last request; those to requests that were taken back are dropped.
+/// The envelope of the answer to the last request; those to requests that were taken back are dropped. A peer that sends many
+/// of them does not hold up whoever's time is over.
 fn awaitAnswer(p: *Peer, fd: os.Fd, waiting: Channel.Waiting, until: u64) CallError!layout.Completion {
     while (true) { // bound: the answer, the link's end, `until` or a cancel
-        const head = try p.inbox.receive(fd) orelse {
-            try waiting.wait(fd, linux.POLL.IN, .{ .at = until });
-            continue;
-        };
-        if (head.kind != layout.packet_reply) return error.Protocol;
-        const c = p.inbox.envelope(layout.Completion);
-        if (!isSound(&c, p.inbox.payload()) or head.id > p.last_id) return error.Protocol;
-        if (head.id == p.last_id) return c;
+        if (try p.inbox.receive(fd)) |head| {
+            if (head.kind != layout.packet_reply) return error.Protocol;
+            const c = p.inbox.envelope(layout.Completion);
+            if (!isSound(&c, p.inbox.payload())) return error.Protocol;
+            if (head.id <= p.heard_id or head.id > p.last_id) return error.Protocol;
+            p.heard_id = head.id;
+            if (head.id == p.last_id) return c;
+            if (os.now() >= until) return error.TimedOut;
+        }
+        try waiting.wait(fd, linux.POLL.IN, .{ .at = until });
     }
 }
 
