@@ -138,6 +138,15 @@ defmodule Ringbridge.InspectTest do
       assert Inspect.noteworthy(Looks.look()) == []
     end
 
+    test "tells lanes over shared memory, open ones and such as end" do
+      lane = %{lane: 1, node: "web@h", os_pid: 7, uid: 0, state: "open", age_ms: 65_000}
+      open = Map.merge(lane, %{requests: 15_261, answered: 15_245, open: 16, lent_blocks: 2})
+      ending = %{lane | lane: 2, state: "granted"}
+      page = text(Page.lines(Looks.look(status: Looks.status(%{lanes: [open, ending]})), nil))
+      assert page =~ ~r/1  web@h +7  open +15,261 +15,245 +16 +2  0:01:05/
+      assert page =~ ~r/2  web@h +7  granted +- +- +- +-  0:01:05/
+    end
+
     test "obeys nothing that a worker wrote" do
       error = %{
         at: "2026",

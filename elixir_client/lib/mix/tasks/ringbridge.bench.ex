@@ -123,25 +123,32 @@ defmodule Mix.Tasks.Ringbridge.Bench do
   end
 
   defp about!(node, plan) do
-    with {:ok, whole} <- Look.look(node),
-         {:ok, %{status: %{roles: [role]} = status}} <- Look.only(whole, plan.role) do
-      %{
-        node: node,
-        version: status.version,
-        same_host?: LocalNode.same_host?(node),
-        role: plan.role,
-        workers: role.workers_ready,
-        elixir: System.version(),
-        otp: System.otp_release(),
-        schedulers: System.schedulers_online(),
-        load: load(),
-        window_ms: plan.window_ms,
-        warm_up_ms: @warm_up_ms,
-        how: if(plan.plain?, do: "GenServer.call", else: "Ringbridge.call")
-      }
-    else
-      {:error, error} -> Mix.Ringbridge.fail!(Reach.words(error))
-      :error -> Mix.Ringbridge.fail!("#{node} has no role #{plan.role}")
+    {role, status} = role!(node, plan.role)
+
+    %{
+      node: node,
+      version: status.version,
+      same_host?: LocalNode.same_host?(node),
+      role: plan.role,
+      workers: role.workers_ready,
+      elixir: System.version(),
+      otp: System.otp_release(),
+      schedulers: System.schedulers_online(),
+      load: load(),
+      window_ms: plan.window_ms,
+      warm_up_ms: @warm_up_ms,
+      how: if(plan.plain?, do: "GenServer.call", else: "Ringbridge.call")
+    }
+  end
+
+  defp role!(node, role) do
+    case Look.look(node) do
+      {:ok, %{status: status}} ->
+        found = Enum.find(status.roles, &(&1.name == role))
+        {found || Mix.Ringbridge.fail!("#{node} has no role #{role}"), status}
+
+      {:error, error} ->
+        Mix.Ringbridge.fail!(Reach.words(error))
     end
   end
 

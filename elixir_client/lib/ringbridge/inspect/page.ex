@@ -21,6 +21,7 @@ defmodule Ringbridge.Inspect.Page do
       section("roles", roles(look, rates)),
       section("workers", workers(look.status.workers)),
       links(look.links),
+      lanes(Map.get(look.status, :lanes)),
       noteworthy(Look.noteworthy(look)),
       errors(Map.get(look.status, :recent_errors))
     ]
@@ -202,12 +203,46 @@ defmodule Ringbridge.Inspect.Page do
     section("links between workers", Table.lines(rows, columns))
   end
 
+  # A bridge that is older than these.
+  defp lanes(nil), do: []
+  defp lanes([]), do: []
+
+  defp lanes(lanes) do
+    rows =
+      for lane <- lanes do
+        [
+          "#{lane.lane}",
+          Table.clean(to_string(lane.node)),
+          "#{lane.os_pid}",
+          {if(lane.state == "open", do: :green, else: :yellow), Table.clean(lane.state)},
+          number(lane[:requests]),
+          number(lane[:answered]),
+          number(lane[:open]),
+          lane[:lent_blocks] && number(lane.lent_blocks),
+          lane[:age_ms] && Units.duration(lane.age_ms)
+        ]
+      end
+
+    columns = [
+      {"lane", :right},
+      {"node", :left},
+      {"process", :right},
+      {"state", :left},
+      {"requests", :right},
+      {"answered", :right},
+      {"open", :right},
+      {"lent blocks", :right},
+      {"age", :right}
+    ]
+
+    section("lanes over shared memory", Table.lines(rows, columns))
+  end
+
   defp noteworthy([]), do: []
 
   defp noteworthy(sentences),
     do: section("not as usual", Enum.map(sentences, &[{:yellow, Table.clean(&1)}]))
 
-  # A bridge that is older than these.
   defp errors(nil), do: []
   defp errors([]), do: []
 
