@@ -67,6 +67,23 @@ fuzz: native system-fuzz ## coverage-guided fuzzing of what parses bytes of othe
 	@csrc/tests/fuzz/run $(FUZZ_SECONDS)
 	@$(PY) tests/fuzz/run $(FUZZ_SECONDS)
 
+.PHONY: wheel wheelhouse package
+# Put together anew: setuptools takes along whatever an earlier build left in build/lib.*
+wheel: native core ## the wheel, with shepherd and relay, and its SHA256SUMS, in build/wheel (docs/packaging.md)
+	@rm -rf build/wheel build/lib build/lib.* build/bdist.*
+	@$(PY) -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --no-index -w build/wheel .
+	@cd build/wheel && sha256sum -- *.whl >SHA256SUMS && cat SHA256SUMS
+
+# Of the versions that requirements.lock has; fetched from pip's index.
+wheelhouse: wheel ## the wheel and all that it needs, in build/wheel: mix ringbridge.install --from build/wheel
+	@sed -n 's/^\([a-z][^ ]*==[^ ]*\).*/\1/p' requirements.lock >build/constraints.txt
+	@$(PY) -m pip --disable-pip-version-check download --quiet --only-binary :all: -c build/constraints.txt \
+		-d build/wheel build/wheel/ringbridge-*.whl
+	@cd build/wheel && sha256sum -- *.whl >SHA256SUMS
+
+package: wheelhouse ## install, release and run an application with its bridge in folders of their own, as a stranger would
+	@scripts/try-package build/wheel
+
 clean: ## remove everything that was compiled (make distclean: .venv too)
 	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find bridge workers/python -name '*.so' -delete

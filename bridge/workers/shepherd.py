@@ -382,8 +382,8 @@ def find_shepherd() -> Path:
 
     Raises: FileNotFoundError that says how to get it.
     """
-    package = Path(__file__).resolve().parent
-    candidates = [package / "bin" / PROGRAM, package.parents[1] / "build" / "bin" / PROGRAM]
+    package = Path(__file__).resolve().parents[1]
+    candidates = [package / "bin" / PROGRAM, package.parent / "build" / "bin" / PROGRAM]
     if named := os.environ.get(PROGRAM_VARIABLE):
         candidates = [Path(named)]
     for candidate in candidates:

@@ -47,7 +47,8 @@ defmodule Ringbridge.Server.Options do
     command: [
       default: nil,
       type: {:command, "a program, or a list of it and its first arguments"},
-      doc: "what starts the bridge; `ringbridge` of the PATH"
+      doc:
+        "what starts the bridge. Without it: what `mix ringbridge.install` installed, else `ringbridge` of the PATH"
     ],
     shepherd: [
       default: nil,

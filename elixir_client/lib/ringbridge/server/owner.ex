@@ -168,7 +168,7 @@ defmodule Ringbridge.Server.Owner do
   defp start(server, cookie) do
     %{
       argv: server.programs.command ++ arguments(server),
-      env: environment(server.env),
+      env: environment(server),
       directory: "",
       grace_ms: server.shutdown,
       stdin: if(server.cookie_file, do: "", else: Atom.to_string(cookie))
@@ -186,9 +186,20 @@ defmodule Ringbridge.Server.Owner do
   defp cookie_arguments(%{cookie_file: nil}), do: ["--cookie-fd", "0"]
   defp cookie_arguments(%{cookie_file: path}), do: ["--cookie-file", Path.expand(path)]
 
-  defp environment(more) do
+  # In front the environment that the bridge is of, so that a role's `python` is that one; at the end this VM's own
+  # programs, for an epmd that has to be started.
+  defp environment(server) do
+    erts = Path.join([:code.root_dir(), "erts-#{:erlang.system_info(:version)}", "bin"])
+
+    path = [
+      Path.dirname(hd(server.programs.command)),
+      System.get_env("PATH", "/usr/bin:/bin"),
+      erts
+    ]
+
     System.get_env()
-    |> Map.merge(Map.new(more))
+    |> Map.put("PATH", Enum.join(path, ":"))
+    |> Map.merge(Map.new(server.env))
     |> Enum.reject(fn {name, value} -> value == nil or name == Options.cookie_variable() end)
   end
 

@@ -4,6 +4,9 @@ defmodule Ringbridge.Server.Programs do
 
   The shepherd belongs to the same release as the bridge, so it is looked for beside it: in the site-packages of the environment that
   the command is in (a wheel brings it along), then in `build/bin` of a checkout, then in the PATH.
+
+  Without a command it is the environment that `mix ringbridge.install` made, or that `Ringbridge.Release` put into a release: both lie
+  two folders above this application, in `_build/ENV` as in a release. Else it is `ringbridge` of the PATH.
   """
 
   @shepherd "ringbridge-shepherd"
@@ -23,14 +26,35 @@ defmodule Ringbridge.Server.Programs do
     end
   end
 
-  defp command(nil) do
-    case System.find_executable("ringbridge") do
-      nil ->
-        {:error,
-         "there is no program `ringbridge` in the PATH: install it (docs/packaging.md), or give option :command"}
+  @doc "Where the environment is that belongs to this build, or this release; it may not be there."
+  @spec environment() :: Path.t()
+  def environment, do: :ringbridge |> Application.app_dir() |> beside()
 
-      path ->
+  @doc "The environment of a build or a release, whose libraries are in `lib` of that folder."
+  @spec environment(Path.t()) :: Path.t()
+  def environment(root), do: Path.join(root, "ringbridge-venv")
+
+  defp beside(app_dir), do: app_dir |> Path.join("../..") |> Path.expand() |> environment()
+
+  @doc """
+  How the bridge of an environment is started: not by its script, which holds the path that it was written at. `-I`: nothing of the
+  folder that this VM runs in, and of its environment, takes the place of a module.
+  """
+  @spec in_environment(Path.t()) :: [String.t(), ...]
+  def in_environment(python), do: [python, "-I", "-m", "bridge"]
+
+  defp command(nil) do
+    case {executable(Path.join(environment(), "bin/python")), executable("ringbridge")} do
+      {nil, nil} ->
+        {:error,
+         "no bridge is installed: neither by `mix ringbridge.install` (docs/packaging.md), nor as `ringbridge` in the PATH; " <>
+           "or give option :command"}
+
+      {nil, path} ->
         {:ok, [path]}
+
+      {python, _path} ->
+        {:ok, in_environment(python)}
     end
   end
 
