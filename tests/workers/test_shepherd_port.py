@@ -13,6 +13,7 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -259,6 +260,16 @@ def test_a_stopped_program_ends_with_its_owner(port: Port) -> None:
     assert gone(pid)
 
 
+def test_a_stopped_program_hears_a_stop(port: Port) -> None:
+    """With a handler: a signal that would end it by default ends a stopped one, too (Linux)."""
+    port.say(start("/bin/sh", "-c", "trap 'exit 5' TERM; echo here; while :; do sleep 0.05; done"))
+    pid = port.started()
+    assert port.hear() == ("O", b"here\n")
+    os.kill(pid, signal.SIGSTOP)
+    port.say(stop(GRACE_MS))
+    assert exited(port.hear_all()) == (5, 0)
+
+
 def test_the_shepherd_s_death_is_the_program_s(port: Port) -> None:
     port.say(start(program("ignores_sigterm")))
     pid = port.started()
@@ -296,6 +307,27 @@ def test_an_owner_that_does_not_read_holds_nobody_up_and_is_told_what_is_missing
     assert sum(map(len, heard["O"])) + lost == size
     assert heard["R"] == [b"ready\n"]
     assert exited(heard) == (6, 0)
+
+
+def test_all_that_is_in_the_pipe_comes_before_the_end(port: Port, tmp_path: Path) -> None:
+    """More than is read in one turn, from a program that has ended while the shepherd stood."""
+    size = 1 << 20
+    os.mkfifo(tmp_path / "go")
+    script = f"""
+import fcntl, os
+fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, {size})
+open("go").close()
+os.write(1, b"x" * {size})
+"""
+    port.say(start(sys.executable, "-I", "-S", "-c", script, cwd=str(tmp_path)))
+    pid = port.started()
+    port.process.send_signal(signal.SIGSTOP)
+    (tmp_path / "go").open("w").close()
+    assert gone(pid)
+    port.process.send_signal(signal.SIGCONT)
+    heard = port.hear_all()
+    lost = sum(struct.unpack(">I", frame)[0] for frame in heard.get("L", []))
+    assert sum(map(len, heard["O"])) + lost == size
 
 
 def test_what_it_leaves_behind_is_not_waited_for(port: Port) -> None:
