@@ -36,8 +36,9 @@ defmodule Ringbridge.HarnessTest do
     assert Payload.check(:term, 7, 100) =~ "no binary"
 
     for at <- 0..(byte_size(right) - 1) do
-      <<before::binary-size(at), byte, rest::binary>> = right
-      changed = <<before::binary, Bitwise.bxor(byte, 64), rest::binary>>
+      rest = binary_part(right, at + 1, byte_size(right) - at - 1)
+      byte = Bitwise.bxor(:binary.at(right, at), 64)
+      changed = binary_part(right, 0, at) <> <<byte>> <> rest
       assert is_binary(Payload.check(changed, 7, 100)), "a change of byte #{at} is not seen"
     end
 

@@ -31,7 +31,8 @@ defmodule Mix.Tasks.Ringbridge.Harness do
     if wrong != [], do: Mix.raise("#{wrong |> hd() |> elem(0)}: see mix help ringbridge.harness")
     if rest != [], do: Mix.raise("what is #{hd(rest)}? see mix help ringbridge.harness")
     Mix.Task.run("app.start")
-    say = if options[:json], do: &IO.puts(:stderr, &1), else: &Mix.shell().info/1
+    shell = Mix.shell()
+    say = if options[:json], do: &IO.puts(:stderr, &1), else: &shell.info/1
 
     report =
       options
