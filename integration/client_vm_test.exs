@@ -69,6 +69,11 @@ defmodule Ringbridge.ClientVmTest do
       mix(["run", "-e", say(~s|Ringbridge.call(Newcomer.Compute, :echo, "first")|)], directory)
 
     assert ~s|{:ok, "first"}| in lines
+
+    # The client's tasks are there, too, and start nothing of the application's.
+    page = ["ipc.inspect", "--node", "#{bridge.node}"] |> mix(directory) |> Enum.join("\n")
+    assert page =~ ~r/^echo +running +closed +1 of 1/m
+    refute page =~ "Newcomer"
   end
 
   defp mix(arguments, directory) do
