@@ -20,6 +20,7 @@ static struct held *hold(struct lane *lane, const struct rb_lane_answer *answer)
     struct held *held = enif_alloc_resource(held_type, sizeof *held);
     if (!held) return NULL;
     enif_keep_resource(lane);
+    rb_add_relaxed(&lane->users, 1); /* whoever drains is inside: it is not the first */
     held->lane = lane;
     held->at = answer->at;
     held->bytes = answer->bytes;
@@ -31,15 +32,15 @@ static struct held *hold(struct lane *lane, const struct rb_lane_answer *answer)
 /* Once, whoever comes first. */
 static void give(struct held *held) {
     /* Pairs with itself: a copy and the destructor may meet. */
-    if (__atomic_exchange_n(&held->given, 1, __ATOMIC_ACQ_REL) == 0)
-        rb_lane_give_back(held->lane->client, held->at);
+    if (__atomic_exchange_n(&held->given, 1, __ATOMIC_ACQ_REL)) return;
+    rb_lane_give_back(held->lane->client, held->at);
+    lane_leave(held->lane);
 }
 
 /* On any scheduler: giving back takes a mutex, for a moment. */
 void held_gone(ErlNifEnv *env, void *object) {
     struct held *held = object;
     (void)env;
-    if (!held->lane) return;
     give(held);
     enif_release_resource(held->lane);
 }
@@ -55,9 +56,14 @@ static ERL_NIF_TERM binary_of(ErlNifEnv *env, const uint8_t *bytes, size_t size,
 
 ERL_NIF_TERM held_copy(ErlNifEnv *env, struct held *held, int term) {
     ERL_NIF_TERM binary;
-    if (rb_load_acquire(&held->given)) return enif_make_badarg(env);
-    binary = binary_of(env, held->bytes, held->size, term);
-    give(held);
+    if (!lane_enter(held->lane)) return enif_make_badarg(env);
+    if (rb_load_acquire(&held->given)) {
+        binary = enif_make_badarg(env);
+    } else {
+        binary = binary_of(env, held->bytes, held->size, term);
+        give(held);
+    }
+    lane_leave(held->lane);
     return binary;
 }
 

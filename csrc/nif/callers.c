@@ -168,8 +168,11 @@ void caller_down(ErlNifEnv *env, void *object, ErlNifPid *pid, ErlNifMonitor *mo
     uint64_t number;
     (void)env, (void)pid, (void)monitor;
     if (!leave(caller)) return;
-    while ((number = forget_one(caller)) != NUMBER_NONE)
-        rb_lane_cancel(caller->lane->client, number);
+    if (lane_enter(caller->lane)) {
+        while ((number = forget_one(caller)) != NUMBER_NONE)
+            rb_lane_cancel(caller->lane->client, number);
+        lane_leave(caller->lane);
+    }
     enif_release_resource(caller);
 }
 

@@ -8,7 +8,24 @@
 
 /* --- Opened and closed --------------------------------------------------------------------------------------------------- */
 
-/* The lane's memory. No term, binary, or caller's record is left; enif_select has called lane_stopped(). */
+int lane_enter(struct lane *lane) {
+    uint32_t users = rb_load_relaxed(&lane->users);
+    /* Acquire: pairs with the open's store; from 0 it never rises again. */
+    while (users && !__atomic_compare_exchange_n(&lane->users, &users, users + 1, 1,
+                                                 __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+    }
+    return users != 0;
+}
+
+void lane_leave(struct lane *lane) {
+    /* Pairs with itself: the last one sees all that the others have done. */
+    if (__atomic_sub_fetch(&lane->users, 1, __ATOMIC_ACQ_REL) == 0) {
+        rb_lane_detach(lane->client);
+        lane->client = NULL;
+    }
+}
+
+/* No term and no caller's record is left. */
 void lane_gone(ErlNifEnv *env, void *object) {
     struct lane *lane = object;
     (void)env;
@@ -20,7 +37,7 @@ void lane_gone(ErlNifEnv *env, void *object) {
     callers_fini(lane);
     if (lane->flags) enif_free(lane->flags);
     if (lane->shared) enif_mutex_destroy(lane->shared);
-    if (lane->client) rb_lane_detach(lane->client);
+    if (lane->client) rb_lane_detach(lane->client); /* it was never opened */
 }
 
 static int lane_init(struct lane *lane) {
@@ -83,8 +100,13 @@ ERL_NIF_TERM lane_open(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
         close_fds(&fds);
     } else if (!lane_init(lane)) {
         error = -ENOMEM;
-    } else if (enif_monitor_process(env, lane, &self, &lane->opener) != 0) {
-        error = -ESRCH; /* the opener has ended meanwhile */
+    } else {
+        rb_store_release(&lane->users, 1);
+        /* The opener may have ended meanwhile. */
+        if (enif_monitor_process(env, lane, &self, &lane->opener) != 0) {
+            error = -ESRCH;
+            lane_close(env, lane, atoms.undefined);
+        }
     }
     term = enif_make_resource(env, lane);
     enif_release_resource(lane);
@@ -96,6 +118,7 @@ void lane_close(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM reason) {
     struct drainer drainer = {env, lane, reason};
     /* Pairs with add() in callers.c: after this no record enters the table. */
     if (__atomic_exchange_n(&lane->closed, 1, __ATOMIC_ACQ_REL)) return;
+    /* What is open is a user, until lane_stopped(). */
     rb_lane_close(lane->client);
     rb_lane_lose(lane->client, answer_take, &drainer);
     callers_close(env, lane);
@@ -106,10 +129,11 @@ void lane_close(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM reason) {
         lane_stopped(env, lane, rb_lane_wake_fd(lane->client), 1);
 }
 
-/* Nobody selects the descriptor any more. It is the lane's until nothing is held; that we have gone the bridge hears now. */
+/* Nobody selects the descriptor any more. It may be kept open by what is held; that we have gone the bridge hears now. */
 void lane_stopped(ErlNifEnv *env, void *object, ErlNifEvent fd, int is_direct) {
-    (void)env, (void)object, (void)is_direct;
+    (void)env, (void)is_direct;
     shutdown(fd, SHUT_RDWR);
+    lane_leave(object); /* as what is open */
 }
 
 /* The opener has ended: so has the lane, since nobody would drain it. */
@@ -229,7 +253,11 @@ static ERL_NIF_TERM submit(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM ref,
     uint64_t number = 0;
     int error, drained;
     if (!enif_self(env, &self)) return enif_make_badarg(env);
-    if (!(caller = caller_take(env, lane, &self))) return atoms.closed;
+    if (!lane_enter(lane)) return atoms.closed;
+    if (!(caller = caller_take(env, lane, &self))) {
+        lane_leave(lane);
+        return atoms.closed;
+    }
     what->caller = caller_hash(&self);
     error = send_any(lane, caller, ref, what, &number);
     /* On a dirty scheduler the process may have ended before the request left: then its cancel came too soon. */
@@ -237,6 +265,7 @@ static ERL_NIF_TERM submit(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM ref,
         rb_lane_cancel(lane->client, number);
     enif_release_resource(caller);
     drained = drain_some(env, lane, NIF_DRAIN_MAX);
+    lane_leave(lane);
     /* In percent of a millisecond: a call that does no more than the least counts as any other BIF. */
     if (bytes > 4096 || drained > 8)
         enif_consume_timeslice(env, 1 + (int)(bytes >> 16) + (drained > 0 ? drained / 32 : 0));
@@ -309,7 +338,10 @@ ERL_NIF_TERM lane_cancel(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
         !enif_is_ref(env, argv[1]) || !enif_self(env, &self))
         return enif_make_badarg(env);
     if ((number = caller_forget(lane, &self, argv[1])) == NUMBER_NONE) return atoms.answered;
-    rb_lane_cancel(lane->client, number);
+    if (lane_enter(lane)) {
+        rb_lane_cancel(lane->client, number);
+        lane_leave(lane);
+    }
     return atoms.ok;
 }
 
@@ -318,40 +350,55 @@ ERL_NIF_TERM lane_cancel(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
 /* drain(Lane) -> more | empty | ended. */
 ERL_NIF_TERM lane_drain(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct lane *lane;
+    enum rb_lane_state state;
     int drained;
     if (argc != 1 || !enif_get_resource(env, argv[0], lane_type, (void **)&lane))
         return enif_make_badarg(env);
+    if (!lane_enter(lane)) return atoms.ended;
     drained = drain_some(env, lane, NIF_DRAIN_MAX);
+    state = rb_lane_state(lane->client);
+    lane_leave(lane);
     if (drained > 8) enif_consume_timeslice(env, 1 + drained / 32);
-    if (rb_lane_state(lane->client) != RB_LANE_OPEN) return atoms.ended;
+    if (state != RB_LANE_OPEN) return atoms.ended;
     return drained > 0 ? atoms.more : atoms.empty;
+}
+
+static ERL_NIF_TERM park(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM wake) {
+    const struct rb_lane_client *client = lane->client;
+    if (rb_load_acquire(&lane->closed) || rb_lane_hush(lane->client) < 0 ||
+        rb_lane_state(client) != RB_LANE_OPEN)
+        return atoms.ended;
+    if (rb_lane_park(lane->client))
+        return rb_lane_state(client) == RB_LANE_OPEN ? atoms.more : atoms.ended;
+    rb_store_release(&lane->selected, 1);
+    return enif_select(env, rb_lane_wake_fd(client), ERL_NIF_SELECT_READ, lane, NULL, wake) < 0
+               ? atoms.ended
+               : atoms.ok;
 }
 
 /* park(Lane, Wake) -> more: there is something to drain. ok: a message {select, Lane, Wake, ready_input} will come. ended. */
 ERL_NIF_TERM lane_park(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct lane *lane;
+    ERL_NIF_TERM said;
     if (argc != 2 || !enif_get_resource(env, argv[0], lane_type, (void **)&lane) ||
         !enif_is_ref(env, argv[1]))
         return enif_make_badarg(env);
-    if (rb_load_acquire(&lane->closed) || rb_lane_hush(lane->client) < 0 ||
-        rb_lane_state(lane->client) != RB_LANE_OPEN)
-        return atoms.ended;
-    if (rb_lane_park(lane->client))
-        return rb_lane_state(lane->client) == RB_LANE_OPEN ? atoms.more : atoms.ended;
-    rb_store_release(&lane->selected, 1);
-    if (enif_select(env, rb_lane_wake_fd(lane->client), ERL_NIF_SELECT_READ, lane, NULL, argv[1]) <
-        0)
-        return atoms.ended;
-    return atoms.ok;
+    if (!lane_enter(lane)) return atoms.ended;
+    said = park(env, lane, argv[1]);
+    lane_leave(lane);
+    return said;
 }
 
-/* figures(Lane) -> {Sent, Answered, Dropped, Cancelled, Full, Wakes, Open, HeldBytes}. */
+/* figures(Lane) -> {Sent, Answered, Dropped, Cancelled, Full, Wakes, Open, HeldBytes}; zeros of a lane that has gone. */
 ERL_NIF_TERM lane_figures(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
-    struct rb_lane_figures f;
+    struct rb_lane_figures f = {0};
     struct lane *lane;
     if (argc != 1 || !enif_get_resource(env, argv[0], lane_type, (void **)&lane))
         return enif_make_badarg(env);
-    rb_lane_read_figures(lane->client, &f);
+    if (lane_enter(lane)) {
+        rb_lane_read_figures(lane->client, &f);
+        lane_leave(lane);
+    }
     return enif_make_tuple8(env, enif_make_uint64(env, f.sent), enif_make_uint64(env, f.answered),
                             enif_make_uint64(env, f.dropped), enif_make_uint64(env, f.cancelled),
                             enif_make_uint64(env, f.full), enif_make_uint64(env, f.wakes),

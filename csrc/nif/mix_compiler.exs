@@ -14,6 +14,9 @@ defmodule Mix.Tasks.Compile.RingbridgeNif do
   # As the core's own Makefile has them; nothing of it is to be seen from outside but what erl_nif needs.
   @flags ~w(-std=gnu99 -Wall -Wextra -O2 -g -fPIC -shared -fvisibility=hidden -pthread -Wl,-z,now -Wl,-z,relro)
 
+  # What the lane's client is made of; the relay's end and the workers' links are no business of a BEAM.
+  @core ~w(lane_attach lane_dial lane_drain lane_parts lane_send gate link_memory link_parts region)
+
   @impl Mix.Task.Compiler
   def run(_arguments), do: compile(System.get_env("RINGBRIDGE_NIF", ""))
 
@@ -108,7 +111,7 @@ defmodule Mix.Tasks.Compile.RingbridgeNif do
 
   defp includes, do: ["-I", "csrc/include", "-I", "csrc"]
 
-  defp sources, do: wildcard("csrc/nif/*.c") ++ wildcard("csrc/core/*.c")
+  defp sources, do: wildcard("csrc/nif/*.c") ++ Enum.map(@core, &"csrc/core/#{&1}.c")
 
   defp inputs do
     headers = wildcard("csrc/nif/*.h") ++ wildcard("csrc/core/*.h")

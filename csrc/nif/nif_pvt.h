@@ -3,8 +3,8 @@
  * A crash here takes the BEAM down. So this is a thin shell: what the relay wrote is checked by the lane's client (ringbridge/lane.h), which
  * is tested and fuzzed without a BEAM; here remain terms, processes and who owns what.
  *
- * Who holds whom. The opener's lane term, callers' terms, and each answer that is still held keep the lane's memory; so does each caller's
- * record, until its process ends or the lane is closed. The last of them lets the mapping go (lane_gone).
+ * Who holds whom. The mapping is kept by being open, by each call that is inside it, and by each answer that is still held: counted in
+ * `users`, not by terms, since a process that idles may keep the term of a lane for days. Callers' terms and records keep the struct alone.
  *
  * Locks, in the order in which they may be taken: a ring's flag or mutex, or the client's drain lock; then one shard's mutex; then what erl_nif and the
  * client's short mutexes take inside. No lock is held across enif_select, enif_monitor_process and enif_demonitor_process. */
@@ -62,6 +62,7 @@ struct lane {
     struct caller **buckets;
     ErlNifMutex *shards[SHARDS];
     ErlNifMonitor opener;
+    uint32_t users;    /* of `client`: the last one detaches it */
     uint32_t closed;   /* set once */
     uint32_t selected; /* enif_select was called */
 };
@@ -112,6 +113,9 @@ void held_gone(ErlNifEnv *env, void *object);
 ERL_NIF_TERM held_copy(ErlNifEnv *env, struct held *held, int term);
 
 /* lane.c */
+/* 0: the lane has gone. Else its client is there until lane_leave(). */
+int lane_enter(struct lane *lane);
+void lane_leave(struct lane *lane);
 void lane_close(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM reason);
 void lane_gone(ErlNifEnv *env, void *object);
 void lane_stopped(ErlNifEnv *env, void *object, ErlNifEvent fd, int is_direct);

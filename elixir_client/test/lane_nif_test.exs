@@ -265,6 +265,28 @@ defmodule Ringbridge.LaneNifTest do
       assert Native.drain(other) == :ended
     end
 
+    test "lets its memory go, though processes keep its term", context do
+      {to, instance, opener} = lane(context)
+      assert mapped() != []
+      {:answer, {:ok, held}} = call(to, submit(:echo, :binary.copy("x", 100_000)))
+      Opener.down(instance, node(), :shutdown)
+      :sys.get_state(opener)
+      # Of the binary alone.
+      assert mapped() != []
+      assert hash(held) == hash(:binary.copy("x", 100_000))
+      await_unmapped()
+      assert Nif.submit(to, submit(:echo, "x")) |> is_reference()
+    end
+
+    defp await_unmapped do
+      :erlang.garbage_collect()
+      wait_until(fn -> mapped() == [] end)
+    end
+
+    defp mapped do
+      for line <- File.stream!("/proc/self/maps"), line =~ "ringbridge-lane", do: line
+    end
+
     test "by the connection's carries its reason", context do
       {to, instance, opener} = lane(context)
       ref = Nif.submit(to, submit(:hold, "x"))
