@@ -122,8 +122,8 @@ defmodule Ringbridge.ClientVmTest do
     assert Node.get_cookie() == ours
 
     # Nobody who looks into it sees the cookie.
-    [{_id, connection, _type, _modules}] = Supervisor.which_children(Three)
-    shown = [:sys.get_state(connection), :sys.get_state(Three), :ets.tab2list(Three)]
+    pids = for {_id, pid, _type, _modules} <- Supervisor.which_children(Three), do: pid
+    shown = [Enum.map(pids, &:sys.get_state/1), :sys.get_state(Three), :ets.tab2list(Three)]
     refute inspect(shown, limit: :infinity) =~ @other_cookie
   end
 
@@ -165,7 +165,7 @@ defmodule Ringbridge.ClientVmTest do
     lines =
       run("""
       {:ok, _} = Ringbridge.start_link(name: Lost, nodes: [:"nobody@127.0.0.1"], backoff_min_ms: 1, backoff_max_ms: 10)
-      [{_, connection, _, _}] = Supervisor.which_children(Lost)
+      [connection] = for {{Ringbridge.Connection, _}, pid, _, _} <- Supervisor.which_children(Lost), do: pid
       :ok = :net_kernel.stop()
       before = :sys.get_state(connection).backoff.failures
       more? = fn _ -> Process.sleep(10); :sys.get_state(connection).backoff.failures > before + 3 end
@@ -219,7 +219,7 @@ defmodule Ringbridge.ClientVmTest do
       run("""
       {:ok, _} = Ringbridge.start_link(name: Lost, nodes: [:"nobody@127.0.0.1"], backoff_max_ms: 100)
       #{say(~s|Ringbridge.call(Lost, :echo, "x", timeout: 1_500)|)}
-      [{_, connection, _, _}] = Supervisor.which_children(Lost)
+      [connection] = for {{Ringbridge.Connection, _}, pid, _, _} <- Supervisor.which_children(Lost), do: pid
       nobody? = fn _ -> Process.sleep(100); :sys.get_state(connection).waiting == [] end
       #{say("{:forgotten, Enum.any?(1..600, nobody?)}")}
       """)

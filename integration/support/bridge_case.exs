@@ -87,6 +87,26 @@ defmodule Ringbridge.BridgeCase do
     Lab.wait_until("no job is in flight", timeout_ms, fn -> stats(node).in_flight == 0 end)
   end
 
+  @doc "Returns when the instance is connected to the bridge and, for `:nif`, its lane is open."
+  def await_lane(name, node, lane) do
+    Lab.wait_until("#{inspect(name)} has its lane to #{node}", 60_000, fn ->
+      Ringbridge.Route.pick(name, [node], :echo, []) != nil and
+        (lane == :dist or lane_to(name, node) != nil)
+    end)
+  end
+
+  @doc "How many requests have gone over the instance's lane to the bridge; `nil` without one."
+  def sent(name, node) do
+    if lane = lane_to(name, node), do: elem(Ringbridge.Lane.Native.figures(lane), 0)
+  end
+
+  defp lane_to(name, node) do
+    {:ok, instance} = Ringbridge.Instance.fetch(name)
+
+    with {_node, epoch} <- Ringbridge.Route.pick(name, [node], :echo, []),
+         do: Ringbridge.Lane.Opener.lane(instance, node, epoch)
+  end
+
   @doc "What it gives, and how many milliseconds that took."
   def timed(fun) do
     {microseconds, result} = :timer.tc(fun)
