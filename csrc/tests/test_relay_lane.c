@@ -340,6 +340,7 @@ static void an_answer_waits_for_room_in_the_region(void) {
         held[i] = lane->last.at;
     }
     CHECK_EQUAL(rb_lane_held_bytes(lane->beam), 8192);
+    CHECK_EQUAL(lane_stats(&lab, lane, 0).lent_blocks, 2);
     memset(bytes, 7, sizeof bytes);
     uint64_t waits = lane_raw(lane, "echo", "x", 1, 60000);
     complete_through_region(bytes, sizeof bytes);

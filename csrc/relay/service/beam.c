@@ -353,6 +353,7 @@ void rb_beams_flush(struct rb_relay *r) {
         next = b->next;
         rb_lane_link_publish(&b->link);
         GAUGE(b->stats.wakes, b->link.waker.wakes);
+        GAUGE(b->stats.lent_blocks, b->link.results_region.taken);
         if (b->broke) rb_beam_close(r, b->id, b->broke);
     }
 }

@@ -20,6 +20,7 @@ void rb_beam_free(struct rb_beam *b) {
     rb_lane_link_close(&b->link);
     free(b->slots);
     b->slots = NULL;
+    b->slot_count = 0;
 }
 
 static void tell_end(struct rb_relay *r, struct rb_beam *b, const char *reason) {

@@ -66,22 +66,21 @@ static int refuse_async(const struct rb_caller *to) {
     return 0;
 }
 
-int rb_service_call(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *caller,
+int rb_service_call(struct rb_conn *c, const struct rb_from *from, const struct rb_caller *to,
                     struct rb_cursor *at) {
     struct rb_relay *r = c->relay;
-    const struct rb_caller to = *caller;
     struct rb_submit s;
     uint64_t id = 0;
     char why[RB_WHY_BYTES];
     int kind = rb_request_kind(at, &s, &id, why);
     switch (kind) {
     case RB_REQUEST_SUBMIT:
-        if (s.verb == RB_VERB_ASYNC && to.kind == RB_CALLER_LANE) return refuse_async(&to);
-        return s.verb == RB_VERB_MANY ? rb_batch_submit(c, from, &to, at, &s)
-                                      : rb_submit(c, from, &to, at, &s);
-    case RB_REQUEST_STATS: rb_answer_stats(&to, r); return 0;
-    case RB_REQUEST_JOBS: rb_answer_jobs(&to, r, s.role); return 0;
-    case RB_REQUEST_BAD: rb_submit_refuse(&to, why); return 0;
+        if (s.verb == RB_VERB_ASYNC && to->kind == RB_CALLER_LANE) return refuse_async(to);
+        return s.verb == RB_VERB_MANY ? rb_batch_submit(c, from, to, at, &s)
+                                      : rb_submit(c, from, to, at, &s);
+    case RB_REQUEST_STATS: rb_answer_stats(to, r); return 0;
+    case RB_REQUEST_JOBS: rb_answer_jobs(to, r, s.role); return 0;
+    case RB_REQUEST_BAD: rb_submit_refuse(to, why); return 0;
     case RB_REQUEST_STATUS:
     case RB_REQUEST_CANCEL: break;
     case RB_REQUEST_STATUS_REF:
@@ -90,15 +89,15 @@ int rb_service_call(struct rb_conn *c, const struct rb_from *from, const struct 
     }
     struct rb_job *j = rb_job_find(r, id);
     if (!j || !rb_job_is_open(j)) {
-        rb_answer_unknown_job(&to);
+        rb_answer_unknown_job(to);
     } else if (kind == RB_REQUEST_STATUS || kind == RB_REQUEST_STATUS_REF) {
-        rb_answer_status(&to, j, r->now);
+        rb_answer_status(to, j, r->now);
     } else {
         /* Its caller is still there and is told; whoever asked for it gets ok. */
         struct rb_caller owner = rb_job_caller(j);
         rb_answer_reason(&owner, RB_REASON_CANCELLED);
         rb_job_cancel(r, j, RB_REASON_CANCELLED);
-        rb_answer_ok(&to);
+        rb_answer_ok(to);
     }
     return 0;
 }
