@@ -351,9 +351,9 @@ int rb_beams_read(struct rb_relay *r) {
 void rb_beams_flush(struct rb_relay *r) {
     for (struct rb_beam *b = r->beams, *next; b; b = next) {
         next = b->next;
+        GAUGE(b->stats.lent_blocks, b->link.results_region.taken);
         rb_lane_link_publish(&b->link);
         GAUGE(b->stats.wakes, b->link.waker.wakes);
-        GAUGE(b->stats.lent_blocks, b->link.results_region.taken);
         if (b->broke) rb_beam_close(r, b->id, b->broke);
     }
 }
