@@ -28,7 +28,7 @@ defmodule Ringbridge.SoakTest do
   @node_ms 3_500
 
   test "whatever happens, each caller gets its one answer, and nothing is left" do
-    bridge = Lab.start_bridge(config: Settings.toml())
+    bridge = Lab.start_bridge(config: Settings.toml(), env: Meter.environment())
     os_pid = Program.os_pid(bridge.program)
     await_workers(bridge.node)
     Payloads.prepare()

@@ -24,6 +24,15 @@ defmodule Ringbridge.Soak.Meter do
     vm_processes: 20
   }
 
+  @doc """
+  What the bridge's malloc is told, so that its own memory is what it uses. By itself glibc raises the size from which it maps
+  memory to that of the largest piece ever freed (mallopt(3)): then answers of a MiB lie among small things and leave holes that
+  are never given back, more of them the busier the machine is.
+  """
+  @spec environment() :: [{String.t(), String.t()}]
+  def environment,
+    do: [{"MALLOC_MMAP_THRESHOLD_", "131072"}, {"MALLOC_TRIM_THRESHOLD_", "131072"}]
+
   @spec sample(pos_integer()) :: sample()
   def sample(bridge) do
     status = File.read!("/proc/#{bridge}/status")
