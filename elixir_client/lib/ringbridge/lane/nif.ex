@@ -139,7 +139,9 @@ defmodule Ringbridge.Lane.Nif do
   # Large binaries stay where they are until the library copies them into the lane. The first byte is the format's version,
   # which no message of the distribution has either.
   defp term(lane, ref, message) do
-    case :erlang.term_to_iovec(message) do
+    # Atoms in UTF-8, as the distribution has them, also before OTP 26: names of nodes in pids and references of the answer must be
+    # byte for byte those of the request, and workers write them so.
+    case :erlang.term_to_iovec(message, minor_version: 2) do
       [<<131, first::binary>> | rest] when length(rest) < @parts_max ->
         Native.submit_term(lane, ref, [first | rest])
 
