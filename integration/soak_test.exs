@@ -11,7 +11,10 @@ defmodule Ringbridge.SoakTest do
   """
   use ExUnit.Case
 
-  import Ringbridge.BridgeCase, only: [submit: 5, stats: 1, workers: 2, await_idle: 2]
+  import Ringbridge.BridgeCase,
+    only: [submit: 5, stats: 1, workers: 2, await_idle: 2, await_lane: 3]
+
+  alias Ringbridge.Lane.Native
   alias Ringbridge.{Lab, Proc, Program}
   alias Ringbridge.Soak.{Books, Callers, Faults, Meter, Operator, Payloads, Settings}
 
@@ -31,6 +34,7 @@ defmodule Ringbridge.SoakTest do
     bridge = Lab.start_bridge(config: Settings.toml(), env: Meter.environment())
     os_pid = Program.os_pid(bridge.program)
     await_workers(bridge.node)
+    open_lane(bridge.node)
     Payloads.prepare()
     at_rest = Meter.at_rest(os_pid)
     binaries = Meter.binaries_at_rest()
@@ -69,6 +73,14 @@ defmodule Ringbridge.SoakTest do
     say("binaries of this VM at rest #{Meter.mib(binaries)} -> #{Meter.mib(later)}")
     refute Meter.kept?(binaries, later), "#{later - binaries} bytes of binaries stayed"
     assert_nothing_left(bridge, os_pid)
+  end
+
+  # From here on every other call of this VM goes over it. A bridge without lanes is one more way to be tried.
+  defp open_lane(node) do
+    start_supervised!({Ringbridge, name: Ringbridge.Soak.Lane, nodes: [node]})
+    {:ok, "0"} = Ringbridge.call(Ringbridge.Soak.Lane, :echo, "0")
+    if Native.status() == :ok, do: await_lane(Ringbridge.Soak.Lane, node, :nif)
+    :persistent_term.put({Ringbridge.Soak.Calls, :instance}, Ringbridge.Soak.Lane)
   end
 
   # ---- while it runs

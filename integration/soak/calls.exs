@@ -138,9 +138,29 @@ defmodule Ringbridge.Soak.Calls do
   @doc "A call; without an answer in time, or with the connection lost, how it ended."
   @spec call(t(), term(), timeout()) :: Judge.outcome()
   def call(calls, request, timeout_ms \\ @patience_ms) do
-    {:answer, GenServer.call(calls.target, request, timeout_ms)}
+    case lane(calls.target) do
+      nil -> {:answer, GenServer.call(calls.target, request, timeout_ms)}
+      to -> over(to, request, timeout_ms)
+    end
   catch
     :exit, {reason, {GenServer, :call, _}} -> {:exit, reason}
+  end
+
+  # Every other call of this node, while its instance has a lane over shared memory (Ringbridge.Lane.Nif).
+  defp lane({_name, node}) do
+    with instance when instance != nil <- :persistent_term.get({__MODULE__, :instance}, nil),
+         [{_key, _epoch, lane}] <- :ets.lookup(instance, {:lane, node}),
+         true <- :rand.uniform(2) == 1,
+         do: {lane, node},
+         else: (_ -> nil)
+  end
+
+  defp over(to, request, timeout_ms) do
+    case Ringbridge.Lane.Nif.call(to, request, timeout_ms) do
+      {:answer, answer} -> {:answer, answer}
+      {:down, reason} -> {:exit, reason}
+      :timeout -> {:exit, :timeout}
+    end
   end
 
   # ---- the kinds: what came back, by its label
