@@ -10,7 +10,7 @@ defmodule Mix.Tasks.Ringbridge.Chaos do
     * `--node NAME` - the bridge; default what `ringbridge` itself takes, by its ringbridge.toml
     * `--cookie-file FILE`, `--cookie COOKIE` - its cookie; handed on in the environment, never as an argument
     * `--config FILE` - the bridge's ringbridge.toml
-    * `--command PATH` - the program; else `ringbridge` of the PATH, else `.venv/bin/ringbridge`
+    * `--command PATH` - the program; else what `mix ringbridge.install` has put there, else `ringbridge` of the PATH, else `.venv/bin/ringbridge`
     * `--json` - the report for programs
 
   It runs as the bridge's user, on the bridge's machine, and is one of its admin nodes (`admin_nodes = ["ringbridge_*@127.0.0.1"]`). Exit status: the
@@ -19,6 +19,7 @@ defmodule Mix.Tasks.Ringbridge.Chaos do
   use Mix.Task
 
   alias Ringbridge.Case.Bridge
+  alias Ringbridge.Server.Programs
 
   @requirements ["loadpaths"]
   @switches [config: :string, command: :string, json: :boolean]
@@ -47,26 +48,34 @@ defmodule Mix.Tasks.Ringbridge.Chaos do
 
     env = if options[:cookie], do: [{"RINGBRIDGE_COOKIE", options[:cookie]}], else: []
 
-    {_output, status} =
-      System.cmd(command!(options), arguments, env: env, into: IO.binstream(:stdio, :line))
-
+    [program | first] = command!(options)
+    output = IO.binstream(:stdio, :line)
+    {_output, status} = System.cmd(program, first ++ arguments, env: env, into: output)
     if status != 0, do: exit({:shutdown, status})
   end
 
   defp path(_option, nil), do: []
   defp path(option, path), do: [option, Path.expand(path)]
 
+  # As `Ringbridge.Server` finds it; and in a checkout, where it is in .venv/bin.
   defp command!(options) do
-    case options[:command] || Bridge.command() do
-      nil ->
-        Mix.Ringbridge.fail!(
-          "there is no program `ringbridge` in the PATH or in .venv/bin: trouble is made on the bridge's machine, by the program " <>
-            "that it was started with. Run the task there, or give --command"
-        )
+    case {options[:command], Programs.find(nil, nil), Bridge.command()} do
+      {nil, {:ok, programs}, _in_checkout} ->
+        programs.command
 
-      command ->
-        System.find_executable(Path.expand(command)) || System.find_executable(command) ||
-          Mix.Ringbridge.fail!("#{command} is no program that can be run")
+      {nil, {:error, why}, nil} ->
+        Mix.Ringbridge.fail!(why |> String.replace("option :command", "--command"))
+
+      {nil, {:error, _why}, command} ->
+        [command]
+
+      {command, _found, _in_checkout} ->
+        [executable!(command)]
     end
+  end
+
+  defp executable!(command) do
+    System.find_executable(Path.expand(command)) || System.find_executable(command) ||
+      Mix.Ringbridge.fail!("#{command} is no program that can be run")
   end
 end

@@ -29,8 +29,7 @@ defmodule Ringbridge.Inspect.Watch do
   def turn(watch, {:ok, whole}, now_us) do
     case Look.only(whole, watch.role) do
       {:ok, look} ->
-        rates = if watch.error == nil, do: Look.rates(watch.look, look)
-        %{watch | look: look, rates: rates, error: nil, lost_us: nil}
+        %{watch | look: look, rates: Look.rates(watch.look, look), error: nil, lost_us: nil}
 
       :error ->
         %{watch | error: :no_role, lost_us: watch.lost_us || now_us, look: nil, rates: nil}
