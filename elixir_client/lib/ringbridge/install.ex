@@ -279,12 +279,7 @@ defmodule Ringbridge.Install do
   defp check_packages(_plan), do: :ok
 
   defp same(path, wanted) do
-    sum =
-      path
-      |> File.stream!([], 65_536)
-      |> Enum.reduce(:crypto.hash_init(:sha256), &:crypto.hash_update(&2, &1))
-      |> :crypto.hash_final()
-      |> Base.encode16(case: :lower)
+    sum = :sha256 |> :crypto.hash(File.read!(path)) |> Base.encode16(case: :lower)
 
     if sum == wanted,
       do: :ok,
