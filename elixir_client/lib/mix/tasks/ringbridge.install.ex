@@ -49,7 +49,7 @@ defmodule Mix.Tasks.Ringbridge.Install do
   end
 
   defp install(plan) do
-    case Install.run(plan, &Mix.shell().info/1) do
+    case Install.run(plan, fn text -> Mix.shell().info(text) end) do
       {:ok, _venv} -> :ok
       {:error, why} -> Mix.raise("mix ringbridge.install: #{why}")
     end
