@@ -567,6 +567,30 @@ static void the_relay_is_woken_only_if_it_sleeps(void) {
     ends_close(&e);
 }
 
+static void room_that_is_wanted_rings_and_other_room_does_not(void) {
+    struct ends e;
+    struct seen seen = {.verdict = RB_LANE_KEEP};
+    static uint8_t bytes[4096];
+    uint64_t number, at[2];
+    ends_open(&e);
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQUAL(ends_send(&e, 0, bytes, sizeof bytes, &number), 0);
+        ends_echo(&e, 0, 1, RB_LANE_STATUS_RAW);
+        CHECK_EQUAL(rb_lane_drain(e.beam, ends_see, &seen, 1), 1);
+        at[i] = seen.last.at;
+    }
+    rb_gate_announce(&e.relay.waiter, RB_PARK_EVENTFD);
+    CHECK_EQUAL(rb_lane_give_back(e.beam, at[0]), 0);
+    CHECK(!is_readable(e.relay.wake_relay));
+    CHECK_EQUAL(rb_lane_link_waiting(&e.relay), 0); /* nor is it a reason to stay awake */
+    rb_lane_link_want(&e.relay, 1);
+    CHECK_EQUAL(rb_lane_link_waiting(&e.relay), 1);
+    CHECK_EQUAL(rb_lane_give_back(e.beam, at[1]), 0);
+    CHECK(is_readable(e.relay.wake_relay));
+    CHECK_EQUAL(rb_lane_link_reclaim(&e.relay), 2);
+    ends_close(&e);
+}
+
 static void a_cancel_names_what_is_open_and_wakes_the_relay(void) {
     struct ends e;
     struct seen seen = {.count = 0};
@@ -595,6 +619,37 @@ static void a_cancel_names_what_is_open_and_wakes_the_relay(void) {
     rb_lane_cancel(e.beam, second);
     rb_lane_cancel(e.beam, first);
     CHECK_EQUAL(e.relay.cancels[rb_lane_slot(first)].request, second);
+    ends_close(&e);
+}
+
+/* The lane ends while a request is being copied: its bytes lie on a page that faults, and the fault's handler is who ends it. */
+static struct ends *ending;
+static struct seen of_fault;
+static uint8_t *faulty;
+static void end_at_fault(int signal) {
+    (void)signal;
+    rb_lane_lose(ending->beam, ends_see,
+                 &of_fault); /* no lock is held by who sends on a ring of its own */
+    mprotect(faulty, 4096, PROT_READ);
+}
+
+static void a_request_that_is_sent_into_the_end_is_its_sender_s_again(void) {
+    struct ends e;
+    uint64_t number;
+    struct sigaction before, faults = {.sa_handler = end_at_fault, .sa_flags = SA_NODEFER};
+    ends_open(&e);
+    ending = &e;
+    of_fault = (struct seen){.count = 0};
+    faulty = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    sigaction(SIGSEGV, &faults, &before);
+    CHECK_EQUAL(ends_send(&e, 0, faulty, 100, &number), -EPIPE);
+    sigaction(SIGSEGV, &before, NULL);
+    CHECK_EQUAL(of_fault.count, 0); /* one of the two is told */
+    CHECK_EQUAL(rb_lane_lose(e.beam, ends_see, &of_fault), 0);
+    struct rb_lane_figures f;
+    rb_lane_read_figures(e.beam, &f);
+    CHECK(f.sent == 0 && f.open == 0);
+    munmap(faulty, 4096);
     ends_close(&e);
 }
 
@@ -725,7 +780,9 @@ int main(void) {
     RUN(each_request_that_is_open_at_the_end_is_told_of_once);
     RUN(a_parking_is_rung_once_and_the_end_rings_too);
     RUN(the_relay_is_woken_only_if_it_sleeps);
+    RUN(room_that_is_wanted_rings_and_other_room_does_not);
     RUN(a_cancel_names_what_is_open_and_wakes_the_relay);
+    RUN(a_request_that_is_sent_into_the_end_is_its_sender_s_again);
     RUN(many_threads_get_each_their_own_answers_once);
     RUN(at_an_end_under_way_each_request_is_told_of_once);
     return check_end();
