@@ -1,30 +1,45 @@
+defmodule Ringbridge.JobsTest.Pathfinding do
+  @moduledoc "The role, where its worker and the coastline are: cargo is not on every machine (docs/pathfinding.md)."
+  alias Ringbridge.Lab
+
+  def there?, do: Enum.all?([worker(), mask()], &File.exists?/1)
+
+  def role do
+    if there?(), do: "\n[roles.pathfinding]\ncommand = #{inspect([worker(), mask()])}\n", else: ""
+  end
+
+  defp worker, do: Path.join(Lab.root(), "build/bin/rb-pathfinding")
+  defp mask, do: Path.join(Lab.root(), "build/data/sea.mask")
+end
+
 defmodule Ringbridge.JobsTest do
   @moduledoc "Jobs as structs against a bridge: the real roles, good and bad values, and who refuses what slipped through."
   use Ringbridge.BridgeCase,
     name: "jobs",
-    roles: """
-    [roles.worldgen]
-    command = ["#{Ringbridge.Lab.root()}/build/bin/rb-worldgen"]
-    timeout_default_ms = 60_000
-    [roles.worldgen.ops.heights]
-    opcode = 0
-    version = 1
-    payload = { binary = [64, 64] }
-    [roles.worldgen.ops.picture]
-    opcode = 1
-    payload = { binary = [64, 64] }
+    roles:
+      """
+      [roles.worldgen]
+      command = ["#{Ringbridge.Lab.root()}/build/bin/rb-worldgen"]
+      timeout_default_ms = 60_000
+      [roles.worldgen.ops.heights]
+      opcode = 0
+      version = 1
+      payload = { binary = [64, 64] }
+      [roles.worldgen.ops.picture]
+      opcode = 1
+      payload = { binary = [64, 64] }
 
-    [roles.repeat]
-    command = ["#{Ringbridge.Lab.root()}/build/bin/rb-echo"]
-    [roles.repeat.ops.repeat]
-    opcode = 0
-    payload = { map = { text = { binary = [1, 16] }, times = { integer = [1, 5] } } }
+      [roles.repeat]
+      command = ["#{Ringbridge.Lab.root()}/build/bin/rb-echo"]
+      [roles.repeat.ops.repeat]
+      opcode = 0
+      payload = { map = { text = { binary = [1, 16] }, times = { integer = [1, 5] } } }
 
-    [roles.routes]
-    workers = 0
-    [roles.routes.remote]
-    nodes = ["test*@127.0.0.1"]
-    """
+      [roles.routes]
+      workers = 0
+      [roles.routes.remote]
+      nodes = ["test*@127.0.0.1"]
+      """ <> Ringbridge.JobsTest.Pathfinding.role()
 
   @moduletag capture_log: true
 
@@ -140,6 +155,26 @@ defmodule Ringbridge.JobsTest do
     # A rule that no declaration has is the worker's own.
     assert {:error, %Error{reason: {:job_failed, 7, _}}} =
              Ringbridge.call(name, %{job | bodies: [sun, %{sun | id: 4}]})
+  end
+
+  @tag skip: not __MODULE__.Pathfinding.there?() && "no pathfinding on this machine"
+  test "pathfinding: Genoa to Naples, and what its worker refuses", %{name: name} do
+    {genoa, naples} =
+      {%Place{latitude: 44.4, longitude: 8.9}, %Place{latitude: 40.8, longitude: 14.25}}
+
+    job = %Route{from: genoa, to: naples}
+    assert {:ok, %Route.Result{} = route} = Ringbridge.call(name, job, timeout: 60_000)
+    # The tables say 335 nautical miles.
+    assert_in_delta route.nautical_miles, 335, 10
+    assert [%Place{latitude: latitude} | _] = route.points
+    assert_in_delta latitude, 44.4, 0.5
+    moscow = %Place{latitude: 55.75, longitude: 37.6}
+
+    assert {:error, %Error{reason: {:job_failed, 3, _}}} =
+             Ringbridge.call(name, %{job | to: moscow}, timeout: 60_000)
+
+    assert {:error, %Error{reason: {:invalid_job, [_, _]}}} =
+             Ringbridge.call(name, %{job | from: nil, to: {1, 2}})
   end
 
   test "pathfinding's tuples and records, by a worker in Elixir that reads and writes them",
@@ -351,6 +386,24 @@ defmodule Ringbridge.JobsTest do
       assert {0, "same: " <> _} = Ringbridge.LayoutLoader.run(["--node", "#{node}"])
       assert {2, why} = Ringbridge.LayoutLoader.run(["--node", "nobody@127.0.0.1"])
       assert why =~ "nobody@127.0.0.1 cannot be reached"
+    end
+
+    test "is checked where there is no mix, as a release's eval does", %{node: node} do
+      {:ok, [[port]]} = :init.get_argument(:epmd_port)
+      env = [{"HOME", Lab.home()}, {"ERL_EPMD_PORT", "#{port}"}]
+      ebin = Path.join(Lab.root(), "build/mix/test/lib/ringbridge/ebin")
+
+      eval = fn argv ->
+        code = "Ringbridge.LayoutLoader.main(#{inspect(argv)}); IO.puts(:goes_on)"
+        System.cmd("elixir", ["-pa", ebin, "-e", code], env: env, stderr_to_stdout: true)
+      end
+
+      assert {said, 0} = eval.(["--node", "#{node}"])
+      assert said =~ "same: the layouts go together"
+      assert said =~ "goes_on"
+      assert {said, 1} = eval.(["--digest", String.duplicate("0", 64)])
+      assert said =~ "mismatch"
+      refute said =~ "goes_on"
     end
 
     test "is checked by mix, with a status", %{bridge: bridge, node: node} do

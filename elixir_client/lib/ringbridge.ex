@@ -160,6 +160,7 @@ defmodule Ringbridge do
       iex> Exception.message(error)
       "echo: MyApp.Repeat.times must be an integer of 1 to 9, got: 0"
   """
+  @impl Client
   @spec call(name(), job(), options()) :: answer()
   @spec call(name(), role(), payload()) :: answer()
   def call(name, job_or_role, options_or_payload \\ [])
@@ -181,6 +182,7 @@ defmodule Ringbridge do
   def call!(name, role, payload, options), do: name |> call(role, payload, options) |> or_raise()
 
   @doc "The same of a job that is a struct; or `call!/4` without options."
+  @impl Client
   @spec call!(name(), job(), options()) :: result() | {result(), detail()}
   @spec call!(name(), role(), payload()) :: result() | {result(), detail()}
   def call!(name, job_or_role, options_or_payload \\ []),
@@ -203,6 +205,7 @@ defmodule Ringbridge do
   end
 
   @doc "The same of a job that is a struct; or `cast/4` without options."
+  @impl Client
   @spec cast(name(), job(), options()) :: :ok | {:error, Error.t()}
   @spec cast(name(), role(), payload()) :: :ok | {:error, Error.t()}
   def cast(name, job_or_role, options_or_payload \\ [])
@@ -231,6 +234,7 @@ defmodule Ringbridge do
   The same of jobs that are structs of one module: those that break their declaration are answered so, in their places, and the others are sent.
   Of a role and payloads: `call_many/4` without options.
   """
+  @impl Client
   @spec call_many(name(), [job()], options()) :: {:ok, [answer()]} | {:error, Error.t()}
   @spec call_many(name(), role(), [payload()]) :: {:ok, [answer()]} | {:error, Error.t()}
   def call_many(name, jobs_or_role, options_or_payloads \\ [])
@@ -314,6 +318,7 @@ defmodule Ringbridge do
   end
 
   @doc "The same of a job that is a struct; or `async/4` without options."
+  @impl Client
   @spec async(name(), job(), options()) :: Request.t()
   @spec async(name(), role(), payload()) :: Request.t()
   def async(name, job_or_role, options_or_payload \\ [])
@@ -396,6 +401,7 @@ defmodule Ringbridge do
   def stream(name, role, payload, options), do: Parts.stream(name, role, payload, options)
 
   @doc "The same of a job that is a struct, whose parts are as it declares them; or `stream/4` without options."
+  @impl Client
   @spec stream(name(), job(), [option() | {:max_demand, pos_integer()}] | map()) :: Enumerable.t()
   @spec stream(name(), role(), payload()) :: Enumerable.t()
   def stream(name, job_or_role, options_or_payload \\ [])

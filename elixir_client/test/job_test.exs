@@ -475,6 +475,28 @@ defmodule Ringbridge.JobTest do
       assert ResultIngestor.ingest(Secret, {:ok, 7}) == {:ok, 7}
     end
 
+    test "of analytics is what its page says, and so is the question" do
+      page = File.read!(Path.expand("../../docs/analytics.md", __DIR__))
+
+      [query, columns, rows] =
+        Regex.run(
+          ~r/query = (%\{.*?\})\n.*?"columns" => (\[.*?\]),\s+"rows" => (\[\[.*?\]\])\}/s,
+          page,
+          capture: :all_but_first
+        )
+
+      {query, _} = Code.eval_string(query)
+      assert {:ok, job} = Job.read(RealJobs.Query, query)
+      assert job.limit == 3
+      assert Job.write(job) == {:ok, query}
+      answer = %{"columns" => eval(columns), "rows" => eval(rows)}
+
+      assert {:ok, %RealJobs.Query.Result{rows: [["B6", 1367, 159.0] | _]}} =
+               ResultIngestor.ingest(RealJobs.Query, {:ok, answer})
+    end
+
+    defp eval(text), do: text |> Code.eval_string() |> elem(0)
+
     test "with binaries for keys, as workers in Python answer" do
       rows = %{"columns" => ["a"], "rows" => [[1]]}
 

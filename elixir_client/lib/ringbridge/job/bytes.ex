@@ -4,6 +4,7 @@ defmodule Ringbridge.Job.Bytes do
 
   alias Ringbridge.Job.{Record, Type}
 
+  import Bitwise
   import Record, only: [broken: 3, each: 2]
 
   @quiet_nan {0x7FC0_0000, 0x7FF8_0000_0000_0000}
@@ -171,7 +172,7 @@ defmodule Ringbridge.Job.Bytes do
 
     count = div(byte_size(bytes), one)
     Type.fits?(count, size) || broken(path, count, Type.words(type))
-    listed(of, one, bytes, record, path, 0)
+    listed(of, one, bytes, record, path, count)
   end
 
   defp get({:record, module}, bytes, _record, path), do: taken(module.__record__(), bytes, path)
@@ -182,11 +183,9 @@ defmodule Ringbridge.Job.Bytes do
     value
   end
 
-  defp listed(_of, _one, <<>>, _record, _path, _at), do: []
-
-  defp listed(of, one, bytes, record, path, at) do
-    <<first::binary-size(one), rest::binary>> = bytes
-    [get(of, first, record, [at | path]) | listed(of, one, rest, record, path, at + 1)]
+  defp listed(of, one, bytes, record, path, count) do
+    for at <- 0..(count - 1)//1,
+        do: get(of, binary_part(bytes, at * one, one), record, [at | path])
   end
 
   defp shown({:non_finite, name}), do: name
@@ -194,25 +193,21 @@ defmodule Ringbridge.Job.Bytes do
 
   defp value({:binary, _size}, bytes, _endian), do: bytes
 
+  # Without size(bits) in a pattern: Elixir 1.20 wants a pin there, which 1.14 does not know.
   defp value({:int, word, _bounds}, bytes, endian) do
     {bits, signed?} = Type.integer(word)
-
-    case {endian, signed?} do
-      {:little, false} -> with(<<value::size(bits)-little>> <- bytes, do: value)
-      {:little, true} -> with(<<value::size(bits)-little-signed>> <- bytes, do: value)
-      {:big, false} -> with(<<value::size(bits)-big>> <- bytes, do: value)
-      {:big, true} -> with(<<value::size(bits)-big-signed>> <- bytes, do: value)
-    end
+    value = :binary.decode_unsigned(bytes, endian)
+    if signed? and value >= 1 <<< (bits - 1), do: value - (1 <<< bits), else: value
   end
 
   # A pattern of a float does not match what is no finite one.
   defp value({:ieee, word, _bounds, non_finite?}, bytes, endian) do
-    bits = if word == :f32, do: 32, else: 64
-
     number =
-      case endian do
-        :little -> with(<<value::float-size(bits)-little>> <- bytes, do: value)
-        :big -> with(<<value::float-size(bits)-big>> <- bytes, do: value)
+      case {word, endian} do
+        {:f32, :little} -> with(<<value::float-size(32)-little>> <- bytes, do: value)
+        {:f32, :big} -> with(<<value::float-size(32)-big>> <- bytes, do: value)
+        {:f64, :little} -> with(<<value::float-size(64)-little>> <- bytes, do: value)
+        {:f64, :big} -> with(<<value::float-size(64)-big>> <- bytes, do: value)
       end
 
     cond do

@@ -176,7 +176,7 @@ defmodule Ringbridge.Job.Type do
     case size do
       nil -> {make.({0, nil}), left}
       count when is_integer(count) and count >= 0 -> {make.({count, count}), left}
-      low..high//1 when low in 0..high//1 -> {make.({low, high}), left}
+      low..high//1 when low >= 0 and low <= high -> {make.({low, high}), left}
       {low, nil} when is_integer(low) and low >= 0 -> {make.({low, nil}), left}
       other -> fail("size: is a number, a range, or {least, nil}; got: #{inspect(other)}")
     end
