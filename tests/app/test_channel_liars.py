@@ -163,7 +163,7 @@ async def test_who_says_too_much_is_slowed_down_or_refused_and_goes_on(
               {{lie, call.(lie), GenServer.call(target, {{:submit, :honest, lie}}) == {{:ok, lie}}}}
             end
             {{:ok, workers}} = GenServer.call(put_elem(target, 0, Ringbridge.WorkerRegistry), :list)
-            [read] = for %{{role: :liar, said: said}} <- workers, do: said.calls
+            [read] = for %{{role: :liar, said: said}} <- workers, do: Map.get(said, :calls, 0)
             once = for {{_, answer, honest}} <- told, uniq: true, do: {{answer, honest}}
             {{once, read < 1500}}
             """,
@@ -195,11 +195,19 @@ async def test_who_does_not_read_is_given_its_state_once(
             target = {bridge.target()}
             {CALLS}
             alive = call.("loads")
-            Process.sleep(300)
-            {{:ok, workers}} = GenServer.call(put_elem(target, 0, Ringbridge.WorkerRegistry), :list)
-            [said] = for %{{role: :liar, said: said}} <- workers, do: said
-            {{alive, said.loads > 60, said.loads - said.refused}}
+            given = fn ->
+              registry = put_elem(target, 0, Ringbridge.WorkerRegistry)
+              {{:ok, workers}} = GenServer.call(registry, :list)
+              [said] = for %{{role: :liar, said: said}} <- workers, do: said
+              {{Map.get(said, :loads, 0) > 60, Map.get(said, :loads, 0) - Map.get(said, :refused, 0)}}
+            end
+            # What has been asked for may not be refused yet; what has been given stays given.
+            settled = Enum.find_value(1..600, fn _ ->
+              Process.sleep(100)
+              with now <- given.(), true <- now == {{true, 2}}, do: now
+            end)
+            {{alive, settled || given.()}}
             """,
         )
         # The first lies in the socket, the second waits for it to be read, with 8 MiB each.
-        assert told == '{{:ok, "alive"}, true, 2}'
+        assert told == '{{:ok, "alive"}, {true, 2}}'
