@@ -14,7 +14,7 @@ defmodule Ringbridge.ClientVmTest do
 
   # A VM as `mix run` starts it, with nothing but the client in its path; what it prints.
   defp run(script, options \\ []) do
-    ebin = Application.app_dir(:ringbridge, "ebin")
+    ebin = Keyword.get(options, :ebin, Application.app_dir(:ringbridge, "ebin"))
     flags = Keyword.get(options, :flags, [])
 
     argv =
@@ -50,6 +50,30 @@ defmodule Ringbridge.ClientVmTest do
     assert "{:visible, [], :hidden, [#{inspect(bridge.node)}]}" in lines
     assert "{:listed, false}" in lines
     assert "{:private, true}" in lines
+  end
+
+  test "without the NIF calls go over the distribution, and one line says so", %{bridge: bridge} do
+    ebin = Path.join(bridge.directory, "bare/ringbridge/ebin")
+    File.mkdir_p!(ebin)
+    File.cp_r!(Application.app_dir(:ringbridge, "ebin"), ebin)
+
+    lines =
+      run(
+        """
+        {:ok, _} = Ringbridge.start_link(name: Bare, nodes: [#{inspect(bridge.node)}], lane: :nif)
+        #{say(~s|Ringbridge.call(Bare, :echo, "first")|)}
+        [opener] = for {{Ringbridge.Lane.Opener, _}, pid, _, _} <- Supervisor.which_children(Bare), do: pid
+        :sys.get_state(opener)
+        #{say(~s|Ringbridge.call(Bare, :echo, "second")|)}
+        Logger.flush()
+        """,
+        ebin: ebin
+      )
+
+    assert ~s|{:ok, "first"}| in lines
+    assert ~s|{:ok, "second"}| in lines
+    assert [line] = Enum.filter(lines, &(&1 =~ "no lane over shared memory"))
+    assert line =~ "the NIF is not built"
   end
 
   test "a new mix application with one more child gets its first answer", %{bridge: bridge} do
