@@ -199,7 +199,8 @@ async def test_who_does_not_read_is_given_its_state_once(
               registry = put_elem(target, 0, Ringbridge.WorkerRegistry)
               {{:ok, workers}} = GenServer.call(registry, :list)
               [said] = for %{{role: :liar, said: said}} <- workers, do: said
-              {{Map.get(said, :loads, 0) > 60, Map.get(said, :loads, 0) - Map.get(said, :refused, 0)}}
+              [loads, refused] = for what <- [:loads, :refused], do: Map.get(said, what, 0)
+              {{loads > 60, loads - refused}}
             end
             # What has been asked for may not be refused yet; what has been given stays given.
             settled = Enum.find_value(1..600, fn _ ->
