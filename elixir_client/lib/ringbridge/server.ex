@@ -24,7 +24,8 @@ defmodule Ringbridge.Server do
   What the bridge logs goes to this VM's Logger, with `bridge: node` as metadata. Several servers run side by side. The guide is
   docs/server.md.
   """
-  use Supervisor
+  # OTP's own, for its `auto_shutdown`, which Elixir's knows from 1.15 on.
+  @behaviour :supervisor
 
   alias Ringbridge.{Cookie, LocalNode}
   alias Ringbridge.Server.{Options, Owner, Programs, ReadyGate, Watcher}
@@ -116,7 +117,7 @@ defmodule Ringbridge.Server do
     with {:ok, config} <- config(options[:config]),
          {:ok, programs} <- Programs.find(options[:command], options[:shepherd]) do
       server = new(options, config, programs)
-      Supervisor.start_link(__MODULE__, {server, options[:ready_timeout]}, name: server.name)
+      :supervisor.start_link({:local, server.name}, __MODULE__, {server, options[:ready_timeout]})
     else
       {:error, why} -> {:error, {:shutdown, "#{inspect(options[:name])}: #{why}"}}
     end
@@ -166,7 +167,7 @@ defmodule Ringbridge.Server do
     end
   end
 
-  @impl Supervisor
+  @impl :supervisor
   def init({server, ready_timeout}) do
     _name = :ets.new(server.name, @table)
     :ets.insert(server.name, {:server, server})
@@ -196,7 +197,7 @@ defmodule Ringbridge.Server do
 
     # An owner that has given up takes the server along; one that was killed is started again.
     flags = %{strategy: :one_for_one, intensity: 3, period: 5, auto_shutdown: :any_significant}
-    {:ok, {flags, for(child <- children, do: Supervisor.child_spec(child, []))}}
+    {:ok, {flags, children}}
   end
 
   @doc "The node of this server's bridge. It stays the same as long as the VM runs."
