@@ -272,6 +272,59 @@ defmodule Ringbridge.ServerTest do
       end)
     end
 
+    test "its environment is too large: for a frame, or for the kernel", context do
+      for {bytes, words} <- [{300_000, "262144 at most"}, {140_000, "argument list too long"}] do
+        env = %{"LARGE" => String.duplicate("x", bytes)}
+
+        capture_log(fn ->
+          {:ok, _server} = Server.start_link(options(context, env: env, max_failures: 1))
+          {:error, {:gave_up, %{how: how}}} = Server.await(context.name, @patience_ms)
+          assert {:not_started, why} = how
+          assert why =~ words
+          assert_receive {:EXIT, _server, :shutdown}, @patience_ms
+        end)
+      end
+    end
+
+    test "its shepherd ends before it has read what it is to start", context do
+      # More than a pipe holds, so that the port is still writing.
+      env = %{"LARGE" => String.duplicate("x", 120_000), "TOO" => String.duplicate("x", 120_000)}
+      options = options(context, shepherd: "/bin/true", env: env, max_failures: 2)
+
+      capture_log(fn ->
+        {:ok, _server} = Server.start_link(options)
+        assert {:error, {:gave_up, %{how: how}}} = Server.await(context.name, @patience_ms)
+        assert how == :shepherd_killed
+      end)
+    end
+
+    test "its shepherd is away for a while, as in an upgrade: it is tried again", context do
+      shepherd = Path.join(Path.dirname(context.config), "shepherd")
+      File.cp!(options(context)[:shepherd], shepherd)
+
+      capture_log(fn ->
+        options = options(context, shepherd: shepherd, max_failures: :infinity)
+        {:ok, server} = Server.start_link(options)
+        before = ready(context)
+        File.rename!(shepherd, shepherd <> ".old")
+        Program.kill(before.os_pid, "KILL")
+
+        Lab.wait_until(
+          "it has failed more often than a supervisor would let it",
+          @patience_ms,
+          fn ->
+            match?({:ok, %{failures: failures}} when failures > 5, Server.status(context.name))
+          end
+        )
+
+        {:ok, %{last_end: %{how: {:not_started, why}}}} = Server.status(context.name)
+        assert why =~ "no such file"
+        File.rename!(shepherd <> ".old", shepherd)
+        next_life(context, before)
+        Supervisor.stop(server)
+      end)
+    end
+
     test "there is no epmd, and the settings forbid to start one", context do
       File.write!(context.config, settings("epmd = \"fail\""))
       {:ok, socket} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})

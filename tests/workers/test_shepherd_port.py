@@ -130,6 +130,8 @@ def test_header_and_elixir_say_the_same() -> None:
     wire = WIRE.read_text()
     assert defines["RB_PORT_VERSION"] == re.search(r"@version (\d+)", wire)[1]  # type: ignore[index]
     assert defines["RB_PORT_STDIN_MAX"] == re.search(r"@stdin_max (\d+)", wire)[1]  # type: ignore[index]
+    frame_max = re.search(r"@frame_max ([\d_]+)", wire)[1]  # type: ignore[index]
+    assert int(defines["RB_PORT_FRAME_MAX"]) == int(frame_max)
     said = set(re.findall(r'<<"(\w)"', wire.split("@doc", 1)[1]))
     assert {word.strip("'") for word in defines.values() if "'" in word} == said
 

@@ -107,9 +107,12 @@ defmodule Ringbridge.Server.Owner do
   end
 
   def handle_info({port, {:exit_status, _status}}, %{port: port} = state), do: ended(state)
+
+  # A shepherd that ended before it had read all of a frame: the port ends by EPIPE, and there is no :exit_status.
+  def handle_info({:EXIT, port, _reason}, %{port: port} = state), do: ended(state)
   def handle_info(:begin, state), do: begin(%{state | timer: nil})
 
-  # The EXIT of a port, whose :exit_status has come before it; words of a port that was closed.
+  # The EXIT of a port whose :exit_status has come before it; words of a port that was closed.
   def handle_info(_other, state), do: {:noreply, state}
 
   @impl GenServer
@@ -126,6 +129,7 @@ defmodule Ringbridge.Server.Owner do
     receive do
       {^port, {:data, bytes}} -> bytes |> Wire.decode() |> heard(state) |> await_end(until_ms)
       {^port, {:exit_status, _status}} -> state |> close_output() |> tell_stopped()
+      {:EXIT, ^port, _reason} -> state |> close_output() |> tell_stopped()
     after
       Deadline.left(until_ms) ->
         Logger.error("#{name(state)}: #{node_of(state)} did not end in time")
@@ -138,29 +142,48 @@ defmodule Ringbridge.Server.Owner do
     :ok = Watcher.clear(state.server.name)
     state = %{state | state: :starting, starts: state.starts + 1, output: %Output{}, how: nil}
 
-    case state.server.cookie.() do
-      {:ok, cookie} -> {:noreply, state |> open(cookie) |> told()}
+    with {:ok, cookie} <- state.server.cookie.(),
+         {:ok, order} <- order(state.server, cookie),
+         {:ok, port} <- open(state.server.programs.shepherd) do
+      {:noreply, state |> begun(port, order) |> told()}
+    else
       {:error, why} -> failed(%{state | how: {:not_started, why}})
     end
   end
 
-  defp open(state, cookie) do
-    server = state.server
+  defp order(server, cookie) do
+    order = Wire.start(start(server, cookie))
+    bytes = IO.iodata_length(order)
 
-    port =
-      Port.open({:spawn_executable, server.programs.shepherd}, [
-        :binary,
-        :exit_status,
-        packet: 4,
-        args: ["port"],
-        env: [{String.to_charlist(Options.cookie_variable()), false}]
-      ])
+    if bytes <= Wire.frame_max(),
+      do: {:ok, order},
+      else:
+        {:error,
+         "its environment and command line are #{bytes} bytes, and #{Wire.frame_max()} at most (option :env takes names out)"}
+  end
 
+  # A shepherd that is not there now, as in the middle of an upgrade, and a host that has no more processes or descriptors, are
+  # failures as others are: with a crash here the supervisor's few restarts would be gone within a millisecond.
+  defp open(shepherd) do
+    {:ok,
+     Port.open({:spawn_executable, shepherd}, [
+       :binary,
+       :exit_status,
+       packet: 4,
+       args: ["port"],
+       env: [{String.to_charlist(Options.cookie_variable()), false}]
+     ])}
+  rescue
+    error in ErlangError -> {:error, "#{shepherd}: #{:file.format_error(error.original)}"}
+    error in SystemLimitError -> {:error, "#{shepherd}: #{Exception.message(error)}"}
+  end
+
+  defp begun(state, port, order) do
     # The shepherd may have ended already, and its port with it.
     shepherd = with {:os_pid, os_pid} <- Port.info(port, :os_pid), do: OsProcess.identify(os_pid)
 
-    Watcher.note(server.name, List.wrap(shepherd))
-    command(port, Wire.start(start(server, cookie)))
+    Watcher.note(state.server.name, List.wrap(shepherd))
+    command(port, order)
     %{state | port: port, shepherd: shepherd}
   end
 
@@ -240,13 +263,20 @@ defmodule Ringbridge.Server.Owner do
   end
 
   # Those that a start meets; file knows their words by the name.
+  defp posix(1), do: :eperm
   defp posix(2), do: :enoent
+  defp posix(5), do: :eio
+  defp posix(7), do: :e2big
   defp posix(8), do: :enoexec
   defp posix(11), do: :eagain
   defp posix(12), do: :enomem
   defp posix(13), do: :eacces
   defp posix(20), do: :enotdir
+  defp posix(23), do: :enfile
   defp posix(24), do: :emfile
+  defp posix(26), do: :etxtbsy
+  defp posix(36), do: :enametoolong
+  defp posix(40), do: :eloop
   defp posix(71), do: :eproto
   defp posix(errno), do: errno
 

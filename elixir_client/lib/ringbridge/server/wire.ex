@@ -8,6 +8,7 @@ defmodule Ringbridge.Server.Wire do
 
   @version 1
   @stdin_max 4096
+  @frame_max 262_144
 
   @typedoc "What the bridge is to be. `stdin` is all that it can read there."
   @type start :: %{
@@ -47,6 +48,10 @@ defmodule Ringbridge.Server.Wire do
       stdin
     ]
   end
+
+  @doc "The bytes of a frame to the shepherd, its length not counted: a longer one it does not read."
+  @spec frame_max() :: pos_integer()
+  def frame_max, do: @frame_max
 
   @doc "TERM, and after so many milliseconds KILL."
   @spec stop(non_neg_integer()) :: binary()
