@@ -59,6 +59,9 @@ defmodule Ringbridge.JobTest do
         field :how, {:atom, [:once, :twice]}, default: :once
         field :note, :binary, optional: true
       end
+
+      def validate(%{note: "same"}), do: {:error, [:key], "another one than before"}
+      def validate(_job), do: :ok
     end
   end)
 
@@ -192,6 +195,17 @@ defmodule Ringbridge.JobTest do
       refute inspect(inspected) =~ "hunter2"
       error = %Error{reason: {:invalid_job, elem(Job.write(secret), 1)}}
       refute Exception.message(error) =~ "hunter2"
+      refute inspect(error) =~ "hunter2"
+    end
+
+    test "shows nothing of a secret either that a rule between fields names, or that came in a whole of another form" do
+      assert {:error, [%Violation{path: [:key], redact: true} = found]} =
+               Job.write(struct!(Secret, key: String.duplicate("hunter2!", 4), note: "same"))
+
+      refute inspect(found) =~ "hunter2" or to_string(found) =~ "hunter2"
+      assert {:error, [found]} = Job.read(Secret, key: "hunter2")
+      refute inspect(found) =~ "hunter2" or to_string(found) =~ "hunter2"
+      assert to_string(found) =~ "Secret must be a map, got: (redacted)"
     end
 
     test "may lie between fields" do
@@ -389,6 +403,16 @@ defmodule Ringbridge.JobTest do
        ~r/field :a: :u8 is no type of a term field/},
       {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :u8, in: 1..256\nend",
        ~r/a u8 is 0 to 255/},
+      {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :f32, max: 1.0e300\nend",
+       ~r/field :a: a f32 is .* the bound 1.0e300 is not/},
+      {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :f64, in: {0, nil}\nend",
+       ~r/field :a: in: is low..high or/},
+      {"use Ringbridge.Job, role: :a\npayload do\nfield :a, :float, min: 2, below: 2\nend",
+       ~r/field :a: no number is both of 2 or more and below 2/},
+      {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, {:list, {:bytes, 0}}\nend",
+       ~r/field :a: the elements of a packed list have a byte or more/},
+      {"use Ringbridge.Job, role: :a\npayload do\nfield :a, :any\nfield :b, :any, key: :a\nend",
+       ~r/key :a is that of two fields/},
       {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :u8, size: 3\nend",
        ~r/has no option :size/},
       {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :bytes\nfield :b, :u8\nend",

@@ -122,6 +122,9 @@ defmodule Ringbridge.Job.Declaration do
     names = for %{kind: :value, name: name} <- fields, do: name
     twice = names -- Enum.uniq(names)
     twice == [] || raise ArgumentError, "field #{inspect(hd(twice))} is there twice"
+    keys = for %{key: key} <- fields, form == :map, do: key
+    keys = keys -- Enum.uniq(keys)
+    keys == [] || raise ArgumentError, "key #{inspect(hd(keys))} is that of two fields"
     optional = Enum.find(fields, & &1.optional)
 
     cond do

@@ -153,8 +153,18 @@ defmodule Ringbridge.Job.Record do
   defp caught(record, run) do
     {:ok, run.()}
   catch
-    {__MODULE__, found} -> {:error, Enum.map(found, &%{&1 | record: record.module})}
+    {__MODULE__, found} ->
+      {:error, for(one <- found, do: %{whole(record, one) | record: record.module})}
   end
+
+  # What has come for the whole has what has come for its secrets.
+  defp whole(record, %{path: []} = found),
+    do: if(Enum.any?(record.fields, & &1.redact), do: hide(found), else: found)
+
+  defp whole(_record, found), do: found
+
+  # Also from `inspect`, which shows an error in whole.
+  defp hide(found), do: %{found | value: nil, redact: true}
 
   @doc false
   @spec broken([Violation.step()], term(), String.t()) :: no_return()
@@ -173,7 +183,7 @@ defmodule Ringbridge.Job.Record do
           {[run.(field) | done], broken}
         catch
           {__MODULE__, found} ->
-            {done, broken ++ Enum.map(found, &%{&1 | redact: field.redact or &1.redact})}
+            {done, broken ++ if(field.redact, do: Enum.map(found, &hide/1), else: found)}
         end
       end)
 
@@ -187,15 +197,25 @@ defmodule Ringbridge.Job.Record do
           :ok
 
         {:error, path, rule} ->
-          value = Enum.reduce(path, struct, &at/2)
-          {:error, [%Violation{record: module, path: path, value: value, rule: rule}]}
+          {value, secret?} = Enum.reduce(path, {struct, false}, &at/2)
+          found = %Violation{record: module, path: path, value: value, rule: rule}
+          {:error, [if(secret?, do: hide(found), else: found)]}
       end
     else
       :ok
     end
   end
 
-  defp at(index, list) when is_list(list) and is_integer(index), do: Enum.at(list, index)
-  defp at(key, %{} = map), do: Map.get(map, key)
+  defp at(index, {list, secret?}) when is_list(list) and is_integer(index),
+    do: {Enum.at(list, index), secret?}
+
+  defp at(key, {%{} = map, secret?}), do: {Map.get(map, key), secret? or secret?(map, key)}
   defp at(_step, other), do: other
+
+  defp secret?(%module{}, name) do
+    function_exported?(module, :__record__, 0) and
+      Enum.any?(module.__record__().fields, &(&1.name == name and &1.redact))
+  end
+
+  defp secret?(_map, _key), do: false
 end

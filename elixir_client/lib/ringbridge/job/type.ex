@@ -135,6 +135,12 @@ defmodule Ringbridge.Job.Type do
     most = @float_max[word]
     {non_finite, options} = Keyword.pop(options, :non_finite, false)
     {bounds, left} = bounds(options, {:min, -most}, {:max, most})
+
+    # A number above it has no bytes: writing it would raise.
+    for bound <- ends(bounds), abs(bound) > most do
+      fail("a #{word} is #{-most} to #{most}; the bound #{bound} is not")
+    end
+
     {{:ieee, word, bounds, non_finite}, left}
   end
 
@@ -164,10 +170,13 @@ defmodule Ringbridge.Job.Type do
       function_exported?(module, :__record__, 0)
   end
 
-  # An element of a packed list has one size, or nobody could tell where the next one begins.
+  # An element of a packed list has one size, or nobody could tell where the next one begins; and with none, how many there are.
   defp fixed!(type) do
-    bytes(type) || fail("the elements of a packed list have one size; #{words(type)} has not")
-    type
+    case bytes(type) do
+      nil -> fail("the elements of a packed list have one size; #{words(type)} has not")
+      0 -> fail("the elements of a packed list have a byte or more; #{words(type)} has none")
+      _bytes -> type
+    end
   end
 
   defp sized(options, make) do
@@ -189,14 +198,19 @@ defmodule Ringbridge.Job.Type do
       case within do
         nil -> {low, high}
         first..last//1 when first <= last -> {{:min, first}, {:max, last}}
-        {first, last} when is_number(first) and first <= last -> {{:min, first}, {:max, last}}
+        {a, b} when is_number(a) and is_number(b) and a <= b -> {{:min, a}, {:max, b}}
         other -> fail("in: is low..high or {low, high}; got: #{inspect(other)}")
       end
 
     {low, options} = bound(options, [:min, :above], low)
     {high, options} = bound(options, [:max, :below], high)
+    room?(low, high) || fail("no number is both #{bound(low)} and #{bound(high)}")
     {{low, high}, options}
   end
+
+  defp room?({:min, low}, {:max, high}), do: low <= high
+  defp room?({_, low}, {_, high}), do: low < high
+  defp room?(_low, _high), do: true
 
   defp bound(options, words, given) do
     Enum.reduce(words, {given, options}, fn word, {given, options} ->
