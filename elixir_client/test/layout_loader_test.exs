@@ -82,7 +82,8 @@ defmodule Ringbridge.LayoutLoaderTest do
           ["--node", "a@b", "--digest", "x"],
           ["--nod", "x"],
           ["x"],
-          ["--node", "nohost"]
+          ["--node", "nohost"],
+          ["--node", String.duplicate("a", 300) <> "@b"]
         ] do
       assert {2, why} = LayoutLoader.run(wrong)
       assert is_binary(why)

@@ -113,6 +113,20 @@ defmodule Ringbridge.SchemaGuardTest do
       assert Schema.of(RealJobs.Orbits) == {:binary, {24 + 64, 24 + 64 * 64}}
     end
 
+    test "that excludes a bound has the next integer, and no next float" do
+      above = &{&1, {{:above, 0}, nil}}
+      from_one = &{&1, {{:min, 1}, nil}}
+      assert Schema.within(above.(:integer), from_one.(:integer)) == :ok
+      assert {:error, [], _, _} = Schema.within(above.(:float), from_one.(:float))
+      below = {:number, {nil, {:below, 1}}}
+      assert {:error, [], _, _} = Schema.within(below, {:number, {nil, {:max, 0}}})
+    end
+
+    test "of bounds that are written in another way than ours is not known" do
+      assert Schema.parse(%{"integer" => %{"least" => 1}}) == :error
+      assert Schema.parse(%{"binary" => [1, 2, 3]}) == :error
+    end
+
     test "is within itself, and not within one whose one bound is tighter, at random" do
       for seed <- 1..300 do
         :rand.seed(:exsss, {seed, 11, 13})

@@ -15,7 +15,7 @@ defmodule Ringbridge.LayoutLoader do
 
   alias Ringbridge.Inspect.Json
   alias Ringbridge.Lane.Dist
-  alias Ringbridge.{Layout, LocalNode}
+  alias Ringbridge.{Layout, LocalNode, Reach}
 
   @key {__MODULE__, :layout}
 
@@ -186,10 +186,9 @@ defmodule Ringbridge.LayoutLoader do
   end
 
   defp asked(text, options) do
-    node = String.to_atom(text)
     cookie = if path = options[:cookie_file], do: Ringbridge.Cookie.source(cookie_file: path)
 
-    with true <- text =~ ~r/^[^@]+@[^@]+$/ || {:error, "a node's name is name@host: #{text}"},
+    with {:ok, node} <- Reach.node_name(text),
          :ok <- LocalNode.ensure([node], cookie),
          {:ok, layout} <- fetch(node) do
       judged(layout)

@@ -100,8 +100,10 @@ defmodule Ringbridge.SchemaGuard.Schema do
 
   defp bounds([low]), do: {{:min, low}, nil}
   defp bounds([low, high]), do: {{:min, low}, {:max, high}}
+  defp bounds(_newer), do: throw(:unknown)
   defp size([low]), do: {low, nil}
   defp size([low, high]), do: {low, high}
+  defp size(_newer), do: throw(:unknown)
 
   # --- Both ----------------------------------------------------------------------------------------------------
 
@@ -195,22 +197,24 @@ defmodule Ringbridge.SchemaGuard.Schema do
     end)
   end
 
-  defp ranges({_, ours} = a, {_, theirs} = b, path),
-    do:
-      if(low?(elem(ours, 0), elem(theirs, 0)) and high?(elem(ours, 1), elem(theirs, 1)),
-        do: :ok,
-        else: differ(a, b, path)
-      )
+  defp ranges({kind, {low, high}} = a, {_, {low_theirs, high_theirs}} = b, path) do
+    if low?(reached(kind, low), low_theirs) and high?(reached(kind, high), high_theirs),
+      do: :ok,
+      else: differ(a, b, path)
+  end
+
+  # Of integers the next one is; between floats there is always another.
+  defp reached(:integer, {:above, n}), do: {:min, n + 1}
+  defp reached(:integer, {:below, n}), do: {:max, n - 1}
+  defp reached(_kind, limit), do: limit
 
   defp low?(_ours, nil), do: true
   defp low?(nil, _theirs), do: false
-  defp low?({:above, n}, {_, m}) when is_integer(n), do: n + 1 >= m
   defp low?({_, n}, {_, m}), do: n >= m
   defp high?(_ours, nil), do: true
   # As much as the bridge's bounds can say.
   defp high?(_ours, {:max, @most}), do: true
   defp high?(nil, _theirs), do: false
-  defp high?({:below, n}, {_, m}) when is_integer(n), do: n - 1 <= m
   defp high?({_, n}, {_, m}), do: n <= m
 
   defp sizes?({low, high}, {low_theirs, high_theirs}) do
