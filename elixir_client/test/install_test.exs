@@ -191,6 +191,87 @@ defmodule Ringbridge.InstallTest do
     end
   end
 
+  describe "beside others" do
+    # A program in the interpreter's place, which writes down how it was called, and may not find a module.
+    defp interpreter(path, log, lacks \\ "none") do
+      File.mkdir_p!(Path.dirname(path))
+
+      File.write!(path, """
+      #!/bin/sh
+      echo "$PIP_CONFIG_FILE $*" >> #{log}
+      for word; do [ ! -d "$word" ] || echo "mode $(stat -c %a "$word")" >> #{log}; done
+      [ "$*" = "-m pip --version" ] && [ ! -e #{lacks} ]
+      """)
+
+      File.chmod!(path, 0o755)
+      path
+    end
+
+    test "no two install into one environment: the second would take away what the first has made",
+         context do
+      wheel = put(context.directory, @wheel, "x")
+      plan = plan!(context, from: wheel, deps: false, sha256: sum("x"))
+      us = self()
+
+      say = fn text ->
+        send(us, {:second, Install.run(plan, fn _text -> :ok end)})
+        send(us, {:said, text})
+      end
+
+      assert {:error, "there is no program" <> _} = Install.run(plan, say)
+      assert_received {:second, {:error, why}}
+      assert why =~ "another installation into #{context.venv} is under way"
+      # It is over, and the next one may.
+      assert {:error, "there is no program" <> _} = run(plan)
+    end
+
+    test "what was fetched lies where nobody else can put another file", context do
+      log = Path.join(context.directory, "log")
+      python = interpreter(Path.join(context.directory, "python"), log)
+      url = "https://reader:s3cret@127.0.0.1:1/simple"
+      plan = %{plan!(context, index: url, sha256: sum("x")) | python: python}
+      assert {:error, why} = run(plan)
+      assert File.read!(log) =~ "mode 700"
+      # And who reads the log of a build learns no password.
+      assert_received {:said, said}
+      assert said =~ "https://***@127.0.0.1:1/simple"
+      assert why =~ "***@127.0.0.1" and not (why <> said =~ "s3cret")
+    end
+
+    test "pip has no file of settings, which may name other indexes, unless it was asked for",
+         context do
+      log = Path.join(context.directory, "log")
+      wheel = put(context.directory, @wheel, "x")
+      interpreter(Path.join(context.venv, "bin/python"), log)
+
+      for {more, file} <- [
+            {[deps: false], "/dev/null "},
+            {[index: "https://127.0.0.1:1"], "/dev/null "},
+            {[index: "pip"], "#{System.get_env("PIP_CONFIG_FILE")} "}
+          ] do
+        File.rm(log)
+        plan = plan!(context, [from: wheel, sha256: sum("x")] ++ more)
+        assert {:error, why} = Install.run(plan, fn _text -> :ok end)
+        assert why =~ "ends with status 1"
+        assert [_asked, install] = log |> File.read!() |> String.split("\n", trim: true)
+        assert install =~ " install " and String.starts_with?(install, file)
+      end
+    end
+
+    test "an environment that was left half made is completed", context do
+      log = Path.join(context.directory, "log")
+      wheel = put(context.directory, @wheel, "x")
+      lacks = put(context.directory, "no-pip", "")
+      interpreter(Path.join(context.venv, "bin/python"), log, lacks)
+      whole = interpreter(Path.join(context.directory, "python"), log)
+      plan = %{plan!(context, from: wheel, sha256: sum("x"), deps: false) | python: whole}
+      assert {:error, why} = Install.run(plan, fn _text -> :ok end)
+      # Only a real interpreter would have come further.
+      assert why =~ "-m venv #{context.venv}"
+      assert File.read!(log) =~ "-m venv #{context.venv}"
+    end
+  end
+
   test "a release without an installed bridge says what to do first", context do
     assert_raise Mix.Error, ~r/no bridge is installed in .*mix ringbridge.install/, fn ->
       Ringbridge.Release.add_bridge(%{path: context.directory}, context.venv)

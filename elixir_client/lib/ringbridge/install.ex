@@ -7,10 +7,13 @@ defmodule Ringbridge.Install do
     2. A virtual environment is made, and the wheel installed, only from wheels: nothing is compiled, and no code of a source package runs.
     3. What was installed is asked for its version, and its shepherd for a word.
 
-  Nothing is fetched unless an address says from where; `pip` is kept from its index and from its user's configuration otherwise.
+  Nothing is fetched unless an address says from where; `pip` is kept from its index and from all of its configuration otherwise.
   """
 
   alias Ringbridge.Server.Programs
+
+  # `--isolated` leaves out the user's file and the variables, but not /etc/pip.conf, which may name further indexes.
+  @no_settings [{"PIP_CONFIG_FILE", "/dev/null"}]
 
   @type source ::
           {:file, Path.t()} | {:directory, Path.t()} | {:url, String.t()} | {:index, String.t()}
@@ -100,23 +103,56 @@ defmodule Ringbridge.Install do
        "address of an index or --index pip for pip's own, or --no-deps if they are there already"}
   end
 
-  @doc "Carries it out; `say` is told each step before it is taken. A step that fails leaves no environment that was not there before."
+  @doc """
+  Carries it out; `say` is told each step before it is taken. A step that fails leaves no environment that was not there before.
+
+  One at a time into one environment: the next one is refused. Passwords in addresses are neither said nor in the error.
+  """
   @spec run(plan(), (String.t() -> term())) :: {:ok, Path.t()} | {:error, String.t()}
   def run(plan, say) do
-    before? = File.exists?(plan.venv)
-
     say = fn text ->
-      say.(text)
+      say.(without_password(text))
       :ok
     end
 
-    scratch =
-      Path.join(
-        System.tmp_dir!(),
-        "ringbridge-install-#{System.pid()}-#{System.unique_integer([:positive])}"
-      )
+    with {:error, why} <- alone(plan.venv, fn -> carry_out(plan, say) end),
+         do: {:error, without_password(why)}
+  end
 
-    File.mkdir_p!(scratch)
+  defp without_password(text), do: String.replace(text, ~r"(https?://)[^/@\s]+@", "\\1***@")
+
+  # A name of an abstract socket (unix(7)) is one process's, and free as soon as that has ended, however it has.
+  defp alone(venv, run) do
+    name = <<0, "ringbridge-install-", :crypto.hash(:sha256, venv)::binary>>
+
+    case :gen_tcp.listen(0, ifaddr: {:local, name}) do
+      {:ok, socket} ->
+        try do
+          run.()
+        after
+          :gen_tcp.close(socket)
+        end
+
+      {:error, :eaddrinuse} ->
+        {:error, "another installation into #{venv} is under way"}
+
+      {:error, why} ->
+        {:error, "whether another installation is under way: #{:inet.format_error(why)}"}
+    end
+  end
+
+  # Nobody else's, and new: what was checked there is what is installed.
+  defp scratch! do
+    random = Base.url_encode64(:crypto.strong_rand_bytes(12))
+    path = Path.join(System.tmp_dir!(), "ringbridge-install-#{random}")
+    File.mkdir!(path)
+    File.chmod!(path, 0o700)
+    path
+  end
+
+  defp carry_out(plan, say) do
+    before? = File.exists?(plan.venv)
+    scratch = scratch!()
 
     try do
       with {:ok, wheel} <- wheel(plan, scratch, say),
@@ -173,7 +209,7 @@ defmodule Ringbridge.Install do
       ["-m", "pip", "download", "--isolated", "--quiet", "--no-deps", "--only-binary", ":all:"] ++
         ["--index-url", url, "--dest", scratch, "ringbridge==#{plan.version}"]
 
-    with {:ok, _said} <- command(plan.python, arguments),
+    with {:ok, _said} <- command(plan.python, arguments, @no_settings),
          [path] <- Path.wildcard(Path.join(scratch, "*.whl")) do
       {:ok, path}
     else
@@ -291,9 +327,10 @@ defmodule Ringbridge.Install do
   # The environment ----------------------------------------------------------------------------------------------
 
   defp environment(plan, say) do
-    if File.exists?(python(plan)) do
+    if whole?(plan) do
       say.("using the environment #{plan.venv}")
     else
+      # Also one that was left half made: the interpreter comes first, and pip last.
       say.("making the environment #{plan.venv}")
 
       case command(plan.python, ["-m", "venv", plan.venv]) do
@@ -301,6 +338,11 @@ defmodule Ringbridge.Install do
         {:error, why} -> {:error, why <> "\n(Debian has this in the package python3-venv)"}
       end
     end
+  end
+
+  defp whole?(plan) do
+    File.exists?(python(plan)) and
+      match?({:ok, _version}, command(python(plan), ["-m", "pip", "--version"]))
   end
 
   defp install(wheel, plan, say) do
@@ -320,7 +362,8 @@ defmodule Ringbridge.Install do
         ["--disable-pip-version-check", "--no-input", "install", "--quiet", "--force-reinstall"] ++
         ["--only-binary", ":all:"] ++ packages_from(plan) ++ [wheel]
 
-    with {:ok, _said} <- command(python(plan), arguments), do: :ok
+    settings = if plan.packages == {:index, :pip}, do: [], else: @no_settings
+    with {:ok, _said} <- command(python(plan), arguments, settings), do: :ok
   end
 
   defp packages_from(%{packages: :none}), do: ["--no-index", "--no-deps"]
@@ -370,14 +413,14 @@ defmodule Ringbridge.Install do
 
   defp python(plan), do: Path.join(plan.venv, "bin/python")
 
-  defp command(program, arguments) do
+  defp command(program, arguments, more \\ []) do
     case System.find_executable(program) do
       nil ->
         {:error, "there is no program #{program} (--python)"}
 
       path ->
         # A cookie is nobody's business here; and Python's own variables would lead it to other modules.
-        env = [{"RINGBRIDGE_COOKIE", nil}, {"PYTHONPATH", nil}, {"PYTHONHOME", nil}]
+        env = [{"RINGBRIDGE_COOKIE", nil}, {"PYTHONPATH", nil}, {"PYTHONHOME", nil} | more]
 
         case System.cmd(path, arguments, stderr_to_stdout: true, env: env) do
           {said, 0} ->
