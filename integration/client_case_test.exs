@@ -62,6 +62,23 @@ defmodule Ringbridge.ClientCaseTest do
     end)
   end
 
+  test "one that says it is ready and cannot be reached is not left" do
+    Process.flag(:trap_exit, true)
+    pid_file = Path.join(@directory, "pid")
+    command = Path.join(@directory, "liar")
+
+    File.write!(
+      command,
+      "#!/bin/sh\necho $$ > #{pid_file}\necho '{\"name\": 1}'\nexec sleep 600\n"
+    )
+
+    File.chmod!(command, 0o755)
+    options = [config: Path.join(@directory, "ringbridge.toml"), command: command]
+    assert {:error, {:shutdown, why}} = Case.Bridge.start_link(options)
+    assert why =~ "cannot connect"
+    refute pid_file |> File.read!() |> String.trim() |> String.to_integer() |> Proc.alive?()
+  end
+
   test "one that cannot start says why" do
     Process.flag(:trap_exit, true)
     File.write!(Path.join(@directory, "wrong.toml"), "[roles.echo]\nkommand = 1\n")

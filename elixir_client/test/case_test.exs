@@ -37,6 +37,12 @@ defmodule Ringbridge.CaseTest do
     assert_nothing_leaked(compute)
   end
 
+  # About as long as the compiler lets it be; its instance's name has the module's before it, and parts of it their roles' behind.
+  test String.duplicate("a long name ", 18), %{compute: compute} do
+    assert Ringbridge.call(compute, :half, 84) == {:ok, 42}
+    assert_nothing_leaked(compute)
+  end
+
   test "what a job's worker died in is told, and the worker comes back", %{compute: compute} do
     request = Ringbridge.async(compute, :sleep, :for_ever, timeout: :infinity)
     await_busy(compute, :sleep)

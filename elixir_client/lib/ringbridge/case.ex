@@ -74,7 +74,7 @@ defmodule Ringbridge.Case do
   @doc false
   @spec __before_each__(keyword(), map()) :: {:ok, keyword()}
   def __before_each__(options, context) do
-    name = :"#{inspect(context.module)} #{context.test}"
+    name = instance("#{inspect(context.module)} #{context.test}")
 
     child =
       if context[:bridge_process],
@@ -88,6 +88,15 @@ defmodule Ringbridge.Case do
 
     _pid = ExUnit.Callbacks.start_supervised!(child)
     {:ok, compute: name}
+  end
+
+  # Names of processes are made of it, and an atom has 255 characters at most.
+  @name_max 120
+
+  defp instance(text) do
+    if String.length(text) <= @name_max,
+      do: String.to_atom(text),
+      else: :"#{String.slice(text, 0, @name_max - 20)} #{System.unique_integer([:positive])}"
   end
 
   @doc """

@@ -155,7 +155,9 @@ defmodule Ringbridge.Case.Bridge do
       {^port, {:data, {_, line}}} -> ready(keep(line, state))
       {^port, {:exit_status, status}} -> failed("ended with status #{status}", state)
     after
-      @ready_ms -> failed("was not ready in #{@ready_ms} ms", state)
+      @ready_ms ->
+        stop(state)
+        failed("was not ready in #{@ready_ms} ms", state)
     end
   end
 
@@ -169,11 +171,18 @@ defmodule Ringbridge.Case.Bridge do
          true <- Node.connect(state.node) do
       case Wait.settled(@ready_ms, fn -> workers(state.node) end) do
         :ok -> {:ok, %{state | family: length(descendants(state.os_pid))}}
-        why -> {:stop, {:shutdown, why}}
+        why -> useless(state, why)
       end
     else
-      why -> {:stop, {:shutdown, "cannot connect with #{state.node}: #{inspect(why)}"}}
+      why -> useless(state, "cannot connect with #{state.node}: #{inspect(why)}")
     end
+  end
+
+  # Who is stopped in init/1 has no terminate/2.
+  defp useless(state, why) do
+    :persistent_term.erase({__MODULE__, state.node})
+    stop(state)
+    {:stop, {:shutdown, why}}
   end
 
   # A worker that was given up at its start will not come; its role's calls say so.
