@@ -170,18 +170,19 @@ static int send_locked(struct rb_lane_client *l, uint32_t at, uint64_t number,
     rb_store_relaxed(&ring->sent, ring->sent + 1);
     /* S1: seq_cst with S2 below, against S0 and S3 (rb_lane_close(), rb_lane_lose()). The generation goes with it. */
     rb_store_seq_cst(&s->state, RB_SLOT_OPEN);
-    rb_ring_publish(&ring->producer);
-    rb_gate_ring(&ring->waker);
-    /* S2: closed under our hands: then either who loses what is open has told of it, or we do. */
+    /* S2: closed under our hands: then either who loses what is open has told of it, or it is ours again. Before it is published: who
+     * hears -EPIPE asks by another way, and the relay must not have run it by then. What is left in the ring nobody publishes any more. */
     if (rb_load_seq_cst(&l->closed)) {
         uint32_t open = RB_SLOT_OPEN;
-        if (__atomic_compare_exchange_n(&s->state, &open, RB_SLOT_CLAIMED, 0, __ATOMIC_ACQ_REL,
-                                        __ATOMIC_RELAXED)) {
-            rb_store_relaxed(&ring->sent, ring->sent - 1);
-            rb_lane_free_slot(l, rb_lane_slot(number));
-            return -EPIPE;
-        }
+        if (!__atomic_compare_exchange_n(&s->state, &open, RB_SLOT_CLAIMED, 0, __ATOMIC_ACQ_REL,
+                                         __ATOMIC_RELAXED))
+            return 0;
+        rb_store_relaxed(&ring->sent, ring->sent - 1);
+        rb_lane_free_slot(l, rb_lane_slot(number));
+        return -EPIPE;
     }
+    rb_ring_publish(&ring->producer);
+    rb_gate_ring(&ring->waker);
     return 0;
 }
 

@@ -645,6 +645,8 @@ static void a_request_that_is_sent_into_the_end_is_its_sender_s_again(void) {
     CHECK_EQUAL(ends_send(&e, 0, faulty, 100, &number), -EPIPE);
     sigaction(SIGSEGV, &before, NULL);
     CHECK_EQUAL(of_fault.count, 0); /* one of the two is told */
+    /* Its sender takes another way with it: nobody else may run it. */
+    CHECK_EQUAL(rb_ring_available(&e.relay.submission_rings[0]), 0);
     CHECK_EQUAL(rb_lane_lose(e.beam, ends_see, &of_fault), 0);
     struct rb_lane_figures f;
     rb_lane_read_figures(e.beam, &f);
