@@ -134,6 +134,7 @@ static void point(struct rb_lane_client *l, const struct rb_lane_parts *p) {
     l->giveback_ring = (struct rb_ring_producer){.shared_tail = &l->ours->giveback_tail,
                                                  .shared_head = &l->theirs->giveback_head,
                                                  .slots = l->header.result_blocks};
+    rb_gate_waker_init(&l->waker, &l->theirs->park, &l->doorbell, l->fds.wake_relay, -1);
     rb_gate_waiter_init(&l->waiter, &l->ours->park, &l->no_bell, l->fds.wake_beam, 0);
 }
 
@@ -162,6 +163,7 @@ static void dismantle(struct rb_lane_client *l) {
     free(l->busy);
     free(l->scratch);
     pthread_mutex_destroy(&l->shared);
+    pthread_mutex_destroy(&l->waking);
     pthread_mutex_destroy(&l->drain);
     pthread_mutex_destroy(&l->giving);
     free(l);
@@ -176,6 +178,7 @@ int rb_lane_attach(struct rb_lane_client **lane, const struct rb_lane_fds *fds, 
     memset(l, 0, sizeof *l);
     l->fds = *fds;
     pthread_mutex_init(&l->shared, NULL);
+    pthread_mutex_init(&l->waking, NULL);
     pthread_mutex_init(&l->drain, NULL);
     pthread_mutex_init(&l->giving, NULL);
     int failed = copy_header(fds->relay_side, &l->header);
@@ -240,6 +243,7 @@ void rb_lane_read_figures(const struct rb_lane_client *l, struct rb_lane_figures
     *f = (struct rb_lane_figures){.answered = rb_load_relaxed(&l->answered),
                                   .dropped = rb_load_relaxed(&l->dropped),
                                   .cancelled = rb_load_relaxed(&l->cancelled),
+                                  .wakes = rb_load_relaxed(&l->waker.wakes),
                                   .held_bytes = rb_load_relaxed(&l->held_bytes)};
     for (uint32_t i = 0; i < l->header.rings; i++) {
         f->sent += rb_load_relaxed(&l->rings[i].sent);

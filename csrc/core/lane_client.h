@@ -58,8 +58,14 @@ struct rb_lane_client {
     const char *why;  /* atomic: the rule that the relay broke, or NULL */
     uint32_t no_bell; /* we sleep by a descriptor: the relay's doorbell is not looked at */
 
-    pthread_mutex_t shared; /* the last ring, and the count of cancels */
-    uint64_t cancelled;
+    pthread_mutex_t shared; /* the last ring */
+
+    /* For cancels, and for room that is wanted. A mutex of its own, not the last ring's: that one is held while a request is copied,
+     * and who gives back or cancels may be a normal scheduler in its garbage collection. */
+    __attribute__((aligned(128))) pthread_mutex_t waking;
+    struct rb_gate_waker waker;
+    uint32_t doorbell;  /* as a ring's */
+    uint64_t cancelled; /* written under it */
 
     __attribute__((aligned(128))) pthread_mutex_t drain;
     struct rb_ring_consumer completion_ring;

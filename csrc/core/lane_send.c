@@ -195,16 +195,16 @@ int rb_lane_send(struct rb_lane_client *l, uint32_t at, uint64_t number,
 }
 
 void rb_lane_ring_relay(struct rb_lane_client *l) {
-    pthread_mutex_lock(&l->shared);
-    rb_gate_ring(&l->rings[l->header.rings - 1].waker);
-    pthread_mutex_unlock(&l->shared);
+    pthread_mutex_lock(&l->waking);
+    rb_gate_ring(&l->waker);
+    pthread_mutex_unlock(&l->waking);
 }
 
 void rb_lane_cancel(struct rb_lane_client *l, uint64_t number) {
     uint32_t slot = rb_lane_slot(number);
     if (slot >= rb_lane_slots(l)) return;
     /* The mutex orders the words of a slot: one of an older request, that is answered by now, must not hide a newer one's. */
-    pthread_mutex_lock(&l->shared);
+    pthread_mutex_lock(&l->waking);
     if (rb_lane_is_open(&l->slots[slot], number)) {
         /* K0: the word first, then the count that makes the relay look (K1). A submission that the relay takes after this word was
          * stored is found cancelled as it is taken (K2); one that was taken before, by its slot, when the count has changed. */
@@ -212,7 +212,7 @@ void rb_lane_cancel(struct rb_lane_client *l, uint64_t number) {
         rb_store_relaxed(&l->cancelled, l->cancelled + 1);
         /* K1: pairs with L1 in rb_lane_link_waiting(), and with the relay's look in its rounds. seq_cst as a gate's G0. */
         rb_store_seq_cst(&l->ours->cancels, l->cancelled);
-        rb_gate_ring(&l->rings[l->header.rings - 1].waker);
+        rb_gate_ring(&l->waker);
     }
-    pthread_mutex_unlock(&l->shared);
+    pthread_mutex_unlock(&l->waking);
 }
