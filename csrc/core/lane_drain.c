@@ -192,7 +192,10 @@ int rb_lane_lose(struct rb_lane_client *l, rb_lane_take *take, void *arg) {
     int lost = 0;
     rb_lane_close(l); /* S0: who sends from here on sees it */
     pthread_mutex_lock(&l->drain);
-    while (drain_locked(l, take, arg, 1 << 20) > 0) {
+    /* As much as its ring holds, whatever it goes on to say: of a relay that lies there is no end. */
+    for (int left = (int)l->header.completion_slots, taken = 1; left > 0 && taken > 0;) {
+        taken = drain_locked(l, take, arg, left);
+        left -= taken;
     }
     for (uint32_t slot = 0; slot < rb_lane_slots(l); slot++) {
         struct rb_lane_slot *s = &l->slots[slot];

@@ -154,6 +154,14 @@ static int put(struct rb_lane_client *l, struct rb_lane_ring *ring, uint64_t num
     return 0;
 }
 
+/* Generations come round (after 2^32 uses of a slot, some hours of a busy one): a word that has stood since the last round, or that was
+ * never written, would name this request. No cancel of it can be under way: it is not open yet. */
+static void clear_old_cancel(struct rb_lane_client *l, uint64_t number) {
+    uint64_t *word = &l->cancels[rb_lane_slot(number)].request;
+    /* Relaxed: what is published next goes with it. */
+    if (rb_load_relaxed(word) == number) rb_store_relaxed(word, number - (UINT64_C(1) << 32));
+}
+
 static int send_locked(struct rb_lane_client *l, uint32_t at, uint64_t number,
                        const struct rb_lane_request *q) {
     struct rb_lane_ring *ring = &l->rings[at];
@@ -166,6 +174,7 @@ static int send_locked(struct rb_lane_client *l, uint32_t at, uint64_t number,
         rb_lane_free_slot(l, rb_lane_slot(number));
         return rc;
     }
+    clear_old_cancel(l, number);
     rb_store_relaxed(&s->generation, (uint32_t)(number >> 32));
     rb_store_relaxed(&ring->sent, ring->sent + 1);
     /* S1: seq_cst with S2 below, against S0 and S3 (rb_lane_close(), rb_lane_lose()). The generation goes with it. */
