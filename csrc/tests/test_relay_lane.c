@@ -273,12 +273,22 @@ static void what_waits_in_a_queue_is_cancelled_there(void) {
     finish();
 }
 
-/* Without the relay's thread: the request and its cancel both lie there before the relay looks. */
-static void a_cancel_that_overtakes_its_request_is_found(void) {
+/* Without the relay's thread: all lies there before it looks. */
+static void begin_still(const struct rb_lane_config *lane_config) {
     struct rb_relay_config config = lab_config();
     struct rb_role_config role = lab_role_config();
     lab_open_still(&lab, &config, &role, 1000);
-    lane = lane_open(&lab, 7);
+    lane = lane_open_as(&lab, lane_config);
+}
+static void finish_still(uint64_t now) {
+    lane_detach(lane);
+    rb_lab_round(lab.relay, now);
+    lab_close(&lab);
+}
+
+static void a_cancel_that_overtakes_its_request_is_found(void) {
+    const struct rb_lane_config config = lane_config(7);
+    begin_still(&config);
     uint64_t number = lane_raw(lane, "echo", "x", 1, 60000);
     rb_lane_cancel(lane->beam, number);
     rb_lab_round(lab.relay, 2000);
@@ -287,9 +297,54 @@ static void a_cancel_that_overtakes_its_request_is_found(void) {
     struct rb_relay_stats stats;
     rb_relay_read_stats(lab.relay, &stats);
     CHECK_EQUAL(stats.accepted, 0);
-    lane_detach(lane);
-    rb_lab_round(lab.relay, 3000);
-    lab_close(&lab);
+    finish_still(3000);
+}
+
+/* To no role: what it costs is to read it. */
+static void send_to_nobody(uint32_t ring, const void *bytes, size_t size) {
+    struct iovec part = {(void *)(uintptr_t)bytes, size};
+    struct rb_lane_request q = {.form = RB_LANE_RAW,
+                                .parts = &part,
+                                .count = 1,
+                                .role = (const uint8_t *)"nobody",
+                                .role_bytes = 6,
+                                .timeout_ms = RB_LANE_TIMEOUT_DEFAULT};
+    uint64_t number;
+    CHECK_EQUAL(lane_send(lane, ring, &q, &number), 0);
+}
+
+/* A scheduler that has as many bytes for each round as a lane's turn may be. */
+static void one_ring_s_bytes_do_not_keep_the_others_waiting(void) {
+    static uint8_t bytes[(2 << 20) - 6];
+    const struct rb_lane_config config = lane_config(7);
+    begin_still(&config);
+    for (uint32_t ring = 1; ring < 3; ring++) send_to_nobody(ring, "x", 1);
+    uint64_t now = 2000;
+    for (int round = 0; round < 3; round++, now += 1000) {
+        send_to_nobody(0, bytes, sizeof bytes);
+        rb_lab_round(lab.relay, now);
+        rb_lane_drain(lane->beam, lane_see, lane, 9);
+    }
+    CHECK(lane->told >= 4); /* both of the others, and two of its own */
+    finish_still(now);
+}
+
+static void a_lane_s_turn_ends_however_many_rings_it_has(void) {
+    struct rb_lane_config config = lane_config(7);
+    config.rings = 40;
+    config.slots = 256;
+    begin_still(&config);
+    for (uint32_t i = 0; i < config.rings * config.slots; i++)
+        send_to_nobody(i % config.rings, "x", 1);
+    struct rb_lane_stats s = {.requests = 0};
+    uint64_t now = 2000, before = 0;
+    do {
+        before = s.requests;
+        rb_lab_round(lab.relay, now += 1000);
+        CHECK_EQUAL(rb_relay_read_lane(lab.relay, 7, &s), 0);
+        CHECK(s.requests > before && s.requests - before <= 5000);
+    } while (s.requests > before && s.requests < (uint64_t)config.rings * config.slots);
+    finish_still(now);
 }
 
 static void a_job_with_an_orphan_to_finish_runs_on_without_its_caller(void) {
@@ -394,6 +449,8 @@ int main(void) {
     RUN(what_is_cancelled_stops_and_is_dropped);
     RUN(what_waits_in_a_queue_is_cancelled_there);
     RUN(a_cancel_that_overtakes_its_request_is_found);
+    RUN(one_ring_s_bytes_do_not_keep_the_others_waiting);
+    RUN(a_lane_s_turn_ends_however_many_rings_it_has);
     RUN(a_job_with_an_orphan_to_finish_runs_on_without_its_caller);
     RUN(an_answer_waits_for_room_in_the_region);
     RUN(answers_that_may_not_wait_fail);

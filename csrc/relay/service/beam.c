@@ -10,6 +10,7 @@
 enum {
     TURN_REQUESTS =
         512, /* of one ring in a round: one scheduler's flood must not starve the others, */
+    TURN_ALL = 4096,      /* of all rings: nor one lane's the others */
     TURN_BYTES = 2 << 20, /* nor one lane's bytes the workers */
     WHOLE_BYTES = 16
         << 10, /* a request up to this is copied whole; of a larger one its head, and the payload where it belongs */
@@ -295,6 +296,18 @@ static int read_ring(struct rb_beam *b, uint32_t ring, uint64_t *bytes) {
     return (int)taken;
 }
 
+/* Each round begins where the last one had to stop: else the first rings' bytes would be all that is ever read. */
+static int read_rings(struct rb_beam *b) {
+    const uint32_t rings = b->link.config.rings;
+    uint64_t bytes = 0;
+    int count = 0;
+    for (uint32_t i = 0; i < rings && bytes < TURN_BYTES && count < TURN_ALL; i++) {
+        count += read_ring(b, b->next_ring, &bytes);
+        b->next_ring = (b->next_ring + 1) % rings;
+    }
+    return count;
+}
+
 /* --- Cancels ----------------------------------------------------------------------------------------------------------------- */
 
 /* Each request that is open and whose word names it. Its job ends as if its caller had died; what its caller forgets is dropped. */
@@ -333,12 +346,10 @@ static int read_beam(struct rb_beam *b) {
         broke(b, "service_down");
         return 0;
     }
-    uint64_t bytes = 0;
     int64_t given = rb_lane_link_reclaim(&b->link);
     if (given < 0) broke(b, "giveback_of_nothing_lent");
     if (given > 0 && b->kept) put_kept(b);
-    int count = 0;
-    for (uint32_t i = 0; i < b->link.config.rings; i++) count += read_ring(b, i, &bytes);
+    int count = read_rings(b);
     return count + read_cancels(b);
 }
 

@@ -43,6 +43,7 @@ struct rb_beam {
     const char *broke; /* the rule, or what else ends it, at the end of the round */
     struct rb_beam_slot *slots;
     uint32_t slot_count;
+    uint32_t next_ring; /* whose turn is first in the next round */
     struct rb_beam_kept *kept, **kept_end;
     uint64_t kept_bytes;
     struct rb_lane_stats stats; /* read by the other thread, word by word */
