@@ -3,7 +3,7 @@
  *      raw        the result's bytes, a binary
  *      term       the answer's external term, a binary of the BEAM's own: only such is ever decoded
  *      copy, copy_term    the same, still in the region, to be copied by the one it is for, in its own time
- *      down       the reason: the lane ended first
+ *      down       the reason: the lane ended first, or the relay dropped what somebody waits for
  *
  * Terms are not decoded here: that takes as long as they are large, and this is somebody else's call. */
 #include <string.h>
@@ -100,9 +100,11 @@ int answer_take(void *arg, const struct rb_lane_answer *answer) {
     request = &lane->requests[slot];
     /* The client answers each number once, and only what was sent; a second look costs nothing. */
     if (request->number != answer->number || !(caller = request->caller)) return RB_LANE_TAKEN;
-    if (caller_remove(request) && answer->kind != RB_LANE_ANSWER_DROPPED) {
+    if (caller_remove(request)) {
         ERL_NIF_TERM kind = atoms.down, data;
-        if (answer->kind == RB_LANE_ANSWER_LOST)
+        /* Dropped is what nobody waits for. If somebody does, he is told, or he would wait for ever: his cancel, too, takes what was
+         * answered for a message that comes. */
+        if (answer->kind == RB_LANE_ANSWER_LOST || answer->kind == RB_LANE_ANSWER_DROPPED)
             data = enif_make_copy(request->env, drainer->reason);
         else
             kept = bytes_of(request->env, lane, answer, &kind, &data);

@@ -140,7 +140,7 @@ void lane_stopped(ErlNifEnv *env, void *object, ErlNifEvent fd, int is_direct) {
 void lane_down(ErlNifEnv *env, void *object, ErlNifPid *pid, ErlNifMonitor *monitor) {
     struct lane *lane = object;
     (void)pid, (void)monitor;
-    lane_close(env, lane, enif_make_atom(env, "noconnection"));
+    lane_close(env, lane, atoms.noconnection);
 }
 
 /* end(Lane, Reason) -> ok. Dirty IO: there may be a message to send for each request. */
@@ -241,7 +241,7 @@ static int send_any(struct lane *lane, struct caller *caller, ERL_NIF_TERM ref,
 
 /* What came meanwhile is handed out by whoever is here. */
 static int drain_some(ErlNifEnv *env, struct lane *lane, int max) {
-    struct drainer drainer = {env, lane, atoms.undefined};
+    struct drainer drainer = {env, lane, atoms.noconnection};
     if (!rb_lane_waiting(lane->client)) return 0;
     return rb_lane_drain(lane->client, answer_take, &drainer, max);
 }

@@ -35,7 +35,7 @@ static void make_atoms(ErlNifEnv *env) {
         ATOM(empty);
     ATOM(ended), ATOM(raw), ATOM(term), ATOM(copy), ATOM(copy_term), ATOM(down), ATOM(undefined),
         ATOM(timeout);
-    ATOM(refused);
+    ATOM(refused), ATOM(noconnection);
 #undef ATOM
     atoms.lane = enif_make_atom(env, "ringbridge_lane");
 }

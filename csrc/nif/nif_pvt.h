@@ -78,7 +78,7 @@ struct held {
 
 struct nif_atoms {
     ERL_NIF_TERM ok, error, full, closed, too_large, answered, more, empty, ended, lane, raw, term,
-        copy, copy_term, down, undefined, timeout, refused;
+        copy, copy_term, down, undefined, noconnection, timeout, refused;
 };
 extern struct nif_atoms atoms;
 extern ErlNifResourceType *lane_type, *caller_type, *held_type;
@@ -105,7 +105,7 @@ void callers_close(ErlNifEnv *env, struct lane *lane);
 struct drainer {
     ErlNifEnv *env; /* of the NIF or callback under way: enif_send wants it */
     struct lane *lane;
-    ERL_NIF_TERM reason; /* of the lane's end */
+    ERL_NIF_TERM reason; /* what is lost was lost for */
 };
 int answer_take(void *arg, const struct rb_lane_answer *answer);
 void held_gone(ErlNifEnv *env, void *object);

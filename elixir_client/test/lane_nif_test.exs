@@ -82,6 +82,17 @@ defmodule Ringbridge.LaneNifTest do
       assert_nothing_left(to)
     end
 
+    # Else its caller would wait for ever, whatever its timeout: a cancel waits for what was answered.
+    test "that the relay drops though somebody waits is told as lost", context do
+      {to, _, _} = lane(context)
+      assert call(to, submit(:drop, "x")) == {:down, :noconnection}
+      ref = Nif.submit(to, submit(:drop, "x"))
+      wait_until(fn -> figures(to).open == 0 end)
+      assert Nif.cancel(to, ref) == {:down, :noconnection}
+      assert %{dropped: 2} = figures(to)
+      assert_nothing_left(to)
+    end
+
     test "too large for the lane, or for which it has no room, goes over the distribution",
          context do
       {{lane, _} = to, _, _} = lane(context)

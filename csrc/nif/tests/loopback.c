@@ -6,6 +6,7 @@
  *      echo             the payload
  *      sleep            the same after so many milliseconds
  *      hold             nothing, until it is cancelled
+ *      drop             as if nobody waited for it
  *      term             {ok, <<0:N>>} as a term, of N bytes (in decimal)
  *      end              the lane ends; exit: the program does, without a word
  *      lie_number lie_generation lie_status lie_place lie_bytes lie_twice lie_tail lie_back lie_term lie_noise
@@ -137,6 +138,7 @@ static int ask(struct end *e, const struct rb_lane_submission *s, const uint8_t 
     memcpy(role, bytes, s->role_bytes);
     bytes += s->role_bytes;
     if (is_cancelled(e, s->request)) return put(e, s->request, RB_LANE_STATUS_DROPPED, NULL, 0);
+    if (!strcmp(role, "drop")) return put(e, s->request, RB_LANE_STATUS_DROPPED, NULL, 0);
     if (!strcmp(role, "exit")) _exit(0);
     if (!strcmp(role, "end")) {
         rb_lane_link_end(&e->link);
