@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -15,18 +16,27 @@
 
 enum { DESCRIPTORS = 4, WORDS = 512 };
 
-static int connect_to(const uint8_t *name, size_t size) {
+/* connect() waits for a place in the other end's queue, which others may hold for as long as they like: so long as a write may take.
+ * 0 would be for ever. */
+static int wait_no_longer(int fd, int timeout_ms) {
+    struct timeval most = {.tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000};
+    if (timeout_ms <= 0) most.tv_usec = 1;
+    return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof most);
+}
+
+static int connect_to(const uint8_t *name, size_t size, int timeout_ms) {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
     if (size == 0 || size >= sizeof to.sun_path) return -EINVAL;
     memcpy(to.sun_path, name, size);
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
-    if (connect(fd, (struct sockaddr *)&to,
+    if (wait_no_longer(fd, timeout_ms) == 0 &&
+        connect(fd, (struct sockaddr *)&to,
                 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size)) == 0)
         return fd;
     int failed = -errno;
     close(fd);
-    return failed == -ENOENT ? -ECONNREFUSED : failed;
+    return failed == -ENOENT ? -ECONNREFUSED : failed == -EAGAIN ? -ETIMEDOUT : failed;
 }
 
 /* How many descriptors came, of those that fit into `all`; -EPROTO: a shape that no bridge sends. */
@@ -78,7 +88,7 @@ static int receive(int fd, struct rb_lane_fds *fds, char *why, size_t why_bytes)
 
 int rb_lane_dial(const uint8_t *name, size_t size, const uint8_t token[RB_LANE_TOKEN_BYTES],
                  int timeout_ms, struct rb_lane_fds *fds, char *why, size_t why_bytes) {
-    int fd = connect_to(name, size), rc = fd < 0 ? fd : 0;
+    int fd = connect_to(name, size, timeout_ms), rc = fd < 0 ? fd : 0;
     if (rc == 0 && send(fd, token, RB_LANE_TOKEN_BYTES, MSG_NOSIGNAL) != RB_LANE_TOKEN_BYTES)
         rc = -errno;
     if (rc == 0) {
