@@ -71,6 +71,13 @@ defmodule Ringbridge.MixTasksTest do
                "True #{Base.encode16(Ringbridge.Layout.digest(), case: :lower)}"
     end
 
+    test "ends in order when its reader does, as with `| head`", %{node: node} do
+      script = ~S({ "$@"; echo "status $?" >&2; } | head -n 1)
+      arguments = ["ipc.inspect", "--node", "#{node}", "--watch", "100", "--json"]
+      {lines, 0} = mix(arguments, through: ["sh", "-c", script, "sh"])
+      assert ["status 0", "{" <> _page] = Enum.sort(lines)
+    end
+
     test "says what is wrong in a line, by its exit status too", %{node: node} do
       assert [
                {[nobody], 1},

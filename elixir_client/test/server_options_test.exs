@@ -102,6 +102,26 @@ defmodule Ringbridge.Server.OptionsTest do
     end
   end
 
+  test "what is wrong in :env is told by its name, and no value of it is shown" do
+    raised = fn env ->
+      options = [name: Bridge, config: "ringbridge.toml", env: env]
+      Exception.message(assert_raise ArgumentError, fn -> Server.start_link(options) end)
+    end
+
+    for env <- [%{"RINGBRIDGE_COOKIE" => "s3cret"}, [{"RINGBRIDGE_COOKIE", "s3cret"}]] do
+      why = raised.(env)
+      assert why =~ "RINGBRIDGE_COOKIE" and why =~ ":cookie_file"
+      refute why =~ "s3cret"
+    end
+
+    why = raised.(%{"PORT" => 4000, "PASSWORD" => "s3cret", :HOME => "/"})
+    assert why =~ ~s(PORT) and why =~ ":HOME"
+    refute why =~ "s3cret" or why =~ "PASSWORD"
+
+    for env <- [["s3cret"], "s3cret", [{"A", "s3cret"} | "B"], %URI{host: "s3cret"}],
+        do: refute(raised.(env) =~ "s3cret")
+  end
+
   test "an instance of a server that is not there says so" do
     Process.flag(:trap_exit, true)
     assert {:error, {:shutdown, why}} = Ringbridge.start_link(name: Lonely, server: NoSuchServer)

@@ -67,6 +67,15 @@ defmodule Mix.Ringbridge do
     IO.write(Enum.map(lines, &[Ringbridge.Inspect.Table.render(&1, styled?), "\n"]))
   end
 
+  @doc "Runs what prints again and again. That its reader has ended, as with `| head`, is its end, too, and no failure."
+  @spec while_read((() -> result)) :: result | :ok when result: term()
+  def while_read(print) do
+    print.()
+  rescue
+    error in ErlangError ->
+      if error.original in [:terminated, :epipe], do: :ok, else: reraise(error, __STACKTRACE__)
+  end
+
   @spec fail!(String.t()) :: no_return()
   def fail!(why), do: Mix.raise(why, exit_status: @failed)
 

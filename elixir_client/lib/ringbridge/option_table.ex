@@ -72,7 +72,7 @@ defmodule Ringbridge.OptionTable do
     end
   end
 
-  # A cookie is in no message.
-  defp shown(:cookie, _value), do: "something else"
+  # A cookie is in no message, nor is what an environment holds.
+  defp shown(key, _value) when key in [:cookie, :env], do: "something else"
   defp shown(_key, value), do: inspect(value)
 end

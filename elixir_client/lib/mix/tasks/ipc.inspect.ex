@@ -108,7 +108,7 @@ defmodule Mix.Tasks.Ipc.Inspect do
     _first = look!(node, options[:role])
     quit = quit_by_key()
     state = Watch.new(node, options[:role])
-    turns(state, options[:watch], show(options), quit, true)
+    Mix.Ringbridge.while_read(fn -> turns(state, options[:watch], show(options), quit, true) end)
   end
 
   defp turns(state, every_ms, show, quit, first?) do

@@ -14,6 +14,8 @@ defmodule Ringbridge.Server.Options do
   # A name of the environment that the shepherd and the bridge are never given: it would be readable in /proc.
   @cookie_variable "RINGBRIDGE_COOKIE"
 
+  @env_words "a map of names to texts, or nil for a name that is not passed on"
+
   @table [
     name: [
       required: true,
@@ -57,7 +59,7 @@ defmodule Ringbridge.Server.Options do
     ],
     env: [
       default: %{},
-      type: {:env, "a map of names to texts, or nil for a name that is not passed on"},
+      type: {:env, @env_words},
       doc: "what the bridge's environment has beside this VM's own"
     ],
     log_level: [
@@ -110,6 +112,7 @@ defmodule Ringbridge.Server.Options do
   """
   @spec validate!(keyword()) :: t()
   def validate!(options) do
+    if Keyword.keyword?(options), do: environment!(options[:env])
     @table |> OptionTable.validate!(options, @who, &valid?/2) |> together!()
   end
 
@@ -120,6 +123,26 @@ defmodule Ringbridge.Server.Options do
   @doc "The name of the variable that no process is given."
   @spec cookie_variable() :: String.t()
   def cookie_variable, do: @cookie_variable
+
+  # By its name: the values may be secrets.
+  defp environment!(env)
+       when (is_map(env) and not is_struct(env)) or (is_list(env) and env != []) do
+    entries = if is_list(env) and List.improper?(env), do: [], else: env
+
+    if Enum.any?(entries, &match?({@cookie_variable, _cookie}, &1)),
+      do:
+        OptionTable.fail(
+          @who,
+          "option :env is no place for #{@cookie_variable}, which could be read in /proc; give option :cookie or :cookie_file"
+        )
+
+    case for {name, value} <- entries, not entry?(name, value), do: name do
+      [] -> :ok
+      names -> OptionTable.fail(@who, "option :env is #{@env_words}; not so: #{inspect(names)}")
+    end
+  end
+
+  defp environment!(_none_or_nothing_that_can_be_meant), do: :ok
 
   defp together!(options) do
     cond do
@@ -151,10 +174,9 @@ defmodule Ringbridge.Server.Options do
   defp valid?(:command, program), do: valid?(:path, program)
 
   defp valid?(:env, env) do
-    (is_map(env) or is_list(env)) and
+    ((is_map(env) and not is_struct(env)) or (is_list(env) and not List.improper?(env))) and
       Enum.all?(env, fn
-        {@cookie_variable, _value} -> false
-        {name, value} -> name?(name) and (value == nil or text?(value))
+        {name, value} -> entry?(name, value)
         _other -> false
       end)
   end
@@ -164,6 +186,7 @@ defmodule Ringbridge.Server.Options do
       match?([_, _], String.split(Atom.to_string(name), "@", trim: true))
   end
 
+  defp entry?(name, value), do: name?(name) and (value == nil or text?(value))
   defp name?(name), do: text?(name) and name != "" and not String.contains?(name, "=")
 
   # What crosses to a program ends at the first NUL.
