@@ -40,6 +40,24 @@ defmodule Ringbridge.Server.OutputTest do
     assert {[{:error, "<<255>>"}], _output} = Output.feed(output, <<255, ?\n>>)
   end
 
+  test "nothing that was said moves the cursor of the terminal that a log is read on" do
+    for code <- ["\e[2J", "\r", "\b", "\u009b2J"] do
+      line = ~s({"event": "hello", "kit": "a#{escaped(code)}b"})
+      {[{_level, from_json}], _output} = Output.feed(%Output{}, line <> "\n")
+      {[{:error, plain}], _output} = Output.feed(%Output{}, "Traceback#{code}\n")
+      for said <- [from_json, plain], do: refute(said =~ code)
+      assert plain =~ "Traceback"
+    end
+
+    assert {[{:error, "\tin line 1"}], _output} = Output.feed(%Output{}, "\tin line 1\n")
+  end
+
+  defp escaped(text) do
+    for <<c::utf8 <- text>>,
+      into: "",
+      do: "\\u" <> String.pad_leading(Integer.to_string(c, 16), 4, "0")
+  end
+
   test "the last errors are remembered, and not all" do
     {_lines, output} =
       Output.feed(%Output{}, @ready <> "\n" <> Enum.map_join(1..30, &"error #{&1}\n"))

@@ -69,19 +69,32 @@ defmodule Ringbridge.Server.Output do
   defp told(line) do
     case Json.decode(line) do
       {:ok, %{"event" => event} = fields} when is_binary(event) ->
-        {Map.get(@levels, fields["level"], :info), event <> fields(Map.drop(fields, @told))}
+        {Map.get(@levels, fields["level"], :info), safe(event) <> fields(Map.drop(fields, @told))}
 
       _other ->
-        {:error, if(String.valid?(line), do: line, else: inspect(line))}
+        {:error, safe(line)}
     end
   end
 
+  # A log may be read on a terminal, and workers have a part in what is said: no control character reaches it but the tabulator.
+  defp safe(text) do
+    if String.valid?(text),
+      do: Regex.replace(~r/[^\P{Cc}\t]/u, text, fn <<c::utf8>> -> "\\x{#{hex(c)}}" end),
+      else: inspect(text)
+  end
+
+  defp hex(code), do: Integer.to_string(code, 16)
+
   defp fields(fields) do
-    for {key, value} <- Enum.sort(fields), into: "", do: " #{key}=#{shown(value)}"
+    for {key, value} <- Enum.sort(fields), into: "", do: " #{safe(key)}=#{shown(value)}"
   end
 
   defp shown(value) when is_binary(value),
-    do: if(value =~ ~r/\A[^\s"=]+\z/, do: value, else: inspect(value, printable_limit: :infinity))
+    do:
+      if(value =~ ~r/\A[^\s"=\p{Cc}]+\z/u,
+        do: value,
+        else: inspect(value, printable_limit: :infinity)
+      )
 
   defp shown(value) when is_number(value) or is_boolean(value) or value == nil, do: "#{value}"
   defp shown(value), do: inspect(value, limit: :infinity, printable_limit: :infinity)
