@@ -219,6 +219,30 @@ defmodule Ringbridge.ServerTest do
         gone(family)
       end)
     end
+
+    test "the server's supervisor, under one of few restarts: the next begins when the last has ended",
+         context do
+      capture_log(fn ->
+        options = [strategy: :one_for_one, max_restarts: 1]
+        {:ok, application} = Supervisor.start_link([{Server, options(context)}], options)
+        status = ready(context)
+        family = family(status)
+        server = Process.whereis(context.name)
+        ref = Process.monitor(server)
+        Process.unlink(application)
+        Process.exit(server, :kill)
+        assert_receive {:DOWN, ^ref, :process, ^server, :killed}, @patience_ms
+
+        Lab.wait_until("the next server has its table, or there is none", @patience_ms, fn ->
+          not Process.alive?(application) or Server.fetch(context.name) != {:error, :not_started}
+        end)
+
+        assert Process.alive?(application)
+        assert ready(context).node == status.node
+        gone(family)
+        Supervisor.stop(application)
+      end)
+    end
   end
 
   describe "a bridge that cannot run" do

@@ -169,6 +169,7 @@ defmodule Ringbridge.Server do
 
   @impl :supervisor
   def init({server, ready_timeout}) do
+    Enum.each([Owner, Watcher], &await_predecessor(server, &1))
     _name = :ets.new(server.name, @table)
     :ets.insert(server.name, {:server, server})
 
@@ -198,6 +199,20 @@ defmodule Ringbridge.Server do
     # An owner that has given up takes the server along; one that was killed is started again.
     flags = %{strategy: :one_for_one, intensity: 3, period: 5, auto_shutdown: :any_significant}
     {:ok, {flags, children}}
+  end
+
+  # When a server's supervisor was killed, its children end the bridge before they end, and have their names until then: a start in the
+  # meantime would fail at once, and again, as often as the supervisor above allows.
+  defp await_predecessor(server, child) do
+    ref =
+      server.name |> Module.concat(child |> Module.split() |> List.last()) |> Process.monitor()
+
+    receive do
+      {:DOWN, ^ref, :process, _name, _reason} -> :ok
+    after
+      # Then it is said that it is still there.
+      server.shutdown + 2 * @last_words_ms -> Process.demonitor(ref, [:flush])
+    end
   end
 
   @doc "The node of this server's bridge. It stays the same as long as the VM runs."
