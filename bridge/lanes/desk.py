@@ -189,8 +189,12 @@ class LaneDesk:
     ) -> None:
         try:
             with stranger, trio.move_on_after(SHOW_S):
-                shown = await stranger.recv(TOKEN_BYTES + 1)
-                answer, fds = self._redeem(shown, *_peer(stranger))
+                pid, uid = _peer(stranger)
+                fds: tuple[int, ...] = ()
+                answer = self._turn_away(pid, uid)
+                if answer is None:
+                    shown = await stranger.recv(TOKEN_BYTES + 1)
+                    answer, fds = self._redeem(shown, pid, uid)
                 try:
                     _send(stranger, answer, fds)
                 finally:
@@ -200,6 +204,18 @@ class LaneDesk:
             _log.info("who came for a lane has gone", why=str(error))
         finally:
             limit.release_on_behalf_of(token)
+
+    def _turn_away(self, pid: int, uid: int) -> bytes | None:
+        """What a user is told who is not to have a lane whatever he shows; None: he may.
+
+        Before he is waited for: the socket's name is no secret, and whoever connects and is silent
+        would hold a place that others come for.
+        """
+        if uid in self._users():
+            return None
+        why = f"uid {uid} is not the bridge's, root's, or of [lanes] users"
+        _log.warning("refused a lane", os_pid=pid, uid=uid, why=why)
+        return why.encode()
 
     def _redeem(self, shown: bytes, pid: int, uid: int) -> tuple[bytes, tuple[int, ...]]:
         """What a stranger is told, and what he gets."""
@@ -213,8 +229,6 @@ class LaneDesk:
         del self._grants[grant.lane]  # whatever follows
         try:
             self._check(grant.node)
-            if uid not in self._users():
-                raise NotGranted(f"uid {uid} is not the bridge's, root's, or of [lanes] users")
             if pid != grant.wanted.os_pid:
                 asked = grant.wanted.os_pid
                 raise NotGranted(f"process {asked} asked for the lane, and process {pid} has come")

@@ -1,0 +1,83 @@
+"""The socket of lanes without a relay: who is waited for there, and who is not."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from bridge.config import Config
+from bridge.fabric.relay import LaneConfig
+from bridge.lanes import desk as lane_desk
+from bridge.lanes.desk import STRANGERS_MAX, LaneDesk, Wanted
+
+OTHERS = 12345  # a user who is not to have a lane
+
+
+class Relay:
+    """Gives descriptors that are no lane."""
+
+    def open_lane(self, conn: int, config: LaneConfig) -> tuple[int, int, int, int]:
+        return (os.dup(0), os.dup(0), os.dup(0), os.dup(0))
+
+    def close_lane(self, lane: int, reason: str) -> None:
+        raise AssertionError
+
+
+@asynccontextmanager
+async def standing() -> AsyncIterator[LaneDesk]:
+    least = {
+        "file": Path(__file__),
+        "node": {"name": "b@127.0.0.1"},
+        "limits": {},
+        "link": {},
+        "roles": {},
+    }
+    config = msgspec.convert(least, Config)
+    async with trio.open_nursery() as nursery:
+        desk = LaneDesk(Relay(), lambda: config)
+        await nursery.start(desk.run)
+        yield desk
+        nursery.cancel_scope.cancel()
+
+
+async def said(comer: trio.socket.SocketType) -> bytes:
+    with trio.fail_after(60):
+        return await comer.recv(512)
+
+
+async def come(desk: LaneDesk) -> trio.socket.SocketType:
+    comer = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with trio.fail_after(60):
+        await comer.connect(desk.address)
+    return comer
+
+
+async def test_who_may_have_no_lane_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as are met at once, and all of them silent."""
+    uids = [OTHERS] * STRANGERS_MAX
+    peer = lane_desk._peer
+
+    def of_others_first(stranger: trio.socket.SocketType) -> tuple[int, int]:
+        pid, uid = peer(stranger)
+        return pid, uids.pop() if uids else uid
+
+    monkeypatch.setattr(lane_desk, "_peer", of_others_first)
+    monkeypatch.setattr(lane_desk, "SHOW_S", 3600.0)  # else they would be gone after a while
+    async with standing() as desk:
+        strangers = [await come(desk) for _ in range(STRANGERS_MAX)]
+        grant = desk.grant("web@host", 1, Wanted(os.getpid(), 2))
+        comer = await come(desk)
+        await comer.send(grant.token)
+        assert await said(comer) == lane_desk.GRANTED
+        for each in strangers:
+            assert f"uid {OTHERS} is not".encode() in await said(each)
+            each.close()
+        comer.close()
+        assert len(desk) == 1
