@@ -412,6 +412,24 @@ static void an_answer_waits_for_room_in_the_region(void) {
     finish();
 }
 
+/* What was told is what is counted: `failed` of `count` calls. */
+static void counts(uint64_t count, uint64_t failed) {
+    struct rb_role_stats role;
+    struct rb_relay_stats all;
+    lane_stats(&lab, lane, 0);
+    for (int ms = 0; ms < LAB_WAIT_MS; ms++) { /* an answer is counted after it has left */
+        rb_relay_read_stats(lab.relay, &all);
+        if (all.in_flight == 0) break;
+        usleep(1000);
+    }
+    rb_relay_read_role(lab.relay, 0, &role);
+    CHECK_EQUAL(all.accepted, count);
+    CHECK_EQUAL(all.answered[RB_REASON_OK], count - failed);
+    CHECK_EQUAL(all.answered[RB_REASON_JOB_FAILED], failed);
+    CHECK_EQUAL(role.answered[RB_REASON_JOB_FAILED], failed);
+    CHECK_EQUAL(role.answered[RB_REASON_OK], count - failed);
+}
+
 static void answers_that_may_not_wait_fail(void) {
     static uint8_t bytes[8192];
     open_with_region(8192, 10000);
@@ -422,6 +440,11 @@ static void answers_that_may_not_wait_fail(void) {
         if (i != 1) CHECK(lane_answer(lane)); /* the second one waits */
     }
     CHECK(LANE_TERM_HAS(lane, "job_failed") && LANE_TERM_HAS(lane, "no room in the lane"));
+    counts(3, 1);
+    lane_raw(lane, "echo", "x", 1, 60000); /* what was told in its slot before says nothing of it */
+    lab_complete(worker, "y", 1);
+    CHECK(lane_answer(lane) && LANE_RAW_IS(lane, "y"));
+    counts(4, 1);
     finish();
 }
 
@@ -432,6 +455,9 @@ static void an_answer_larger_than_the_lane_fails(void) {
     complete_through_region(bytes, sizeof bytes);
     CHECK(lane_answer(lane) && LANE_TERM_HAS(lane, "job_failed"));
     CHECK(LANE_TERM_HAS(lane, "larger than the lane"));
+    counts(1, 1);
+    struct rb_lane_stats s = lane_stats(&lab, lane, 0);
+    CHECK_EQUAL(s.bytes_out, lane->last.size); /* and so are its bytes */
     finish();
 }
 

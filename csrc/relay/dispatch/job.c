@@ -289,6 +289,7 @@ void rb_job_requeue(struct rb_relay *r, struct rb_job *j) {
 
 void rb_job_answered(struct rb_relay *r, struct rb_job *j, enum rb_reason reason) {
     if (j->extra) reason = rb_extra_answered(r, j, reason);
+    reason = rb_beam_told(j, reason);
     if (!j->uncounted) {
         COUNT(r->stats.answered[reason], 1);
         COUNT(r->stats.in_flight, -1);

@@ -48,8 +48,8 @@ static int keep(struct rb_beam *b, uint64_t request, uint32_t status,
     return 0;
 }
 
-/* {error, {job_failed, 65280, Why}}: small enough for the completion itself. */
-static int put_failure(struct rb_beam *b, uint64_t request, const char *why) {
+/* {error, {job_failed, 65280, Why}}: small enough for the completion itself. Its size. */
+static int put_failure(struct rb_beam *b, uint64_t request, const char *why, size_t *size) {
     uint8_t bytes[RB_LANE_INLINE_BYTES_MAX];
     struct rb_pen p = {bytes, bytes};
     rb_pen_tuple(&p, 2);
@@ -60,19 +60,24 @@ static int put_failure(struct rb_beam *b, uint64_t request, const char *why) {
     rb_pen_binary(&p, strlen(why));
     rb_pen_bytes(&p, (const uint8_t *)why, strlen(why));
     struct rb_lane_piece piece = {bytes, rb_pen_size(&p)};
+    *size = piece.size;
     return rb_lane_link_put(&b->link, request, RB_LANE_STATUS_TERM, &piece, 1);
 }
 
-static void complete(struct rb_beam *b, uint64_t request, uint32_t status,
-                     const struct rb_lane_piece pieces[3]) {
+/* 1: in its place a failure was told. */
+static int complete(struct rb_beam *b, uint64_t request, uint32_t status,
+                    const struct rb_lane_piece pieces[3]) {
     size_t size = pieces[0].size + pieces[1].size + pieces[2].size;
+    const char *no_room = NULL;
     int rc = rb_lane_link_put(&b->link, request, status, pieces, 3);
     if (rc == -ENOSPC) rc = keep(b, request, status, pieces, size);
-    if (rc == -ENOSPC) rc = put_failure(b, request, "no room in the lane");
-    if (rc == -EMSGSIZE) rc = put_failure(b, request, "larger than the lane");
+    if (rc == -ENOSPC) no_room = "no room in the lane";
+    if (rc == -EMSGSIZE) no_room = "larger than the lane";
+    if (no_room) rc = put_failure(b, request, no_room, &size);
     if (rc == -EAGAIN) broke(b, "completions_not_taken");
     if (rc == -EPROTO) broke(b, "completion_head_out_of_range");
     COUNT(b->stats.bytes_out, size);
+    return no_room != NULL;
 }
 
 static void put_kept(struct rb_beam *b) {
@@ -111,7 +116,7 @@ void rb_beam_answer(const struct rb_caller *to, uint32_t status, const struct rb
     const struct rb_lane_piece p[3] = {{pieces[0].at, pieces[0].size},
                                        {pieces[1].at, pieces[1].size},
                                        {pieces[2].at, pieces[2].size}};
-    complete(b, asker.request, status, p);
+    s->replaced = (uint32_t)complete(b, asker.request, status, p);
     close_slot(b, s);
     COUNT(b->stats.answered, 1);
 }
@@ -132,6 +137,13 @@ void rb_beam_bind(struct rb_job *j) {
     j->kind = RB_CALLER_LANE;
     j->watch = RB_WATCH_LANE; /* the lane is told when the caller is forgotten */
     asker.beam->slots[(uint32_t)asker.request].job = j;
+}
+
+enum rb_reason rb_beam_told(const struct rb_job *j, enum rb_reason reason) {
+    if (j->kind != RB_CALLER_LANE || j->watch != RB_WATCH_LANE) return reason; /* it has no caller */
+    const struct rb_asker asker = asker_of_job(j);
+    const struct rb_beam_slot *s = &asker.beam->slots[(uint32_t)asker.request];
+    return s->job == j && !s->open && s->replaced ? RB_REASON_JOB_FAILED : reason;
 }
 
 int rb_beam_is_asker(const struct rb_beam *b, uint32_t slot, const struct rb_job *j) {
@@ -251,6 +263,7 @@ static const char *take(struct rb_beam *b, uint32_t ring, const struct rb_lane_s
     if (!(a.bytes = rb_lane_link_bytes(&b->link, ring, &a.s))) return "submission_place";
     s->generation++;
     s->open = 1;
+    s->replaced = 0;
     COUNT(b->stats.open, 1);
     COUNT(b->stats.requests, 1);
     COUNT(b->stats.bytes_in, a.s.bytes);

@@ -23,6 +23,7 @@ struct rb_beam_slot {
     struct rb_job *job;  /* whose caller it is; NULL: none, or not any more */
     uint32_t generation; /* of its last request */
     uint32_t open;       /* that request has no completion yet */
+    uint32_t replaced;   /* its answer found no room: {job_failed, ..} was told instead */
 };
 
 struct rb_beam_kept { /* an answer that waits for room in the region */
@@ -74,6 +75,8 @@ void rb_beams_retract(const struct rb_relay *r);
 
 /* A job and its caller, which is of the kind RB_CALLER_LANE. */
 void rb_beam_bind(struct rb_job *j); /* whose tag was set */
+/* What its caller was told, where `reason` is what should have been: for the counts. */
+enum rb_reason rb_beam_told(const struct rb_job *j, enum rb_reason reason);
 int rb_beam_is_asker(const struct rb_beam *b, uint32_t slot, const struct rb_job *j);
 void rb_beam_forget(struct rb_job *j); /* it has no caller any more */
 void rb_beam_answer(const struct rb_caller *to, uint32_t status, const struct rb_slice pieces[3]);
