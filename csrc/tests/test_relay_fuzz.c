@@ -9,12 +9,14 @@
 #include "fuzz/term_check.h"
 
 #undef PUT /* both kinds of bytes have one; that of terms has been used */
+#include "fuzz/beam.h"
 #include "fuzz/completion.h"
+#include "fuzz/lane.h"
 #include "fuzz/service.h"
 
-enum { MUTATIONS = 40 };
+enum { MUTATIONS = 40, MUTATIONS_OF_LANES = 4 }; /* each makes its memory anew */
 
-static void over_corpus(const char *name, int (*body)(const uint8_t *, size_t)) {
+static void over_corpus(const char *name, int (*body)(const uint8_t *, size_t), int mutations) {
     char path[512];
     int files = 0;
     snprintf(path, sizeof path, "%.*s/corpus/%s", (int)(strrchr(__FILE__, '/') - __FILE__),
@@ -33,7 +35,7 @@ static void over_corpus(const char *name, int (*body)(const uint8_t *, size_t)) 
         files++;
         uint64_t seed = hash_of(input.at, input.size) | 1; /* whatever order the folder gives */
         body(input.at, input.size);
-        for (int i = 0; i < MUTATIONS; i++) {
+        for (int i = 0; i < mutations; i++) {
             struct bytes changed = exactly(input.at, input.size);
             mutate(&changed, &seed);
             body(changed.at, changed.size);
@@ -45,15 +47,18 @@ static void over_corpus(const char *name, int (*body)(const uint8_t *, size_t)) 
     CHECK(files > 10);
 }
 
-static void connections(void) { over_corpus("intake", fuzz_intake); }
-static void requests(void) { over_corpus("request", fuzz_request); }
-static void answers(void) { over_corpus("term_check", fuzz_term_check); }
+static void connections(void) { over_corpus("intake", fuzz_intake, MUTATIONS); }
+static void requests(void) { over_corpus("request", fuzz_request, MUTATIONS); }
+static void answers(void) { over_corpus("term_check", fuzz_term_check, MUTATIONS); }
 
-static void schemas(void) { over_corpus("schema", fuzz_schema); }
+static void schemas(void) { over_corpus("schema", fuzz_schema, MUTATIONS); }
 
-static void liars(void) { over_corpus("completion", fuzz_completion); }
+static void liars(void) { over_corpus("completion", fuzz_completion, MUTATIONS); }
 
-static void calls(void) { over_corpus("service", fuzz_service); }
+static void calls(void) { over_corpus("service", fuzz_service, MUTATIONS); }
+
+static void lying_beams(void) { over_corpus("beam", fuzz_beam, MUTATIONS_OF_LANES); }
+static void lying_relays(void) { over_corpus("lane", fuzz_lane, MUTATIONS_OF_LANES); }
 
 int main(void) {
     RUN(connections);
@@ -62,5 +67,7 @@ int main(void) {
     RUN(schemas);
     RUN(calls);
     RUN(liars);
+    RUN(lying_beams);
+    RUN(lying_relays);
     return check_end();
 }
