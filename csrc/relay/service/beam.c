@@ -9,8 +9,8 @@
 
 enum {
     TURN_REQUESTS =
-        512, /* of one ring in a round: one scheduler's flood must not starve the others, */
-    TURN_ALL = 4096,      /* of all rings: nor one lane's the others */
+        512,         /* of one ring in a round: one scheduler's flood must not starve the others, */
+    TURN_ALL = 4096, /* of all rings: nor one lane's the others */
     TURN_BYTES = 2 << 20, /* nor one lane's bytes the workers */
     WHOLE_BYTES = 16
         << 10, /* a request up to this is copied whole; of a larger one its head, and the payload where it belongs */
@@ -140,7 +140,8 @@ void rb_beam_bind(struct rb_job *j) {
 }
 
 enum rb_reason rb_beam_told(const struct rb_job *j, enum rb_reason reason) {
-    if (j->kind != RB_CALLER_LANE || j->watch != RB_WATCH_LANE) return reason; /* it has no caller */
+    if (j->kind != RB_CALLER_LANE || j->watch != RB_WATCH_LANE)
+        return reason; /* it has no caller */
     const struct rb_asker asker = asker_of_job(j);
     const struct rb_beam_slot *s = &asker.beam->slots[(uint32_t)asker.request];
     return s->job == j && !s->open && s->replaced ? RB_REASON_JOB_FAILED : reason;
