@@ -249,7 +249,9 @@ class Bridge:
     def metrics(self) -> CollectorRegistry:
         """What a scrape is made of."""
         about = {"node": self._node.name, "version": bridge.__version__}
-        return metrics.registry(metrics.BridgeCollector(self._relay, self.supervisor, about))
+        return metrics.registry(
+            metrics.BridgeCollector(self._relay, self.supervisor, self.lanes, about)
+        )
 
     def _make_registry(self) -> WorkerRegistry:
         return WorkerRegistry(

@@ -26,6 +26,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from bridge.fabric.figures import Hops, RelayStats, RoleStats, WorkerStats
+from bridge.fabric.lanes import LaneStats
 from bridge.node.inspection import facts
 from bridge.workers.worker import State, Worker
 
@@ -85,6 +86,18 @@ _WORKER = {
     "unready": ("gauge", "worker_unready", "1: it lives, and wants no jobs for now.", 1.0),
     "share": ("gauge", "worker_share_ratio", "Of the jobs that it would be given.", 1e-3),
 }
+_LANE = {
+    "open": ("gauge", "lane_requests_open", "Requests without an answer.", 1.0),
+    "requests": ("counter", "lane_requests", "Requests read from it.", 1.0),
+    "answered": ("counter", "lane_requests_answered", "Requests that were answered.", 1.0),
+    "dropped": ("counter", "lane_requests_dropped", "Requests whose callers had gone.", 1.0),
+    "cancelled": ("counter", "lane_requests_cancelled", "Requests taken back.", 1.0),
+    "bytes_in": ("counter", "lane_received_bytes", "Bytes of requests.", 1.0),
+    "bytes_out": ("counter", "lane_sent_bytes", "Bytes of answers.", 1.0),
+    "kept_bytes": ("gauge", "lane_kept_bytes", "Of answers that wait for room in it.", 1.0),
+    "wakes": ("counter", "lane_wakes", "Times that its BEAM was rung.", 1.0),
+    "lent_blocks": ("gauge", "lane_lent_blocks", "Of its result region, that the BEAM holds.", 1.0),
+}
 _HOPS = (
     "socket_to_queue_us",
     "queue_to_ring_us",
@@ -103,6 +116,7 @@ class Figures(Protocol):
     def stats(self) -> RelayStats: ...
     def role_stats(self, role: int) -> RoleStats: ...
     def worker_stats(self, worker_id: int) -> WorkerStats: ...
+    def lane_stats(self, lane: int) -> LaneStats: ...
     def hops(self) -> Hops: ...
 
 
@@ -113,6 +127,15 @@ class Plan(Protocol):
     def id(self) -> int: ...
     @property
     def name(self) -> str: ...
+
+
+class Laned(Protocol):
+    """A lane."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def node(self) -> str: ...
 
 
 class Supervised(Protocol):
@@ -128,9 +151,16 @@ class Supervised(Protocol):
 class BridgeCollector(Collector):
     """All that a scrape sees. `about`: labels of ringbridge_info."""
 
-    def __init__(self, relay: Figures, supervisor: Supervised, about: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        relay: Figures,
+        supervisor: Supervised,
+        lanes: Iterable[Laned],
+        about: Mapping[str, str],
+    ) -> None:
         self._relay = relay
         self._supervisor = supervisor
+        self._lanes = lanes
         self._about = dict(about)
         self._started = time.time()
 
@@ -145,6 +175,7 @@ class BridgeCollector(Collector):
         yield self._hops()
         yield from self._roles()
         yield from self._workers()
+        yield from self._lanes_of_beams()
 
     def _accounts(self) -> Iterator[Metric]:
         stats = even(self._relay)
@@ -217,6 +248,16 @@ class BridgeCollector(Collector):
         yield from (restarts, memory)
         without = {"gate", "state"}
         yield from _families(_WORKER, "worker", WorkerStats, rows, labels, without=without)
+
+    def _lanes_of_beams(self) -> Iterator[Metric]:
+        rows = []
+        for lane in self._lanes:
+            try:
+                rows.append(((str(lane.id), lane.node), self._relay.lane_stats(lane.id)))
+            except OSError:  # it ends
+                continue
+        without = {"connection", "pid"}
+        yield from _families(_LANE, "lane", LaneStats, rows, ["lane", "node"], without=without)
 
 
 def registry(collector: Collector) -> CollectorRegistry:

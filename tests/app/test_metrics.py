@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serve_support import BIN, SETTINGS, ask, serving
 
 from bridge.fabric.figures import BreakerState, Hops, RelayStats, RoleStats, WorkerStats
+from bridge.fabric.lanes import LaneStats
 from bridge.fabric.relay import RoleState
 from bridge.ops import metrics, metrics_page
 from bridge.testing import Beam, EpmdDaemon
@@ -63,6 +64,11 @@ class FakeRelay:
             WorkerStats, service_ns=1_500, breaker=BreakerState.CLOSED, heartbeat_ns=0
         )
 
+    def lane_stats(self, lane: int) -> LaneStats:
+        if lane == 4:
+            raise OSError
+        return filled(LaneStats, requests=31, answered=28, kept_bytes=4096)  # type: ignore[no-any-return]
+
     def hops(self) -> Hops:
         return Hops(4, 1.0, 2.0, 3.0, 4.0, 5.0)
 
@@ -74,7 +80,8 @@ def collector(relay: FakeRelay) -> metrics.BridgeCollector:
     supervisor = SimpleNamespace(
         plans=[plan], workers=[worker, gone], role_state=lambda role: RoleState.RUNNING
     )
-    return metrics.BridgeCollector(relay, supervisor, {"node": "b@h"})
+    lanes = [SimpleNamespace(id=3, node="a@h"), SimpleNamespace(id=4, node="ending@h")]
+    return metrics.BridgeCollector(relay, supervisor, lanes, {"node": "b@h"})
 
 
 def samples(text: str) -> Samples:
@@ -113,16 +120,23 @@ def test_every_figure_is_told_with_its_role_worker_reason_and_state() -> None:
     assert value(found, "ringbridge_hop_seconds_count", hop="queue_to_ring") == 4
     hop = value(found, "ringbridge_hop_seconds_sum", hop="queue_to_ring")
     assert hop == pytest.approx(8e-6)
+    assert value(found, "ringbridge_lane_requests_total", lane="3", node="a@h") == 31
+    assert value(found, "ringbridge_lane_requests_answered_total", lane="3", node="a@h") == 28
+    assert value(found, "ringbridge_lane_kept_bytes", lane="3", node="a@h") == 4096
+    assert not any(("node", "ending@h") in labels for _, labels in found)
     assert value(found, "process_open_fds") > 0
     assert value(found, "process_resident_memory_bytes") > 0
 
 
 def test_no_figure_of_the_relay_is_left_out() -> None:
     text = generate_latest(metrics.registry(collector(FakeRelay()))).decode()
-    for table, record in ((metrics._ROLE, RoleStats), (metrics._WORKER, WorkerStats)):
-        subject = "role" if record is RoleStats else "worker"
+    for table, record, subject in (
+        (metrics._ROLE, RoleStats, "role"),
+        (metrics._WORKER, WorkerStats, "worker"),
+        (metrics._LANE, LaneStats, "lane"),
+    ):
         for field in fields(record):
-            if field.name in ("gate", "state"):
+            if field.name in ("gate", "state", "connection", "pid"):
                 continue
             name = table.get(field.name, ("", f"{subject}_{field.name}"))[1]
             assert f"ringbridge_{name}" in text
