@@ -469,8 +469,8 @@ static inline void fib_step(struct fib *f) {
     }
     case FIB_TIME: {
         uint8_t ms = fib_byte(f);
+        f->expired |= ms & 0x80; /* heard of in this round already */
         fib_round(f, (ms & 0x80 ? 500ull : 1ull) * (ms & 0x7f) * 1000000);
-        f->expired |= ms & 0x80;
         break;
     }
     case FIB_HANG_UP: fib_unmap(f); break;
