@@ -35,6 +35,10 @@ enum {
      * kernel may drop it, so a wait for one never trusts it for longer than this. */
     SIGNAL_SLICE_NS = 100000000,
     YIELD_EVERY = 16, /* pauses of a spin */
+    /* A yield that took longer has given the core to somebody with work of his own, and a time slice with it. Spins then rest for
+     * so much longer than was lost: who sleeps is preferred when it wakes, who yields is put last. */
+    LOST_NS = 100000,
+    REST = 64,
     /* Between two looks of a waiter that hears another descriptor and has no eventfd. */
     NO_BELL_SLICE_NS = 5000000,
 };
@@ -250,15 +254,27 @@ int rb_gate_wait_by(struct rb_gate_waiter *w, uint32_t how, int (*ready)(void *a
     return refused && !found ? -ENOSYS : found;
 }
 
+/* `before` is moved on. 1: the core was given away for long. */
+static int yield_lost(struct rb_gate_waiter *w, int64_t *before) {
+    int64_t from = *before, now;
+    sched_yield();
+    *before = now = now_ns();
+    if (now - from <= LOST_NS) return 0;
+    w->rest_until_ns = now + REST * (now - from);
+    return 1;
+}
+
 /* Returns ready()'s value, or 0 when the budget is used up. A hit draws the budget towards twice of
  * what it took. */
 static int spin(struct rb_gate_waiter *w, int (*ready)(void *arg), void *arg) {
+    int64_t before = w->spin ? now_ns() : 0;
+    if (before < w->rest_until_ns) return 0;
     for (uint32_t i = 0; i < w->spin; i++) {
-        int found;
+        int found, lost = 0;
         rb_pause();
         /* Who would end the wait may need this very core: with two processes and one core, a spin
          * that yields costs a context switch, one that does not a time slice. */
-        if (i % YIELD_EVERY == YIELD_EVERY - 1) sched_yield();
+        if (i % YIELD_EVERY == YIELD_EVERY - 1) lost = yield_lost(w, &before);
         found = ready(arg);
         if (found) {
             uint32_t wanted = i < w->spin_max / 2 ? 2 * i + w->spin_max / 64 : w->spin_max;
@@ -267,6 +283,7 @@ static int spin(struct rb_gate_waiter *w, int (*ready)(void *arg), void *arg) {
             w->last = RB_PARK_AWAKE;
             return found;
         }
+        if (lost) return 0;
     }
     return 0;
 }

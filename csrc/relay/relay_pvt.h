@@ -110,7 +110,8 @@ struct rb_relay {
     uint64_t callers[2];
     uint64_t callers_since_ns;
 
-    uint64_t spin_ns; /* how long to look before parking, adapted */
+    uint64_t spin_ns;       /* how long to look before parking, adapted */
+    uint64_t rest_until_ns; /* no look before parking until then: a yield has cost a time slice */
     uint64_t ticked_ns, tended_ns;
     struct rb_cpus cpus;                   /* of its thread's alone (wait.c) */
     struct rb_flow flows[CONNECTIONS_MAX]; /* the other thread's rows */

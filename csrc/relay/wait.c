@@ -25,7 +25,11 @@ enum {
     CROWD = 12,             /* from so many callers on the clock decides */
     CROWD_HALF_NS = 500000, /* callers are counted over one to two of these */
     IDLE_WAIT_MS = 1000,    /* ticks and deadlines are looked at least so often */
-    SLOT_WAIT_MS = 1,       /* a job waits for a slot that its worker will release without a word */
+    /* A yield that took longer has given the core to somebody with work of his own, and a time slice with it. The relay then sleeps
+     * instead, for so much longer than was lost: who sleeps is preferred when it wakes, who yields is put last. */
+    LOST_NS = 100000,
+    REST = 64,
+    SLOT_WAIT_MS = 1, /* a job waits for a slot that its worker will release without a word */
 };
 
 uint64_t rb_clock_ns(void) {
@@ -86,6 +90,8 @@ static int look(struct rb_relay *r, struct epoll_event *events) {
 static int spin(struct rb_relay *r, struct epoll_event *events) {
     const uint64_t most = r->config.spin_us * 1000ull;
     const uint64_t from = rb_clock_ns(), until = from + r->spin_ns;
+    uint64_t now = from, before;
+    if (from < r->rest_until_ns) return park(r, events);
     do {
         if (memory_waits(r) || rb_duct_peek(&r->down)) return 0;
         int n = look(r, events);
@@ -93,8 +99,14 @@ static int spin(struct rb_relay *r, struct epoll_event *events) {
             r->spin_ns = r->spin_ns + most / 8 < most ? r->spin_ns + most / 8 : most;
             return n;
         }
+        before = now;
         sched_yield();
-    } while (rb_clock_ns() < until);
+        now = rb_clock_ns();
+        if (now - before > LOST_NS) {
+            r->rest_until_ns = now + REST * (now - before);
+            return look(r, events);
+        }
+    } while (now < until);
     int n = park(r, events);
     /* A park that ended soon would better have been a longer spin. "Soon" is generous, because a park makes by itself most
      * of the time that it then takes: two wake-ups across cores, the peer's and ours. */

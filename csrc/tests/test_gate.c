@@ -246,6 +246,21 @@ static void the_spin_shrinks_by_long_parks_and_grows_by_hits_within_its_bounds(v
     gate_free(&g);
 }
 
+static int count_looks(void *looks) {
+    ++*(int *)looks;
+    return 0;
+}
+
+static void no_spin_while_it_rests_from_a_yield_that_cost_a_time_slice(void) {
+    struct gate g = gate_new(1000);
+    int looks = 0;
+    g.waiter.rest_until_ns = now_ns() + 3600000 * ms;
+    CHECK_EQUAL(rb_gate_wait(&g.waiter, count_looks, &looks, ms), 0);
+    CHECK(looks < 10); /* at first, at the announcement, after each sleep */
+    CHECK_EQUAL(g.waiter.last, RB_PARK_FUTEX);
+    gate_free(&g);
+}
+
 static void a_descriptor_beside_the_gate_ends_the_wait_and_so_does_the_gate(void) {
     struct gate g = gate_new(10);
     int fds[2];
@@ -448,6 +463,7 @@ int main(void) {
     RUN(a_spoilt_eventfd_blocks_neither_side);
     RUN(a_bell_that_nobody_reads_blocks_nobody);
     RUN(the_spin_shrinks_by_long_parks_and_grows_by_hits_within_its_bounds);
+    RUN(no_spin_while_it_rests_from_a_yield_that_cost_a_time_slice);
     RUN(a_descriptor_beside_the_gate_ends_the_wait_and_so_does_the_gate);
     RUN(beside_a_descriptor_it_waits_without_a_bell_too);
     RUN(no_wake_is_lost_beside_a_descriptor);

@@ -48,8 +48,9 @@ struct rb_gate_waiter {
     const uint32_t *doorbell; /* the waker's */
     int eventfd; /* for RB_PARK_EVENTFD: an eventfd, or its end of the pair; -1: none */
     uint32_t sequence;
-    uint32_t spin;     /* pauses before parking: 0 .. spin_max, by what the last waits found */
-    uint32_t spin_max; /* 0: park at once */
+    uint32_t spin;         /* pauses before parking: 0 .. spin_max, by what the last waits found */
+    uint32_t spin_max;     /* 0: park at once */
+    int64_t rest_until_ns; /* no spin until then: a yield of the last one has cost a time slice */
     uint32_t last; /* RB_PARK_...: how the last wait ended; RB_PARK_AWAKE: the spin was enough */
 };
 
