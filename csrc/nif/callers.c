@@ -49,6 +49,7 @@ static struct caller *add(ErlNifEnv *env, struct lane *lane, const ErlNifPid *pi
     int open;
     if (!caller) return NULL;
     memset(caller, 0, sizeof *caller);
+    caller->look = NIF_LOOK_NS / 2;
     enif_keep_resource(lane);
     caller->lane = lane;
     caller->pid = *pid;
@@ -74,13 +75,27 @@ static struct caller *add(ErlNifEnv *env, struct lane *lane, const ErlNifPid *pi
     return caller;
 }
 
-struct caller *caller_take(ErlNifEnv *env, struct lane *lane, const ErlNifPid *pid) {
+struct caller *caller_find(struct lane *lane, const ErlNifPid *pid) {
     ErlNifMutex *shard = shard_of(lane, pid);
     struct caller *caller;
     enif_mutex_lock(shard);
     if ((caller = find(lane, pid))) enif_keep_resource(caller);
     enif_mutex_unlock(shard);
+    return caller;
+}
+
+struct caller *caller_take(ErlNifEnv *env, struct lane *lane, const ErlNifPid *pid) {
+    struct caller *caller = caller_find(lane, pid);
     return caller ? caller : add(env, lane, pid);
+}
+
+int caller_waits(struct caller *caller, ERL_NIF_TERM ref) {
+    ErlNifMutex *shard = shard_of(caller->lane, &caller->pid);
+    enif_mutex_lock(shard);
+    struct request *request = caller->first;
+    while (request && !enif_is_identical(request->ref, ref)) request = request->after;
+    enif_mutex_unlock(shard);
+    return request != NULL;
 }
 
 int caller_add(struct caller *caller, struct request *request) {

@@ -101,6 +101,7 @@ ERL_NIF_TERM lane_open(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     } else if (!lane_init(lane)) {
         error = -ENOMEM;
     } else {
+        lane->opener_pid = self;
         rb_store_release(&lane->users, 1);
         /* The opener may have ended meanwhile. */
         if (enif_monitor_process(env, lane, &self, &lane->opener) != 0) {
@@ -225,11 +226,21 @@ static int send_on(struct lane *lane, uint32_t ring, struct caller *caller, ERL_
     return error;
 }
 
+/* Whether the ring's last request was the same process's. */
+static int is_alone(struct lane *lane, uint32_t ring, const struct caller *caller) {
+    struct ring_flag *flag = &lane->flags[ring == RB_LANE_SHARED ? lane->rings - 1 : ring];
+    ERL_NIF_TERM self = enif_make_pid(NULL, &caller->pid);
+    if (flag->last == self) return 1;
+    flag->last = self;
+    return 0;
+}
+
 static int send_any(struct lane *lane, struct caller *caller, ERL_NIF_TERM ref,
-                    const struct rb_lane_request *what, uint64_t *number) {
+                    const struct rb_lane_request *what, uint64_t *number, int *alone) {
     int64_t ring = ring_take(lane);
     int error;
     if (ring < 0) return (int)ring;
+    *alone = is_alone(lane, (uint32_t)ring, caller);
     error = send_on(lane, (uint32_t)ring, caller, ref, what, number);
     ring_leave(lane, (uint32_t)ring);
     if (error != -EAGAIN || ring == RB_LANE_SHARED || !shared_take(lane)) return error;
@@ -239,8 +250,7 @@ static int send_any(struct lane *lane, struct caller *caller, ERL_NIF_TERM ref,
     return error;
 }
 
-/* What came meanwhile is handed out by whoever is here. */
-static int drain_some(ErlNifEnv *env, struct lane *lane, int max) {
+int drain_some(ErlNifEnv *env, struct lane *lane, int max) {
     struct drainer drainer = {env, lane, atoms.noconnection};
     if (!rb_lane_waiting(lane->client)) return 0;
     return rb_lane_drain(lane->client, answer_take, &drainer, max);
@@ -251,7 +261,7 @@ static ERL_NIF_TERM submit(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM ref,
     struct caller *caller;
     ErlNifPid self;
     uint64_t number = 0;
-    int error, drained;
+    int error, drained, alone = 0;
     if (!enif_self(env, &self)) return enif_make_badarg(env);
     if (!lane_enter(lane)) return atoms.closed;
     if (!(caller = caller_take(env, lane, &self))) {
@@ -259,20 +269,21 @@ static ERL_NIF_TERM submit(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM ref,
         return atoms.closed;
     }
     what->caller = caller_hash(&self);
-    error = send_any(lane, caller, ref, what, &number);
+    error = send_any(lane, caller, ref, what, &number, &alone);
     /* On a dirty scheduler the process may have ended before the request left: then its cancel came too soon. */
     if (error == 0 && is_dirty() && rb_load_acquire(&caller->gone))
         rb_lane_cancel(lane->client, number);
+    alone = error == 0 && alone && look_begins(caller);
     enif_release_resource(caller);
     drained = drain_some(env, lane, NIF_DRAIN_MAX);
     lane_leave(lane);
     /* In percent of a millisecond: a call that does no more than the least counts as any other BIF. */
     if (bytes > 4096 || drained > 8)
         enif_consume_timeslice(env, 1 + (int)(bytes >> 16) + (drained > 0 ? drained / 32 : 0));
-    return error < 0 ? refused(error) : atoms.ok;
+    return error < 0 ? refused(error) : alone ? atoms.near : atoms.ok;
 }
 
-/* submit_raw(Lane, Ref, Role, TimeoutMs | -1, Payload). Up to NIF_COPY_BYTES on a normal scheduler: the copy, one write at most when the
+/* submit_raw(Lane, Ref, Role, TimeoutMs | -1, Payload) -> ok | near | full | too_large | closed. Up to NIF_COPY_BYTES on a normal scheduler: the copy, one write at most when the
  * relay sleeps, and NIF_DRAIN_MAX answers take some 30 us at most. A longer one on dirty IO: of those there are more than of dirty CPU
  * ones, which others hold for long. */
 static ERL_NIF_TERM raw(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[], int dirty) {

@@ -24,6 +24,7 @@ static ErlNifFunc functions[] = {
     {"cancel", 2, lane_cancel, 0},
     {"copy", 2, lane_copy, 0},
     {"drain", 1, lane_drain, 0},
+    {"look", 2, lane_look, 0},
     {"park", 2, lane_park, 0},
     {"close", 2, lane_end, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"figures", 1, lane_figures, 0},
@@ -35,7 +36,7 @@ static void make_atoms(ErlNifEnv *env) {
         ATOM(empty);
     ATOM(ended), ATOM(raw), ATOM(term), ATOM(copy), ATOM(copy_term), ATOM(down), ATOM(undefined),
         ATOM(timeout);
-    ATOM(refused), ATOM(noconnection);
+    ATOM(refused), ATOM(noconnection), ATOM(near), ATOM(again), ATOM(serve);
 #undef ATOM
     atoms.lane = enif_make_atom(env, "ringbridge_lane");
 }

@@ -22,6 +22,9 @@ enum { NIF_COPY_BYTES = 64 << 10 };
 enum { NIF_KEEP_BYTES = 32 << 10 };
 /* Answers that one call hands out: each is a message, about 0.3 us. */
 enum { NIF_DRAIN_MAX = 64 };
+/* How long a caller who is alone looks for its answer before it waits for the opener (look.c): as long as the relay itself would, and of it
+ * one call of the NIF at most so much. A yield that takes longer than NIF_LOST_NS has given the CPU to somebody with work of his own. */
+enum { NIF_LOOK_NS = 64000, NIF_LOOK_ONCE_NS = 8000, NIF_LOST_NS = 100000, NIF_REST = 64 };
 
 /* One process that calls: its monitor, and its requests without an answer. A resource, for a monitor must be one's. */
 struct caller {
@@ -31,6 +34,9 @@ struct caller {
     struct caller *next;   /* of its bucket */
     struct request *first; /* its requests that somebody waits for */
     int gone;              /* it has ended, or the lane is closed: out of the table */
+    /* The process's own (look.c), in ns of the monotonic clock. */
+    uint64_t asked, look_until, rest_until;
+    uint32_t look; /* how long it looks: by what the last looks found */
 };
 
 /* What is kept for a request, under its slot. Whose it is changes hands with the request itself: the submitter's until it is sent, then the
@@ -47,14 +53,15 @@ struct request {
 enum { BUCKETS = 8192, SHARDS = 64 };
 
 struct ring_flag {
+    ERL_NIF_TERM last; /* the process that submitted last */
     uint32_t taken;
-    uint8_t line[124]; /* two cache lines, as the rings' own words */
+    uint8_t line[116]; /* two cache lines, as the rings' own words */
 };
 
 struct lane {
     struct rb_lane_client *client;
     uint32_t rings;
-    struct ring_flag *flags; /* one a ring but the shared one */
+    struct ring_flag *flags; /* one a ring; the shared one's has no `taken` */
     ErlNifMutex *
         shared; /* the shared ring's: held from claim to send, so that a slot whose send failed is still ours */
     struct request *requests;
@@ -62,6 +69,7 @@ struct lane {
     struct caller **buckets;
     ErlNifMutex *shards[SHARDS];
     ErlNifMonitor opener;
+    ErlNifPid opener_pid;
     uint32_t users;    /* of `client`: the last one detaches it */
     uint32_t closed;   /* set once */
     uint32_t selected; /* enif_select was called */
@@ -78,7 +86,7 @@ struct held {
 
 struct nif_atoms {
     ERL_NIF_TERM ok, error, full, closed, too_large, answered, more, empty, ended, lane, raw, term,
-        copy, copy_term, down, undefined, noconnection, timeout, refused;
+        copy, copy_term, down, undefined, noconnection, timeout, refused, near, again, serve;
 };
 extern struct nif_atoms atoms;
 extern ErlNifResourceType *lane_type, *caller_type, *held_type;
@@ -95,6 +103,9 @@ int caller_add(struct caller *caller, struct request *request);
 int caller_remove(struct request *request);
 /* The caller's own: nobody waits for the request of that reference any more. Its number, or NUMBER_NONE when no such is open. */
 #define NUMBER_NONE UINT64_MAX
+/* Kept, or NULL; and whether somebody waits for that request still. */
+struct caller *caller_find(struct lane *lane, const ErlNifPid *pid);
+int caller_waits(struct caller *caller, ERL_NIF_TERM ref);
 uint64_t caller_forget(struct lane *lane, const ErlNifPid *pid, ERL_NIF_TERM ref);
 void caller_down(ErlNifEnv *env, void *object, ErlNifPid *pid, ErlNifMonitor *monitor);
 void caller_gone(ErlNifEnv *env, void *object);
@@ -112,7 +123,13 @@ void held_gone(ErlNifEnv *env, void *object);
 /* The bytes in memory of the BEAM's own, given back: what a term is decoded from. */
 ERL_NIF_TERM held_copy(ErlNifEnv *env, struct held *held, int term);
 
+/* look.c */
+/* After a request of a caller who is alone: whether it shall look for its answer. */
+int look_begins(struct caller *caller);
+
 /* lane.c */
+/* What came meanwhile is handed out by whoever is here. */
+int drain_some(ErlNifEnv *env, struct lane *lane, int max);
 /* 0: the lane has gone. Else its client is there until lane_leave(). */
 int lane_enter(struct lane *lane);
 void lane_leave(struct lane *lane);
@@ -125,6 +142,7 @@ ERL_NIF_TERM lane_submit_raw(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]
 ERL_NIF_TERM lane_submit_term(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM lane_cancel(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM lane_drain(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM lane_look(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM lane_park(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM lane_end(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM lane_figures(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);

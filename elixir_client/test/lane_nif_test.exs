@@ -120,6 +120,41 @@ defmodule Ringbridge.LaneNifTest do
     defp by_dist, do: {:answer, {:ok, "by the distribution"}}
   end
 
+  describe "a caller who is alone" do
+    # The answer may be later than a look is long: then another process, whose first look is as long again.
+    test "hands out its own answer, and needs no opener", context do
+      {to, _, opener} = lane(context)
+      :sys.suspend(opener)
+      wait_until(fn -> Task.await(Task.async(fn -> looked?(to, "x") end)) end)
+      :sys.resume(opener)
+      wait_until(fn -> figures(to).open == 0 end)
+    end
+
+    test "that has looked for long enough is told by the opener", context do
+      {to, _, _} = lane(context)
+      for _ <- 1..50, do: assert(call(to, submit(:sleep, "2")) == {:answer, {:ok, "2"}})
+      assert_nothing_left(to)
+    end
+
+    # The second request of a process on a scheduler is that of one who is alone. It may have changed schedulers.
+    defp looked?({lane, _} = to, payload) do
+      Nif.submit(to, submit(:echo, payload))
+      ref = make_ref()
+
+      case Native.submit_raw(lane, ref, "echo", -1, payload) do
+        :near ->
+          look(lane, ref)
+          {:messages, found} = Process.info(self(), :messages)
+          Enum.any?(found, &match?({:ringbridge_lane, ^ref, :raw, ^payload}, &1))
+
+        :ok ->
+          false
+      end
+    end
+
+    defp look(lane, ref), do: if(Native.look(lane, ref) == :again, do: look(lane, ref))
+  end
+
   describe "a request" do
     test "is waited for again, found among messages, taken back", context do
       {to, _, _} = lane(context)

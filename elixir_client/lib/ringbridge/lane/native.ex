@@ -39,10 +39,11 @@ defmodule Ringbridge.Lane.Native do
   def open(_socket, _token, _timeout_ms), do: stub()
 
   @spec submit_raw(lane(), reference(), role :: binary(), integer(), binary()) ::
-          :ok | :full | :too_large | :closed
+          :ok | :near | :full | :too_large | :closed
   def submit_raw(_lane, _ref, _role, _timeout_ms, _payload), do: stub()
 
-  @spec submit_term(lane(), reference(), [binary()]) :: :ok | :full | :too_large | :closed
+  @spec submit_term(lane(), reference(), [binary()]) ::
+          :ok | :near | :full | :too_large | :closed
   def submit_term(_lane, _ref, _parts), do: stub()
 
   @spec cancel(lane(), reference()) :: :ok | :answered
@@ -53,6 +54,9 @@ defmodule Ringbridge.Lane.Native do
 
   @spec drain(lane()) :: :more | :empty | :ended
   def drain(_lane), do: stub()
+
+  @spec look(lane(), reference()) :: :again | :ok
+  def look(_lane, _ref), do: stub()
 
   @spec park(lane(), reference()) :: :ok | :more | :ended
   def park(_lane, _wake), do: stub()
