@@ -1,6 +1,6 @@
 /* look.c: a caller who is alone looks for its answer for a short while.
  *
- * What wakes a process otherwise is the poll thread, the opener, and then the process itself: three changes of thread, 15 to 30 us, which is
+ * What wakes a process otherwise is the poll thread, the opener, and then the process itself: three changes of thread, which is
  * more than most jobs take. With many callers somebody always submits, and hands out what is there; so only who finds its own request as the
  * ring's last looks. It yields the CPU between two looks, since the relay or the worker may be waiting for this very one, and its
  * scheduler between two calls. Nobody looks longer than NIF_LOOK_NS, and the while is adapted as the relay's is (wait.c): what came in time
