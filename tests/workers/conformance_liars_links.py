@@ -123,7 +123,7 @@ LIARS = [
     Liar(
         156,
         f"{KIT}/peer.c",
-        "if (!late) return -EPROTO;",
+        "if (!due) return -EPROTO;",
         "return -EPROTO;",
         "no message came on the link; kind 2",
     ),

@@ -220,41 +220,6 @@ def too_late(bench: Bench) -> None:
     asker.expect_works()
 
 
-@CHAPTER.rule(177, "a peer that answers a request twice, or an older one later, loses its link")
-def answered_again(bench: Bench) -> None:
-    """Else it could answer for ever what nobody waits for, and hold up who waits."""
-    asker = Asker(bench)
-    _, asked = expect_answered(asker)
-    expect_broken_by(asker, [asked])
-    bench.close()
-    for order in ((0, 0), (1, 0), (0, 1, 1)):
-        asker, late = Asker(bench), []
-        for _ in range(2):
-            job, asked = asker.ask(3, timeout_ms=30)
-            asker.peer.expect(job, payload=told(TOO_LATE))
-            expect_forgotten(asker, asked)
-            late.append(asked)
-        expect_broken_by(asker, [late[i] for i in order])
-        bench.close()
-
-
-def expect_answered(asker: Asker) -> tuple[int, Message]:
-    job, asked = asker.ask(3, b"on")
-    asker.other.reply(asked, b"and on")
-    asker.peer.expect(job, payload=told(ANSWERED, b"and on"))
-    return job, asked
-
-
-def expect_broken_by(asker: Asker, again: Sequence[Message]) -> None:
-    """While it waits for another answer, these come."""
-    job, _ = asker.ask(3)
-    for asked in again:
-        with suppress(BrokenPipeError):
-            asker.other.reply(asked, b"again")
-    asker.peer.expect(job, payload=told(BROKEN))
-    asker.expect_over()
-
-
 def expect_forgotten(asker: Asker, asked: Message) -> None:
     if (forgotten := asker.other.receive(FORGET)).id != asked.id:
         raise Broke(f"request {forgotten.id} is forgotten, not {asked.id}")
@@ -457,3 +422,38 @@ def wait_until(moment_ns: int) -> None:
     time.sleep(max(0, moment_ns - now_ns() - 2_000_000) / 1e9)
     while now_ns() < moment_ns:
         pass
+
+
+@CHAPTER.rule(177, "a peer that answers a request twice, or an older one later, loses its link")
+def answered_again(bench: Bench) -> None:
+    """Else it could answer for ever what nobody waits for, and hold up who waits."""
+    asker = Asker(bench)
+    _, asked = expect_answered(asker)
+    expect_broken_by(asker, [asked])
+    bench.close()
+    for order in ((0, 0), (1, 0), (0, 1, 1)):
+        asker, late = Asker(bench), []
+        for _ in range(2):
+            job, asked = asker.ask(3, timeout_ms=30)
+            asker.peer.expect(job, payload=told(TOO_LATE))
+            expect_forgotten(asker, asked)
+            late.append(asked)
+        expect_broken_by(asker, [late[i] for i in order])
+        bench.close()
+
+
+def expect_answered(asker: Asker) -> tuple[int, Message]:
+    job, asked = asker.ask(3, b"on")
+    asker.other.reply(asked, b"and on")
+    asker.peer.expect(job, payload=told(ANSWERED, b"and on"))
+    return job, asked
+
+
+def expect_broken_by(asker: Asker, again: Sequence[Message]) -> None:
+    """While it waits for another answer, these come."""
+    job, _ = asker.ask(3)
+    for asked in again:
+        with suppress(BrokenPipeError):
+            asker.other.reply(asked, b"again")
+    asker.peer.expect(job, payload=told(BROKEN))
+    asker.expect_over()
