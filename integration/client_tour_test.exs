@@ -9,13 +9,11 @@ defmodule Ringbridge.ClientTourTest do
   @moduletag timeout: 240_000, capture_log: true
 
   @page File.read!(Path.join(Ringbridge.Lab.root(), "docs/guides/tour.livemd"))
-  @output ~r/\A\n\n<!-- livebook:{"output":true} -->\n\n```\n(.*?)\n```/s
-
   # {code, output or nil}
   defp cells do
     for part <- tl(String.split(@page, "```elixir\n")),
         [code, rest] = String.split(part, "\n```", parts: 2) do
-      case Regex.run(@output, rest) do
+      case Regex.run(~r/\A\n\n<!-- livebook:{"output":true} -->\n\n```\n(.*?)\n```/s, rest) do
         [_, output] -> {code, output}
         nil -> {code, nil}
       end
