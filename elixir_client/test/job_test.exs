@@ -391,54 +391,54 @@ defmodule Ringbridge.JobTest do
   end
 
   describe "a declaration that cannot be meant" do
-    # {the body of a module, what its error says}
-    @wrong [
-      {"use Ringbridge.Job, role: :a", ~r/payload do/},
-      {"use Ringbridge.Job, role: nil\npayload do\nfield :a, :any\nend",
-       ~r/role: is an atom or a binary/},
-      {"use Ringbridge.Job, rol: :a\npayload do\nfield :a, :any\nend", ~r/unknown option :rol/},
-      {"use Ringbridge.Job, role: :a, opcode: 65_536\npayload do\nfield :a, :any\nend",
-       ~r/opcode:/},
-      {"use Ringbridge.Job, role: :a\npayload do\nfield :a, :u8\nend",
-       ~r/field :a: :u8 is no type of a term field/},
-      {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :u8, in: 1..256\nend",
-       ~r/a u8 is 0 to 255/},
-      {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :f32, max: 1.0e300\nend",
-       ~r/field :a: a f32 is .* the bound 1.0e300 is not/},
-      {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :f64, in: {0, nil}\nend",
-       ~r/field :a: in: is low..high or/},
-      {"use Ringbridge.Job, role: :a\npayload do\nfield :a, :float, min: 2, below: 2\nend",
-       ~r/field :a: no number is both of 2 or more and below 2/},
-      {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, {:list, {:bytes, 0}}\nend",
-       ~r/field :a: the elements of a packed list have a byte or more/},
-      {"use Ringbridge.Job, role: :a\npayload do\nfield :a, :any\nfield :b, :any, key: :a\nend",
-       ~r/key :a is that of two fields/},
-      {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :u8, size: 3\nend",
-       ~r/has no option :size/},
-      {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :bytes\nfield :b, :u8\nend",
-       ~r/has to be the last/},
-      {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, {:list, :bytes}\nend",
-       ~r/have one size/},
-      {"use Ringbridge.Job, role: :a\npayload :packed do\ncount :b, :u8\nfield :a, {:list, :u8}\nend",
-       ~r/the list of that name/},
-      {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :u8, default: 300\nend",
-       ~r/default: must be an integer of 0 to 255/},
-      {"use Ringbridge.Job, role: :a\npayload :value do\nfield :a, :any\nfield :b, :any\nend",
-       ~r/:value has one field/},
-      {"use Ringbridge.Job, role: :a\npayload :tuple do\nfield :a, :any, optional: true\nend",
-       ~r/only a map may lack one/},
-      {"use Ringbridge.Job, role: :a\npayload do\nfield :a, :any\nfield :a, :any\nend",
-       ~r/is there twice/},
-      {"use Ringbridge.Job, role: :a\npayload :list do\nfield :a, :any\nend",
-       ~r/a form is one of/},
-      {"use Ringbridge.Job, role: :a\npayload do\nfield :a, RealJobs.Body\nend",
-       ~r/RealJobs.Body is packed/},
-      {"use Ringbridge.Job, role: :a\npayload do\nfield :a, :any\nend\nresult String",
-       ~r/String has no `use/}
-    ]
-
     test "is an error of the compiler that says what to mend" do
-      for {body, why} <- @wrong do
+      # {the body of a module, what its error says}
+      wrong = [
+        {"use Ringbridge.Job, role: :a", ~r/payload do/},
+        {"use Ringbridge.Job, role: nil\npayload do\nfield :a, :any\nend",
+         ~r/role: is an atom or a binary/},
+        {"use Ringbridge.Job, rol: :a\npayload do\nfield :a, :any\nend", ~r/unknown option :rol/},
+        {"use Ringbridge.Job, role: :a, opcode: 65_536\npayload do\nfield :a, :any\nend",
+         ~r/opcode:/},
+        {"use Ringbridge.Job, role: :a\npayload do\nfield :a, :u8\nend",
+         ~r/field :a: :u8 is no type of a term field/},
+        {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :u8, in: 1..256\nend",
+         ~r/a u8 is 0 to 255/},
+        {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :f32, max: 1.0e300\nend",
+         ~r/field :a: a f32 is .* the bound 1.0e300 is not/},
+        {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :f64, in: {0, nil}\nend",
+         ~r/field :a: in: is low..high or/},
+        {"use Ringbridge.Job, role: :a\npayload do\nfield :a, :float, min: 2, below: 2\nend",
+         ~r/field :a: no number is both of 2 or more and below 2/},
+        {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, {:list, {:bytes, 0}}\nend",
+         ~r/field :a: the elements of a packed list have a byte or more/},
+        {"use Ringbridge.Job, role: :a\npayload do\nfield :a, :any\nfield :b, :any, key: :a\nend",
+         ~r/key :a is that of two fields/},
+        {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :u8, size: 3\nend",
+         ~r/has no option :size/},
+        {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :bytes\nfield :b, :u8\nend",
+         ~r/has to be the last/},
+        {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, {:list, :bytes}\nend",
+         ~r/have one size/},
+        {"use Ringbridge.Job, role: :a\npayload :packed do\ncount :b, :u8\nfield :a, {:list, :u8}\nend",
+         ~r/the list of that name/},
+        {"use Ringbridge.Job, role: :a\npayload :packed do\nfield :a, :u8, default: 300\nend",
+         ~r/default: must be an integer of 0 to 255/},
+        {"use Ringbridge.Job, role: :a\npayload :value do\nfield :a, :any\nfield :b, :any\nend",
+         ~r/:value has one field/},
+        {"use Ringbridge.Job, role: :a\npayload :tuple do\nfield :a, :any, optional: true\nend",
+         ~r/only a map may lack one/},
+        {"use Ringbridge.Job, role: :a\npayload do\nfield :a, :any\nfield :a, :any\nend",
+         ~r/is there twice/},
+        {"use Ringbridge.Job, role: :a\npayload :list do\nfield :a, :any\nend",
+         ~r/a form is one of/},
+        {"use Ringbridge.Job, role: :a\npayload do\nfield :a, RealJobs.Body\nend",
+         ~r/RealJobs.Body is packed/},
+        {"use Ringbridge.Job, role: :a\npayload do\nfield :a, :any\nend\nresult String",
+         ~r/String has no `use/}
+      ]
+
+      for {body, why} <- wrong do
         name = "Wrong#{System.unique_integer([:positive])}"
 
         error =
