@@ -259,28 +259,6 @@ static int read_owner(struct rb_port *p) {
     return there && whole == 0;
 }
 
-static int open_signals(void) {
-    sigset_t all, ours;
-
-    /* All are blocked, so that no stray signal but SIGKILL takes the shepherd from its bridge. */
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, NULL);
-    signal(SIGCHLD, SIG_DFL); /* ignored, it would reap the bridge behind our back (waitpid(2)) */
-    sigemptyset(&ours);
-    sigaddset(&ours, SIGCHLD);
-    sigaddset(&ours, SIGTERM);
-    sigaddset(&ours, SIGINT);
-    sigaddset(&ours, SIGHUP);
-    return signalfd(-1, &ours, SFD_NONBLOCK | SFD_CLOEXEC);
-}
-
-static int wait_ms(const struct rb_port *p) {
-    int64_t left_ms;
-    if (p->deadline_ms == 0) return -1;
-    left_ms = p->deadline_ms - rb_now_ms();
-    return left_ms > 0 ? (left_ms < 3600000 ? (int)left_ms : 3600000) : 0;
-}
-
 /* The BEAM's stderr is not ours to keep open, nor is anything else of it. */
 static int settle(void) {
     int null = open("/dev/null", O_RDWR);
@@ -303,7 +281,7 @@ int rb_port_run(void) {
     int owner = IN_FD;
 
     if (settle() != 0) return 1;
-    p.signals = open_signals();
+    p.signals = rb_open_signals();
     if (p.signals < 0) return 1;
     while (p.state != OVER && !(p.state == FLUSHING && out.size == 0)) {
         struct pollfd fds[] = {
@@ -313,7 +291,7 @@ int rb_port_run(void) {
             {.fd = p.ready, .events = POLLIN},
             {.fd = owner < 0 ? -1 : OUT_FD, .events = out.size > 0 ? POLLOUT : 0},
         };
-        if (poll(fds, sizeof fds / sizeof *fds, wait_ms(&p)) < 0) continue;
+        if (poll(fds, sizeof fds / sizeof *fds, rb_wait_ms(p.deadline_ms)) < 0) continue;
         if (fds[2].revents) pass_on(&p, &p.output, RB_PORT_OUTPUT, A_FEW);
         if (fds[3].revents) pass_on(&p, &p.ready, RB_PORT_READY, A_FEW);
         if (fds[0].revents) read_signals(&p);

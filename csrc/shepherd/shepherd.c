@@ -155,35 +155,13 @@ static void read_bridge(struct rb_shepherd *s, short revents) {
 
 /* The loop ------------------------------------------------------------------------------------- */
 
-static int open_signals(void) {
-    sigset_t all, ours;
-
-    /* All are blocked, so that no stray signal but SIGKILL takes the shepherd from its tree. */
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, NULL);
-    signal(SIGCHLD, SIG_DFL); /* ignored, it would reap the init behind our back (waitpid(2)) */
-    sigemptyset(&ours);
-    sigaddset(&ours, SIGCHLD);
-    sigaddset(&ours, SIGTERM);
-    sigaddset(&ours, SIGINT);
-    sigaddset(&ours, SIGHUP);
-    return signalfd(-1, &ours, SFD_NONBLOCK | SFD_CLOEXEC);
-}
-
-static int wait_ms(const struct rb_shepherd *s) {
-    int64_t left_ms;
-    if (s->deadline_ms == 0) return -1;
-    left_ms = s->deadline_ms - rb_now_ms();
-    return left_ms > 0 ? (left_ms < 3600000 ? (int)left_ms : 3600000) : 0;
-}
-
 int rb_shepherd_run(int bridge) {
     struct rb_shepherd s = {
         .state = WAITING,
         .bridge = bridge,
         .life = -1,
         .birth = -1,
-        .signals = open_signals(),
+        .signals = rb_open_signals(),
         .worker_pidfd = -1,
         .stdin_fd = -1,
         .stdout_fd = -1,
@@ -201,7 +179,7 @@ int rb_shepherd_run(int bridge) {
             {.fd = s.signals, .events = POLLIN},
             {.fd = s.bridge, .events = POLLIN},
         };
-        if (poll(fds, sizeof fds / sizeof *fds, wait_ms(&s)) < 0) continue;
+        if (poll(fds, sizeof fds / sizeof *fds, rb_wait_ms(s.deadline_ms)) < 0) continue;
         if (fds[0].revents) read_birth(&s);
         if (fds[1].revents) read_life(&s);
         if (fds[2].revents) read_signals(&s);

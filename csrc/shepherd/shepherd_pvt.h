@@ -221,6 +221,16 @@ uint64_t rb_oom_kills(int group_events);
 /* Give back the text pages that only the start needed; they come again on demand. */
 void rb_forget_startup(void);
 
+/* loop.c --------------------------------------------------------------------------------------- */
+
+/* Block every signal and return a signalfd of those that a shepherd hears (CHLD, TERM, INT, HUP); -1
+ * with errno. */
+int rb_open_signals(void);
+
+/* What poll(2) is to wait for a deadline of rb_now_ms()'s clock, ms; -1 without one (0). At most an
+ * hour: who is woken looks again. */
+int rb_wait_ms(int64_t deadline_ms);
+
 /* shepherd.c ----------------------------------------------------------------------------------- */
 
 int rb_shepherd_run(int bridge);
