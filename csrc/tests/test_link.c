@@ -1,12 +1,12 @@
 /* A link's memory: who can write what, where it faults, whom it refuses, and that nothing of it is
  * left. */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <sys/stat.h>
 
 #include "check.h"
+#include "leaks.h"
 #include "ringbridge/link.h"
 #include "ringbridge/telemetry.h"
 
@@ -44,23 +44,6 @@ static void close_ends(struct ends *e) {
     rb_pool_close(&e->pool);
 }
 
-static int open_descriptors(void) {
-    int count = 0;
-    DIR *dir = opendir("/proc/self/fd");
-    while (readdir(dir)) count++;
-    closedir(dir);
-    return count;
-}
-
-static int mappings_of_links(void) {
-    char line[512];
-    int count = 0;
-    FILE *maps = fopen("/proc/self/maps", "r");
-    while (fgets(line, sizeof line, maps)) count += strstr(line, "memfd:ringbridge") != NULL;
-    fclose(maps);
-    return count;
-}
-
 /* --- sizes ----------------------------------------------------------------------------------- */
 
 static void a_configuration_that_breaks_a_rule_is_refused_and_leaves_nothing(void) {
@@ -80,7 +63,7 @@ static void a_configuration_that_breaks_a_rule_is_refused_and_leaves_nothing(voi
     wrong[9].features = UINT64_C(1) << 63;
     for (int i = 0; i < 10; i++) CHECK_EQUAL(rb_link_create(&link, &wrong[i], NULL), -EINVAL);
     CHECK_EQUAL(open_descriptors(), before);
-    CHECK_EQUAL(mappings_of_links(), 0);
+    CHECK_EQUAL(mappings_of("memfd:ringbridge"), 0);
 }
 
 static void closing_both_ends_leaves_no_descriptor_and_no_mapping(void) {
@@ -88,10 +71,10 @@ static void closing_both_ends_leaves_no_descriptor_and_no_mapping(void) {
     struct ends e;
     CHECK_EQUAL(open_ends(&e), 0);
     CHECK_EQUAL(open_descriptors(), before + 6);
-    CHECK(mappings_of_links() > 0);
+    CHECK(mappings_of("memfd:ringbridge") > 0);
     close_ends(&e);
     CHECK_EQUAL(open_descriptors(), before);
-    CHECK_EQUAL(mappings_of_links(), 0);
+    CHECK_EQUAL(mappings_of("memfd:ringbridge"), 0);
 }
 
 static void a_default_link_costs_less_than_two_mebibytes(void) {
@@ -260,7 +243,7 @@ static void a_header_that_breaks_a_rule_is_refused_with_the_rule_in_words(void) 
     };
     struct ends e;
     CHECK_EQUAL(open_ends(&e), 0);
-    int before = open_descriptors(), mapped = mappings_of_links();
+    int before = open_descriptors(), mapped = mappings_of("memfd:ringbridge");
     for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct rb_link_fds fds = e.relay.fds;
         struct rb_link_worker w;
@@ -272,7 +255,7 @@ static void a_header_that_breaks_a_rule_is_refused_with_the_rule_in_words(void) 
         close(fds.relay_side);
     }
     CHECK_EQUAL(open_descriptors(), before);
-    CHECK_EQUAL(mappings_of_links(), mapped);
+    CHECK_EQUAL(mappings_of("memfd:ringbridge"), mapped);
     close_ends(&e);
 }
 

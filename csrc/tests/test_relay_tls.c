@@ -77,7 +77,7 @@ static void streams(uint32_t version, const char *dialled) {
     struct tls_lab lab;
     char got[64];
     struct rb_tls_words said;
-    int before = tls_descriptors();
+    int before = open_descriptors();
     tls_lab_open(&lab, RB_TLS_VERIFY_MUTUAL, version);
     struct tls_identity it = tls_identity(&lab.ca, "peer", "DNS:host", HOUR);
     struct peer p = peer_new(&lab, &it, dialled, 5000);
@@ -105,7 +105,7 @@ static void streams(uint32_t version, const char *dialled) {
     sessions_end(&lab);
     tls_identity_free(&it);
     tls_lab_close(&lab);
-    CHECK_EQUAL(tls_descriptors(), before);
+    CHECK_EQUAL(open_descriptors(), before);
 }
 static void a_client_is_a_plain_stream_over_tls_1_2(void) { streams(TLS1_2_VERSION, NULL); }
 static void a_client_is_a_plain_stream_over_tls_1_3(void) { streams(TLS1_3_VERSION, NULL); }
@@ -240,7 +240,7 @@ static void a_peer_that_speaks_plainly_is_named(void) {
 static void a_silent_peer_has_its_time_and_no_more(void) {
     struct tls_lab lab;
     tls_lab_open(&lab, RB_TLS_VERIFY_MUTUAL, 0);
-    int before = tls_descriptors();
+    int before = open_descriptors();
     struct tls_identity it = tls_identity(&lab.ca, "peer", "DNS:host", HOUR);
     struct peer silent = peer_new(&lab, NULL, NULL, 50);
     struct peer half = peer_new(&lab, NULL, NULL, 50);
@@ -254,7 +254,7 @@ static void a_silent_peer_has_its_time_and_no_more(void) {
     forget(&lab, &half);
     forget(&lab, &idle);
     sessions_end(&lab);
-    CHECK_EQUAL(tls_descriptors(), before);
+    CHECK_EQUAL(open_descriptors(), before);
     tls_identity_free(&it);
     tls_lab_close(&lab);
 }
@@ -263,7 +263,7 @@ static void a_session_that_nobody_reads_holds_no_more_than_its_stream(void) {
     struct tls_lab lab;
     static char zeros[1 << 16];
     tls_lab_open(&lab, RB_TLS_VERIFY_MUTUAL, 0);
-    int before = tls_descriptors();
+    int before = open_descriptors();
     struct tls_identity it = tls_identity(&lab.ca, "peer", "DNS:host", HOUR);
     struct peer p = peer_new(&lab, &it, NULL, 400);
     CHECK_EQUAL(SSL_do_handshake(p.ssl), 1);
@@ -282,14 +282,14 @@ static void a_session_that_nobody_reads_holds_no_more_than_its_stream(void) {
     sessions_end(&lab);
     close(p.stream);
     peer_close(&p);
-    CHECK_EQUAL(tls_descriptors(), before);
+    CHECK_EQUAL(open_descriptors(), before);
     tls_identity_free(&it);
     tls_lab_close(&lab);
 }
 
 static void there_is_room_for_so_many_sessions(void) {
     struct tls_lab lab;
-    int before = tls_descriptors(), streams[256], peers[256], stream, pair[2];
+    int before = open_descriptors(), streams[256], peers[256], stream, pair[2];
     int64_t ids[256];
     tls_lab_open(&lab, RB_TLS_VERIFY_MUTUAL, 0);
     for (int i = 0; i < 256; i++) {
@@ -308,7 +308,7 @@ static void there_is_room_for_so_many_sessions(void) {
     }
     sessions_end(&lab);
     tls_lab_close(&lab);
-    CHECK_EQUAL(tls_descriptors(), before);
+    CHECK_EQUAL(open_descriptors(), before);
 }
 
 /* --- Files ---------------------------------------------------------------------------------------- */

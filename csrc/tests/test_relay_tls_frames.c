@@ -153,7 +153,7 @@ static void hand_overs(uint32_t version) {
     struct lab lab;
     struct tls_lab tls;
     uint64_t random = 20261121;
-    int before = tls_descriptors();
+    int before = open_descriptors();
     lab_open(&lab);
     tls_lab_open(&tls, RB_TLS_VERIFY_MUTUAL, version);
     struct tls_identity it = tls_identity(&tls.ca, "peer", "DNS:host", HOUR);
@@ -162,7 +162,7 @@ static void hand_overs(uint32_t version) {
     tls_identity_free(&it);
     tls_lab_close(&tls);
     lab_close(&lab);
-    CHECK_EQUAL(tls_descriptors(), before);
+    CHECK_EQUAL(open_descriptors(), before);
 }
 static void no_byte_is_lost_or_moved_when_the_relay_takes_over_tls_1_2(void) {
     hand_overs(TLS1_2_VERSION);

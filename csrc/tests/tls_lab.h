@@ -3,12 +3,12 @@
 #define RINGBRIDGE_TESTS_TLS_LAB_H
 
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
+#include "leaks.h"
 #include "relay_lab.h"
 #include "ringbridge/tls.h"
 
@@ -127,15 +127,6 @@ static inline SSL_CTX *tls_peer_context(const struct tls_lab *lab, const struct 
 }
 static inline void tls_pair(int pair[2]) {
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) abort();
-}
-
-/* Descriptors of this process that are open. */
-static inline int tls_descriptors(void) {
-    DIR *d = opendir("/proc/self/fd");
-    int count = 0;
-    while (readdir(d)) count++;
-    closedir(d);
-    return count;
 }
 
 #endif
