@@ -358,10 +358,14 @@ defmodule Ringbridge.LaneNifTest do
       end
     end
 
-    test "about a term is refused by the decoder, in the caller alone", context do
+    test "about a term is told to its caller alone, who neither raises nor unpacks it", context do
       {to, _, _} = lane(context)
-      message = submit(:lie_term, "no term")
-      assert_raise ArgumentError, fn -> Nif.call(to, message, @patience_ms) end
+      <<131, compressed::binary>> = :erlang.term_to_binary({:ok, <<0::80_000>>}, [:compressed])
+      assert <<80, _::binary>> = compressed
+
+      for lie <- ["no term", compressed, <<104, 2, 119>>, <<105>>, ""],
+          do: assert(Nif.call(to, submit(:lie_term, lie), @patience_ms) == {:down, :noconnection})
+
       assert_nothing_left(to)
     end
 

@@ -103,7 +103,7 @@ static int lie(struct end *e, uint64_t number, const char *role, const uint8_t *
     if (!strcmp(role, "lie_twice")) put(e, number, RB_LANE_STATUS_RAW, bytes, size);
     if (!strcmp(role, "lie_tail")) e->link.completion_ring.claimed += 1 << 20;
     if (!strcmp(role, "lie_back")) e->link.completion_ring.claimed -= 2;
-    /* Not a term at all: the caller's decoder has to refuse it. */
+    /* Not an answer at all: its caller has to refuse it. */
     if (!strcmp(role, "lie_term")) c->status = RB_LANE_STATUS_TERM;
     if (!strcmp(role, "lie_noise"))
         for (size_t i = 0; i < sizeof *c / 8; i++)

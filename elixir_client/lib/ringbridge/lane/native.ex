@@ -32,42 +32,42 @@ defmodule Ringbridge.Lane.Native do
   def status, do: :persistent_term.get(__MODULE__, {:error, :not_built})
 
   @spec about() :: {version :: non_neg_integer(), digest :: binary()}
-  def about, do: stub()
+  def about, do: not_loaded()
 
   @spec open(socket :: binary(), token :: binary(), non_neg_integer()) ::
           {:ok, lane()} | {:error, {:timeout | :refused | :error, String.t()}}
-  def open(_socket, _token, _timeout_ms), do: stub()
+  def open(_socket, _token, _timeout_ms), do: not_loaded()
 
   @spec submit_raw(lane(), reference(), role :: binary(), integer(), binary()) ::
           :ok | :near | :full | :too_large | :closed
-  def submit_raw(_lane, _ref, _role, _timeout_ms, _payload), do: stub()
+  def submit_raw(_lane, _ref, _role, _timeout_ms, _payload), do: not_loaded()
 
   @spec submit_term(lane(), reference(), [binary()]) ::
           :ok | :near | :full | :too_large | :closed
-  def submit_term(_lane, _ref, _parts), do: stub()
+  def submit_term(_lane, _ref, _parts), do: not_loaded()
 
   @spec cancel(lane(), reference()) :: :ok | :answered
-  def cancel(_lane, _ref), do: stub()
+  def cancel(_lane, _ref), do: not_loaded()
 
   @spec copy(held :: reference(), :copy | :copy_term) :: binary()
-  def copy(_held, _kind), do: stub()
+  def copy(_held, _kind), do: not_loaded()
 
   @spec drain(lane()) :: :more | :empty | :ended
-  def drain(_lane), do: stub()
+  def drain(_lane), do: not_loaded()
 
   @spec look(lane(), reference()) :: :again | :ok
-  def look(_lane, _ref), do: stub()
+  def look(_lane, _ref), do: not_loaded()
 
   @spec park(lane(), reference()) :: :ok | :more | :ended
-  def park(_lane, _wake), do: stub()
+  def park(_lane, _wake), do: not_loaded()
 
   @spec close(lane(), reason :: term()) :: :ok
-  def close(_lane, _reason), do: stub()
+  def close(_lane, _reason), do: not_loaded()
 
   @spec figures(lane()) :: tuple()
-  def figures(_lane), do: stub()
+  def figures(_lane), do: not_loaded()
 
   # Not no_return(): dialyzer would take it for what the functions do when the library is there.
-  @spec stub() :: term()
-  defp stub, do: :erlang.nif_error(:not_loaded)
+  @spec not_loaded() :: term()
+  defp not_loaded, do: :erlang.nif_error(:not_loaded)
 end

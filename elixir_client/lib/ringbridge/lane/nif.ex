@@ -167,14 +167,23 @@ defmodule Ringbridge.Lane.Nif do
   # --- And back -----------------------------------------------------------------------------------------------
 
   defp outcome(:raw, bytes), do: {:answer, {:ok, bytes}}
-  defp outcome(:term, bytes), do: {:answer, :erlang.binary_to_term(bytes)}
+  defp outcome(:term, bytes), do: decoded(bytes)
   defp outcome(:down, reason), do: {:down, reason}
 
   # Large, and too much of the region is held, or to be decoded, which only memory of our own may be.
   defp outcome(:copy, held), do: {:answer, {:ok, Native.copy(held, :copy)}}
 
-  defp outcome(:copy_term, held),
-    do: {:answer, held |> Native.copy(:copy_term) |> :erlang.binary_to_term()}
+  defp outcome(:copy_term, held), do: held |> Native.copy(:copy_term) |> decoded()
+
+  # An answer is a tuple (SMALL_TUPLE_EXT, LARGE_TUPLE_EXT of the external term format). Any other first byte is a relay's lie; of a
+  # compressed term (80) it would be one that fills the memory. Who is lied to is told what the lane's end would tell him.
+  defp decoded(<<131, tag, _::binary>> = bytes) when tag in [104, 105] do
+    {:answer, :erlang.binary_to_term(bytes)}
+  rescue
+    ArgumentError -> {:down, :noconnection}
+  end
+
+  defp decoded(_no_answer), do: {:down, :noconnection}
 
   # What was answered already is in the mailbox, or another scheduler is about to put it there.
   defp forget(lane, ref) do
