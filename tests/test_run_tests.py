@@ -61,6 +61,72 @@ def test_ex_unit_closing_lines_as_printed_by_elixir_1_14_to_1_20(
     assert run_tests.count_ex_unit(["noise\n", line + "\n"]) == run_tests.Counts(*counts)
 
 
+EX_UNIT_SAYS = """
+...........
+
+  1) test it answers: so, or so (Ringbridge.LaneTest)
+     elixir_client/test/lane_test.exs:96
+     Assertion with == failed
+     code:  assert answer == :b
+     left:  :a
+     right: :b
+     stacktrace:
+       elixir_client/test/lane_test.exs:106: (test)
+
+     The following output was logged:
+
+..
+  2) doctest Ringbridge.call/4 (3) (Ringbridge.DocTest)
+     it says so
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "failures"),
+    [
+        (
+            EX_UNIT_SAYS,
+            [
+                "test it answers: so, or so (Ringbridge.LaneTest)\n"
+                "     elixir_client/test/lane_test.exs:96\n"
+                "     Assertion with == failed\n"
+                "     code:  assert answer == :b\n"
+                "     left:  :a\n"
+                "     right: :b",
+                "doctest Ringbridge.call/4 (3) (Ringbridge.DocTest)\n     it says so",
+            ],
+        ),
+        *(
+            (f"1 passed, 1 failed\n{line}\nand so on\n", [line])
+            for line in (
+                "FAILED tests/node/test_tls.py::test_we_dial_a_beam[none-1.3] - AssertionError...",
+                "ERROR tests/node/test_tls.py - ImportError: no such thing",
+                "tests/test_gate.c:245: in the_spin_shrinks: g.waiter.last is 1, not 0",
+                "asan/test_gate ended with status 139",
+                "test ring::full ... FAILED",
+                "run-tests: Elixir ended with status 1 and no counted failure",
+            )
+        ),
+        ("test ring::full ... ok\n== Python: pytest\n.... [100%]\n", []),
+        # A run within a run has said it twice by then: once as it went and once at its end.
+        ("FAILED a.py::b - c\nfailed: Elixir: 1) d\n", ["Elixir: 1) d"]),
+    ],
+)
+def test_what_failed_is_found_in_what_each_runner_prints(
+    run_tests: ModuleType, said: str, failures: list[str]
+) -> None:
+    assert run_tests.failures(said.splitlines(keepends=True)) == failures
+
+
+def test_the_end_of_the_log_says_what_failed(
+    run_tests: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    says = "print('FAILED a.py::b - c'); print('0 passed, 1 failed'); raise SystemExit(1)"
+    monkeypatch.setattr(run_tests, "RUNNERS", {"python": runner(run_tests, says)})
+    assert run_tests.main(["python"]) == 1
+    assert "failed: it: FAILED a.py::b - c" in capsys.readouterr().out.splitlines()[-4:]
+
+
 def runner(run_tests: ModuleType, code: str, count: object = None) -> object:
     return run_tests.Runner("it", [sys.executable, "-c", code], count or run_tests.count_plain)
 
