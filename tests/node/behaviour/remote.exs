@@ -64,7 +64,7 @@ defmodule Behaviour.Remote do
 
     scenario "#{label}: during which the node is disconnected", s do
       spawn(fn -> Process.sleep(@late_ms) && Node.disconnect(s.node) end)
-      seen(fn -> unquote(module).call(s.node, Behaviour.Functions, :sleep, [500]) end)
+      seen(fn -> unquote(module).call(s.node, Behaviour.Functions, :sleep, [60_000]) end)
     end
   end
 
