@@ -21,7 +21,7 @@ defmodule Ringbridge.DoctorTest do
       Judge.own_name(:"ringbridge-1-ab@127.0.0.1"),
       Judge.cookie("of ~/.erlang.cookie"),
       Judge.carrier(:error),
-      Judge.carrier({:ok, [['inet_tls']]}),
+      Judge.carrier({:ok, [[~c"inet_tls"]]}),
       Judge.connected(@node, true),
       Judge.host(@node, true),
       Judge.host(@node, false),
