@@ -92,7 +92,7 @@ def test_intensity_and_backoff_are_those_of_a_policy_that_forgets_nothing(
         else:
             assert isinstance(decision, StartAgain)
             longest = min(1.0, 0.1 * 2 ** (count - 1))
-            assert longest / 2 < decision.delay_s <= longest
+            assert longest / 2 <= decision.delay_s <= longest  # half itself: by rounding
 
 
 def test_other_numbers_hold_for_the_history_that_there_is() -> None:
