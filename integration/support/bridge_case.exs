@@ -80,6 +80,11 @@ defmodule Ringbridge.BridgeCase do
     os_pid
   end
 
+  @doc "Returns when no worker of the role has a job any more; its answer may be here before that."
+  def await_free(node, role) do
+    Lab.wait_until("no worker of #{role} is busy", 10_000, fn -> busy(node, role) == nil end)
+  end
+
   defp busy(node, role), do: Enum.find(workers(node, role), &(&1.in_flight > 0))
 
   @doc "Returns when no accepted job is without its end."
