@@ -412,15 +412,15 @@ class Relay:
 
     # ---- lanes
 
-    def open_lane(self, conn: int, config: LaneConfig) -> tuple[int, int, int, int]:
+    def open_lane(self, conn: int, config: LaneConfig) -> tuple[int, int, int]:
         """Make the memory of a lane for the node at `conn`. The descriptors, in the order in which
         a BEAM takes them, are the caller's to hand over and to close; LaneEnded follows, at the
         latest when all copies are closed. Raises OSError: a size that no lane has, or too many.
         """
-        fds = ffi.new("int[4]")
+        fds = ffi.new("int[3]")
         made = structs.filled("struct rb_lane_config", config)
         _check(lib.rb_relay_open_lane(self._relay, conn, made.pointer, fds), f"lane of {conn}")
-        return fds[0], fds[1], fds[2], fds[3]
+        return fds[0], fds[1], fds[2]
 
     def close_lane(self, lane: int, reason: str) -> None:
         """End it, its jobs with it; one that is gone already is nothing."""

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "lane_client.h"
@@ -28,6 +29,18 @@ static int copy_header(int fd, struct rb_lane_relay_header *header) {
     memcpy(header, page + RB_LANE_AT_HEADER, sizeof *header);
     munmap(page, RB_PAGE_BYTES);
     return 0;
+}
+
+static int socket_option(int fd, int name) {
+    int value = -1;
+    socklen_t size = sizeof value;
+    return getsockopt(fd, SOL_SOCKET, name, &value, &size) < 0 ? -1 : value;
+}
+
+/* A scheduler writes to the bell. Into a pipe or an eventfd such a write can be held up, since the flag against that is the description's, which
+ * the bridge may share; a send() to a socket of this kind takes MSG_DONTWAIT by the call. */
+static int is_bell(int fd) {
+    return socket_option(fd, SO_DOMAIN) == AF_UNIX && socket_option(fd, SO_TYPE) == SOCK_STREAM;
 }
 
 /* The rule that it breaks, or NULL. */
@@ -58,6 +71,7 @@ static const char *broken_rule(const struct rb_lane_relay_header *h, const struc
     if (h->beam_side_bytes != p->beam_side_bytes ||
         rb_memory_sealed_bytes(fds->beam_side) != (int64_t)p->beam_side_bytes)
         return "the beam side has another size than its parts";
+    if (!is_bell(fds->bell)) return "the lane's bell is no socket pair";
     return NULL;
 }
 
@@ -112,7 +126,8 @@ static void point_ring(struct rb_lane_client *l, const struct rb_lane_parts *p, 
         .shared_tail = &tails[i].at, .shared_head = &heads[i].at, .slots = l->header.slots};
     ring->submissions = all + (size_t)i * l->header.slots;
     ring->arena = l->beam_side + p->arenas_at + i * l->header.arena_bytes;
-    rb_gate_waker_init(&ring->waker, &l->theirs->park, &ring->doorbell, l->fds.wake_relay, -1);
+    rb_gate_waker_init(&ring->waker, &l->theirs->park, &ring->doorbell, -1, -1);
+    ring->waker.bell = l->fds.bell;
     for (uint32_t k = l->header.slots; k-- > 0;) {
         uint32_t slot = i * l->header.slots + k;
         l->slots[slot].next = ring->free;
@@ -134,8 +149,9 @@ static void point(struct rb_lane_client *l, const struct rb_lane_parts *p) {
     l->giveback_ring = (struct rb_ring_producer){.shared_tail = &l->ours->giveback_tail,
                                                  .shared_head = &l->theirs->giveback_head,
                                                  .slots = l->header.result_blocks};
-    rb_gate_waker_init(&l->waker, &l->theirs->park, &l->doorbell, l->fds.wake_relay, -1);
-    rb_gate_waiter_init(&l->waiter, &l->ours->park, &l->no_bell, l->fds.wake_beam, 0);
+    rb_gate_waker_init(&l->waker, &l->theirs->park, &l->doorbell, -1, -1);
+    l->waker.bell = l->fds.bell;
+    rb_gate_waiter_init(&l->waiter, &l->ours->park, &l->no_bell, l->fds.bell, 0);
 }
 
 /* --- Opened and closed ------------------------------------------------------------------------------------------------------- */
@@ -207,8 +223,7 @@ void rb_lane_detach(struct rb_lane_client *l) {
     dismantle(l);
     close(fds.relay_side);
     close(fds.beam_side);
-    close(fds.wake_relay);
-    close(fds.wake_beam);
+    close(fds.bell);
 }
 
 void rb_lane_close(struct rb_lane_client *l) {
@@ -236,7 +251,7 @@ uint32_t rb_lane_slots(const struct rb_lane_client *l) { return l->header.rings 
 size_t rb_lane_result_bytes(const struct rb_lane_client *l) { return l->header.result_bytes; }
 /* Half of an arena: a larger one could wait for ever for its whole to be free. */
 size_t rb_lane_request_max(const struct rb_lane_client *l) { return l->header.arena_bytes / 2; }
-int rb_lane_wake_fd(const struct rb_lane_client *l) { return l->fds.wake_beam; }
+int rb_lane_wake_fd(const struct rb_lane_client *l) { return l->fds.bell; }
 
 void rb_lane_read_figures(const struct rb_lane_client *l, struct rb_lane_figures *f) {
     /* Relaxed: each has one writer at a time, and nothing is inferred from their order. */

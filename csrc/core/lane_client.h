@@ -31,7 +31,7 @@ struct rb_lane_ring {
     __attribute__((aligned(128))) struct rb_ring_producer producer;
     struct rb_gate_waker
         waker;         /* wakes the relay: by ring, so that nobody trusts another to have rung */
-    uint32_t doorbell; /* the relay sleeps by its eventfd alone; nobody reads it */
+    uint32_t doorbell; /* the relay sleeps by its descriptors alone; nobody reads it */
     struct rb_lane_submission *submissions;
     uint8_t *arena;
     uint64_t arena_tail, arena_head; /* free-running bytes, taken and given back */

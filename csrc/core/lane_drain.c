@@ -236,7 +236,7 @@ void rb_lane_unpark(struct rb_lane_client *l) {
 int rb_lane_hush(struct rb_lane_client *l) {
     char rings[64];
     for (;;) {
-        ssize_t n = recv(l->fds.wake_beam, rings, sizeof rings, MSG_DONTWAIT);
+        ssize_t n = recv(l->fds.bell, rings, sizeof rings, MSG_DONTWAIT);
         if (n > 0) continue;
         if (n < 0 && errno == EINTR) continue;
         return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? 0 : -EPIPE;

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -123,19 +122,20 @@ static void point(struct rb_lane_link *l, const struct rb_lane_sizes *s,
 static void hang(struct rb_lane_link *l) {
     rb_gate_waker_init(&l->waker, &l->theirs->park, &l->ours->doorbell, -1, -1);
     l->waker.bell = l->bell;
-    rb_gate_waiter_init(&l->waiter, &l->ours->park, &l->no_doorbell, l->wake_relay, 0);
+    rb_gate_waiter_init(&l->waiter, &l->ours->park, &l->no_doorbell, l->bell, 0);
 }
 
-/* A pair of sockets and not an eventfd: a hostile BEAM could hold a write to that up (gate.h), and each side sees the other's end. */
-static int make_bells(struct rb_lane_link *l) {
+/* A pair of sockets that rings both ways, and no eventfd: either side could hold the other's write to that up (gate.h), the relay's one thread
+ * as well as a scheduler of the BEAM. And each side sees the other's end. */
+static int make_bell(struct rb_lane_link *l) {
     const int least = 1;
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) return -1;
     l->bell = ends[0];
-    l->wake_beam = ends[1];
-    if (setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &least, sizeof least) < 0) return -1;
-    l->wake_relay = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return l->wake_relay;
+    l->beam_bell = ends[1];
+    for (int i = 0; i < 2; i++)
+        if (setsockopt(ends[i], SOL_SOCKET, SO_SNDBUF, &least, sizeof least) < 0) return -1;
+    return 0;
 }
 
 static int fresh_nonce(uint64_t *nonce) {
@@ -154,12 +154,8 @@ int rb_lane_link_create(struct rb_lane_link *link, const struct rb_lane_config *
     struct rb_lane_parts parts;
     int failed = rb_lane_parts(&parts, &sizes);
     if (failed) return failed;
-    struct rb_lane_link l = {.config = *config,
-                             .relay_side_fd = -1,
-                             .beam_side_fd = -1,
-                             .wake_relay = -1,
-                             .wake_beam = -1,
-                             .bell = -1};
+    struct rb_lane_link l = {
+        .config = *config, .relay_side_fd = -1, .beam_side_fd = -1, .beam_bell = -1, .bell = -1};
     failed = fresh_nonce(&l.nonce);
     if (failed) return failed;
     l.submission_rings = calloc(sizes.rings, sizeof *l.submission_rings);
@@ -168,7 +164,7 @@ int rb_lane_link_create(struct rb_lane_link *link, const struct rb_lane_config *
                  ? rb_region_init(&l.results_region, sizes.result_bytes, sizes.result_block_bytes)
                  : -ENOMEM;
     if (!failed) failed = make_sides(&l, &sizes, &parts);
-    if (!failed && make_bells(&l) < 0) failed = -errno;
+    if (!failed && make_bell(&l) < 0) failed = -errno;
     if (failed) {
         rb_lane_link_close(&l);
         return failed;
@@ -185,7 +181,7 @@ static void close_once(int *fd) {
 }
 
 void rb_lane_link_handed_over(struct rb_lane_link *l) {
-    close_once(&l->wake_beam);
+    close_once(&l->beam_bell);
     close_once(&l->relay_side_fd);
     close_once(&l->beam_side_fd);
 }
@@ -197,14 +193,20 @@ void rb_lane_link_close(struct rb_lane_link *l) {
     l->beam_side = NULL;
     close_once(&l->relay_side_fd);
     close_once(&l->beam_side_fd);
-    close_once(&l->wake_relay);
-    close_once(&l->wake_beam);
+    close_once(&l->beam_bell);
     close_once(&l->bell);
     free(l->submission_rings);
     free(l->lent);
     l->submission_rings = NULL;
     l->lent = NULL;
     rb_region_fini(&l->results_region);
+}
+
+int rb_lane_link_hush(const struct rb_lane_link *l) {
+    char rings[64];
+    ssize_t n = recv(l->bell, rings, sizeof rings, MSG_DONTWAIT);
+    if (n > 0) return 0; /* what is left of many tells of itself again */
+    return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) ? 0 : -EPIPE;
 }
 
 /* --- What the BEAM says ------------------------------------------------------------------------------------------------------ */

@@ -69,14 +69,13 @@ static ERL_NIF_TERM failed(ErlNifEnv *env, int error, const char *why) {
 static void close_fds(const struct rb_lane_fds *fds) {
     close(fds->relay_side);
     close(fds->beam_side);
-    close(fds->wake_relay);
-    close(fds->wake_beam);
+    close(fds->bell);
 }
 
 /* open(Socket, Token, TimeoutMs) -> {ok, Lane} | {error, {Name, Text}}. Dirty IO: it waits for a socket. */
 ERL_NIF_TERM lane_open(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     ErlNifBinary name, token;
-    struct rb_lane_fds fds = {-1, -1, -1, -1};
+    struct rb_lane_fds fds = {-1, -1, -1};
     struct lane *lane;
     ERL_NIF_TERM term;
     ErlNifPid self;
@@ -271,8 +270,7 @@ static ERL_NIF_TERM submit(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM ref,
     what->caller = caller_hash(&self);
     error = send_any(lane, caller, ref, what, &number, &alone);
     /* On a dirty scheduler the process may have ended before the request left: then its cancel came too soon. */
-    if (error == 0 && is_dirty() && rb_load_acquire(&caller->gone))
-        rb_lane_cancel(lane->client, number);
+    if (error == 0 && is_dirty() && rb_load_acquire(&caller->gone)) rb_lane_cancel(lane->client, number);
     alone = error == 0 && alone && look_begins(caller);
     enif_release_resource(caller);
     drained = drain_some(env, lane, NIF_DRAIN_MAX);

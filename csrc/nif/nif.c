@@ -49,10 +49,10 @@ static int open_types(ErlNifEnv *env) {
         .dtor = lane_gone, .stop = lane_stopped, .down = lane_down};
     const ErlNifResourceTypeInit callers = {.dtor = caller_gone, .down = caller_down};
     const ErlNifResourceTypeInit helds = {.dtor = held_gone};
-    return (lane_type = enif_open_resource_type_x(env, "ringbridge_lane_1", &lanes, flags, NULL)) &&
+    return (lane_type = enif_open_resource_type_x(env, "ringbridge_lane_2", &lanes, flags, NULL)) &&
            (caller_type =
-                enif_open_resource_type_x(env, "ringbridge_caller_1", &callers, flags, NULL)) &&
-           (held_type = enif_open_resource_type_x(env, "ringbridge_held_1", &helds, flags, NULL));
+                enif_open_resource_type_x(env, "ringbridge_caller_2", &callers, flags, NULL)) &&
+           (held_type = enif_open_resource_type_x(env, "ringbridge_held_2", &helds, flags, NULL));
 }
 
 static int load(ErlNifEnv *env, void **private, ERL_NIF_TERM info) {

@@ -161,7 +161,7 @@ static int make_lane(struct rb_beam *b, const struct rb_lane_config *config) {
 }
 
 int rb_relay_open_lane(struct rb_relay *r, uint32_t connection, const struct rb_lane_config *config,
-                       int fds[4]) {
+                       int fds[3]) {
     if (config->lane == 0) return -EINVAL;
     if (r->face_tape) return -EBUSY;
     if (face_lane(r, config->lane)) return -EEXIST;
@@ -172,19 +172,17 @@ int rb_relay_open_lane(struct rb_relay *r, uint32_t connection, const struct rb_
     b->relay = r;
     b->id = config->lane;
     int rc = make_lane(b, config);
-    int wake_relay = rc < 0 ? -1 : fcntl(b->link.wake_relay, F_DUPFD_CLOEXEC, 0);
-    if (rc == 0 && wake_relay < 0) rc = -errno;
     if (rc < 0) {
         rb_beam_free(b);
         free(b);
         return rc;
     }
     struct rb_lane_link *l = &b->link;
-    const int made[4] = {l->relay_side_fd, l->beam_side_fd, wake_relay, l->wake_beam};
-    l->relay_side_fd = l->beam_side_fd = l->wake_beam = -1; /* the mappings are enough for us */
+    const int made[3] = {l->relay_side_fd, l->beam_side_fd, l->beam_bell};
+    l->relay_side_fd = l->beam_side_fd = l->beam_bell = -1; /* the mappings are enough for us */
     rc = rb_note_lane(r, b, connection);
     if (rc < 0) {
-        for (int i = 0; i < 4; i++) close(made[i]);
+        for (int i = 0; i < 3; i++) close(made[i]);
         rb_beam_free(b);
         free(b);
         return rc;

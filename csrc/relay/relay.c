@@ -58,10 +58,7 @@ static void dispatch(struct rb_relay *r, const struct epoll_event *e) {
         if ((w = rb_worker_find(r, id))) rb_worker_output(w, 2);
         break;
     case RB_SOURCE_LANE:
-        if ((b = rb_beam_find(r, id))) clear_eventfd(b->link.wake_relay); /* the round reads it */
-        break;
-    case RB_SOURCE_LANE_BELL:
-        if ((b = rb_beam_find(r, id))) rb_beam_hung_up(b);
+        if ((b = rb_beam_find(r, id))) rb_beam_rang(b);
         break;
     }
 }

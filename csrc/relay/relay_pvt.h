@@ -43,8 +43,7 @@ enum rb_source_kind {
     RB_SOURCE_OBITUARY,
     RB_SOURCE_STDOUT,
     RB_SOURCE_STDERR,
-    RB_SOURCE_LANE,
-    RB_SOURCE_LANE_BELL
+    RB_SOURCE_LANE
 };
 static inline uint64_t rb_source(enum rb_source_kind kind, uint64_t id) {
     return (uint64_t)kind << 56 | id;

@@ -22,13 +22,12 @@ static inline struct rb_lane_config ends_config(void) {
 
 static inline struct rb_lane_fds ends_fds(const struct rb_lane_link *relay) {
     return (struct rb_lane_fds){dup(relay->relay_side_fd), dup(relay->beam_side_fd),
-                                dup(relay->wake_relay), dup(relay->wake_beam)};
+                                dup(relay->beam_bell)};
 }
 static inline void ends_close_fds(const struct rb_lane_fds *fds) {
     close(fds->relay_side);
     close(fds->beam_side);
-    close(fds->wake_relay);
-    close(fds->wake_beam);
+    close(fds->bell);
 }
 
 static inline void ends_open_as(struct ends *e, const struct rb_lane_config *config) {

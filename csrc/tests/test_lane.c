@@ -1,7 +1,10 @@
 /* A lane's memory and its BEAM's end, rule by rule (lane.h, lane_link.h): what goes comes back once, room is found again, whom it
  * refuses, and what the lies of either side cost the other: the lane, and no more. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
 
 #include "core/lane_client.h"
 #include "lane_ends.h"
@@ -109,6 +112,69 @@ static void memory_that_is_not_sealed_is_refused(void) {
     CHECK(strstr(why, "not sealed"));
     ends_close_fds(&fds);
     rb_lane_link_close(&link);
+}
+
+static int is_readable(int fd) {
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return poll(&p, 1, 0) == 1;
+}
+
+/* A scheduler of the BEAM writes to it: whatever else it is could hold that write up. */
+static void a_bell_that_is_no_socket_pair_is_refused(void) {
+    struct rb_lane_config config = ends_config();
+    enum { PIPE, EVENTFD, DATAGRAMS, TCP, BELLS };
+    for (int kind = 0; kind < BELLS; kind++) {
+        struct rb_lane_link link;
+        struct rb_lane_client *beam = NULL;
+        char why[256] = "";
+        int ends[2] = {-1, -1};
+        CHECK_EQUAL(rb_lane_link_create(&link, &config), 0);
+        struct rb_lane_fds fds = ends_fds(&link);
+        close(fds.bell);
+        if (kind == PIPE) CHECK_EQUAL(pipe2(ends, O_CLOEXEC), 0);
+        if (kind == EVENTFD) ends[1] = eventfd(0, EFD_CLOEXEC);
+        if (kind == DATAGRAMS) CHECK_EQUAL(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends), 0);
+        if (kind == TCP) ends[1] = socket(AF_INET, SOCK_STREAM, 0);
+        fds.bell = ends[1];
+        CHECK_EQUAL(rb_lane_attach(&beam, &fds, why, sizeof why), -EPROTO);
+        CHECK(!beam && strstr(why, "no socket pair"));
+        ends_close_fds(&fds);
+        if (ends[0] >= 0) close(ends[0]);
+        rb_lane_link_close(&link);
+    }
+}
+
+/* The relay says that it sleeps, again and again, reads nothing, and has made all that it shares of the socket blocking. Every way in which the
+ * BEAM wakes it is tried; one that waited would wait for ever. */
+static void a_relay_that_lies_about_its_sleep_holds_nobody_up(void) {
+    struct ends e;
+    struct seen seen = {.count = 0};
+    uint64_t number, last = 0;
+    ends_open(&e);
+    CHECK_EQUAL(fcntl(e.relay.bell, F_SETFL, 0), 0);
+    CHECK_EQUAL(fcntl(e.beam->fds.bell, F_SETFL, 0), 0); /* it may have kept a copy of this end */
+    for (int i = 0; i < 20000; i++) {
+        rb_gate_announce(&e.relay.waiter, RB_PARK_EVENTFD);
+        CHECK_EQUAL(ends_send(&e, (uint32_t)i % 3, "x", 1, &number), 0);
+        rb_gate_retract(&e.relay.waiter);
+        rb_gate_announce(&e.relay.waiter, RB_PARK_EVENTFD);
+        rb_lane_cancel(e.beam, number);
+        rb_gate_retract(&e.relay.waiter);
+        rb_gate_announce(&e.relay.waiter, RB_PARK_EVENTFD);
+        rb_lane_ring_relay(e.beam);
+        rb_gate_retract(&e.relay.waiter);
+        CHECK_EQUAL(ends_echo(&e, (uint32_t)i % 3, 1, RB_LANE_STATUS_RAW), 1);
+        CHECK_EQUAL(rb_lane_drain(e.beam, ends_see, &seen, 9), 1);
+    }
+    struct rb_lane_figures figures;
+    rb_lane_read_figures(e.beam, &figures);
+    last = figures.wakes;
+    CHECK(last >= 60000);
+    CHECK_EQUAL(rb_lane_link_hush(&e.relay), 0);
+    while (is_readable(e.relay.bell)) CHECK_EQUAL(rb_lane_link_hush(&e.relay), 0);
+    rb_lane_detach(e.beam);
+    CHECK_EQUAL(rb_lane_link_hush(&e.relay), -EPIPE);
+    rb_lane_link_close(&e.relay);
 }
 
 static void a_hello_is_believed_only_if_all_of_it_fits(void) {
@@ -477,11 +543,6 @@ static void the_relay_checks_places_and_extents_of_a_beam(void) {
 
 /* --- Its end ---------------------------------------------------------------------------------------------------------------- */
 
-static int is_readable(int fd) {
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-    return poll(&p, 1, 0) == 1;
-}
-
 static void each_request_that_is_open_at_the_end_is_told_of_once(void) {
     struct ends e;
     struct seen seen = {.count = 0};
@@ -538,15 +599,15 @@ static void the_relay_is_woken_only_if_it_sleeps(void) {
     struct ends e;
     uint64_t number;
     ends_open(&e);
-    CHECK(is_readable(e.relay.wake_relay) == 0); /* it was not parked when it was greeted */
+    CHECK(is_readable(e.relay.bell) == 0); /* it was not parked when it was greeted */
     CHECK_EQUAL(ends_send(&e, 0, "x", 1, &number), 0);
-    CHECK(!is_readable(e.relay.wake_relay));
+    CHECK(!is_readable(e.relay.bell));
     CHECK_EQUAL(rb_lane_link_waiting(&e.relay), 1);
     ends_echo(&e, 0, 1, RB_LANE_STATUS_RAW);
     CHECK_EQUAL(rb_lane_link_waiting(&e.relay), 0);
     rb_gate_announce(&e.relay.waiter, RB_PARK_EVENTFD);
     CHECK_EQUAL(ends_send(&e, RB_LANE_SHARED, "x", 1, &number), 0);
-    CHECK(is_readable(e.relay.wake_relay));
+    CHECK(is_readable(e.relay.bell));
     CHECK_EQUAL(rb_lane_link_waiting(&e.relay), 1);
     ends_close(&e);
 }
@@ -565,12 +626,12 @@ static void room_that_is_wanted_rings_and_other_room_does_not(void) {
     }
     rb_gate_announce(&e.relay.waiter, RB_PARK_EVENTFD);
     CHECK_EQUAL(rb_lane_give_back(e.beam, at[0]), 0);
-    CHECK(!is_readable(e.relay.wake_relay));
+    CHECK(!is_readable(e.relay.bell));
     CHECK_EQUAL(rb_lane_link_waiting(&e.relay), 0); /* nor is it a reason to stay awake */
     rb_lane_link_want(&e.relay, 1);
     CHECK_EQUAL(rb_lane_link_waiting(&e.relay), 1);
     CHECK_EQUAL(rb_lane_give_back(e.beam, at[1]), 0);
-    CHECK(is_readable(e.relay.wake_relay));
+    CHECK(is_readable(e.relay.bell));
     CHECK_EQUAL(rb_lane_link_reclaim(&e.relay), 2);
     ends_close(&e);
 }
@@ -585,9 +646,9 @@ static void a_cancel_names_what_is_open_and_wakes_the_relay(void) {
     CHECK_EQUAL(rb_load_seq_cst(&e.relay.theirs->cancels), 0);
     rb_lane_cancel(e.beam, first + (UINT64_C(1) << 32)); /* a later one: not sent yet */
     rb_lane_cancel(e.beam, UINT64_MAX);
-    CHECK(!is_readable(e.relay.wake_relay));
+    CHECK(!is_readable(e.relay.bell));
     rb_lane_cancel(e.beam, first);
-    CHECK(is_readable(e.relay.wake_relay));
+    CHECK(is_readable(e.relay.bell));
     CHECK_EQUAL(e.relay.cancels[rb_lane_slot(first)].request, first);
     CHECK_EQUAL(rb_load_seq_cst(&e.relay.theirs->cancels), 1);
     rb_ring_available(&e.relay.submission_rings[0]);
@@ -612,6 +673,8 @@ int main(void) {
     RUN(the_relay_side_cannot_be_mapped_writable);
     RUN(a_header_that_does_not_fit_is_refused_with_its_rule);
     RUN(memory_that_is_not_sealed_is_refused);
+    RUN(a_bell_that_is_no_socket_pair_is_refused);
+    RUN(a_relay_that_lies_about_its_sleep_holds_nobody_up);
     RUN(a_hello_is_believed_only_if_all_of_it_fits);
     RUN(bytes_of_every_size_come_back_as_they_went);
     RUN(a_raw_request_has_its_role_before_its_bytes);

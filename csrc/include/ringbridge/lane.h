@@ -4,7 +4,7 @@
  * connected anyhow: the same requests, answered in the same way, by the same relay. This library knows nothing of erl_nif.h; it holds all the
  * checks of what the relay has written, so that a NIF around it is a thin shell.
  *
- *      rb_lane_dial()    the socket and the token of {:open, ..} -> four descriptors   (blocks: dirty IO)
+ *      rb_lane_dial()    the socket and the token of {:open, ..} -> three descriptors   (blocks: dirty IO)
  *      rb_lane_attach()  descriptors -> a lane, greeted
  *      rb_lane_claim()   a number for a request; what the caller keeps for it is stored under its slot
  *      rb_lane_send()    the request leaves, the relay is woken if it sleeps
@@ -46,8 +46,7 @@ const uint8_t *rb_lane_digest(void); /* RB_LANE_DIGEST_BYTES */
 
 struct rb_lane_fds {
     int relay_side, beam_side; /* memfds */
-    int wake_relay;            /* an eventfd */
-    int wake_beam; /* a socket to the relay: readable when it rings, at its end when the bridge is gone */
+    int bell; /* a socket to the relay: rung both ways, at its end when the bridge is gone */
 };
 
 /* Connects to the socket (`name`: `size` bytes, an abstract one if the first is 0), shows the token, takes the descriptors; close-on-exec.

@@ -11,15 +11,15 @@
 #endif
 
 /* As a string literal: initializes a uint8_t[32] and can be handed to memcmp(). */
-#define RB_LANE_LAYOUT_DIGEST_HEX "6b206d66cf66662310685968ef2c6f193db5b68a2a4d89dee6e059fecab7899b"
+#define RB_LANE_LAYOUT_DIGEST_HEX "c3d313945d0be02d5cabe9455a74ea9b8572cb022407bb7259f1cef9e2d0220d"
 #define RB_LANE_LAYOUT_DIGEST_SIZE 32
 #define RB_LANE_LAYOUT_DIGEST_BYTES \
-    "\x6b" "\x20" "\x6d" "\x66" "\xcf" "\x66" "\x66" "\x23" \
-    "\x10" "\x68" "\x59" "\x68" "\xef" "\x2c" "\x6f" "\x19" \
-    "\x3d" "\xb5" "\xb6" "\x8a" "\x2a" "\x4d" "\x89" "\xde" \
-    "\xe6" "\xe0" "\x59" "\xfe" "\xca" "\xb7" "\x89" "\x9b"
+    "\xc3" "\xd3" "\x13" "\x94" "\x5d" "\x0b" "\xe0" "\x2d" \
+    "\x5c" "\xab" "\xe9" "\x45" "\x5a" "\x74" "\xea" "\x9b" \
+    "\x85" "\x72" "\xcb" "\x02" "\x24" "\x07" "\xbb" "\x72" \
+    "\x59" "\xf1" "\xce" "\xf9" "\xe2" "\xd0" "\x22" "\x0d"
 
-#define RB_LANE_LAYOUT_VERSION 65536
+#define RB_LANE_LAYOUT_VERSION 65537
 
 #define RB_LANE_PAGE_BYTES 4096
 #define RB_LANE_LINE_BYTES 128

@@ -40,8 +40,8 @@ struct rb_lane_config {
 struct rb_lane_link {
     struct rb_lane_config config;
     uint64_t nonce;
-    int relay_side_fd, beam_side_fd, wake_relay, wake_beam; /* wake_beam: the BEAM's end, lent */
-    int bell;                                               /* ours */
+    int relay_side_fd, beam_side_fd, beam_bell; /* what the BEAM gets: lent */
+    int bell; /* our end of it: it rings both ways, and each side sees the other's end */
     uint8_t *relay_side;
     const uint8_t *beam_side;
     uint64_t relay_side_bytes, beam_side_bytes;
@@ -61,7 +61,7 @@ struct rb_lane_link {
     uint32_t *lent; /* by first block: how many the BEAM holds; 0: none begins there */
     uint64_t cancels_seen;
     uint32_t wanting;     /* as the BEAM is told: an answer waits for room */
-    uint32_t no_doorbell; /* the relay sleeps by its eventfd alone */
+    uint32_t no_doorbell; /* the relay sleeps by its descriptors alone */
     struct rb_gate_waker waker;
     struct rb_gate_waiter waiter;
 };
@@ -70,6 +70,8 @@ struct rb_lane_link {
 int rb_lane_link_create(struct rb_lane_link *link, const struct rb_lane_config *config);
 void rb_lane_link_close(struct rb_lane_link *link);
 void rb_lane_link_handed_over(struct rb_lane_link *link); /* closes the BEAM's end of the bell */
+/* Takes what was rung. 0; -EPIPE: the BEAM's end is closed. Never waits. */
+int rb_lane_link_hush(const struct rb_lane_link *link);
 
 /* 1: it has greeted; 0: not yet; -EPROTO with the rule that its hello breaks. */
 int rb_lane_link_hello(const struct rb_lane_link *link, uint32_t *pid, const char **rule);

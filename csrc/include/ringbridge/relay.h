@@ -230,12 +230,12 @@ int rb_relay_weigh_worker(struct rb_relay *relay, uint64_t worker, uint32_t weig
 int rb_relay_spare_worker(struct rb_relay *relay, uint64_t worker);
 
 /* A lane for the node of this connection, whose end it shares (docs/nif-lane.md). The descriptors are the caller's, to hand over and to
- * close: relay side, beam side, wake_relay, wake_beam. Once all copies of the last one are closed the lane ends by itself; before,
+ * close: relay side, beam side, bell. Once all copies of the last one are closed the lane ends by itself; before,
  * RB_EVENT_LANE_ENDED says why it did. 0; -EINVAL: a size that no lane has; -EEXIST, -EMFILE: its number, or too many; -EBUSY: while a
  * recording is made, which could not be run again. */
 enum { RB_LANES_MAX = 256 };
 int rb_relay_open_lane(struct rb_relay *relay, uint32_t connection,
-                       const struct rb_lane_config *config, int fds[4]);
+                       const struct rb_lane_config *config, int fds[3]);
 int rb_relay_close_lane(struct rb_relay *relay, uint64_t lane, const char *reason);
 
 /* Writes down all that comes to the relay and all that leaves it, so that it can be run again (rb_replay, lab.h; docs/replay.md): into

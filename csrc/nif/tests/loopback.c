@@ -212,10 +212,9 @@ static void hang_up(struct end *e) {
 static void hand_over(int fd, struct end *e) {
     union {
         struct cmsghdr align;
-        char room[CMSG_SPACE(4 * sizeof(int))];
+        char room[CMSG_SPACE(3 * sizeof(int))];
     } control;
-    int all[4] = {e->link.relay_side_fd, e->link.beam_side_fd, e->link.wake_relay,
-                  e->link.wake_beam};
+    int all[3] = {e->link.relay_side_fd, e->link.beam_side_fd, e->link.beam_bell};
     struct iovec word = {.iov_base = "", .iov_len = 1};
     struct msghdr m = {.msg_iov = &word,
                        .msg_iovlen = 1,
@@ -273,7 +272,7 @@ int main(int argc, char **argv) {
     puts("ready");
     fflush(stdout);
     for (;;) {
-        /* On the clock: this end never sleeps on its eventfds, and ends with whoever started it. */
+        /* On the clock: this end never sleeps on its bells, and ends with whoever started it. */
         struct pollfd p[2] = {{.fd = listener, .events = POLLIN},
                               {.fd = STDIN_FILENO, .events = POLLIN}};
         int busy = 0;

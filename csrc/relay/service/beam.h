@@ -63,7 +63,7 @@ void rb_beams_of_conn_end(struct rb_conn *c);
 void rb_beams_end(struct rb_relay *r, const char *reason);
 void rb_beam_free(struct rb_beam *b); /* its memory; of one that the relay does not have */
 struct rb_beam *rb_beam_find(struct rb_relay *r, uint64_t id);
-void rb_beam_hung_up(struct rb_beam *b); /* its end of the bell is closed */
+void rb_beam_rang(struct rb_beam *b); /* or has closed its end of the bell */
 
 /* Requests, cancels, extents given back: of every lane. How much there was. */
 int rb_beams_read(struct rb_relay *r);

@@ -30,10 +30,8 @@ static void tell_end(struct rb_relay *r, struct rb_beam *b, const char *reason) 
 }
 
 static int watch(struct rb_relay *r, const struct rb_beam *b) {
-    struct epoll_event ring = {.events = EPOLLIN, .data.u64 = rb_source(RB_SOURCE_LANE, b->id)};
     struct epoll_event bell = {.events = EPOLLIN | EPOLLRDHUP,
-                               .data.u64 = rb_source(RB_SOURCE_LANE_BELL, b->id)};
-    if (epoll_ctl(r->epoll, EPOLL_CTL_ADD, b->link.wake_relay, &ring) < 0) return -errno;
+                               .data.u64 = rb_source(RB_SOURCE_LANE, b->id)};
     return epoll_ctl(r->epoll, EPOLL_CTL_ADD, b->link.bell, &bell) < 0 ? -errno : 0;
 }
 
@@ -60,7 +58,6 @@ static void end(struct rb_beam *b, const char *reason) {
         if (b->slots[i].job) rb_job_orphaned(r, b->slots[i].job);
     }
     rb_lane_link_end(&b->link);
-    epoll_ctl(r->epoll, EPOLL_CTL_DEL, b->link.wake_relay, NULL); /* the BEAM holds it open too */
     tell_end(r, b, reason);
 }
 
@@ -80,6 +77,7 @@ void rb_beams_end(struct rb_relay *r, const char *reason) {
     while (r->beams) end(r->beams, reason);
 }
 
-void rb_beam_hung_up(struct rb_beam *b) {
-    if (!b->broke) b->broke = "closed_by_beam";
+/* Rung or not, the round looks into all lanes; a bell that rings for nothing costs a round. */
+void rb_beam_rang(struct rb_beam *b) {
+    if (rb_lane_link_hush(&b->link) < 0 && !b->broke) b->broke = "closed_by_beam";
 }

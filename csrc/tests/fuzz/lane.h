@@ -314,15 +314,14 @@ static inline int fable_open(struct fable *f) {
         f->relay.relay_side[RB_LANE_AT_HEADER + at] ^= fable_byte(f);
     }
     struct rb_lane_fds fds = {dup(f->relay.relay_side_fd), dup(f->relay.beam_side_fd),
-                              dup(f->relay.wake_relay), dup(f->relay.wake_beam)};
+                              dup(f->relay.beam_bell)};
     int rc = rb_lane_attach(&f->beam, &fds, why, sizeof why);
     rb_lane_link_handed_over(&f->relay);
     if (rc == 0) return 1;
     if (!why[0]) abort();
     close(fds.relay_side);
     close(fds.beam_side);
-    close(fds.wake_relay);
-    close(fds.wake_beam);
+    close(fds.bell);
     return 0;
 }
 
