@@ -214,7 +214,9 @@ void rb_lane_cancel(struct rb_lane_client *l, uint64_t number) {
     if (slot >= rb_lane_slots(l)) return;
     /* The mutex orders the words of a slot: one of an older request, that is answered by now, must not hide a newer one's. */
     pthread_mutex_lock(&l->waking);
-    if (rb_lane_is_open(&l->slots[slot], number)) {
+    /* Seq_cst with S1: a caller of ours who stored that nobody waits, and finds the request not open here, is seen by who sends it. */
+    if (rb_load_seq_cst(&l->slots[slot].state) == RB_SLOT_OPEN &&
+        rb_lane_is_open(&l->slots[slot], number)) {
         /* K0: the word first, then the count that makes the relay look (K1). A submission that the relay takes after this word was
          * stored is found cancelled as it is taken (K2); one that was taken before, by its slot, when the count has changed. */
         rb_store_seq_cst(&l->cancels[slot].request, number);

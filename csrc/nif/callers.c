@@ -41,34 +41,39 @@ static struct caller *find(struct lane *lane, const ErlNifPid *pid) {
     return caller;
 }
 
-/* The table's keep is the one of its making. Two threads never add the same process: a process calls by itself. */
+/* Into the table, with a keep for it and one for whom it is taken. 0: the lane is closed, or the process has ended since it was monitored. */
+static int enter(struct lane *lane, struct caller *caller) {
+    struct caller **bucket = &lane->buckets[bucket_of(&caller->pid)];
+    ErlNifMutex *shard = shard_of(lane, &caller->pid);
+    int open;
+    enif_mutex_lock(shard);
+    /* Looked at under the lock: callers_close() takes it after `closed` is set, and leave() sets `gone` under it. */
+    if ((open = !rb_load_acquire(&lane->closed) && !rb_load_relaxed(&caller->gone))) {
+        enif_keep_resource(caller);
+        caller->next = *bucket;
+        *bucket = caller;
+    }
+    enif_mutex_unlock(shard);
+    return open;
+}
+
+/* Two threads never add the same process: a process calls by itself. Monitored first: who finds it in the table, callers_close(), may take the
+ * monitor away at once. */
 static struct caller *add(ErlNifEnv *env, struct lane *lane, const ErlNifPid *pid) {
     struct caller *caller = enif_alloc_resource(caller_type, sizeof *caller);
-    struct caller **bucket = &lane->buckets[bucket_of(pid)];
-    ErlNifMutex *shard = shard_of(lane, pid);
-    int open;
     if (!caller) return NULL;
     memset(caller, 0, sizeof *caller);
     caller->look = NIF_LOOK_NS / 2;
     enif_keep_resource(lane);
     caller->lane = lane;
     caller->pid = *pid;
-    enif_keep_resource(caller); /* for whom it is taken */
-    enif_mutex_lock(shard);
-    /* Looked at under the lock: callers_close() takes it after it has set this. */
-    if ((open = !rb_load_acquire(&lane->closed))) {
-        caller->next = *bucket;
-        *bucket = caller;
-    }
-    enif_mutex_unlock(shard);
-    if (!open) {
-        enif_release_resource(caller);
+    /* Not 0: it has ended while its call was on a dirty scheduler. Nobody will tell us of that any more. */
+    if (enif_monitor_process(env, caller, pid, &caller->monitor) != 0) {
         enif_release_resource(caller);
         return NULL;
     }
-    /* Not 0: it has ended while its call was on a dirty scheduler. Nobody will tell us of that any more. */
-    if (enif_monitor_process(env, caller, pid, &caller->monitor) != 0) {
-        caller_down(env, caller, NULL, NULL);
+    if (!enter(lane, caller)) {
+        enif_demonitor_process(env, caller, &caller->monitor); /* or it has fired: no harm */
         enif_release_resource(caller);
         return NULL;
     }
@@ -102,7 +107,7 @@ int caller_add(struct caller *caller, struct request *request) {
     ErlNifMutex *shard = shard_of(caller->lane, &caller->pid);
     int added = 0;
     enif_mutex_lock(shard);
-    if (!caller->gone) {
+    if (!rb_load_relaxed(&caller->gone)) { /* written under this lock */
         request->before = NULL;
         request->after = caller->first;
         if (caller->first) caller->first->before = request;
@@ -159,9 +164,16 @@ static int leave(struct caller *caller) {
     enif_mutex_lock(shard);
     while (*link && *link != caller) link = &(*link)->next;
     if ((here = *link == caller)) *link = caller->next;
-    caller->gone = 1;
+    /* C0: pairs with C1. The mutex orders it for those who take it; C1 does not. */
+    rb_store_seq_cst(&caller->gone, 1);
     enif_mutex_unlock(shard);
     return here;
+}
+
+int caller_is_gone(const struct caller *caller) {
+    /* C1: after S1 in rb_lane_send(), as the look of rb_lane_cancel() at the slot comes after C0: seq_cst, all four, since each side stores its own word and then
+     * loads the other's. Either caller_down() sees the request open and cancels it, or who has sent it sees the end and does. */
+    return (int)rb_load_seq_cst(&caller->gone);
 }
 
 /* One at a time, since the client is asked without our lock: nobody adds any more, the drainer may take some away meanwhile. */

@@ -33,7 +33,8 @@ struct caller {
     ErlNifMonitor monitor;
     struct caller *next;   /* of its bucket */
     struct request *first; /* its requests that somebody waits for */
-    int gone;              /* it has ended, or the lane is closed: out of the table */
+    uint32_t
+        gone; /* atomic: it has ended, or the lane is closed: out of the table, or never in it */
     /* The process's own (look.c), in ns of the monotonic clock. */
     uint64_t asked, look_until, rest_until;
     uint32_t look; /* how long it looks: by what the last looks found */
@@ -97,6 +98,8 @@ void callers_fini(struct lane *lane);
 /* The record of the process, kept for the caller of this function; NULL: it has ended, or there is no memory. */
 struct caller *caller_take(ErlNifEnv *env, struct lane *lane, const ErlNifPid *pid);
 uint32_t caller_hash(const ErlNifPid *pid);
+/* Whether it has ended, for who has just sent a request of its. */
+int caller_is_gone(const struct caller *caller);
 /* Puts the request among its caller's. 0: the caller has ended. */
 int caller_add(struct caller *caller, struct request *request);
 /* Takes it out; whether somebody waited. */
