@@ -310,6 +310,49 @@ defmodule Ringbridge.ServerTest do
       end
     end
 
+    test "a function of :env is asked at each start; its failure is a failure like others",
+         context do
+      {:ok, asked} = Agent.start_link(fn -> 0 end)
+
+      env = fn ->
+        # Once by the check of the options, then by each start.
+        if Agent.get_and_update(asked, &{&1, &1 + 1}) == 2, do: raise("s3cret")
+        %{"PYTHONPATH" => Lab.root()}
+      end
+
+      log =
+        capture_log(fn ->
+          {:ok, server} = Server.start_link(options(context, env: env))
+          before = ready(context)
+          Program.kill(before.os_pid, "KILL")
+          next_life(context, before)
+          Supervisor.stop(server)
+        end)
+
+      assert log =~ "was not started: the function of option :env raised RuntimeError"
+      refute log =~ "s3cret"
+    end
+
+    test "an owner that crashes shows neither cookie nor environment", context do
+      env = %{"PYTHONPATH" => Lab.root(), "PASSWORD" => "s3cret"}
+
+      log =
+        capture_log(fn ->
+          {:ok, server} = Server.start_link(options(context, env: env, cookie: "sesame"))
+          before = ready(context)
+          owner = Process.whereis(Module.concat(context.name, Owner))
+          states = for pid <- [owner, server], do: {:sys.get_status(pid), :sys.get_state(pid)}
+          shown = inspect(states, limit: :infinity, printable_limit: :infinity)
+          refute shown =~ "s3cret" or shown =~ "sesame"
+          catch_exit(GenServer.call(owner, :nobody_knows_this))
+          next_life(context, %{before | starts: 0})
+          Supervisor.stop(server)
+        end)
+
+      assert log =~ "nobody_knows_this"
+      refute log =~ "s3cret" or log =~ "sesame"
+    end
+
     test "its shepherd ends before it has read what it is to start", context do
       # More than a pipe holds, so that the port is still writing.
       env = %{"LARGE" => String.duplicate("x", 120_000), "TOO" => String.duplicate("x", 120_000)}

@@ -63,6 +63,48 @@ defmodule Ringbridge.Server.OptionsTest do
     refute inspect(Server.child_spec(@least ++ [cookie: "sesame"])) =~ "sesame"
   end
 
+  test "what is in :env is shown by no child spec, no state and no options, and is there when it is asked for" do
+    env = %{"PASSWORD" => "s3cret", "GONE" => nil}
+
+    for given <- [env, Map.to_list(env), fn -> env end] do
+      refute inspect(Server.child_spec(@least ++ [env: given]), limit: :infinity) =~ "s3cret"
+      options = Options.validate!(@least ++ [env: given])
+      refute inspect(options, limit: :infinity) =~ "s3cret"
+      {:ok, asked} = Options.environment(options[:env])
+      assert Map.new(asked) == env
+    end
+
+    for wrong <- [%{"env" => env}, [{"env", env}, :odd]],
+        do: refute(inspect(Server.child_spec(wrong), limit: :infinity) =~ "s3cret")
+
+    assert {:ok, []} = Options.environment(Options.validate!(@least)[:env])
+  end
+
+  test "a function of :env is judged when the server starts, and at each start of the bridge" do
+    wrong = fn source ->
+      Exception.message(
+        assert_raise ArgumentError, fn -> Options.validate!(@least ++ [env: source]) end
+      )
+    end
+
+    assert wrong.(fn -> raise "s3cret" end) =~ "option :env raised RuntimeError"
+    assert wrong.(fn -> throw("s3cret") end) =~ "option :env ended by throw"
+    assert wrong.(fn -> %{"PASSWORD" => :s3cret} end) =~ "PASSWORD"
+    refute wrong.(fn -> %{"PASSWORD" => :s3cret} end) =~ "s3cret"
+    assert wrong.(fn -> %{"RINGBRIDGE_COOKIE" => "s3cret"} end) =~ "is no place for"
+    assert wrong.(fn -> "s3cret" end) =~ "option :env is"
+
+    for source <- [
+          fn -> raise "s3cret" end,
+          fn -> exit("s3cret") end,
+          fn -> "s3cret" end,
+          fn -> %{"RINGBRIDGE_COOKIE" => "s3cret"} end
+        ] do
+      assert {:error, "the function of option :env" <> why} = Options.environment(source)
+      refute why =~ "s3cret"
+    end
+  end
+
   test "two places for the cookie, or pauses the wrong way round, are one too many" do
     assert Exception.message(wrong(cookie: "a", cookie_file: "b")) =~ "not both"
     assert Exception.message(wrong(backoff_min_ms: 9, backoff_max_ms: 8)) =~ ":backoff_max_ms"

@@ -56,7 +56,7 @@ defmodule Ringbridge.Server do
           cookie: (() -> {:ok, atom()} | {:error, String.t()}),
           programs: Programs.t(),
           cookie_file: Path.t() | nil,
-          env: Enumerable.t(),
+          env: (() -> Enumerable.t()),
           log_level: Logger.level(),
           shutdown: non_neg_integer(),
           backoff_min_ms: pos_integer(),
@@ -98,7 +98,7 @@ defmodule Ringbridge.Server do
   @spec child_spec(keyword()) :: Supervisor.child_spec()
   def child_spec(options) do
     # What is wrong is said by start_link/1, when the tree starts.
-    options = Cookie.conceal(options)
+    options = Options.conceal(options)
     id = if Keyword.keyword?(options), do: {__MODULE__, options[:name]}, else: __MODULE__
     %{id: id, start: {__MODULE__, :start_link, [options]}, type: :supervisor}
   end

@@ -5,7 +5,7 @@ defmodule Ringbridge.Server.Options do
 
   import Ringbridge.Deadline, only: [is_wait: 1]
 
-  alias Ringbridge.OptionTable
+  alias Ringbridge.{Cookie, OptionTable}
 
   @who "{Ringbridge.Server, ..}"
   @most_ms Ringbridge.Deadline.most_ms()
@@ -14,7 +14,7 @@ defmodule Ringbridge.Server.Options do
   # A name of the environment that the shepherd and the bridge are never given: it would be readable in /proc.
   @cookie_variable "RINGBRIDGE_COOKIE"
 
-  @env_words "a map of names to texts, or nil for a name that is not passed on"
+  @env_words "a map of names to texts, or nil for a name that is not passed on; or a function without parameters that returns one"
 
   @table [
     name: [
@@ -60,7 +60,8 @@ defmodule Ringbridge.Server.Options do
     env: [
       default: %{},
       type: {:env, @env_words},
-      doc: "what the bridge's environment has beside this VM's own"
+      doc:
+        "what the bridge's environment has beside this VM's own. A function is asked at each start of the bridge"
     ],
     log_level: [
       default: :info,
@@ -112,8 +113,66 @@ defmodule Ringbridge.Server.Options do
   """
   @spec validate!(keyword()) :: t()
   def validate!(options) do
-    if Keyword.keyword?(options), do: environment!(options[:env])
-    @table |> OptionTable.validate!(options, @who, &valid?/2) |> together!()
+    revealed = revealed(options)
+    if Keyword.keyword?(revealed), do: environment!(revealed[:env])
+    valid = @table |> OptionTable.validate!(revealed, @who, &valid?/2) |> together!()
+    Keyword.replace!(valid, :env, concealed(options[:env] || %{}))
+  end
+
+  @doc """
+  The options with their secrets, the cookie and the environment, wrapped in functions: for a child spec, which supervisors print.
+  Whatever they are, and in whatever: wrong options are printed too.
+  """
+  @spec conceal(term()) :: term()
+  def conceal(options) do
+    case Cookie.conceal(options) do
+      [_ | _] = options ->
+        if List.improper?(options), do: options, else: Enum.map(options, &hide/1)
+
+      options when is_map(options) and not is_struct(options) ->
+        Map.new(options, &hide/1)
+
+      other ->
+        other
+    end
+  end
+
+  defp hide({key, env}) when key in [:env, "env"], do: {key, concealed(env)}
+  defp hide(option), do: option
+
+  # No report of a crash and no :sys.get_state/1 looks into a function.
+  defp concealed(env) when is_function(env), do: env
+  defp concealed(env), do: fn -> env end
+
+  @doc "What option `:env` is at this start of the bridge. No value of it is told, nor what its function raised with."
+  @spec environment((() -> term())) ::
+          {:ok, [{String.t(), String.t() | nil}]} | {:error, String.t()}
+  def environment(source) do
+    with {:ok, env} <- asked(source) do
+      if valid?(:env, env) and not cookie_in?(env),
+        do: {:ok, Enum.to_list(env)},
+        else: {:error, "the function of option :env has not returned what the option may be"}
+    end
+  end
+
+  defp asked(source) do
+    {:ok, source.()}
+  rescue
+    error -> {:error, "the function of option :env raised #{inspect(error.__struct__)}"}
+  catch
+    kind, _value -> {:error, "the function of option :env ended by #{kind}"}
+  end
+
+  defp revealed(options) do
+    with true <- Keyword.keyword?(options),
+         {:ok, source} when is_function(source, 0) <- Keyword.fetch(options, :env) do
+      case asked(source) do
+        {:ok, env} -> Keyword.put(options, :env, env)
+        {:error, why} -> OptionTable.fail(@who, why)
+      end
+    else
+      _as_it_is -> options
+    end
   end
 
   @doc "The table as Markdown, for `@doc`."
@@ -129,7 +188,7 @@ defmodule Ringbridge.Server.Options do
        when (is_map(env) and not is_struct(env)) or (is_list(env) and env != []) do
     entries = if is_list(env) and List.improper?(env), do: [], else: env
 
-    if Enum.any?(entries, &match?({@cookie_variable, _cookie}, &1)),
+    if cookie_in?(entries),
       do:
         OptionTable.fail(
           @who,
@@ -143,6 +202,8 @@ defmodule Ringbridge.Server.Options do
   end
 
   defp environment!(_none_or_nothing_that_can_be_meant), do: :ok
+
+  defp cookie_in?(entries), do: Enum.any?(entries, &match?({@cookie_variable, _cookie}, &1))
 
   defp together!(options) do
     cond do

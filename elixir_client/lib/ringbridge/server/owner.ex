@@ -143,7 +143,8 @@ defmodule Ringbridge.Server.Owner do
     state = %{state | state: :starting, starts: state.starts + 1, output: %Output{}, how: nil}
 
     with {:ok, cookie} <- state.server.cookie.(),
-         {:ok, order} <- order(state.server, cookie),
+         {:ok, env} <- Options.environment(state.server.env),
+         {:ok, order} <- order(state.server, cookie, env),
          {:ok, port} <- open(state.server.programs.shepherd) do
       {:noreply, state |> begun(port, order) |> told()}
     else
@@ -151,8 +152,8 @@ defmodule Ringbridge.Server.Owner do
     end
   end
 
-  defp order(server, cookie) do
-    order = Wire.start(start(server, cookie))
+  defp order(server, cookie, env) do
+    order = Wire.start(start(server, cookie, env))
     bytes = IO.iodata_length(order)
 
     if bytes <= Wire.frame_max(),
@@ -188,10 +189,10 @@ defmodule Ringbridge.Server.Owner do
   end
 
   # The cookie goes by stdin: what stands on a command line or in an environment can be read in /proc.
-  defp start(server, cookie) do
+  defp start(server, cookie, env) do
     %{
       argv: server.programs.command ++ arguments(server),
-      env: environment(server),
+      env: environment(server, env),
       directory: "",
       grace_ms: server.shutdown,
       stdin: if(server.cookie_file, do: "", else: Atom.to_string(cookie))
@@ -211,7 +212,7 @@ defmodule Ringbridge.Server.Owner do
 
   # In front the environment that the bridge is of, so that a role's `python` is that one; at the end this VM's own
   # programs, for an epmd that has to be started.
-  defp environment(server) do
+  defp environment(server, env) do
     erts = Path.join([:code.root_dir(), "erts-#{:erlang.system_info(:version)}", "bin"])
 
     path = [
@@ -222,7 +223,7 @@ defmodule Ringbridge.Server.Owner do
 
     System.get_env()
     |> Map.put("PATH", Enum.join(path, ":"))
-    |> Map.merge(Map.new(server.env))
+    |> Map.merge(Map.new(env))
     |> Enum.reject(fn {name, value} -> value == nil or name == Options.cookie_variable() end)
   end
 
