@@ -80,6 +80,7 @@ class LaneSettings(Section, frozen=True):
     allow: tuple[str, ...] = ()
     users: tuple[str | int, ...] = ()
     lanes_max: Annotated[int, Meta(ge=0, le=256)] = 16
+    lanes_per_node_max: Annotated[int, Meta(ge=1, le=256)] = 8
     slots: Annotated[int, Meta(ge=2, le=65_536)] = 1_024
     request_bytes: Annotated[int, Meta(ge=64 * KIB, le=4 * GIB)] = 8 * MIB
     result_bytes: Annotated[int, Meta(ge=64 * KIB, le=16 * GIB)] = 64 * MIB

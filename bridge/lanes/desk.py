@@ -109,6 +109,9 @@ class LaneDesk:
             raise NotGranted("the bridge gives no lanes now: it starts or stops, or has no socket")
         self._check(node)
         self._forget_old_grants()
+        most = self.settings.lanes_per_node_max
+        if sum(each.node == node for each in (*self, *self._grants.values())) >= most:
+            raise NotGranted(f"{node} has its share: [lanes] lanes_per_node_max is {most}")
         most = self.settings.lanes_max
         if len(self._lanes) + len(self._grants) >= most:
             raise NotGranted(f"all lanes are taken: [lanes] lanes_max is {most}")

@@ -15,7 +15,7 @@ import trio
 from bridge.config import Config
 from bridge.fabric.relay import LaneConfig
 from bridge.lanes import desk as lane_desk
-from bridge.lanes.desk import STRANGERS_MAX, LaneDesk, Wanted
+from bridge.lanes.desk import STRANGERS_MAX, LaneDesk, NotGranted, Wanted
 
 OTHERS = 12345  # a user who is not to have a lane
 
@@ -31,11 +31,12 @@ class Relay:
 
 
 @asynccontextmanager
-async def standing() -> AsyncIterator[LaneDesk]:
+async def standing(**lanes: int) -> AsyncIterator[LaneDesk]:
     least = {
         "file": Path(__file__),
         "node": {"name": "b@127.0.0.1"},
         "limits": {},
+        "lanes": lanes,
         "link": {},
         "roles": {},
     }
@@ -81,3 +82,20 @@ async def test_who_may_have_no_lane_is_not_waited_for(monkeypatch: pytest.Monkey
             each.close()
         comer.close()
         assert len(desk) == 1
+
+
+async def test_one_node_takes_no_more_than_its_share() -> None:
+    """Grants count as lanes do: who asks on and on holds no more of them."""
+    async with standing(lanes_per_node_max=2) as desk:
+        wanted = Wanted(os.getpid(), 2)
+        comer = await come(desk)
+        await comer.send(desk.grant("greedy@host", 1, wanted).token)
+        assert await said(comer) == lane_desk.GRANTED
+        desk.grant("greedy@host", 1, wanted)
+        for _ in range(50):
+            with pytest.raises(NotGranted, match=r"greedy@host has its share: .* is 2"):
+                desk.grant("greedy@host", 1, wanted)
+        assert desk.grant("web@host", 2, wanted).node == "web@host"
+        desk.ended(next(iter(desk)).id, "closed_by_beam")
+        desk.grant("greedy@host", 1, wanted)  # one of its two has ended
+        comer.close()
