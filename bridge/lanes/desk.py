@@ -16,6 +16,7 @@ import pwd
 import secrets
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,7 +31,7 @@ from bridge.fabric.relay import LaneConfig
 
 GRANT_S = 5.0
 SHOW_S = 2.0  # from connecting to the token
-STRANGERS_MAX = 8  # at the socket at once; the others wait in its queue
+STRANGERS_MAX = 8  # at the socket at once; who comes then takes the place of the oldest
 TOKEN_BYTES = 32
 RINGS_MAX = 129  # csrc/lane.toml
 GRANTED = b"\0"
@@ -91,6 +92,7 @@ class LaneDesk:
         self._lanes: dict[int, Lane] = {}
         self._last = 0
         self._listener: socket.socket | None = None
+        self._strangers: deque[trio.CancelScope] = deque()  # at the socket, oldest first
         self.address = b""
 
     def __iter__(self) -> Iterator[Lane]:
@@ -169,44 +171,53 @@ class LaneDesk:
             task_status.started()
             return
         self.address, self._listener = listener.getsockname(), listener
-        limit = trio.CapacityLimiter(STRANGERS_MAX)
         task_status.started()
         try:
             with trio.socket.from_stdlib_socket(listener) as accepting:
                 async with trio.open_nursery() as nursery:
                     while True:
-                        await limit.acquire_on_behalf_of(token := object())
                         try:
                             stranger = (await accepting.accept())[0]
                         except OSError as error:  # no descriptor free: others may let go of some
                             _log.error("nobody can come for a lane", why=str(error))
-                            limit.release_on_behalf_of(token)
                             await trio.sleep(SHOW_S)
                             continue
-                        nursery.start_soon(self._meet, stranger, limit, token)
+                        # Who has a token shows it at once, so the oldest is the one that is silent.
+                        if len(self._strangers) >= STRANGERS_MAX:
+                            self._strangers.popleft().cancel()
+                        self._strangers.append(scope := trio.CancelScope())
+                        nursery.start_soon(self._meet, stranger, scope)
         finally:
             self._listener = None
 
-    async def _meet(
-        self, stranger: trio.socket.SocketType, limit: trio.CapacityLimiter, token: object
-    ) -> None:
+    async def _meet(self, stranger: trio.socket.SocketType, scope: trio.CancelScope) -> None:
+        """`scope`: cancelled when somebody else needs the place."""
         try:
-            with stranger, trio.move_on_after(SHOW_S):
-                pid, uid = _peer(stranger)
-                fds: tuple[int, ...] = ()
-                answer = self._turn_away(pid, uid)
-                if answer is None:
-                    shown = await stranger.recv(TOKEN_BYTES + 1)
-                    answer, fds = self._redeem(shown, pid, uid)
-                try:
-                    _send(stranger, answer, fds)
-                finally:
-                    for fd in fds:
-                        os.close(fd)
+            with stranger:
+                scope.deadline = trio.current_time() + SHOW_S
+                with scope:
+                    await self._hear(stranger)
+                if scope.cancelled_caught:
+                    _send(stranger, b"no token was shown in time", ())
         except OSError as error:
             _log.info("who came for a lane has gone", why=str(error))
         finally:
-            limit.release_on_behalf_of(token)
+            with contextlib.suppress(ValueError):  # it was displaced
+                self._strangers.remove(scope)
+
+    async def _hear(self, stranger: trio.socket.SocketType) -> None:
+        """Wait for the token; nothing is awaited once it is there."""
+        pid, uid = _peer(stranger)
+        fds: tuple[int, ...] = ()
+        answer = self._turn_away(pid, uid)
+        if answer is None:
+            shown = await stranger.recv(TOKEN_BYTES + 1)
+            answer, fds = self._redeem(shown, pid, uid)
+        try:
+            _send(stranger, answer, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def _turn_away(self, pid: int, uid: int) -> bytes | None:
         """What a user is told who is not to have a lane whatever he shows; None: he may.

@@ -84,6 +84,41 @@ async def test_who_may_have_no_lane_is_not_waited_for(monkeypatch: pytest.Monkey
         assert len(desk) == 1
 
 
+async def test_who_is_silent_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that may have a lane take all places and say nothing: the oldest make room."""
+    monkeypatch.setattr(lane_desk, "SHOW_S", 3600.0)  # no deadline helps
+    async with standing() as desk:
+        silent = [await come(desk) for _ in range(STRANGERS_MAX)]
+        with trio.fail_after(60):
+            while len(desk._strangers) < STRANGERS_MAX:
+                await trio.sleep(0.01)
+        grants = [desk.grant("web@host", 1, Wanted(os.getpid(), 2)) for _ in range(3)]
+        for grant in grants:
+            comer = await come(desk)
+            await comer.send(grant.token)
+            assert await said(comer) == lane_desk.GRANTED
+            comer.close()
+        assert len(desk) == len(grants)
+        assert await said(silent[0]) == b"no token was shown in time"
+        assert await said(silent[0]) == b""
+        last = desk.grant("web@host", 1, Wanted(os.getpid(), 2))
+        await silent[-1].send(last.token)  # it has its place still
+        assert await said(silent[-1]) == lane_desk.GRANTED
+        for each in silent:
+            each.close()
+
+
+async def test_who_shows_nothing_is_told_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_desk, "SHOW_S", 0.01)
+    async with standing() as desk:
+        comer = await come(desk)
+        assert await said(comer) == b"no token was shown in time"
+        comer.close()
+        with trio.fail_after(60):
+            while desk._strangers:
+                await trio.sleep(0.01)
+
+
 async def test_one_node_takes_no_more_than_its_share() -> None:
     """Grants count as lanes do: who asks on and on holds no more of them."""
     async with standing(lanes_per_node_max=2) as desk:
