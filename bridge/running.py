@@ -42,6 +42,7 @@ from bridge.fabric.relay import (
 from bridge.lanes import desk as lane_desk
 from bridge.lanes import service as lane_service
 from bridge.lanes.desk import Lane, LaneDesk
+from bridge.lanes.listing import Listing
 from bridge.lanes.service import Lanes
 from bridge.limits import allowances, role_limits, tenant_limits
 from bridge.links import link_manager
@@ -149,6 +150,7 @@ class Bridge:
             lambda: current.config,
         )
         self.lanes = LaneDesk(relay, lambda: current.config)
+        Listing(relay, self.supervisor, RECENT_ERRORS_MAX)
         self.operator = Operator(self.reloading, self.supervisor, relay)
         self.registry = self._make_registry()
         self._all_ended = trio.Event()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the bindings of csrc/layout.toml in C, Python, Elixir, Rust and Zig, of lane.toml in C.
+"""Writes the bindings of csrc/layout.toml in five languages, of lane.toml in C and Elixir.
 
     generate_layout.py              writes every binding
     generate_layout.py --check      writes nothing; ends with 1 and names each file that is stale
@@ -37,9 +37,10 @@ OUTPUTS: Mapping[str, Callable[[Layout], str]] = {
 }
 
 
-# Of lane.toml, whose other end is C too, in a BEAM.
+# Of lane.toml, whose other end is C too, in a BEAM; its telemetry is read by Elixir.
 LANE_OUTPUTS: Mapping[str, Callable[[Layout], str]] = {
     "csrc/include/ringbridge/lane_layout.h": emit_c,
+    "elixir_client/lib/ringbridge/lane/layout.ex": emit_elixir,
 }
 
 

@@ -246,15 +246,19 @@ def _elixir_record(record: Record) -> list[str]:
 
 
 def emit_elixir(layout: Layout) -> str:
-    lines = [f"# {STAMP}", "defmodule Ringbridge.Layout do", '  @moduledoc """']
+    module, what, source = "Ringbridge.Layout", "link", "layout.toml"
+    if layout.prefix:
+        module, what, source = "Ringbridge.Lane.Layout", "lane", "lane.toml"
+    stamp = STAMP.replace("layout.toml", source)
+    lines = [f"# {stamp}", f"defmodule {module} do", '  @moduledoc """']
     lines += [
-        "  What crosses a link, byte by byte: constants and records of `csrc/layout.toml`.",
+        f"  What crosses a {what}, byte by byte: constants and records of `csrc/{source}`.",
         '  """',
         "",
     ]
     lines += [f'  @digest_hex "{layout.digest.hex()}"']
     lines += ["  @digest Base.decode16!(@digest_hex, case: :lower)", ""]
-    lines += ['  @doc "SHA-256 of the layout: both sides of a link must show the same."']
+    lines += ['  @doc "SHA-256 of the layout: both sides of a ' + what + ' must show the same."']
     lines += ["  @spec digest() :: <<_::256>>", "  def digest, do: @digest", ""]
     for run in _groups(layout):
         for constant in run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cache
 
 from bridge.fabric._core import ffi, lib
@@ -21,6 +22,33 @@ class LaneConfig:
     arena_bytes: int
     result_bytes: int
     result_block_bytes: int
+
+
+class ListedState(IntEnum):
+    """A worker's state as BEAMs with a lane read it (csrc/lane.toml)."""
+
+    NONE = 0  # nobody has this place
+    STARTING = 1
+    READY = 2
+    DRAINING = 3
+    RESTARTING = 4
+    DRAINED = 5
+    GIVEN_UP = 6
+    FINISHED = 7
+    STOPPED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ListedWorker:
+    """struct rb_listed_worker. `worker`: the id of its present life, or of the last one."""
+
+    worker: int = 0
+    state: ListedState = ListedState.NONE
+    index: int = 0
+    os_pid: int = 0  # 0: it has none
+    restarts: int = 0
+    kit: str = ""  # "": it has not greeted
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from bridge.fabric.events import (
     WorkerRefused,
 )
 from bridge.fabric.figures import BreakerState, Hops, RelayStats, RoleStats, WorkerStats
-from bridge.fabric.lanes import LaneConfig, LaneStats
+from bridge.fabric.lanes import LaneConfig, LaneStats, ListedState, ListedWorker
 from bridge.fabric.limits import (
     AccountKind,
     AdmissionLimits,
@@ -72,6 +72,8 @@ __all__ = [
     "LaneStats",
     "LinkConfig",
     "LinkFds",
+    "ListedState",
+    "ListedWorker",
     "Relay",
     "RelayLimits",
     "RelayStats",
@@ -97,6 +99,14 @@ _CRC_FEATURES = {
     "envelope": layout.FEATURE_CRC_ENVELOPE,
     "payload": layout.FEATURE_CRC_ENVELOPE | layout.FEATURE_CRC_PAYLOAD,
 }
+
+
+def cut(text: str, bytes_max: int) -> bytes:
+    """UTF-8 without NUL in so many bytes; dots at its end where it was longer."""
+    data = text.replace("\0", "").encode()
+    if len(data) <= bytes_max:
+        return data
+    return data[: bytes_max - 3].decode("utf-8", "ignore").encode() + b"..."
 
 
 def _check(code: int, what: str) -> None:
@@ -412,19 +422,40 @@ class Relay:
 
     # ---- lanes
 
-    def open_lane(self, conn: int, config: LaneConfig) -> tuple[int, int, int]:
+    def open_lane(self, conn: int, config: LaneConfig) -> tuple[int, ...]:
         """Make the memory of a lane for the node at `conn`. The descriptors, in the order in which
         a BEAM takes them, are the caller's to hand over and to close; LaneEnded follows, at the
         latest when all copies are closed. Raises OSError: a size that no lane has, or too many.
         """
-        fds = ffi.new("int[3]")
+        fds = ffi.new("int[4]")
         made = structs.filled("struct rb_lane_config", config)
         _check(lib.rb_relay_open_lane(self._relay, conn, made.pointer, fds), f"lane of {conn}")
-        return fds[0], fds[1], fds[2]
+        return tuple(fds)
 
     def close_lane(self, lane: int, reason: str) -> None:
         """End it, its jobs with it; one that is gone already is nothing."""
         _check(lib.rb_relay_close_lane(self._relay, lane, reason.encode()), f"lane {lane}")
+
+    # ---- the list of workers that BEAMs with a lane read
+
+    def list_worker(self, place: int, worker: ListedWorker) -> None:
+        """Who has a place, of those below RB_LISTED_MAX. Raises OSError without memory for it."""
+        listed = structs.filled("struct rb_listed_worker", worker)
+        _check(lib.rb_relay_list_worker(self._relay, place, listed.pointer), f"place {place}")
+
+    def list_hidden(self, workers: int) -> None:
+        """So many workers have no place."""
+        _check(lib.rb_relay_list_hidden(self._relay, workers), "places")
+
+    def list_errors(self, errors: Sequence[tuple[int, str]]) -> None:
+        """The ids of workers that ended wrongly and why, the newest first; as many as there is room
+        for, and of each as much.
+        """
+        count = min(len(errors), lib.RB_LISTED_ERRORS_MAX)
+        listed = ffi.new("struct rb_listed_error[]", lib.RB_LISTED_ERRORS_MAX)
+        for at, (worker, why) in zip(listed, errors, strict=False):
+            at.worker, at.why = worker, cut(why, lib.RB_LISTED_WHY_BYTES)
+        _check(lib.rb_relay_list_errors(self._relay, listed, count), "errors")
 
     # ---- figures
 

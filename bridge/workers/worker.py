@@ -290,6 +290,7 @@ class Worker:
         self.registration = self._register(self)
         if started.channel is not None:
             self.conversation = self._converse(self, started.channel)
+        self._changed(self)  # it has a process now, and a pid
         try:
             await self._greet()
             if life.greeting and not life.over and self._wanted is Wanted.RUN:

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "lane_client.h"
+#include "ringbridge/lane_telemetry.h"
 
 uint32_t rb_lane_version(void) { return RB_LANE_LAYOUT_VERSION; }
 const uint8_t *rb_lane_digest(void) { return (const uint8_t *)RB_LANE_LAYOUT_DIGEST_BYTES; }
@@ -172,6 +173,7 @@ static void greet(struct rb_lane_client *l) {
 static void dismantle(struct rb_lane_client *l) {
     if (l->relay_side) munmap((void *)(uintptr_t)l->relay_side, (size_t)l->header.relay_side_bytes);
     if (l->beam_side) munmap(l->beam_side, (size_t)l->header.beam_side_bytes);
+    if (l->telemetry) rb_lane_telemetry_unmap(l->telemetry);
     for (uint32_t i = 0; l->rings && i < l->header.rings; i++) free(l->rings[i].arena_ends);
     free(l->rings_memory);
     free(l->slots);
@@ -203,6 +205,11 @@ int rb_lane_attach(struct rb_lane_client **lane, const struct rb_lane_fds *fds, 
         const char *rule = broken_rule(&l->header, fds, &parts);
         if (rule) failed = refuse(why, why_bytes, rule);
     }
+    if (!failed && fds->telemetry >= 0) {
+        const char *rule = NULL;
+        failed = rb_lane_telemetry_map(fds->telemetry, &l->telemetry, &rule);
+        if (rule) refuse(why, why_bytes, rule);
+    }
     if (failed != -EPROTO) {
         if (!failed) failed = map_sides(l, &parts);
         if (!failed) failed = allocate(l);
@@ -224,6 +231,7 @@ void rb_lane_detach(struct rb_lane_client *l) {
     close(fds.relay_side);
     close(fds.beam_side);
     close(fds.bell);
+    if (fds.telemetry >= 0) close(fds.telemetry);
 }
 
 void rb_lane_close(struct rb_lane_client *l) {
@@ -266,4 +274,14 @@ void rb_lane_read_figures(const struct rb_lane_client *l, struct rb_lane_figures
         f->wakes += rb_load_relaxed(&l->rings[i].waker.wakes);
     }
     f->open = f->sent > f->answered + f->dropped ? f->sent - f->answered - f->dropped : 0;
+}
+
+int64_t rb_lane_telemetry_bytes(const struct rb_lane_client *l) {
+    if (rb_lane_state(l) != RB_LANE_OPEN) return -EPIPE;
+    return l->telemetry ? rb_lane_telemetry_size(l->telemetry) : -ENOENT;
+}
+
+int64_t rb_lane_read_telemetry(const struct rb_lane_client *l, uint8_t *to, size_t room) {
+    if (rb_lane_state(l) != RB_LANE_OPEN) return -EPIPE;
+    return l->telemetry ? rb_lane_telemetry_copy(l->telemetry, to, room) : -ENOENT;
 }

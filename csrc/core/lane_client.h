@@ -45,6 +45,7 @@ struct rb_lane_client {
     struct rb_lane_fds fds;
     const uint8_t *relay_side;
     uint8_t *beam_side;
+    const uint8_t *telemetry; /* NULL: none */
     const struct rb_lane_relay_positions *theirs;
     struct rb_lane_beam_positions *ours;
     const struct rb_lane_completion *completions;

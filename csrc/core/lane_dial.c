@@ -1,7 +1,7 @@
 /* lane_dial.c: how a BEAM comes by a lane's descriptors: the bridge's socket, the token, SCM_RIGHTS.
  *
- * A SOCK_SEQPACKET socket, one packet each way: the token's bytes; then either one byte 0 with three descriptors (relay side, beam side, bell),
- * or the reason in words. The bridge then closes it: from here on the bell tells of the other's end. */
+ * A SOCK_SEQPACKET socket, one packet each way: the token's bytes; then either one byte 0 with four descriptors (relay side, beam side, bell,
+ * telemetry), or the reason in words. The bridge then closes it: from here on the bell tells of the other's end. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
@@ -14,7 +14,7 @@
 
 #include "ringbridge/lane.h"
 
-enum { DESCRIPTORS = 3, WORDS = 512 };
+enum { DESCRIPTORS = 4, WORDS = 512 };
 
 /* connect() waits for a place in the other end's queue, which others may hold for as long as they like: so long as a write may take.
  * 0 would be for ever. */
@@ -75,7 +75,7 @@ static int receive(int fd, struct rb_lane_fds *fds, char *why, size_t why_bytes)
     if (n < 0) return -errno;
     int count = take_rights(&m, all);
     if (count == DESCRIPTORS && n == 1 && words[0] == 0) {
-        *fds = (struct rb_lane_fds){all[0], all[1], all[2]};
+        *fds = (struct rb_lane_fds){all[0], all[1], all[2], all[3]};
         return 0;
     }
     while (count > 0) close(all[--count]);

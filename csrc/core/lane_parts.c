@@ -69,3 +69,27 @@ int rb_lane_beam_guards(const struct rb_lane_parts *p, struct rb_guard *guards) 
                                p->beam_side_bytes};
     return guards_before(begins, sizeof begins / sizeof *begins, guards);
 }
+
+/* What lies where in the telemetry is said by lane.toml, since it is the same for all: here it is held to the rule of the other parts. */
+#define TELEMETRY_AFTER(at, bytes) \
+    ((at) + ((bytes) + RB_PAGE_BYTES - 1) / RB_PAGE_BYTES * RB_PAGE_BYTES + RB_PAGE_BYTES)
+enum {
+    FIGURES_BYTES = sizeof(struct rb_lane_telemetry_figures) +
+        RB_LANE_TELEMETRY_ROLES_MAX * sizeof(struct rb_lane_telemetry_role) +
+        RB_LANE_TELEMETRY_WORKERS_MAX * sizeof(struct rb_lane_telemetry_worker),
+    LIST_BYTES = sizeof(struct rb_lane_telemetry_list) +
+        RB_LANE_TELEMETRY_ERRORS_MAX * sizeof(struct rb_lane_telemetry_error) +
+        RB_LANE_TELEMETRY_WORKERS_MAX * sizeof(struct rb_lane_telemetry_place),
+};
+__extension__ _Static_assert(RB_LANE_TELEMETRY_AT_LIST ==
+                                 TELEMETRY_AFTER(RB_LANE_TELEMETRY_AT_FIGURES, FIGURES_BYTES),
+                             "the list begins behind the figures");
+__extension__ _Static_assert(RB_LANE_TELEMETRY_BYTES ==
+                                 TELEMETRY_AFTER(RB_LANE_TELEMETRY_AT_LIST, LIST_BYTES),
+                             "the telemetry ends behind the list");
+
+int rb_lane_telemetry_guards(struct rb_guard *guards) {
+    const uint64_t begins[] = {RB_LANE_TELEMETRY_AT_FIGURES, RB_LANE_TELEMETRY_AT_LIST,
+                               RB_LANE_TELEMETRY_BYTES};
+    return guards_before(begins, sizeof begins / sizeof *begins, guards);
+}

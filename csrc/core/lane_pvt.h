@@ -22,5 +22,7 @@ int rb_lane_parts(struct rb_lane_parts *parts, struct rb_lane_sizes *sizes);
 enum { RB_LANE_GUARDS_MAX = 7 };
 int rb_lane_relay_guards(const struct rb_lane_parts *parts, struct rb_guard *guards);
 int rb_lane_beam_guards(const struct rb_lane_parts *parts, struct rb_guard *guards);
+enum { RB_LANE_TELEMETRY_GUARDS = 3 };
+int rb_lane_telemetry_guards(struct rb_guard *guards);
 
 #endif

@@ -70,12 +70,13 @@ static void close_fds(const struct rb_lane_fds *fds) {
     close(fds->relay_side);
     close(fds->beam_side);
     close(fds->bell);
+    close(fds->telemetry);
 }
 
 /* open(Socket, Token, TimeoutMs) -> {ok, Lane} | {error, {Name, Text}}. Dirty IO: it waits for a socket. */
 ERL_NIF_TERM lane_open(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     ErlNifBinary name, token;
-    struct rb_lane_fds fds = {-1, -1, -1};
+    struct rb_lane_fds fds = {-1, -1, -1, -1};
     struct lane *lane;
     ERL_NIF_TERM term;
     ErlNifPid self;
@@ -154,8 +155,6 @@ ERL_NIF_TERM lane_end(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
 }
 
 /* --- Requests ------------------------------------------------------------------------------------------------------------ */
-
-static int is_dirty(void) { return enif_thread_type() != ERL_NIF_THR_NORMAL_SCHEDULER; }
 
 /* The shared ring. A normal scheduler does not wait for it: others may copy much there. */
 static int shared_take(struct lane *lane) {

@@ -15,7 +15,7 @@ defmodule Mix.Tasks.Compile.RingbridgeNif do
   @flags ~w(-std=gnu99 -Wall -Wextra -O2 -g -fPIC -shared -fvisibility=hidden -pthread -Wl,-z,now -Wl,-z,relro)
 
   # What the lane's client is made of; the relay's end and the workers' links are no business of a BEAM.
-  @core ~w(lane_attach lane_dial lane_drain lane_parts lane_send gate link_memory link_parts region)
+  @core ~w(lane_attach lane_dial lane_drain lane_parts lane_send lane_telemetry gate link_memory link_parts region)
 
   @impl Mix.Task.Compiler
   def run(_arguments), do: compile(System.get_env("RINGBRIDGE_NIF", ""))

@@ -28,6 +28,7 @@ static ErlNifFunc functions[] = {
     {"park", 2, lane_park, 0},
     {"close", 2, lane_end, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"figures", 1, lane_figures, 0},
+    {"telemetry", 1, lane_telemetry, 0},
 };
 
 static void make_atoms(ErlNifEnv *env) {
@@ -36,7 +37,7 @@ static void make_atoms(ErlNifEnv *env) {
         ATOM(empty);
     ATOM(ended), ATOM(raw), ATOM(term), ATOM(copy), ATOM(copy_term), ATOM(down), ATOM(undefined),
         ATOM(timeout);
-    ATOM(refused), ATOM(noconnection), ATOM(near), ATOM(again), ATOM(serve);
+    ATOM(refused), ATOM(noconnection), ATOM(near), ATOM(again), ATOM(serve), ATOM(torn);
 #undef ATOM
     atoms.lane = enif_make_atom(env, "ringbridge_lane");
 }

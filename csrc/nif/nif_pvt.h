@@ -87,7 +87,7 @@ struct held {
 
 struct nif_atoms {
     ERL_NIF_TERM ok, error, full, closed, too_large, answered, more, empty, ended, lane, raw, term,
-        copy, copy_term, down, undefined, noconnection, timeout, refused, near, again, serve;
+        copy, copy_term, down, undefined, noconnection, timeout, refused, near, again, serve, torn;
 };
 extern struct nif_atoms atoms;
 extern ErlNifResourceType *lane_type, *caller_type, *held_type;
@@ -131,6 +131,7 @@ ERL_NIF_TERM held_copy(ErlNifEnv *env, struct held *held, int term);
 int look_begins(struct caller *caller);
 
 /* lane.c */
+static inline int is_dirty(void) { return enif_thread_type() != ERL_NIF_THR_NORMAL_SCHEDULER; }
 /* What came meanwhile is handed out by whoever is here. */
 int drain_some(ErlNifEnv *env, struct lane *lane, int max);
 /* 0: the lane has gone. Else its client is there until lane_leave(). */
@@ -150,5 +151,6 @@ ERL_NIF_TERM lane_park(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM lane_end(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM lane_figures(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM lane_copy(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM lane_telemetry(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
 #endif

@@ -9,6 +9,7 @@
 #include "relay/note.h"
 #include "relay/relay_pvt.h"
 #include "relay/service/schema.h"
+#include "ringbridge/lane_telemetry.h"
 
 enum { POOL_BLOCK_BYTES = 1024 };
 
@@ -161,7 +162,7 @@ static int make_lane(struct rb_beam *b, const struct rb_lane_config *config) {
 }
 
 int rb_relay_open_lane(struct rb_relay *r, uint32_t connection, const struct rb_lane_config *config,
-                       int fds[3]) {
+                       int fds[4]) {
     if (config->lane == 0) return -EINVAL;
     if (r->face_tape) return -EBUSY;
     if (face_lane(r, config->lane)) return -EEXIST;
@@ -172,17 +173,20 @@ int rb_relay_open_lane(struct rb_relay *r, uint32_t connection, const struct rb_
     b->relay = r;
     b->id = config->lane;
     int rc = make_lane(b, config);
+    if (rc == 0) rc = rb_face_telemetry(r);
+    int telemetry = rc < 0 ? -1 : fcntl(r->telemetry->fd, F_DUPFD_CLOEXEC, 0);
+    if (rc == 0 && telemetry < 0) rc = -errno;
     if (rc < 0) {
         rb_beam_free(b);
         free(b);
         return rc;
     }
     struct rb_lane_link *l = &b->link;
-    const int made[3] = {l->relay_side_fd, l->beam_side_fd, l->beam_bell};
+    const int made[4] = {l->relay_side_fd, l->beam_side_fd, l->beam_bell, telemetry};
     l->relay_side_fd = l->beam_side_fd = l->beam_bell = -1; /* the mappings are enough for us */
     rc = rb_note_lane(r, b, connection);
     if (rc < 0) {
-        for (int i = 0; i < 3; i++) close(made[i]);
+        for (int i = 0; i < 4; i++) close(made[i]);
         rb_beam_free(b);
         free(b);
         return rc;

@@ -39,6 +39,8 @@ int rb_note_stop(struct rb_relay *r);
 void rb_face_forget(struct rb_relay *r,
                     uint64_t worker); /* its end was heard of: its memory goes */
 void rb_face_forget_lane(struct rb_relay *r, uint64_t lane);
+int rb_face_telemetry(struct rb_relay *r); /* is there from now on (face_list.c) */
+void rb_face_telemetry_free(struct rb_relay *r);
 
 void rb_face_forget_role(struct rb_relay *r, uint32_t id); /* the same of a role */
 

@@ -260,6 +260,7 @@ void rb_relay_unmake(struct rb_relay *r) {
         rb_beam_free(r->face_lanes[i]); /* once more is no harm */
         free(r->face_lanes[i]);
     }
+    rb_face_telemetry_free(r);
     for (uint32_t i = 0; i < ROLES_MAX; i++) {
         struct rb_role *role = r->face_roles[i];
         if (!role) continue;

@@ -22,7 +22,7 @@ static inline struct rb_lane_config ends_config(void) {
 
 static inline struct rb_lane_fds ends_fds(const struct rb_lane_link *relay) {
     return (struct rb_lane_fds){dup(relay->relay_side_fd), dup(relay->beam_side_fd),
-                                dup(relay->beam_bell)};
+                                dup(relay->beam_bell), -1};
 }
 static inline void ends_close_fds(const struct rb_lane_fds *fds) {
     close(fds->relay_side);

@@ -25,12 +25,12 @@ static inline struct rb_lane_config lane_config(uint64_t id) {
 
 static inline struct lane *lane_open_as(struct lab *lab, const struct rb_lane_config *config) {
     struct lane *l = calloc(1, sizeof *l);
-    int fds[3];
+    int fds[4];
     char why[256] = "";
     int rc = rb_relay_open_lane(lab->relay, lab->connections, config, fds);
     CHECK_EQUAL(rc, 0);
     if (rc < 0) abort();
-    struct rb_lane_fds own = {fds[0], fds[1], fds[2]};
+    struct rb_lane_fds own = {fds[0], fds[1], fds[2], fds[3]};
     CHECK_EQUAL(rb_lane_attach(&l->beam, &own, why, sizeof why), 0);
     if (!l->beam) abort();
     l->id = config->lane;

@@ -77,12 +77,12 @@ static void a_beam_that_closes_its_end_ends_its_jobs_and_not_its_connection(void
 
 static void a_lane_whose_descriptors_are_let_go_ends(void) {
     struct rb_lane_config config = lane_config(7);
-    int fds[3];
+    int fds[4];
     begin();
     lane_detach(lane);
     CHECK(lane_ended_with("closed_by_beam"));
     CHECK_EQUAL(rb_relay_open_lane(lab.relay, lab.connections, &config, fds), 0);
-    for (int i = 0; i < 3; i++) close(fds[i]); /* nobody came for them */
+    for (int i = 0; i < 4; i++) close(fds[i]); /* nobody came for them */
     CHECK(lane_ended_with("closed_by_beam"));
     struct rb_lane_stats stats;
     CHECK_EQUAL(rb_relay_read_lane(lab.relay, 7, &stats), -ENOENT);
@@ -140,7 +140,7 @@ static void lanes_of_one_connection_are_apart(void) {
 
 static void what_cannot_be_opened_is_refused(void) {
     struct rb_lane_config config = lane_config(7);
-    int fds[3];
+    int fds[4];
     begin();
     CHECK_EQUAL(rb_relay_open_lane(lab.relay, lab.connections, &config, fds), -EEXIST);
     config.lane = 0;
@@ -150,7 +150,7 @@ static void what_cannot_be_opened_is_refused(void) {
     CHECK_EQUAL(rb_relay_open_lane(lab.relay, lab.connections, &config, fds), -EINVAL);
     config = lane_config(8);
     CHECK_EQUAL(rb_relay_open_lane(lab.relay, 999, &config, fds), 0);
-    for (int i = 0; i < 3; i++) close(fds[i]);
+    for (int i = 0; i < 4; i++) close(fds[i]);
     CHECK(lab_event(&lab, RB_EVENT_LANE_ENDED) && lab_event_says(&lab, "no_connection"));
     lane_detach(lane);
     end();
@@ -160,7 +160,7 @@ static void no_lane_is_opened_beside_a_recording(void) {
     struct rb_lane_config config = lane_config(7);
     struct rb_relay_config relay = lab_config();
     char path[64];
-    int fds[3];
+    int fds[4];
     lab = (struct lab){.peer = -1};
     if (rb_relay_open(&lab.relay, &relay) < 0) abort();
     snprintf(path, sizeof path, "/tmp/rb-lane-%d", (int)getpid());

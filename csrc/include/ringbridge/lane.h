@@ -47,6 +47,7 @@ const uint8_t *rb_lane_digest(void); /* RB_LANE_DIGEST_BYTES */
 struct rb_lane_fds {
     int relay_side, beam_side; /* memfds */
     int bell; /* a socket to the relay: rung both ways, at its end when the bridge is gone */
+    int telemetry; /* a memfd of the bridge's, the same for all lanes; -1: none */
 };
 
 /* Connects to the socket (`name`: `size` bytes, an abstract one if the first is 0), shows the token, takes the descriptors; close-on-exec.
@@ -177,6 +178,11 @@ struct rb_lane_figures {
     uint64_t held_bytes;
 };
 void rb_lane_read_figures(const struct rb_lane_client *lane, struct rb_lane_figures *figures);
+
+/* What the bridge knows of its workers and roles (lane_telemetry.h): how many bytes a copy has now, and the copy. Bytes; -EAGAIN: it was being written all the while (or its writer has died there); -ENOSPC: it has grown past `room`;
+ * -EPIPE: the lane has ended; -ENOENT: it has none; -EPROTO: the bridge broke a rule. */
+int64_t rb_lane_telemetry_bytes(const struct rb_lane_client *lane);
+int64_t rb_lane_read_telemetry(const struct rb_lane_client *lane, uint8_t *to, size_t room);
 /* </cffi> */
 
 #endif

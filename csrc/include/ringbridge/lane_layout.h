@@ -11,26 +11,33 @@
 #endif
 
 /* As a string literal: initializes a uint8_t[32] and can be handed to memcmp(). */
-#define RB_LANE_LAYOUT_DIGEST_HEX "c3d313945d0be02d5cabe9455a74ea9b8572cb022407bb7259f1cef9e2d0220d"
+#define RB_LANE_LAYOUT_DIGEST_HEX "c252d9701ec89ebed8cf1f42aa290225720f58bcf21c21baa13a3d0939522a7b"
 #define RB_LANE_LAYOUT_DIGEST_SIZE 32
 #define RB_LANE_LAYOUT_DIGEST_BYTES \
-    "\xc3" "\xd3" "\x13" "\x94" "\x5d" "\x0b" "\xe0" "\x2d" \
-    "\x5c" "\xab" "\xe9" "\x45" "\x5a" "\x74" "\xea" "\x9b" \
-    "\x85" "\x72" "\xcb" "\x02" "\x24" "\x07" "\xbb" "\x72" \
-    "\x59" "\xf1" "\xce" "\xf9" "\xe2" "\xd0" "\x22" "\x0d"
+    "\xc2" "\x52" "\xd9" "\x70" "\x1e" "\xc8" "\x9e" "\xbe" \
+    "\xd8" "\xcf" "\x1f" "\x42" "\xaa" "\x29" "\x02" "\x25" \
+    "\x72" "\x0f" "\x58" "\xbc" "\xf2" "\x1c" "\x21" "\xba" \
+    "\xa1" "\x3a" "\x3d" "\x09" "\x39" "\x52" "\x2a" "\x7b"
 
-#define RB_LANE_LAYOUT_VERSION 65537
+#define RB_LANE_LAYOUT_VERSION 65538
 
 #define RB_LANE_PAGE_BYTES 4096
 #define RB_LANE_LINE_BYTES 128
 #define RB_LANE_RELAY_MAGIC UINT64_C(0x454e414c59424752)
 #define RB_LANE_BEAM_MAGIC UINT64_C(0x4d41454259424752)
+#define RB_LANE_TELEMETRY_MAGIC UINT64_C(0x454c455459424752)
 #define RB_LANE_AT_HEADER 0
 #define RB_LANE_AT_POSITIONS 8192
 #define RB_LANE_INLINE_BYTES_MAX 64
 #define RB_LANE_NO_TIMEOUT UINT64_C(0x00000000ffffffff)
 #define RB_LANE_RINGS_MAX 129
 #define RB_LANE_TOKEN_SIZE 32
+#define RB_LANE_TELEMETRY_ROLES_MAX 64
+#define RB_LANE_TELEMETRY_WORKERS_MAX 1024
+#define RB_LANE_TELEMETRY_ERRORS_MAX 16
+#define RB_LANE_TELEMETRY_AT_FIGURES 8192
+#define RB_LANE_TELEMETRY_AT_LIST 155648
+#define RB_LANE_TELEMETRY_BYTES 303104
 
 #define RB_LANE_HELLO_NONE 0
 #define RB_LANE_HELLO_READY 1
@@ -46,6 +53,27 @@
 #define RB_LANE_STATUS_DROPPED 3
 
 #define RB_LANE_FLAG_INLINE 1
+
+#define RB_LANE_WORKER_NONE 0
+#define RB_LANE_WORKER_STARTING 1
+#define RB_LANE_WORKER_READY 2
+#define RB_LANE_WORKER_DRAINING 3
+#define RB_LANE_WORKER_RESTARTING 4
+#define RB_LANE_WORKER_DRAINED 5
+#define RB_LANE_WORKER_GIVEN_UP 6
+#define RB_LANE_WORKER_FINISHED 7
+#define RB_LANE_WORKER_STOPPED 8
+
+#define RB_LANE_ROLE_RUNNING 0
+#define RB_LANE_ROLE_DRAINING 1
+#define RB_LANE_ROLE_GIVEN_UP 2
+
+#define RB_LANE_BREAKER_CLOSED 0
+#define RB_LANE_BREAKER_OPEN 1
+#define RB_LANE_BREAKER_HALF_OPEN 2
+#define RB_LANE_BREAKER_RECLOSING 3
+#define RB_LANE_BREAKER_HELD_OPEN 4
+#define RB_LANE_BREAKER_HELD_CLOSED 5
 
 struct rb_lane_relay_header {
     uint64_t magic;
@@ -211,5 +239,144 @@ struct rb_lane_giveback {
 };
 RB_ASSERT_SIZE(struct rb_lane_giveback, 8);
 RB_ASSERT_AT(struct rb_lane_giveback, at, 0);
+
+struct rb_lane_telemetry_header {
+    uint64_t magic;
+    uint32_t version;
+    uint8_t padding_12[4];
+    uint8_t digest[32];
+    uint8_t padding_48[16];
+};
+RB_ASSERT_SIZE(struct rb_lane_telemetry_header, 64);
+RB_ASSERT_AT(struct rb_lane_telemetry_header, magic, 0);
+RB_ASSERT_AT(struct rb_lane_telemetry_header, version, 8);
+RB_ASSERT_AT(struct rb_lane_telemetry_header, digest, 16);
+
+struct rb_lane_telemetry_figures {
+    uint64_t sequence;
+    uint64_t at_ns;
+    uint32_t os_pid;
+    uint32_t roles;
+    uint32_t roles_hidden;
+    uint32_t workers;
+    uint32_t workers_hidden;
+    uint8_t padding_36[28];
+};
+RB_ASSERT_SIZE(struct rb_lane_telemetry_figures, 64);
+RB_ASSERT_AT(struct rb_lane_telemetry_figures, sequence, 0);
+RB_ASSERT_AT(struct rb_lane_telemetry_figures, at_ns, 8);
+RB_ASSERT_AT(struct rb_lane_telemetry_figures, os_pid, 16);
+RB_ASSERT_AT(struct rb_lane_telemetry_figures, roles, 20);
+RB_ASSERT_AT(struct rb_lane_telemetry_figures, roles_hidden, 24);
+RB_ASSERT_AT(struct rb_lane_telemetry_figures, workers, 28);
+RB_ASSERT_AT(struct rb_lane_telemetry_figures, workers_hidden, 32);
+
+struct rb_lane_telemetry_role {
+    uint8_t name[64];
+    uint32_t role;
+    uint32_t state;
+    uint32_t breaker;
+    uint8_t padding_76[4];
+    uint64_t queued;
+    uint64_t deferred;
+    uint64_t placed;
+    uint64_t workers_ready;
+    uint64_t depth_max;
+    uint64_t accepted;
+    uint64_t answered;
+    uint64_t refused;
+    uint8_t padding_144[16];
+};
+RB_ASSERT_SIZE(struct rb_lane_telemetry_role, 160);
+RB_ASSERT_AT(struct rb_lane_telemetry_role, name, 0);
+RB_ASSERT_AT(struct rb_lane_telemetry_role, role, 64);
+RB_ASSERT_AT(struct rb_lane_telemetry_role, state, 68);
+RB_ASSERT_AT(struct rb_lane_telemetry_role, breaker, 72);
+RB_ASSERT_AT(struct rb_lane_telemetry_role, queued, 80);
+RB_ASSERT_AT(struct rb_lane_telemetry_role, deferred, 88);
+RB_ASSERT_AT(struct rb_lane_telemetry_role, placed, 96);
+RB_ASSERT_AT(struct rb_lane_telemetry_role, workers_ready, 104);
+RB_ASSERT_AT(struct rb_lane_telemetry_role, depth_max, 112);
+RB_ASSERT_AT(struct rb_lane_telemetry_role, accepted, 120);
+RB_ASSERT_AT(struct rb_lane_telemetry_role, answered, 128);
+RB_ASSERT_AT(struct rb_lane_telemetry_role, refused, 136);
+
+struct rb_lane_telemetry_worker {
+    uint64_t worker;
+    uint64_t in_flight;
+    uint64_t done;
+    uint64_t lost;
+    uint64_t credit;
+    uint64_t service_ns;
+    uint64_t heartbeat_ns;
+    uint64_t still_ns;
+    uint64_t failed;
+    uint64_t run_ns;
+    uint64_t pulses;
+    uint32_t last_code;
+    uint32_t waiting;
+    uint32_t unready;
+    uint32_t breaker;
+    uint8_t padding_104[24];
+};
+RB_ASSERT_SIZE(struct rb_lane_telemetry_worker, 128);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, worker, 0);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, in_flight, 8);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, done, 16);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, lost, 24);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, credit, 32);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, service_ns, 40);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, heartbeat_ns, 48);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, still_ns, 56);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, failed, 64);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, run_ns, 72);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, pulses, 80);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, last_code, 88);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, waiting, 92);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, unready, 96);
+RB_ASSERT_AT(struct rb_lane_telemetry_worker, breaker, 100);
+
+struct rb_lane_telemetry_list {
+    uint64_t sequence;
+    uint32_t errors;
+    uint32_t places;
+    uint32_t hidden;
+    uint8_t padding_20[44];
+};
+RB_ASSERT_SIZE(struct rb_lane_telemetry_list, 64);
+RB_ASSERT_AT(struct rb_lane_telemetry_list, sequence, 0);
+RB_ASSERT_AT(struct rb_lane_telemetry_list, errors, 8);
+RB_ASSERT_AT(struct rb_lane_telemetry_list, places, 12);
+RB_ASSERT_AT(struct rb_lane_telemetry_list, hidden, 16);
+
+struct rb_lane_telemetry_error {
+    uint64_t worker;
+    uint32_t bytes;
+    uint8_t padding_12[4];
+    uint8_t why[496];
+};
+RB_ASSERT_SIZE(struct rb_lane_telemetry_error, 512);
+RB_ASSERT_AT(struct rb_lane_telemetry_error, worker, 0);
+RB_ASSERT_AT(struct rb_lane_telemetry_error, bytes, 8);
+RB_ASSERT_AT(struct rb_lane_telemetry_error, why, 16);
+
+struct rb_lane_telemetry_place {
+    uint64_t worker;
+    uint32_t state;
+    uint32_t index;
+    uint32_t os_pid;
+    uint32_t restarts;
+    uint8_t kit[32];
+    uint8_t role[64];
+    uint8_t padding_120[8];
+};
+RB_ASSERT_SIZE(struct rb_lane_telemetry_place, 128);
+RB_ASSERT_AT(struct rb_lane_telemetry_place, worker, 0);
+RB_ASSERT_AT(struct rb_lane_telemetry_place, state, 8);
+RB_ASSERT_AT(struct rb_lane_telemetry_place, index, 12);
+RB_ASSERT_AT(struct rb_lane_telemetry_place, os_pid, 16);
+RB_ASSERT_AT(struct rb_lane_telemetry_place, restarts, 20);
+RB_ASSERT_AT(struct rb_lane_telemetry_place, kit, 24);
+RB_ASSERT_AT(struct rb_lane_telemetry_place, role, 56);
 
 #endif

@@ -230,13 +230,43 @@ int rb_relay_weigh_worker(struct rb_relay *relay, uint64_t worker, uint32_t weig
 int rb_relay_spare_worker(struct rb_relay *relay, uint64_t worker);
 
 /* A lane for the node of this connection, whose end it shares (docs/nif-lane.md). The descriptors are the caller's, to hand over and to
- * close: relay side, beam side, bell. Once all copies of the last one are closed the lane ends by itself; before,
+ * close: relay side, beam side, bell, telemetry. Once all copies of the bell are closed the lane ends by itself; before,
  * RB_EVENT_LANE_ENDED says why it did. 0; -EINVAL: a size that no lane has; -EEXIST, -EMFILE: its number, or too many; -EBUSY: while a
  * recording is made, which could not be run again. */
 enum { RB_LANES_MAX = 256 };
 int rb_relay_open_lane(struct rb_relay *relay, uint32_t connection,
-                       const struct rb_lane_config *config, int fds[3]);
+                       const struct rb_lane_config *config, int fds[4]);
 int rb_relay_close_lane(struct rb_relay *relay, uint64_t lane, const char *reason);
+
+/* What BEAMs with a lane read of the bridge's list of workers (lane_telemetry.h), beside the figures that the relay writes. `place`: any
+ * below RB_LISTED_MAX that nobody else has; with RB_LISTED_NONE nobody has it any more. `hidden`: workers for whom there is no place.
+ * Errors, the newest first: those before are forgotten. 0, -EINVAL, -ENOMEM, .. */
+enum { RB_LISTED_MAX = 1024, RB_LISTED_ERRORS_MAX = 16, RB_LISTED_WHY_BYTES = 496 };
+enum rb_listed_state {
+    RB_LISTED_NONE,
+    RB_LISTED_STARTING,
+    RB_LISTED_READY,
+    RB_LISTED_DRAINING,
+    RB_LISTED_RESTARTING,
+    RB_LISTED_DRAINED,
+    RB_LISTED_GIVEN_UP,
+    RB_LISTED_FINISHED,
+    RB_LISTED_STOPPED
+};
+struct rb_listed_worker {
+    uint64_t worker;
+    uint32_t state, index, os_pid, restarts;
+    char kit[32], role[64]; /* NUL-padded */
+};
+struct rb_listed_error {
+    uint64_t worker;
+    char why[RB_LISTED_WHY_BYTES];
+};
+int rb_relay_list_worker(struct rb_relay *relay, uint32_t place,
+                         const struct rb_listed_worker *worker);
+int rb_relay_list_hidden(struct rb_relay *relay, uint32_t hidden);
+int rb_relay_list_errors(struct rb_relay *relay, const struct rb_listed_error *errors,
+                         uint32_t count);
 
 /* Writes down all that comes to the relay and all that leaves it, so that it can be run again (rb_replay, lab.h; docs/replay.md): into
  * `path`, which must not exist and is nobody else's to read, at most file_bytes_max bytes, through buffer_bytes (a power of two) of

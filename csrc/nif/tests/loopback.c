@@ -8,6 +8,8 @@
  *      hold             nothing, until it is cancelled
  *      drop             as if nobody waited for it
  *      term             {ok, <<0:N>>} as a term, of N bytes (in decimal)
+ *      tell             the telemetry from now on: "well": two roles, three workers, and one that has ended; "hidden": one more is not
+ *                   shown; "old"; and lies: "torn", "many", "word", "noise"
  *      end              the lane ends; exit: the program does, without a word
  *      lie_number lie_generation lie_status lie_place lie_bytes lie_twice lie_tail lie_back lie_term lie_noise
  *                       rules broken, each as its name says
@@ -26,6 +28,7 @@
 
 #include "ringbridge/lane.h"
 #include "ringbridge/lane_link.h"
+#include "ringbridge/lane_telemetry.h"
 
 enum { LANES = 64, ROUND_MS = 1 };
 
@@ -49,6 +52,7 @@ static struct rb_lane_config config = {.slots = 1024,
                                        .result_bytes = 64 << 20,
                                        .result_block_bytes = 4096,
                                        .rings = 9};
+static struct rb_lane_telemetry telemetry; /* of all lanes */
 static uint64_t noise = 88172645463325252u;
 
 static int64_t now_ms(void) {
@@ -124,6 +128,89 @@ static void keep(struct end *e, uint64_t number, int64_t due_ms, const uint8_t *
     e->jobs = job;
 }
 
+/* --- Telemetry ----------------------------------------------------------------------------------------------------------- */
+
+static void tell_role(uint32_t i, const char *name, uint32_t state) {
+    struct rb_lane_telemetry_role role = {.role = i,
+                                          .state = state,
+                                          .queued = 3,
+                                          .deferred = 1,
+                                          .workers_ready = 2,
+                                          .depth_max = 4096,
+                                          .accepted = 20,
+                                          .answered = 17,
+                                          .refused = 5};
+    memcpy(role.name, name, strlen(name));
+    rb_lane_figures_role(&telemetry, i, &role);
+}
+
+/* Worker 1 runs a job, worker 2 waits for some, worker 3 has a link and has not greeted. */
+static void tell_figures(uint64_t at_ns, uint32_t workers) {
+    struct rb_lane_telemetry_figures head = {
+        .at_ns = at_ns, .os_pid = 4711, .roles = 2, .workers = workers};
+    rb_lane_figures_begin(&telemetry);
+    tell_role(0, "echo", RB_LANE_ROLE_RUNNING);
+    tell_role(1, "sleep", RB_LANE_ROLE_GIVEN_UP);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct rb_lane_telemetry_worker w = {.worker = i + 1, .credit = 8};
+        if (i < 2) {
+            w.heartbeat_ns = at_ns - 250000000;
+            w.in_flight = 1 - i;
+            w.done = 7, w.lost = 2, w.failed = 1, w.last_code = 13, w.pulses = 4;
+            w.service_ns = 12345, w.run_ns = 67890, w.still_ns = 5000000, w.waiting = 6;
+            w.unready = i;
+            w.breaker = i ? RB_LANE_BREAKER_HALF_OPEN : RB_LANE_BREAKER_CLOSED;
+        }
+        rb_lane_figures_worker(&telemetry, i, &w);
+    }
+    rb_lane_figures_end(&telemetry, &head);
+}
+
+static void tell_list(uint32_t state) {
+    static const struct {
+        uint32_t state, os_pid, restarts;
+        const char *kit, *role;
+    } who[] = {{RB_LANE_WORKER_READY, 101, 0, "c", "echo"},
+               {RB_LANE_WORKER_READY, 102, 3, "rust", "echo"},
+               {RB_LANE_WORKER_STARTING, 103, 0, "", "echo"},
+               {RB_LANE_WORKER_NONE, 0, 0, "", ""},
+               {RB_LANE_WORKER_GIVEN_UP, 0, 5, "c", "sleep"}};
+    struct rb_lane_telemetry_error error = {.worker = 5, .bytes = 8};
+    memcpy(error.why, "signal 9", 8);
+    rb_lane_list_errors(&telemetry, &error, 1);
+    for (uint32_t i = 0; i < sizeof who / sizeof *who; i++) {
+        struct rb_lane_telemetry_place p = {.worker = who[i].state ? i + 1 : 0,
+                                            .state = i ? who[i].state : state,
+                                            .index = i < 3 ? i : 0,
+                                            .os_pid = who[i].os_pid,
+                                            .restarts = who[i].restarts};
+        memcpy(p.kit, who[i].kit, strlen(who[i].kit));
+        memcpy(p.role, who[i].role, strlen(who[i].role));
+        rb_lane_list_place(&telemetry, i, &p);
+    }
+}
+
+/* What has no meaning, where nobody counts on one. The numbers of the seqlocks stay: a reader would not come past them. */
+static void tell_noise(void) {
+    static const uint32_t parts[] = {RB_LANE_TELEMETRY_AT_FIGURES, RB_LANE_TELEMETRY_AT_LIST};
+    for (int i = 0; i < 64; i++) {
+        uint8_t *part = telemetry.base + parts[i % 2];
+        part[8 + next_noise() % 2048] = (uint8_t)next_noise();
+    }
+}
+
+static void tell(const char *how) {
+    uint64_t *figures = (void *)(telemetry.base + RB_LANE_TELEMETRY_AT_FIGURES);
+    uint64_t now_ns = (uint64_t)now_ms() * 1000000;
+    *figures &= ~UINT64_C(1);
+    tell_list(strcmp(how, "word") ? RB_LANE_WORKER_READY : 77);
+    rb_lane_list_hidden(&telemetry, !strcmp(how, "hidden"));
+    tell_figures(strcmp(how, "old") ? now_ns : now_ns - UINT64_C(60000000000),
+                 strcmp(how, "many") ? 3 : RB_LANE_TELEMETRY_WORKERS_MAX + 1);
+    if (!strcmp(how, "torn")) *figures |= 1;
+    if (!strcmp(how, "noise")) tell_noise();
+}
+
 /* --- Requests ------------------------------------------------------------------------------------------------------------ */
 
 static int is_cancelled(const struct end *e, uint64_t number) {
@@ -149,9 +236,10 @@ static int ask(struct end *e, const struct rb_lane_submission *s, const uint8_t 
         keep(e, s->request, -1, bytes, size);
         return 0;
     }
+    char text[32] = "";
+    memcpy(text, bytes, size < 31 ? size : 31);
+    if (!strcmp(role, "tell")) tell(text);
     if (!strcmp(role, "sleep") || !strcmp(role, "term")) {
-        char text[32] = "";
-        memcpy(text, bytes, size < 31 ? size : 31);
         if (role[0] == 't') return put_term(e, s->request, strtoul(text, NULL, 10));
         keep(e, s->request, now_ms() + atoll(text), bytes, size);
         return 0;
@@ -212,9 +300,9 @@ static void hang_up(struct end *e) {
 static void hand_over(int fd, struct end *e) {
     union {
         struct cmsghdr align;
-        char room[CMSG_SPACE(3 * sizeof(int))];
+        char room[CMSG_SPACE(4 * sizeof(int))];
     } control;
-    int all[3] = {e->link.relay_side_fd, e->link.beam_side_fd, e->link.beam_bell};
+    int all[4] = {e->link.relay_side_fd, e->link.beam_side_fd, e->link.beam_bell, telemetry.fd};
     struct iovec word = {.iov_base = "", .iov_len = 1};
     struct msghdr m = {.msg_iov = &word,
                        .msg_iovlen = 1,
@@ -269,6 +357,8 @@ int main(int argc, char **argv) {
     int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(argv[1]));
     if (bind(listener, (struct sockaddr *)&at, size) < 0 || listen(listener, 64) < 0) return 1;
+    if (rb_lane_telemetry_create(&telemetry) < 0) return 1;
+    tell("well");
     puts("ready");
     fflush(stdout);
     for (;;) {

@@ -152,4 +152,7 @@ void rb_vitals_round(struct rb_relay *r) {
     }
     all->step_ns = step_ns;
     all->due_ns = r->now + step_ns;
+    if (!r->beams) return;
+    all->needed = 1; /* a BEAM takes figures that are old for those of a relay that stands still */
+    rb_beams_tell(r);
 }

@@ -68,6 +68,7 @@ void rb_beam_rang(struct rb_beam *b); /* or has closed its end of the bell */
 /* Requests, cancels, extents given back: of every lane. How much there was. */
 int rb_beams_read(struct rb_relay *r);
 void rb_beams_flush(struct rb_relay *r); /* publishes; ends those that broke a rule */
+void rb_beams_tell(struct rb_relay *r);  /* writes the figures that they may read; there is a lane */
 int rb_beams_wait(
     const struct rb_relay *r); /* 1: something came: the look after the announcement */
 void rb_beams_announce(const struct rb_relay *r); /* the relay will sleep; and is awake */

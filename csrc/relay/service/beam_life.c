@@ -44,6 +44,7 @@ void rb_beam_open(struct rb_relay *r, struct rb_beam *b, uint32_t connection) {
     b->next = r->beams;
     r->beams = b;
     GAUGE(b->stats.connection, connection);
+    rb_vitals_soon(r); /* it reads figures of now */
 }
 
 static void end(struct rb_beam *b, const char *reason) {

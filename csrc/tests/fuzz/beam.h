@@ -53,7 +53,7 @@ struct fib_lane { /* the liar's end */
     int gave_wrong; /* what it gave back may be a lie: what it is lent then is held to nothing */
     int took_wrong; /* nor is what it is told, once it has lied about what it took */
     uint64_t id;
-    int fds[3];
+    int fds[4];
     struct rb_lane_parts parts;
     const uint8_t *theirs; /* the relay's side */
     uint8_t *ours;
@@ -153,7 +153,7 @@ static inline void fib_unmap(struct fib *f) {
     if (!l->open) return;
     munmap((void *)(uintptr_t)l->theirs, l->parts.relay_side_bytes);
     munmap(l->ours, l->parts.beam_side_bytes);
-    for (int i = 0; i < 3; i++) close(l->fds[i]);
+    for (int i = 0; i < 4; i++) close(l->fds[i]);
     l->open = 0;
 }
 static inline struct rb_lane_config fib_config(uint64_t id) {
@@ -487,7 +487,7 @@ static inline void fib_open(struct fib *f) {
     struct rb_role_config role = lab_role_config();
     struct rb_lane_config lane = fib_config(FIB_HONEST_LANE);
     char why[256];
-    int pair[2], fds[3];
+    int pair[2], fds[4];
     config.seed = 1;
     config.monitors_max = FIB_CALLS_MAX * 2;
     config.outgoing_bytes_max = 128 << 10; /* so much waits for room in a lane */
@@ -501,7 +501,7 @@ static inline void fib_open(struct fib *f) {
         rb_relay_open_lane(f->relay, 1, &lane, fds) < 0)
         abort();
     f->peer = pair[1];
-    struct rb_lane_fds own = {fds[0], fds[1], fds[2]};
+    struct rb_lane_fds own = {fds[0], fds[1], fds[2], fds[3]};
     if (rb_lane_attach(&f->honest, &own, why, sizeof why) < 0) abort();
     fib_round(f, 1000);
     if (rb_lab_hire(f->relay, 0, 1, 8, &f->worker) < 0) abort();

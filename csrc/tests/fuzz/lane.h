@@ -314,7 +314,7 @@ static inline int fable_open(struct fable *f) {
         f->relay.relay_side[RB_LANE_AT_HEADER + at] ^= fable_byte(f);
     }
     struct rb_lane_fds fds = {dup(f->relay.relay_side_fd), dup(f->relay.beam_side_fd),
-                              dup(f->relay.beam_bell)};
+                              dup(f->relay.beam_bell), -1};
     int rc = rb_lane_attach(&f->beam, &fds, why, sizeof why);
     rb_lane_link_handed_over(&f->relay);
     if (rc == 0) return 1;

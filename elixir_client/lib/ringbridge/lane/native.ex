@@ -67,6 +67,10 @@ defmodule Ringbridge.Lane.Native do
   @spec figures(lane()) :: tuple()
   def figures(_lane), do: not_loaded()
 
+  @spec telemetry(lane()) ::
+          {:ok, now_ns :: non_neg_integer(), binary()} | :closed | :torn | :error
+  def telemetry(_lane), do: not_loaded()
+
   # Not no_return(): dialyzer would take it for what the functions do when the library is there.
   @spec not_loaded() :: term()
   defp not_loaded, do: :erlang.nif_error(:not_loaded)

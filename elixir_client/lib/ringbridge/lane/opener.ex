@@ -71,6 +71,17 @@ defmodule Ringbridge.Lane.Opener do
     ArgumentError -> nil
   end
 
+  @doc "The bridge's lane of whatever connection, open or not any more; or `nil`."
+  @spec any_lane(atom(), node()) :: reference() | nil
+  def any_lane(name, node) do
+    case :ets.lookup(name, {:lane, node}) do
+      [{_key, _epoch, lane}] -> lane
+      [] -> nil
+    end
+  rescue
+    ArgumentError -> nil
+  end
+
   defp tell(%{lane: :dist}, _node, _what), do: :ok
 
   defp tell(instance, node, what) do
