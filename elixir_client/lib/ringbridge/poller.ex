@@ -10,13 +10,17 @@ defmodule Ringbridge.Poller do
   The events are those of `Ringbridge.Telemetry`: `[:ringbridge, :worker, ..]`, `[:ringbridge, :role, :load]` and
   `[:ringbridge, :poll, ..]`. Where the package `telemetry` is not there, the poller asks nobody.
 
-  Each bridge is asked by a process of its own, one at a time: a bridge that stands still holds up no other and heaps up no questions. One question
+  A bridge to which the instance has a lane over shared memory is not asked: what it tells there is read (`Ringbridge.Poller.Memory`), which costs the
+  bridge nothing. The events are the same; `lane` of `[:ringbridge, :poll, :stop]` says which it was.
+
+  Each other bridge is asked by a process of its own, one at a time: a bridge that stands still holds up no other and heaps up no questions. One question
   costs a bridge what `ringbridge status` does, so a few seconds between two are enough; many nodes that poll one bridge are as many questions.
   """
   use GenServer
 
   alias Ringbridge.{Error, Instance, Reach, Telemetry}
-  alias Ringbridge.Poller.Health
+  alias Ringbridge.Lane.Opener
+  alias Ringbridge.Poller.{Health, Memory}
 
   @every_ms 10_000
   @least_ms 100
@@ -90,30 +94,41 @@ defmodule Ringbridge.Poller do
     if node in Map.values(state.asking) do
       state
     else
-      seen = state.seen[node]
-      {_pid, ref} = spawn_monitor(fn -> exit({:asked, answer(node, seen)}) end)
+      {instance, seen} = {state.instance, state.seen[node]}
+      {_pid, ref} = spawn_monitor(fn -> exit({:asked, answer(instance, node, seen)}) end)
       %{state | asking: Map.put(state.asking, ref, node)}
     end
   end
 
-  # Only over a connection that the instance has made: the poller dials nobody.
-  defp answer(node, seen) do
+  defp answer(instance, node, seen) do
     began = System.monotonic_time()
-
-    outcome =
-      if node in Node.list(:connected),
-        do: Reach.ask(node, Ringbridge.Diagnostics, :status, @ask_ms),
-        else: {:error, %Error{reason: :not_connected, node: node}}
-
+    {lane, outcome} = status(instance, node)
     duration = System.monotonic_time() - began
-    with {:ok, status} <- outcome, do: {:ok, Health.events(seen, status), duration}
+    with {:ok, status} <- outcome, do: {:ok, Health.events(seen, status), duration, lane}
   end
 
-  defp heard(state, node, {:asked, {:ok, {seen, events}, duration}}) do
+  # Why there is nothing to be read does not matter here: the bridge knows the same.
+  defp status(instance, node) do
+    with lane when lane != nil <- Opener.any_lane(instance, node),
+         {:ok, status} <- Memory.status(lane) do
+      {:nif, {:ok, status}}
+    else
+      _none -> {:dist, asked(node)}
+    end
+  end
+
+  # Only over a connection that the instance has made: the poller dials nobody.
+  defp asked(node) do
+    if node in Node.list(:connected),
+      do: Reach.ask(node, Ringbridge.Diagnostics, :status, @ask_ms),
+      else: {:error, %Error{reason: :not_connected, node: node}}
+  end
+
+  defp heard(state, node, {:asked, {:ok, {seen, events}, duration, lane}}) do
     for {event, measurements, metadata} <- events,
         do: tell(state, node, event, measurements, metadata)
 
-    tell(state, node, [:poll, :stop], %{duration: duration}, %{})
+    tell(state, node, [:poll, :stop], %{duration: duration}, %{lane: lane})
     %{state | seen: Map.put(state.seen, node, seen)}
   end
 

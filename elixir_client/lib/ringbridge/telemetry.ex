@@ -16,12 +16,12 @@ defmodule Ringbridge.Telemetry do
   | `[:ringbridge, :lane, :close]` | it has ended | `up_us` | those, `reason` |
   | `[:ringbridge, :lane, :fallback]` | there is none to be had: calls go over the distribution | `count` (1) | `instance`, `node`, `reason` (text) |
   | `[:ringbridge, :lane, :retry]` | an attempt to connect has failed | `attempt` | `instance`, `node`, `reason` |
-  | `[:ringbridge, :worker, :health]` | `Ringbridge.Poller` has asked: one for each worker | those of `in_flight`, `done`, `lost`, `credit`, `service_us`, `silent_ms`, `restarts`, `waiting`, `failed`, `last_run_us`, `pulses`, `still_ms` that the bridge knows | `instance`, `node`, `role`, `worker`, `index`, `state`, `breaker`, `os_pid`, `kit`, `ready` |
+  | `[:ringbridge, :worker, :health]` | `Ringbridge.Poller` has asked, or looked: one for each worker | those of `in_flight`, `done`, `lost`, `credit`, `service_us`, `silent_ms`, `restarts`, `waiting`, `failed`, `last_run_us`, `pulses`, `still_ms` that the bridge knows | `instance`, `node`, `role`, `worker`, `index`, `state`, `breaker`, `os_pid`, `kit`, `ready` |
   | `[:ringbridge, :worker, :up]` | a worker takes jobs that did not at the last poll | `count` (1), `restarts` | those but `ready` |
   | `[:ringbridge, :worker, :down]` | a worker takes none that did | `count` (1), `done` | those, `state` now or `:gone`, `why` if it ended wrongly |
   | `[:ringbridge, :role, :load]` | as `health`: one for each role | `queued`, `deferred`, `running`, `workers_ready`, `accepted`, `answered`, `refused`, `depth_max` | `instance`, `node`, `role`, `state`, `breaker` |
-  | `[:ringbridge, :poll, :stop]` | a bridge has answered the poller | `duration` | `instance`, `node` |
-  | `[:ringbridge, :poll, :exception]` | it has not, or cannot be asked | `count` (1) | those, `kind` (`:error`), `reason` (a `Ringbridge.Error`), `stacktrace` (`[]`) |
+  | `[:ringbridge, :poll, :stop]` | a bridge has answered the poller, or its memory was read | `duration` | `instance`, `node`, `lane` (`:dist`, `:nif`) |
+  | `[:ringbridge, :poll, :exception]` | it has not answered, or cannot be asked | `count` (1) | `instance`, `node`, `kind` (`:error`), `reason` (a `Ringbridge.Error`), `stacktrace` (`[]`) |
 
   `verb` is `:submit`, `:submit_many`, `:cast` or `:stream`; `outcome` is `:ok`, `:error` or `:shutdown`; `error` is a
   `Ringbridge.Error` or `nil`; `trace` the traceparent or `nil`. Of a batch `outcome` is the whole's: look at its answers for

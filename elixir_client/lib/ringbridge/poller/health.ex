@@ -1,6 +1,6 @@
 defmodule Ringbridge.Poller.Health do
   @moduledoc """
-  What a bridge's status tells of its workers and roles, as events of telemetry; and which workers have come and gone since the last one.
+  What a bridge's status, or what it tells in memory, says of its workers and roles, as events of telemetry; and which workers have come and gone since the last one.
 
   Pure: a status in, events out. What the bridge does not know of a worker (one that is starting has no figures) is left out.
   """
@@ -58,6 +58,8 @@ defmodule Ringbridge.Poller.Health do
     {[:role, :load], put_known(measurements, :depth_max, role[:depth_max]), metadata}
   end
 
+  # By reason, as the Diagnostics have them; or a sum already, as it stands in memory.
+  defp sum(count) when is_integer(count), do: count
   defp sum(counts), do: counts |> Map.values() |> Enum.sum()
 
   defp health(worker) do
