@@ -92,6 +92,8 @@ class WorkerStats:
     last_code: int  # of its last job that failed
     ring_queued: int  # jobs that wait in its ring
     unready: int  # 1: it lives, and wants no jobs for now
+    placed: int  # jobs put into its ring, in its life
+    begun: int  # of those, entered by its handler by the relay's last look (each half second)
 
 
 @dataclass(frozen=True, slots=True)

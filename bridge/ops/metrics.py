@@ -70,6 +70,8 @@ _ROLE = {
 }
 _WORKER = {
     "in_flight": ("gauge", "worker_jobs_in_flight", "Jobs in its hands.", 1.0),
+    "placed": ("counter", "worker_jobs_placed", "Jobs that were put into its ring.", 1.0),
+    "begun": ("counter", "worker_jobs_begun", "Of those, jobs that its handler entered.", 1.0),
     "done": ("counter", "worker_jobs_done", "Jobs that it completed.", 1.0),
     "lost": ("counter", "worker_jobs_lost", "Jobs that ended with it.", 1.0),
     "service_ns": ("gauge", "worker_service_seconds", "Moving average of a job's run time.", NS),

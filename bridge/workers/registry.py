@@ -139,6 +139,10 @@ class WorkerFigures(Protocol):
     def ring_queued(self) -> int: ...
     @property
     def unready(self) -> int: ...
+    @property
+    def placed(self) -> int: ...
+    @property
+    def begun(self) -> int: ...
 
 
 class WorkerRegistry(Answering):
@@ -344,6 +348,8 @@ class WorkerRegistry(Answering):
                 "link": worker.link and asdict(worker.link),
                 "credit": figures.credit if figures else None,
                 "in_flight": figures.in_flight if figures else 0,
+                "placed": figures.placed if figures else 0,
+                "begun": figures.begun if figures else 0,
                 "done": figures.done if figures else 0,
                 "lost": figures.lost if figures else 0,
                 "service_us": figures.service_ns // 1000 if figures else None,

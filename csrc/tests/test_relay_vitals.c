@@ -150,6 +150,22 @@ static void a_job_that_has_begun_is_answered_and_one_that_has_not_runs_elsewhere
     still_close(&s);
 }
 
+static void jobs_in_a_ring_and_jobs_begun_are_told_apart(void) {
+    struct still s;
+    open_with(&s, 2000, 0, 1);
+    still_submit(&s);
+    rounds(&s, 1, 500);
+    CHECK_EQUAL(worker_stats(&s, 1).placed, 1);
+    CHECK_EQUAL(worker_stats(&s, 1).begun, 0);
+    rb_lab_start(s.workers[0], 1);
+    rb_lab_beat(s.workers[0], 0);
+    rounds(&s, 1, 500);
+    CHECK_EQUAL(worker_stats(&s, 1).begun, 1);
+    still_answer(&s, 0, RB_STATUS_OK);
+    CHECK_EQUAL(worker_stats(&s, 1).placed, 1);
+    still_close(&s);
+}
+
 static void who_called_is_told_the_rule(void) {
     struct still s;
     open_with(&s, 1000, 0, 1);
@@ -351,6 +367,7 @@ int main(void) {
     RUN(a_time_is_kept_within_a_quarter_of_it);
     RUN(an_idle_worker_without_a_heartbeat_is_ended);
     RUN(a_job_that_has_begun_is_answered_and_one_that_has_not_runs_elsewhere);
+    RUN(jobs_in_a_ring_and_jobs_begun_are_told_apart);
     RUN(who_called_is_told_the_rule);
     RUN(a_worker_that_beats_is_left_alone_however_long_its_job_is);
     RUN(what_the_relay_missed_itself_is_worth_one_look);

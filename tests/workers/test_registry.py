@@ -70,6 +70,8 @@ class FakeOperator:
 def registry(scene: Scene) -> WorkerRegistry:
     figures = SimpleNamespace(
         in_flight=2,
+        placed=43,
+        begun=42,
         done=40,
         lost=1,
         credit=12,
@@ -130,6 +132,8 @@ ECHO = {
     },
     A("credit"): 12,
     A("in_flight"): 2,
+    A("placed"): 43,
+    A("begun"): 42,
     A("done"): 40,
     A("lost"): 1,
     A("service_us"): 16,

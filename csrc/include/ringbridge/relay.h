@@ -130,6 +130,8 @@ struct rb_worker_stats {
      * wait in its ring, 1: it wants none for now. As the relay sees it: how long it has been silent, its jobs without a sign. */
     uint64_t failed, run_ns, pulses, silent_ns, still_ns;
     uint32_t last_code, ring_queued, unready;
+    /* Jobs that were put into its ring in its life; those of them that its handler had entered by the relay's last look, as it says. */
+    uint64_t placed, begun;
 };
 /* Of a lane: how many of its requests are open now, what it carried, what waits here for room in its result region, how often its BEAM
  * was woken; blocks of that region that the BEAM holds. */

@@ -100,6 +100,7 @@ static int place(struct rb_relay *r, struct rb_worker *w, struct rb_job *j) {
         w->streams++;
         rb_stream_placed(j);
     }
+    GAUGE(w->stats.placed, w->link.request_ring.claimed);
     GAUGE(w->stats.in_flight, w->in_flight);
     COUNT(j->role->stats.placed, 1);
     rb_worker_stirs(w);

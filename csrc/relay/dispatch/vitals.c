@@ -87,6 +87,7 @@ static void show(struct rb_worker *w) {
     rb_store_relaxed(&w->stats.last_code, t->last_code);
     rb_store_relaxed(&w->stats.ring_queued, t->queued);
     rb_store_relaxed(&w->stats.unready, w->health.unready);
+    GAUGE(w->stats.begun, w->vitals.seen.started);
 }
 
 static void take(struct rb_worker *w) {
