@@ -33,7 +33,7 @@ defmodule Ringbridge.AliasTest do
 
     await_idle(node)
 
-    Lab.wait_until("what was given up is freed", 5_000, fn ->
+    Lab.wait_until("what was given up is freed", fn ->
       binaries() - before < 4 * @bytes
     end)
 
@@ -64,7 +64,7 @@ defmodule Ringbridge.AliasTest do
   } do
     assert {:ok, ^payload} = submit(node, :echo, payload)
     assert {:ok, ref} = call(node, {:submit_async, :echo, payload})
-    assert_receive {:ringbridge, ^ref, {:ok, ^payload}}, 5_000
+    assert_receive {:ringbridge, ^ref, {:ok, ^payload}}
     assert {:ok, answers} = call(node, {:submit_many, :echo, [payload, "x", payload]})
     assert answers == [{:ok, payload}, {:ok, "x"}, {:ok, payload}]
     term = {:a, [payload, payload]}

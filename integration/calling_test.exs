@@ -16,20 +16,20 @@ defmodule Ringbridge.CallingTest do
     test "gives a reference at once, and one message later", %{node: node} do
       assert {:ok, ref} = call(node, {:submit_async, :sleep, "50"})
       assert is_reference(ref) and node(ref) == node
-      assert_receive {:ringbridge, ^ref, {:ok, _}}, 5_000
+      assert_receive {:ringbridge, ^ref, {:ok, _}}
       refute_receive _, 50
     end
 
     test "of a large payload and a large answer", %{node: node} do
       bytes = :rand.bytes(3_000_000)
       assert {:ok, ref} = call(node, {:submit_async, :echo, bytes, timeout: 20_000})
-      assert_receive {:ringbridge, ^ref, {:ok, ^bytes}}, 10_000
+      assert_receive {:ringbridge, ^ref, {:ok, ^bytes}}
     end
 
     test "takes terms, and refuses in the call's answer", %{node: node} do
       assert {:ok, ref} = call(node, {:submit_async, :echo, %{a: [1, self()]}})
       me = self()
-      assert_receive {:ringbridge, ^ref, {:ok, %{a: [1, ^me]}}}, 5_000
+      assert_receive {:ringbridge, ^ref, {:ok, %{a: [1, ^me]}}}
       assert {:error, {:bad_request, why}} = call(node, {:submit_async, :nobody, "x"})
       assert why =~ "nobody"
     end
@@ -37,7 +37,7 @@ defmodule Ringbridge.CallingTest do
     test "is cancelled by its reference, from any process that has it", %{node: node} do
       assert {:ok, ref} = call(node, {:submit_async, :sleep, @long})
       assert :ok = Task.await(Task.async(fn -> call(node, {:cancel, ref}) end))
-      assert_receive {:ringbridge, ^ref, {:error, :cancelled}}, 5_000
+      assert_receive {:ringbridge, ^ref, {:error, :cancelled}}
       assert {:error, :unknown_job} = call(node, {:cancel, ref})
       assert {:error, :unknown_job} = call(node, {:cancel, make_ref()})
     end
@@ -51,7 +51,7 @@ defmodule Ringbridge.CallingTest do
           Process.sleep(:infinity)
         end)
 
-      assert_receive {:ok, _ref}, 5_000
+      assert_receive {:ok, _ref}
       await_busy(node, :sleep)
       Process.exit(caller, :kill)
       assert_receive {:DOWN, ^down, _, _, :killed}
@@ -63,7 +63,7 @@ defmodule Ringbridge.CallingTest do
       test = self()
       request = {:submit_async, :sleep, "300", orphan: :finish}
       {_, down} = spawn_monitor(fn -> send(test, call(node, request)) end)
-      assert_receive {:ok, _ref}, 5_000
+      assert_receive {:ok, _ref}
       assert_receive {:DOWN, ^down, _, _, :normal}
       await_idle(node)
       assert stats(node).answered.ok - before.answered.ok == 1
@@ -124,7 +124,7 @@ defmodule Ringbridge.CallingTest do
       key = "run #{System.unique_integer()}"
       ask = fn -> submit(node, :sleep, "300", %{dedupe: key, detail: true}) end
       tasks = for _ <- 1..5, do: Task.async(ask)
-      answers = Task.await_many(tasks)
+      answers = Task.await_many(tasks, 60_000)
       assert [{:ok, _, %{job: job}} | _] = answers
       assert Enum.all?(answers, &match?({:ok, _, %{job: ^job}}, &1))
     end
@@ -148,7 +148,7 @@ defmodule Ringbridge.CallingTest do
       task = Task.async(fn -> catch_exit(submit(node, :sleep, "300", options)) end)
       await_busy(node, :sleep)
       assert Node.disconnect(node)
-      assert {{:nodedown, ^node}, _} = Task.await(task)
+      assert {{:nodedown, ^node}, _} = Task.await(task, 60_000)
       assert {:ok, _, %{job: job}} = submit(node, :sleep, "300", options)
       assert {:ok, _, %{job: ^job}} = submit(node, :sleep, "300", options)
     end
@@ -158,7 +158,7 @@ defmodule Ringbridge.CallingTest do
       stays = Task.async(fn -> submit(node, :sleep, "600", options) end)
       await_busy(node, :sleep)
       assert {:timeout, _} = catch_exit(submit(node, :sleep, "600", options, 100))
-      assert {:ok, _} = Task.await(stays)
+      assert {:ok, _} = Task.await(stays, 60_000)
 
       for _ <- 1..2,
           do: assert({:timeout, _} = catch_exit(submit(node, :sleep, @long, options, 100)))
@@ -197,6 +197,6 @@ defmodule Ringbridge.CallingTest do
     assert {:ok, %{meta: %{user: "ann"}, state: :placed}} = call(node, {:status, id})
     assert {:ok, []} = call(node, {:jobs, :echo})
     assert :ok = call(node, {:cancel, ref})
-    assert_receive {:ringbridge, ^ref, {:error, :cancelled}}, 5_000
+    assert_receive {:ringbridge, ^ref, {:error, :cancelled}}
   end
 end

@@ -47,7 +47,7 @@ defmodule Ringbridge.CancelNotTest do
     await_busy(node, :sleep)
     before = stopped(node)
     Process.exit(agent, :kill)
-    assert {:killed, _} = Task.await(asking)
+    assert {:killed, _} = Task.await(asking, 60_000)
     await_idle(node)
     assert stopped(node) != before
   end
@@ -58,13 +58,13 @@ defmodule Ringbridge.CancelNotTest do
     assert_runs_on(node, fn ->
       id = :gen_server.send_request(to, @request)
       assert :timeout = :gen_server.wait_response(id, 50)
-      assert {:reply, {:ok, @some}} = :gen_server.wait_response(id, 5_000)
+      assert {:reply, {:ok, @some}} = :gen_server.wait_response(id, 60_000)
     end)
 
     assert_runs_on(node, fn ->
       task = Task.async(fn -> GenServer.call(to, @request) end)
       assert Task.yield(task, 50) == nil
-      assert {:ok, {:ok, @some}} = Task.yield(task, 5_000)
+      assert {:ok, {:ok, @some}} = Task.yield(task, 60_000)
     end)
   end
 

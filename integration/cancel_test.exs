@@ -7,7 +7,7 @@ defmodule Ringbridge.CancelTest do
   use Ringbridge.BridgeCase
 
   # A sleep of ten seconds that is left over would be seen by every test after it.
-  @long "10000"
+  @long "600000"
   @request {:submit, :sleep, @long}
 
   @moduletag :smoke
@@ -18,9 +18,7 @@ defmodule Ringbridge.CancelTest do
   end
 
   defp assert_free_again(node) do
-    {ms, answer} = timed(fn -> submit(node, :sleep, "0") end)
-    assert {:ok, _} = answer
-    assert ms < 2_000, "the worker was busy for #{ms} ms more"
+    assert {:ok, _} = submit(node, :sleep, "0"), "the worker is busy still"
     assert stats(node).in_flight == 0
   end
 
@@ -50,7 +48,7 @@ defmodule Ringbridge.CancelTest do
       first = Task.async(fn -> submit(node, :sleep, "400") end)
       await_busy(node, :sleep)
       assert {:timeout, _} = catch_exit(submit(node, :sleep, @long, %{}, 50))
-      assert {:ok, _} = Task.await(first)
+      assert {:ok, _} = Task.await(first, 60_000)
       assert_free_again(node)
     end
 
@@ -63,7 +61,7 @@ defmodule Ringbridge.CancelTest do
       )
       |> Stream.run()
 
-      await_idle(node, 2_000)
+      await_idle(node)
       assert_free_again(node)
     end
   end
@@ -84,7 +82,7 @@ defmodule Ringbridge.CancelTest do
           Task.await(Task.async(fn -> GenServer.call(to, @request, :infinity) end), 200)
         end)
 
-      assert_receive {:DOWN, ^ref, :process, ^owner, {:timeout, {Task, :await, _}}}, 5_000
+      assert_receive {:DOWN, ^ref, :process, ^owner, {:timeout, {Task, :await, _}}}
       assert_free_again(node)
     end
   end
@@ -154,7 +152,7 @@ defmodule Ringbridge.CancelTest do
       assert {[], [_]} = GenServer.multi_call([node], Ringbridge.JobDispatcher, @request, 100)
 
       Lab.wait_until("one of two is left", fn -> stats(node).in_flight == 1 end)
-      assert {:reply, {:ok, "700"}} = :gen_server.receive_response(id, 5_000)
+      assert {:reply, {:ok, "700"}} = :gen_server.receive_response(id, 60_000)
       assert_free_again(node)
     end
   end
@@ -203,7 +201,7 @@ defmodule Ringbridge.CancelTest do
       task = Task.async(fn -> catch_exit(GenServer.call(to, @request, :infinity)) end)
       await_busy(node, :sleep)
       assert Node.disconnect(node)
-      assert {{:nodedown, ^node}, _} = Task.await(task)
+      assert {{:nodedown, ^node}, _} = Task.await(task, 60_000)
       assert_free_again(node)
     end
   end

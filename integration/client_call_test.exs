@@ -113,7 +113,7 @@ for lane <- [:dist, :nif] do
 
       before = stats(node)
       assert Ringbridge.cast(name, :sleep, "50") == :ok
-      Lab.wait_until("the cast has run", 20_000, fn -> ended(stats(node)) > ended(before) end)
+      Lab.wait_until("the cast has run", fn -> ended(stats(node)) > ended(before) end)
       assert_nothing_left(context)
     end
 
@@ -124,7 +124,7 @@ for lane <- [:dist, :nif] do
       before = stats(node)
       {caller, ref} = spawn_monitor(fn -> Ringbridge.cast(name, :sleep, "300") end)
       assert_receive {:DOWN, ^ref, :process, ^caller, :normal}, 20_000
-      Lab.wait_until("the cast has run", 20_000, fn -> ended(stats(node)) > ended(before) end)
+      Lab.wait_until("the cast has run", fn -> ended(stats(node)) > ended(before) end)
     end
 
     describe "a request" do
@@ -235,13 +235,13 @@ for lane <- [:dist, :nif] do
             end)
           end
 
-        Lab.wait_until("all of their jobs are there", 60_000, fn ->
+        Lab.wait_until("all of their jobs are there", fn ->
           stats(node).in_flight > 1_000
         end)
 
         Enum.each(callers, &Process.exit(&1, :kill))
         await_idle(node, 60_000)
-        Lab.wait_until("they are gone", 60_000, fn -> length(Process.list()) <= processes end)
+        Lab.wait_until("they are gone", fn -> length(Process.list()) <= processes end)
         assert_nothing_left(context)
       end
     end

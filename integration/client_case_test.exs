@@ -16,7 +16,7 @@ defmodule Ringbridge.ClientCaseTest do
 
   alias Ringbridge.{Case, Lab, Proc}
 
-  @moduletag timeout: 120_000
+  @moduletag timeout: 240_000
   setup_all do: on_exit(fn -> File.rm_rf!(@directory) end)
 
   test "a test has an instance of its own at the module's bridge", context do
@@ -57,7 +57,7 @@ defmodule Ringbridge.ClientCaseTest do
     assert length(family) > 4
     GenServer.stop(bridge)
 
-    Lab.wait_until("none of #{inspect(family)} is left", 60_000, fn ->
+    Lab.wait_until("none of #{inspect(family)} is left", fn ->
       not Enum.any?(family, &Proc.alive?/1)
     end)
   end

@@ -5,7 +5,7 @@ defmodule Ringbridge.ClientFailoverTest do
   import Ringbridge.BridgeCase, only: [await_busy: 2, await_idle: 2, stats: 1]
   alias Ringbridge.{Error, Lab, Program}
 
-  @moduletag timeout: 120_000, capture_log: true
+  @moduletag timeout: 240_000, capture_log: true
   @long "30000"
 
   setup context do
@@ -39,7 +39,7 @@ defmodule Ringbridge.ClientFailoverTest do
   end
 
   defp await_up(name, node) do
-    Lab.wait_until("#{node} is connected", 60_000, fn ->
+    Lab.wait_until("#{node} is connected", fn ->
       Ringbridge.Route.pick(name, [node], :echo, []) != nil
     end)
   end
@@ -153,7 +153,7 @@ defmodule Ringbridge.ClientFailoverTest do
     before = accepted(other)
     Program.signal(bridge.program, "TERM")
 
-    Lab.wait_until("the other one is asked", 60_000, fn ->
+    Lab.wait_until("the other one is asked", fn ->
       {:ok, "x"} = Ringbridge.call(context.name, :echo, "x")
       accepted(other) > before
     end)

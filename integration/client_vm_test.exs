@@ -5,7 +5,7 @@ defmodule Ringbridge.ClientVmTest do
   import ExUnit.CaptureLog, only: [with_log: 1]
   alias Ringbridge.{Error, Lab, Program}
 
-  @moduletag timeout: 120_000, capture_log: true
+  @moduletag timeout: 240_000, capture_log: true
 
   @other_cookie "ANOTHERCLUSTERSCOOKIE"
 

@@ -12,7 +12,7 @@ defmodule Ringbridge.CompressedTest do
 
   # What the kit finds on this machine decides.
   setup %{node: node} do
-    Lab.wait_until("the role echo is ready", 10_000, fn ->
+    Lab.wait_until("the role echo is ready", fn ->
       Enum.any?(workers(node, :echo), &(&1.state == :ready))
     end)
 
@@ -53,7 +53,7 @@ defmodule Ringbridge.CompressedTest do
                call(node, {:submit_many, :echo, [@frame, @frame], encoding: :zstd}, 30_000)
 
     assert {:ok, ref} = call(node, {:submit_async, :echo, @content, accept: :zstd})
-    assert_receive {:ringbridge, ^ref, {:ok, {encoding, bytes}}}, 10_000
+    assert_receive {:ringbridge, ^ref, {:ok, {encoding, bytes}}}
     assert {encoding, bytes} == {:identity, @content} or (takes and encoding == :zstd)
     assert {:ok, {_, _}, %{job: _}} = compressed(node, @content, accept: :zstd, detail: true)
   end

@@ -5,7 +5,7 @@ defmodule Ringbridge.GenWorkerTest do
   alias Mix.Tasks.Ringbridge.Gen
   alias Ringbridge.{Lab, Program, SchemaGuard}
 
-  @moduletag timeout: 180_000
+  @moduletag timeout: 240_000
 
   # An application of somebody's. The client is found as a release has it, compiled already: so nothing is compiled twice.
   setup do

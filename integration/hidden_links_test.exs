@@ -4,7 +4,7 @@ defmodule Ringbridge.HiddenLinksTest do
   """
   use Ringbridge.BridgeCase
 
-  @moduletag timeout: 180_000
+  @moduletag timeout: 240_000
   @patience_ms 60_000
 
   # Two nodes as applications are, not hidden; the test's own VM looks into them over hidden connections.

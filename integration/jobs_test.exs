@@ -201,7 +201,7 @@ defmodule Ringbridge.JobsTest do
     start_supervised!({Ringbridge.BeamWorkerLoop, loop})
     {a, b} = {%Place{latitude: 1, longitude: 2.5}, %Place{latitude: 2, longitude: 2.5}}
 
-    Lab.wait_until("the navigator is there", 60_000, fn ->
+    Lab.wait_until("the navigator is there", fn ->
       match?(
         {:ok, %{workers: [%{state: :ready} | _]}},
         WorkerRegistry.lookup(context.name, :routes)
@@ -298,7 +298,7 @@ defmodule Ringbridge.JobsTest do
     wide = %{"map" => %{"text" => "binary", "times" => "integer"}}
     assert {:ok, [_]} = registry(node, {:configure, "roles.repeat.ops.repeat.payload", wide})
 
-    Lab.wait_until("the mended role takes it", 60_000, fn ->
+    Lab.wait_until("the mended role takes it", fn ->
       match?({:ok, _}, Ringbridge.call(name, job))
     end)
 
@@ -353,7 +353,7 @@ defmodule Ringbridge.JobsTest do
       [%{id: id}] = workers(node, :small)
       assert :ok = registry(node, {:restart, id})
 
-      Lab.wait_until("it is another", 60_000, fn ->
+      Lab.wait_until("it is another", fn ->
         not match?([%{id: ^id}], workers(node, :small))
       end)
 

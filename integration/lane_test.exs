@@ -133,12 +133,12 @@ defmodule Ringbridge.LaneTest do
             end)
           end
 
-        Lab.wait_until("they have asked", 60_000, fn -> stats(node).in_flight > 0 end)
+        Lab.wait_until("they have asked", fn -> stats(node).in_flight > 0 end)
         for pid <- owners, do: Process.exit(pid, :kill)
         await_idle(node, 60_000)
       end
 
-      Lab.wait_until("nothing is open", 60_000, fn -> elem(Native.figures(lane), 6) == 0 end)
+      Lab.wait_until("nothing is open", fn -> elem(Native.figures(lane), 6) == 0 end)
       assert {:answer, {:ok, "x"}} = Nif.call(to, job(:echo, "x"), @patience_ms)
     end
   end
@@ -196,7 +196,7 @@ defmodule Ringbridge.LaneTest do
 
       assert same?
       assert held >= 8 <<< 20
-      Lab.wait_until("all is given back", 60_000, fn -> elem(Native.figures(lane), 7) == 0 end)
+      Lab.wait_until("all is given back", fn -> elem(Native.figures(lane), 7) == 0 end)
     end
   end
 end

@@ -40,7 +40,7 @@ defmodule Ringbridge.LargeTest do
 
     assert {:error, {:too_large, @bytes}} = submit(bridge.node, :echo, payload <> "x")
     assert {:ok, "x"} = submit(bridge.node, :echo, "x")
-    await_idle(bridge.node, 5_000)
+    await_idle(bridge.node)
     assert %{answered: %{ok: answered}} = stats(bridge.node)
     assert answered == small + 2
   end

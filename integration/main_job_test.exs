@@ -80,7 +80,7 @@ defmodule Ringbridge.MainJobTest do
       assert {:ok, _, detail} = submit(node, :sleep, "30", %{detail: true})
       assert %{job: job, worker: _, queue_us: queue_us, run_us: run_us} = detail
       assert is_integer(job) and queue_us >= 0
-      assert run_us in 30_000..1_000_000
+      assert run_us >= 30_000
     end
 
     test "is an option as a map's key and as a keyword", %{node: node} do

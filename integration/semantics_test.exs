@@ -44,7 +44,7 @@ defmodule Ringbridge.SemanticsTest do
       assert Task.yield(waiting, 100) == nil
       assert {:status, _, _, [_, :suspended | _]} = :sys.get_status(dispatcher)
       :ok = :sys.resume(dispatcher)
-      assert {:ok, "patient"} = Task.await(waiting)
+      assert {:ok, "patient"} = Task.await(waiting, 60_000)
     end
   end
 
@@ -78,8 +78,8 @@ defmodule Ringbridge.SemanticsTest do
       Program.signal(bridge.program, "TERM")
 
       for {service, by_name, by_pid} <- refs do
-        assert_receive {:DOWN, ^by_name, :process, {^service, ^node}, :shutdown}, 5_000
-        assert_receive {:DOWN, ^by_pid, :process, pid, :shutdown} when is_pid(pid), 5_000
+        assert_receive {:DOWN, ^by_name, :process, {^service, ^node}, :shutdown}
+        assert_receive {:DOWN, ^by_pid, :process, pid, :shutdown} when is_pid(pid)
       end
 
       assert Program.await_exit(bridge.program) == 0
@@ -91,8 +91,8 @@ defmodule Ringbridge.SemanticsTest do
       task = Task.async(fn -> catch_exit(submit(bridge.node, :sleep, "10000", %{}, 20_000)) end)
       await_busy(bridge.node, :sleep)
       Program.signal(bridge.program, "KILL")
-      assert_receive {:DOWN, ^ref, :process, _, :noconnection}, 5_000
-      assert {{:nodedown, _}, _} = Task.await(task)
+      assert_receive {:DOWN, ^ref, :process, _, :noconnection}
+      assert {{:nodedown, _}, _} = Task.await(task, 60_000)
     end
   end
 
@@ -100,14 +100,14 @@ defmodule Ringbridge.SemanticsTest do
     test "multi_call answers for each node, and tells which have none", %{node: node} do
       request = {:submit, :echo, "many"}
       nodes = [node, :"nobody@127.0.0.1"]
-      {answers, bad} = GenServer.multi_call(nodes, Ringbridge.JobDispatcher, request, 5_000)
+      {answers, bad} = GenServer.multi_call(nodes, Ringbridge.JobDispatcher, request, 60_000)
       assert answers == [{node, {:ok, "many"}}]
       assert bad == [:"nobody@127.0.0.1"]
 
       request = {:submit, :echo, :rand.bytes(200_000)}
 
       assert {[{^node, {:ok, back}}], []} =
-               GenServer.multi_call([node], Ringbridge.JobDispatcher, request, 5_000)
+               GenServer.multi_call([node], Ringbridge.JobDispatcher, request, 60_000)
 
       assert {:submit, :echo, back} == request
       refute_receive _, 50
@@ -117,16 +117,16 @@ defmodule Ringbridge.SemanticsTest do
       dispatcher = {Ringbridge.JobDispatcher, node}
       slow = :gen_server.send_request(dispatcher, {:submit, :sleep, "200"})
       quick = :gen_server.send_request(dispatcher, {:submit, :echo, "quick"})
-      assert {:reply, {:ok, "quick"}} = :gen_server.receive_response(quick, 5_000)
+      assert {:reply, {:ok, "quick"}} = :gen_server.receive_response(quick, 60_000)
       assert :timeout = :gen_server.wait_response(slow, 10)
-      assert {:reply, {:ok, _}} = :gen_server.wait_response(slow, 5_000)
+      assert {:reply, {:ok, _}} = :gen_server.wait_response(slow, 60_000)
     end
 
     test "a call may be forwarded: the answer goes to the one who asked", %{node: node} do
       # What a GenServer does that returns :noreply and lets another answer its caller.
       tag = make_ref()
       send({Ringbridge.JobDispatcher, node}, {:"$gen_call", {self(), tag}, {:submit, :echo, "x"}})
-      assert_receive {^tag, {:ok, "x"}}, 5_000
+      assert_receive {^tag, {:ok, "x"}}
     end
 
     test "the services can be called by pid", %{node: node} do

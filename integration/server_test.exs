@@ -8,7 +8,7 @@ defmodule Ringbridge.ServerTest do
 
   alias Ringbridge.{Lab, Proc, Program, Server}
 
-  @moduletag timeout: 180_000
+  @moduletag timeout: 240_000
   @moduletag :capture_log
 
   # For a machine that is busy with other suites.

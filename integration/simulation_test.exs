@@ -56,7 +56,7 @@ defmodule Ringbridge.SimulationTest do
 
     payload = head <> <<365_000.0::float-little>> <> bodies
     assert {:timeout, _} = catch_exit(submit(node, :simulation, payload, %{}, 200))
-    await_idle(node, 1_000)
+    await_idle(node)
   end
 
   test "a cluster is generated and moved, and tells how far it is from all pairs", %{node: node} do

@@ -45,7 +45,7 @@ defmodule Ringbridge.SoakTest do
     operator = Operator.start(callers, bridge)
     {samples, others, elsewhere} = run(callers, bridge, os_pid)
     Callers.stop(%{callers | pids: callers.pids ++ faults ++ [operator]}, 90_000)
-    await_idle(bridge.node, 10_000)
+    await_idle(bridge.node)
 
     counts = stats(bridge.node)
     seen = Callers.by_label(callers)
@@ -235,7 +235,7 @@ defmodule Ringbridge.SoakTest do
     Program.kill(os_pid, "TERM")
     assert Program.await_exit(bridge.program, 20_000) == 0
 
-    Lab.wait_until("none of #{inspect(family)} is left", 1_000, fn ->
+    Lab.wait_until("none of #{inspect(family)} is left", fn ->
       Enum.all?(family, &(not Proc.alive?(&1)))
     end)
 
@@ -244,7 +244,7 @@ defmodule Ringbridge.SoakTest do
   end
 
   defp await_workers(node) do
-    Lab.wait_until("all workers are ready", 20_000, fn ->
+    Lab.wait_until("all workers are ready", fn ->
       Enum.all?(Settings.workers(), fn {role, count} ->
         Enum.count(workers(node, role), &(&1.state == :ready)) == count
       end)

@@ -32,7 +32,7 @@ defmodule Ringbridge.StreamsTest do
   defp take(_ref, 0, acc), do: acc
 
   defp take(ref, count, acc) do
-    assert_receive {:"$gen_consumer", {pid, ^ref}, events} when is_list(events), 5_000
+    assert_receive {:"$gen_consumer", {pid, ^ref}, events} when is_list(events)
     assert node(pid) != node() and events != []
     assert length(events) <= count
     take(ref, count - length(events), acc ++ events)
@@ -47,7 +47,7 @@ defmodule Ringbridge.StreamsTest do
       )
 
   defp idle_workers(node) do
-    Lab.wait_until("all workers of primes are idle", 5_000, fn ->
+    Lab.wait_until("all workers of primes are idle", fn ->
       Enum.all?(workers(node, :primes), &(&1.state == :ready and &1.in_flight == 0))
     end)
   end
@@ -62,7 +62,7 @@ defmodule Ringbridge.StreamsTest do
     ask(node, ref, 2)
     ask(node, ref, 100)
     assert take(ref, 7) == [7, 11, 13, 17, 19, 23, 29]
-    assert_receive {:"$gen_consumer", {_, ^ref}, {:cancel, :normal}}, 5_000
+    assert_receive {:"$gen_consumer", {_, ^ref}, {:cancel, :normal}}
     Process.demonitor(ref)
     refute_receive _, 50
   end
@@ -83,7 +83,7 @@ defmodule Ringbridge.StreamsTest do
 
       assert all == expected
       # What is asked for beyond the end brings the end.
-      assert_receive {:"$gen_consumer", {_, ^ref}, {:cancel, :normal}}, 5_000
+      assert_receive {:"$gen_consumer", {_, ^ref}, {:cancel, :normal}}
       Process.demonitor(ref)
     end
   end
@@ -96,7 +96,7 @@ defmodule Ringbridge.StreamsTest do
     ask(node, one, 4)
     assert take(one, 4) == [2, 3, 5, 7]
     cancel(node, one, :enough)
-    assert_receive {:"$gen_consumer", {_, ^one}, {:cancel, :enough}}, 5_000
+    assert_receive {:"$gen_consumer", {_, ^one}, {:cancel, :enough}}
     idle_workers(node)
   end
 
@@ -112,7 +112,7 @@ defmodule Ringbridge.StreamsTest do
         Process.sleep(:infinity)
       end)
 
-    assert_receive {:taken, [2 | _]}, 5_000
+    assert_receive {:taken, [2 | _]}
     assert Enum.any?(workers(node, :primes), &(&1.in_flight > 0))
     Process.exit(consumer, :kill)
     idle_workers(node)
@@ -128,7 +128,7 @@ defmodule Ringbridge.StreamsTest do
     ask(node, held, 1)
     assert take(held, 1) == [3]
     cancel(node, held, :shutdown)
-    assert_receive {:"$gen_consumer", {_, ^held}, {:cancel, :shutdown}}, 5_000
+    assert_receive {:"$gen_consumer", {_, ^held}, {:cancel, :shutdown}}
   end
 
   test "a worker that dies amid a stream gives cancel with the reason", %{node: node} do
@@ -136,10 +136,10 @@ defmodule Ringbridge.StreamsTest do
     ask(node, ref, 5)
     assert take(ref, 5) == [2, 3, 5, 7, 11]
     Program.kill(await_busy(node, :primes), "KILL")
-    assert_receive {:"$gen_consumer", {_, ^ref}, {:cancel, {:worker_crashed, info}}}, 5_000
+    assert_receive {:"$gen_consumer", {_, ^ref}, {:cancel, {:worker_crashed, info}}}
     assert %{signal: 9, worker: _, job: _} = info
 
-    Lab.wait_until("both workers are back", 10_000, fn ->
+    Lab.wait_until("both workers are back", fn ->
       Enum.count(workers(node, :primes), &(&1.state == :ready)) == 2
     end)
   end
@@ -153,7 +153,7 @@ defmodule Ringbridge.StreamsTest do
           {:primes, ~r/role, payload/}
         ] do
       ref = subscribe(node, job)
-      assert_receive {:"$gen_consumer", {_, ^ref}, {:cancel, {:bad_request, why}}}, 5_000
+      assert_receive {:"$gen_consumer", {_, ^ref}, {:cancel, {:bad_request, why}}}
       assert why =~ reason
     end
 
@@ -169,17 +169,17 @@ defmodule Ringbridge.StreamsTest do
     ref = subscribe(node, {:primes, "100000000", %{timeout: 3_000}})
     ask(node, ref, 1)
     assert take(ref, 1) == [2]
-    assert_receive {:"$gen_consumer", {_, ^ref}, {:cancel, :deadline_exceeded}}, 10_000
+    assert_receive {:"$gen_consumer", {_, ^ref}, {:cancel, :deadline_exceeded}}
     idle_workers(node)
   end
 
   test "a word about no subscription is answered, to whoever it is about", %{node: node} do
     ref = make_ref()
     ask(node, ref, 1)
-    assert_receive {:"$gen_consumer", {_, ^ref}, {:cancel, :unknown_subscription}}, 5_000
+    assert_receive {:"$gen_consumer", {_, ^ref}, {:cancel, :unknown_subscription}}
     # Any term may be a tag.
     send(streams(node), {:"$gen_producer", {self(), {:a, "tag"}}, {:cancel, :enough}})
-    assert_receive {:"$gen_consumer", {_, {:a, "tag"}}, {:cancel, :unknown_subscription}}, 5_000
+    assert_receive {:"$gen_consumer", {_, {:a, "tag"}}, {:cancel, :unknown_subscription}}
   end
 
   test "the process is one of the node's, and its end is told by monitors alone", %{node: node} do
@@ -226,7 +226,7 @@ defmodule Ringbridge.StreamsTest do
     other = Lab.start_node(expression)
     Program.await_line(other, ~r/asked/)
     Program.signal(other, "STOP")
-    Lab.wait_until("the worker waits", 10_000, fn -> held_back?(node) end)
+    Lab.wait_until("the worker waits", fn -> held_back?(node) end)
     Program.signal(other, "KILL")
     idle_workers(node)
   end

@@ -12,7 +12,7 @@ defmodule Ringbridge.SupervisionTest do
     """
 
   defp ready(node, role, count) do
-    Lab.wait_until("#{count} workers of #{role} are ready", 20_000, fn ->
+    Lab.wait_until("#{count} workers of #{role} are ready", fn ->
       found = workers(node, role)
       length(found) == count and Enum.all?(found, &(&1.state == :ready))
     end)
@@ -30,7 +30,7 @@ defmodule Ringbridge.SupervisionTest do
 
     reasons =
       for _ <- 1..3, into: %{} do
-        assert_receive {:DOWN, ref, :process, _, reason} when is_map_key(refs, ref), 10_000
+        assert_receive {:DOWN, ref, :process, _, reason} when is_map_key(refs, ref)
         {refs[ref], reason}
       end
 
@@ -91,13 +91,13 @@ defmodule Ringbridge.SupervisionTest do
     watch = "{:ok, _, _} = GenServer.call({Ringbridge.WorkerRegistry, :\"#{node}\"}, :watch)"
     other = Lab.start_node("#{watch}; Process.sleep(:infinity)")
     watchers = fn -> elem(registry(node, :stats), 1).watchers end
-    Lab.wait_until("it watches", 20_000, fn -> watchers.() == 1 end)
+    Lab.wait_until("it watches", fn -> watchers.() == 1 end)
     Program.signal(other, "KILL")
-    Lab.wait_until("it is forgotten", 20_000, fn -> watchers.() == 0 end)
+    Lab.wait_until("it is forgotten", fn -> watchers.() == 0 end)
   end
 
   defp await_change(ref, fits) do
-    assert_receive {:ringbridge_workers, ^ref, changed}, 10_000
+    assert_receive {:ringbridge_workers, ^ref, changed}
     Enum.find(changed, fits) || await_change(ref, fits)
   end
 end

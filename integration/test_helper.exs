@@ -10,7 +10,14 @@ case :init.get_argument(:epmd_port) do
     end
 
     epmd = Ringbridge.Lab.open()
-    ExUnit.start(timeout: 120_000, formatters: [ExUnit.CLIFormatter, Ringbridge.Seen])
+
+    # Who waits for what must come is patient: the machine may be busy with other things.
+    ExUnit.start(
+      timeout: 240_000,
+      assert_receive_timeout: 60_000,
+      formatters: [ExUnit.CLIFormatter, Ringbridge.Seen]
+    )
+
     ExUnit.after_suite(fn _result -> GenServer.stop(epmd) end)
 
   :error ->

@@ -7,7 +7,7 @@ defmodule Ringbridge.TlsTest do
   """
   use ExUnit.Case
 
-  @moduletag timeout: 180_000
+  @moduletag timeout: 240_000
   @root Path.expand("..", __DIR__)
   @again ["integration/stall_test.exs", "integration/main_job_test.exs"]
 

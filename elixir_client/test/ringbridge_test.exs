@@ -122,7 +122,7 @@ defmodule RingbridgeTest do
     test "is its owner's", %{name: name} do
       request = Ringbridge.async(name, :echo, 1)
       task = Task.async(fn -> catch_error(Ringbridge.await(request)) end)
-      assert %ArgumentError{message: message} = Task.await(task)
+      assert %ArgumentError{message: message} = Task.await(task, 60_000)
       assert message =~ inspect(self())
       assert Ringbridge.await(request) == {:ok, 1}
     end

@@ -24,7 +24,7 @@ defmodule Ringbridge.TestTest do
 
     # A Task has its starter among its callers, and so the starter's stubs.
     send(task.pid, :go)
-    Task.await(task)
+    Task.await(task, 60_000)
   end
 
   test "a stub answers who said it, and tells him" do

@@ -7,13 +7,15 @@ defmodule Ringbridge.BridgeCase do
 
   alias Ringbridge.{Lab, Program}
 
+  @patience_ms 60_000
+
   using options do
     quote do
       import Ringbridge.BridgeCase
       alias Ringbridge.{Lab, Proc, Program}
 
       # One bridge at a time: the machine that runs this may have two cores.
-      @moduletag timeout: 60_000
+      @moduletag timeout: 240_000
 
       setup_all do
         bridge = Lab.start_bridge(unquote(options))
@@ -23,13 +25,13 @@ defmodule Ringbridge.BridgeCase do
   end
 
   @doc "One call to the dispatcher, as any GenServer's caller writes it."
-  def call(node, request, timeout_ms \\ 5_000) do
+  def call(node, request, timeout_ms \\ @patience_ms) do
     GenServer.call({Ringbridge.JobDispatcher, node}, request, timeout_ms)
   end
 
   def submit(node, role, payload), do: call(node, {:submit, role, payload})
 
-  def submit(node, role, payload, options, timeout_ms \\ 5_000) do
+  def submit(node, role, payload, options, timeout_ms \\ @patience_ms) do
     call(node, {:submit, role, payload, options}, timeout_ms)
   end
 
@@ -39,7 +41,8 @@ defmodule Ringbridge.BridgeCase do
   end
 
   @doc "One request to the WorkerRegistry."
-  def registry(node, request), do: GenServer.call({Ringbridge.WorkerRegistry, node}, request)
+  def registry(node, request),
+    do: GenServer.call({Ringbridge.WorkerRegistry, node}, request, @patience_ms)
 
   @doc """
   Starts `count` callers of a role that naps, each of which makes `jobs` calls, one after the other,
@@ -63,7 +66,7 @@ defmodule Ringbridge.BridgeCase do
   end
 
   def os_pid_of_worker(node, role) do
-    Lab.wait_until("a worker of #{role} is ready", 10_000, fn ->
+    Lab.wait_until("a worker of #{role} is ready", fn ->
       Enum.any?(workers(node, role), &(&1.state == :ready))
     end)
 
@@ -73,28 +76,35 @@ defmodule Ringbridge.BridgeCase do
     os_pid
   end
 
-  @doc "Returns when a worker of the role has a job in hand; its os_pid."
+  @doc """
+  Returns when a worker of the role has begun a job and not ended it; its os_pid. Killed before it has begun, its job
+  would go to another one.
+  """
   def await_busy(node, role) do
-    Lab.wait_until("a worker of #{role} is busy", 10_000, fn -> busy(node, role) end)
+    Lab.wait_until("a worker of #{role} is busy", fn -> busy(node, role) end)
     %{os_pid: os_pid} = busy(node, role)
     os_pid
   end
 
   @doc "Returns when no worker of the role has a job any more; its answer may be here before that."
   def await_free(node, role) do
-    Lab.wait_until("no worker of #{role} is busy", 10_000, fn -> busy(node, role) == nil end)
+    Lab.wait_until("no worker of #{role} is busy", fn ->
+      Enum.all?(workers(node, role), &(&1.in_flight == 0))
+    end)
   end
 
-  defp busy(node, role), do: Enum.find(workers(node, role), &(&1.in_flight > 0))
+  @doc "Such a worker of the role, or `nil`."
+  def busy(node, role),
+    do: Enum.find(workers(node, role), &(&1.in_flight > max(0, &1.placed - &1.begun)))
 
   @doc "Returns when no accepted job is without its end."
-  def await_idle(node, timeout_ms \\ 5_000) do
+  def await_idle(node, timeout_ms \\ @patience_ms) do
     Lab.wait_until("no job is in flight", timeout_ms, fn -> stats(node).in_flight == 0 end)
   end
 
   @doc "Returns when the instance is connected to the bridge and, for `:nif`, its lane is open."
   def await_lane(name, node, lane) do
-    Lab.wait_until("#{inspect(name)} has its lane to #{node}", 60_000, fn ->
+    Lab.wait_until("#{inspect(name)} has its lane to #{node}", fn ->
       Ringbridge.Route.pick(name, [node], :echo, []) != nil and
         (lane == :dist or lane_to(name, node) != nil)
     end)

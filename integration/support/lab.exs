@@ -9,7 +9,7 @@ defmodule Ringbridge.Lab do
   alias Ringbridge.Program
 
   @root Path.expand("../..", __DIR__)
-  @ready_ms 20_000
+  @patience_ms 60_000
 
   # Tests kill workers more often than a role would bear that is not being tested.
   @patient """
@@ -114,7 +114,7 @@ defmodule Ringbridge.Lab do
   @doc "Returns when the bridge is connected to and answers; raises with its log when it does not."
   @spec await(t()) :: :ok
   def await(bridge) do
-    wait_until("#{bridge.node} answers", @ready_ms, fn ->
+    wait_until("#{bridge.node} answers", @patience_ms, fn ->
       if Program.ended?(bridge.program), do: raise("#{bridge.node} has ended")
       Node.connect(bridge.node) == true
     end)
@@ -161,7 +161,7 @@ defmodule Ringbridge.Lab do
       IO.puts("I am " <> Atom.to_string(node()))
       """)
 
-    "I am " <> name = Program.await_line(program, ~r/^I am /, 20_000)
+    "I am " <> name = Program.await_line(program, ~r/^I am /)
     node = String.to_atom(name)
     true = Node.connect(node)
     node
@@ -212,7 +212,7 @@ defmodule Ringbridge.Lab do
   that can be told uses `assert_receive`.
   """
   @spec wait_until(String.t(), pos_integer(), (() -> as_boolean(term()))) :: :ok
-  def wait_until(what, timeout_ms \\ 5_000, ready) do
+  def wait_until(what, timeout_ms \\ @patience_ms, ready) do
     deadline = System.monotonic_time(:millisecond) + timeout_ms
     look(what, timeout_ms, deadline, ready)
   end

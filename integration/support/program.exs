@@ -8,6 +8,7 @@ defmodule Ringbridge.Program do
   use GenServer
 
   @grace_ms 5_000
+  @patience_ms 60_000
   # What it said before is forgotten: one that runs for a night says much.
   @lines_max 5_000
 
@@ -39,7 +40,7 @@ defmodule Ringbridge.Program do
 
   @doc "Waits for a line that matches, also one already said; exits with what was said after the timeout."
   @spec await_line(GenServer.server(), Regex.t(), timeout()) :: String.t()
-  def await_line(program, pattern, timeout_ms \\ 10_000) do
+  def await_line(program, pattern, timeout_ms \\ @patience_ms) do
     case GenServer.call(program, {:await, {:line, pattern}, timeout_ms}, :infinity) do
       {:ok, line} -> line
       {:error, why} -> raise "no line matches #{inspect(pattern)}: #{why}\n#{said(program)}"
@@ -48,7 +49,7 @@ defmodule Ringbridge.Program do
 
   @doc "Waits for the program's end; its exit status (128 + n after signal n)."
   @spec await_exit(GenServer.server(), timeout()) :: non_neg_integer()
-  def await_exit(program, timeout_ms \\ 10_000) do
+  def await_exit(program, timeout_ms \\ @patience_ms) do
     case GenServer.call(program, {:await, :exit, timeout_ms}, :infinity) do
       {:ok, status} -> status
       {:error, why} -> raise "the program did not end: #{why}\n#{said(program)}"

@@ -62,7 +62,11 @@ defmodule Behaviour.Calls do
 
   scenario "call during which the node is disconnected", s do
     me = self()
-    spawn(fn -> send(me, {:call, reason(fn -> GenServer.call(s.pid, {:later, 60_000, :x}) end)}) end)
+
+    spawn(fn ->
+      send(me, {:call, reason(fn -> GenServer.call(s.pid, {:later, 60_000, :x}) end)})
+    end)
+
     Process.sleep(@late_ms)
     {Node.disconnect(s.node), expect(), GenServer.call({:behaviour, s.node}, {:echo, :back})}
   end
