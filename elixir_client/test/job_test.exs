@@ -46,6 +46,20 @@ defmodule Ringbridge.JobTest do
     end
   end
 
+  defmodule Rounded do
+    @moduledoc false
+    use Ringbridge.Job.Record
+
+    fields :packed do
+      field :scale, :f32, value: 0.1
+      field :below, :f32, below: 1.0, default: 0.5
+      field :most, :f32, max: 0.1, default: 0
+      field :above, :f32, above: 0, default: 1
+      field :whole, :f64, above: 9_007_199_254_740_992, default: 1.0e16
+      field :all, {:list, {:f32, in: {-0.7, 0.7}}}, default: []
+    end
+  end
+
   alias Ringbridge.JobTest.Secret
 
   # Protocols are consolidated already when tests are compiled, and say so.
@@ -246,6 +260,45 @@ defmodule Ringbridge.JobTest do
       assert [text] = texts(Job.read(MyApp.Repeat, %{text: "a", times: 1, more: 1}))
       assert text == "MyApp.Repeat must be a map with no keys but :text, :times, got: :more"
       assert [_] = texts(Job.read(MyApp.Repeat, [:a]))
+    end
+  end
+
+  describe "a float of fewer bits" do
+    test "is judged by what arrives, so that who reads it judges alike" do
+      for {field, value} <- [
+            below: 0.99999999,
+            above: 1.0e-46,
+            whole: 9_007_199_254_740_993,
+            all: [0, 0.70000005]
+          ] do
+        struct = struct(Rounded, [{field, value}])
+        assert {:error, [violation]} = Record.write(struct)
+        assert hd(violation.path) == field
+      end
+
+      for {field, value} <- [
+            below: 0.9999999,
+            most: 0.1,
+            most: 0.100000001,
+            above: 1.0e-45,
+            whole: 9_007_199_254_740_995,
+            all: [-0.7, 0.7, 0.70000001]
+          ] do
+        assert {:ok, bytes} = Record.write(struct(Rounded, [{field, value}]))
+        assert {:ok, read} = Record.read(Rounded, bytes)
+        assert {:ok, ^bytes} = Record.write(read)
+      end
+    end
+
+    test "has its bounds in words as they were declared" do
+      {:error, [violation]} = Record.write(%Rounded{most: 0.2})
+      assert to_string(violation) =~ "most must be a finite number of 0.1 or less (f32), got: 0.2"
+      {:error, [violation]} = Record.write(%Rounded{all: [1]})
+      assert to_string(violation) =~ "of -0.7 to 0.7 (f32), got: 1"
+      {:error, [violation]} = Record.write(%Rounded{most: 1.0e39})
+      assert to_string(violation) =~ "got: 1.0e39"
+      bounds = [above: 0.1, below: 0.1000000001]
+      assert_raise ArgumentError, ~r/no f32 is both/, fn -> Type.read!(:f32, bounds, :packed) end
     end
   end
 

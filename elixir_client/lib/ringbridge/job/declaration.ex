@@ -97,13 +97,19 @@ defmodule Ringbridge.Job.Declaration do
 
   # A constant or a default that its own type refuses would be found at the first job, by somebody else.
   defp sound!(%{kind: :constant, type: type} = field) do
-    scalar!(field, type, field.value, "value:")
+    field |> scalar!(type, field.value, "value:") |> arriving()
   end
 
   defp sound!(%{kind: :value, default: default} = field) when default not in [:none, nil],
     do: scalar!(field, field.type, default, "default:")
 
   defp sound!(field), do: field
+
+  # Read back it is what its type has of it.
+  defp arriving(%{type: {:ieee, word, _, _}, value: value} = field) when is_number(value),
+    do: %{field | value: Type.sent(word, value)}
+
+  defp arriving(field), do: field
 
   defp scalar!(field, {kind, _, _}, _value, _word) when kind in [:list, :array], do: field
 

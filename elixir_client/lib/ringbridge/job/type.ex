@@ -20,7 +20,7 @@ defmodule Ringbridge.Job.Type do
   | declared | bytes | options |
   |---|---|---|
   | `:u8` `:u16` `:u32` `:u64`, `:i8` .. `:i64` | an integer | bounds |
-  | `:f32`, `:f64` | IEEE 754 binary32, binary64; integers are taken too | bounds, `non_finite: true`: also `:nan`, `:infinity`, `:neg_infinity` |
+  | `:f32`, `:f64` | IEEE 754 binary32, binary64; integers are taken too. Value and bounds are what arrives of them | bounds, `non_finite: true`: also `:nan`, `:infinity`, `:neg_infinity` |
   | `{:bytes, n}` | n bytes | |
   | `:bytes` | those up to the end; the last field | `size:` |
   | `{:array, type, n}` | n of a type, a list | |
@@ -141,7 +141,7 @@ defmodule Ringbridge.Job.Type do
       fail("a #{word} is #{-most} to #{most}; the bound #{bound} is not")
     end
 
-    {{:ieee, word, bounds, non_finite}, left}
+    {{:ieee, word, sent_bounds(word, bounds), non_finite}, left}
   end
 
   # Options in a tuple, where a type stands inside another one.
@@ -222,6 +222,13 @@ defmodule Ringbridge.Job.Type do
     end)
   end
 
+  # As numbers of this type: with a bound of 0.1 the f32 that 0.1 becomes on the way would be above it.
+  defp sent_bounds(word, {{low_word, low}, {high_word, high}}) do
+    {low, high} = {{low_word, sent(word, low)}, {high_word, sent(word, high)}}
+    room?(low, high) || fail("no #{word} is both #{bound(low)} and #{bound(high)}")
+    {low, high}
+  end
+
   defp ends({low, high}), do: for({_word, number} <- [low, high], do: number)
 
   defp whole!(number),
@@ -281,9 +288,23 @@ defmodule Ringbridge.Job.Type do
     most = @float_max[word]
     low = if low == {:min, -most}, do: nil, else: low
     high = if high == {:max, most}, do: nil, else: high
+    {low, high} = {shown(word, low), shown(word, high)}
     finite = if non_finite, do: "", else: "finite "
     "a #{finite}number" <> range({low, high}) <> " (#{word})"
   end
+
+  # The shortest number that is this f32: 0.1, and not 0.10000000149011612.
+  defp shown(:f32, {kind, number}) when is_float(number) do
+    short =
+      Enum.find_value(1..8, number, fn digits ->
+        near = number |> :erlang.float_to_binary(scientific: digits) |> String.to_float()
+        if abs(near) <= @float_max.f32 and sent(:f32, near) == number, do: near
+      end)
+
+    {kind, short}
+  end
+
+  defp shown(_word, bound), do: bound
 
   defp range({nil, nil}), do: ""
   defp range({{:min, low}, {:max, low}}), do: " #{low}"
@@ -314,6 +335,29 @@ defmodule Ringbridge.Job.Type do
   defp under?(number, {:max, high}), do: number <= high
   defp under?(number, {:below, high}), do: number < high
 
+  @doc """
+  A number as it arrives: a f32 has 24 bits of it. One that is no larger than the type's largest.
+
+      iex> Ringbridge.Job.Type.sent(:f32, 0.99999999)
+      1.0
+      iex> Ringbridge.Job.Type.sent(:f64, 0.99999999)
+      0.99999999
+  """
+  @spec sent(:f32 | :f64, number()) :: number()
+  def sent(:f32, number) do
+    <<arrives::float-size(32)>> = <<number::float-size(32)>>
+    # A number that is not changed stays what it was, an integer too.
+    if arrives == number, do: number, else: arrives
+  end
+
+  # Of integers past 2**53 a f64 has not all.
+  def sent(:f64, number) when is_integer(number) do
+    arrives = number / 1
+    if arrives == number, do: number, else: arrives
+  end
+
+  def sent(:f64, number), do: number
+
   @doc "Whether a count lies within a size."
   @spec fits?(non_neg_integer(), size()) :: boolean()
   def fits?(count, {low, high}), do: count >= low and (high == nil or count <= high)
@@ -331,6 +375,9 @@ defmodule Ringbridge.Job.Type do
 
   def scalar?({:ieee, _word, _bounds, true}, value) when value in @non_finite, do: true
 
-  def scalar?({:ieee, _word, bounds, _non_finite}, value),
-    do: is_number(value) and within?(value, bounds)
+  # By what arrives: the other side holds that against the same bounds.
+  def scalar?({:ieee, word, bounds, _non_finite}, value) do
+    most = @float_max[word]
+    is_number(value) and value >= -most and value <= most and within?(sent(word, value), bounds)
+  end
 end
