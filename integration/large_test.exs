@@ -5,7 +5,7 @@ defmodule Ringbridge.LargeTest do
   """
   use ExUnit.Case
 
-  import Ringbridge.BridgeCase, only: [submit: 3, submit: 5, stats: 1, await_idle: 2]
+  import Ringbridge.BridgeCase, only: [submit: 3, submit: 5, stats: 1, await_idle: 1]
   alias Ringbridge.Lab
 
   @bytes String.to_integer(System.get_env("RINGBRIDGE_LARGE_BYTES") || "67108864")

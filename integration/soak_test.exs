@@ -12,7 +12,7 @@ defmodule Ringbridge.SoakTest do
   use ExUnit.Case
 
   import Ringbridge.BridgeCase,
-    only: [submit: 5, stats: 1, workers: 2, await_idle: 2, await_lane: 3]
+    only: [submit: 5, stats: 1, workers: 2, await_idle: 1, await_lane: 3]
 
   alias Ringbridge.Lane.Native
   alias Ringbridge.{Lab, Proc, Program}
