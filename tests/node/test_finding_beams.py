@@ -56,7 +56,7 @@ async def test_a_beam_registers_at_our_own_epmd_and_again_at_the_next_one() -> N
             assert listed.startswith("{:ok,")
             assert "ownfirst" in listed
         async with our_node("ownsecond") as node:
-            with trio.fail_after(15):  # erl_epmd tries every 2 s
+            with trio.fail_after(60):  # erl_epmd tries every 2 s
                 while await EpmdClient(port=port).lookup("atours", HOST) is None:
                     await trio.lowlevel.checkpoint()
             await both_ways(node, beam)

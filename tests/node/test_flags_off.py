@@ -119,10 +119,10 @@ async def our_monitors_work(beam: Beam, us: Node, *, monitors: bool) -> None:
         await beam.evaluate(f"Node.ping(:'{us.name}')")
         if not monitors:
             us.disconnect(beam.name)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             reason = (await monitor.wait()).reason
         assert reason == ((Atom("our"), [1, 2]) if monitors else Atom("noconnection"))
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         if monitors:
             down = await (await us.monitor(("nobody", beam.name))).wait()
             assert down.reason == Atom("noproc")

@@ -126,7 +126,7 @@ async def test_ten_thousand_of_a_beam(beam: Beam, open_test_node: OpenNode) -> N
         """)
         process = node.router.table.find(pid)
         assert process is not None
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while node.statistics().monitors_on_us < COUNT or len(process.links) < COUNT:
                 await trio.lowlevel.checkpoint()  # the last of them are on their way
         began = time.thread_time()

@@ -47,7 +47,7 @@ class Watcher:
         return self
 
     async def wait_for(self, count: int) -> None:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while len(self.got) < count:
                 self.arrived = trio.Event()
                 await self.arrived.wait()

@@ -85,13 +85,13 @@ async def test_a_killed_function_and_a_lost_connection_are_ends_of_its_process(
         asked = await node.send_request(served.name, "Demo", "for_ever")
         await node.ping(served.name)
         await served.evaluate(suicide)
-        with trio.fail_after(5), pytest.raises(ProcessDown) as down:
+        with trio.fail_after(60), pytest.raises(ProcessDown) as down:
             await asked.result()
         assert down.value.reason == Atom("killed")
         asked = await node.send_request(served.name, "Demo", "for_ever")
         await node.ping(served.name)
         served.kill()
-        with trio.fail_after(5), pytest.raises(ProcessDown) as down:
+        with trio.fail_after(60), pytest.raises(ProcessDown) as down:
             await asked.result()
         assert down.value.reason == Atom("noconnection")
         await assert_nothing_is_left(node)
@@ -178,7 +178,7 @@ async def test_processes_are_spawned_monitored_and_linked(
         assert isinstance(pid, Pid)
         assert pid.node == Atom(served.name)
         pid, monitor = await node.spawn_monitor(served.name, "Demo", "exits", [X])
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             down = await monitor.wait()
         assert (down.target, down.reason) == (pid, X)
         with pytest.raises(SpawnRefused) as refused:
@@ -194,7 +194,7 @@ async def test_processes_are_spawned_monitored_and_linked(
             linked.set()
 
         await node.spawn(parent, trap_exit=True)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await linked.wait()
         assert messages[1] == (Atom("EXIT"), messages[0], X)
 
@@ -203,7 +203,7 @@ async def test_a_link_of_a_block(served: Beam, open_test_node: OpenNode) -> None
     async with open_test_node() as node:
         pid, monitor = await node.spawn_monitor(served.name, "Demo", "for_ever")
         before = node.statistics().processes
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             async with node.link(pid):
                 await node.ping(served.name)
             node.exit(pid, X)

@@ -58,7 +58,7 @@ async def test_a_full_file_ends_the_recording_not_the_relay(tmp_path: Path) -> N
 async def test_a_recording_is_stopped_while_the_relay_goes_on(tmp_path: Path) -> None:
     relay = Relay(node="bridge@host", creation=1, record=Recording(tmp_path / "tape"))
     relay.stop_recording()
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not ((figures := relay.recording()) and figures.done):  # noqa: ASYNC110
             await trio.sleep(0.001)
     assert replay(tmp_path / "tape").difference == ""

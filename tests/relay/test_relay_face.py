@@ -116,7 +116,7 @@ async def test_the_number_of_a_removed_role_is_free_once_it_is_gone() -> None:
 
 async def test_whoever_waits_for_an_event_hears_of_the_close() -> None:
     relay = Relay(node="bridge@host", creation=1)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
 
             async def wait() -> None:
@@ -141,7 +141,7 @@ async def test_signals_of_any_size_come_whole_and_in_order() -> None:
         frames.append(len(body).to_bytes(4) + body)
     try:
         conn = relay.adopt(ours, peer="peer@host", flags=0, creation=1)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.to_thread.run_sync, theirs.sendall, b"".join(frames))
                 events: list[Event] = []

@@ -20,7 +20,7 @@ async def obituary(report: bytes) -> bytes:
     ours, theirs = trio.socket.socketpair()
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     guard = AttachGuard(os.getpid(), os.pidfd_open(os.getpid()), trio.SocketStream(ours), write)
-    with theirs, trio.fail_after(10):
+    with theirs, trio.fail_after(60):
         await theirs.send(report)
         theirs.shutdown(trio.socket.SHUT_WR)
         await guard.watch()

@@ -41,7 +41,7 @@ async def test_its_reason_is_told_as_a_text_and_no_term_of_its_own(reason: Any, 
             await states.checkpoint()
         heard.append(error.value)
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             while not sent:
@@ -95,7 +95,7 @@ class Taker:
 async def test_what_was_saved_amid_a_move_is_not_what_an_increment_stands_on() -> None:
     """The target saved between its restoring and the store's: its next save is a whole one."""
     taker = Taker()
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await taker.save(Kind.FULL, b"own")
         await taker.take(b"source")
         await taker.moved()
@@ -112,7 +112,7 @@ async def test_what_was_saved_amid_a_move_is_not_what_an_increment_stands_on() -
 
 async def test_a_save_from_before_a_move_does_not_overtake_it() -> None:
     taker = Taker()
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         late = taker.states.admit_save(1)  # it has come, and waits to be stored
         await taker.take(b"source")
         await taker.moved()
@@ -124,7 +124,7 @@ async def test_a_save_from_before_a_move_does_not_overtake_it() -> None:
 
 async def test_nothing_is_told_to_be_kept_that_a_move_throws_away() -> None:
     taker = Taker()
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await taker.take(b"source")
         assert await taker.refused(Kind.FULL, b"source, and more") is Code.FULL_WANTED
         await taker.moved()
@@ -134,7 +134,7 @@ async def test_nothing_is_told_to_be_kept_that_a_move_throws_away() -> None:
 
 async def test_after_a_move_that_failed_it_saves_as_its_own_again_and_the_whole_first() -> None:
     taker = Taker()
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await taker.save(Kind.FULL, b"own")
         await taker.take(b"source")
         taker.states.announce(Coming.ABANDONED)

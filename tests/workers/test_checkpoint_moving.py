@@ -62,7 +62,7 @@ async def move(monkeypatch: pytest.MonkeyPatch, first: Saves, last: Saves) -> li
     plan = SimpleNamespace(id=1, name="work")
     source, target = (SimpleNamespace(plan=plan, id=i + 1, index=i) for i in (0, 1))
     try:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await moving.move(keeper, None, source, target, "pre_copy")  # type: ignore[arg-type]
             kept = await keeper.load(TARGET)
         assert [part.state for part in kept] == taker.has  # and it would begin with the same
