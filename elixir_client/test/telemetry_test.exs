@@ -103,8 +103,8 @@ defmodule Ringbridge.TelemetryTest do
   describe "events" do
     setup :attach
 
-    test "the page has seventeen" do
-      assert length(documented()) == 17
+    test "the page has twenty-two" do
+      assert length(documented()) == 22
     end
 
     test "of a job: start, then stop with its outcome" do
@@ -194,6 +194,92 @@ defmodule Ringbridge.TelemetryTest do
       assert_received {[:ringbridge, :job, :exception], %{duration: _}, metadata}
       assert %{reason: ^error, kind: :error, stacktrace: [], instance: ^nowhere} = metadata
       refute_received {[:ringbridge, :job, :stop], _, _}
+    end
+  end
+
+  describe "of a server" do
+    setup :attach
+
+    # In the shepherd's place a script that says what a shepherd would (Ringbridge.Server.Wire).
+    defp server(script, more) do
+      directory = Path.join(System.tmp_dir!(), "ringbridge-#{System.pid()}-told")
+      File.mkdir_p!(directory)
+      on_exit(fn -> File.rm_rf!(directory) end)
+
+      [shepherd, config] =
+        for name <- ["shepherd", "ringbridge.toml"], do: Path.join(directory, name)
+
+      File.write!(
+        shepherd,
+        "#!/bin/sh\nread_once() { dd bs=1M count=1 >/dev/null 2>&1; }\nread_once\n" <> script
+      )
+
+      File.chmod!(shepherd, 0o700)
+      File.write!(config, "")
+      name = __MODULE__.Bridge
+      programs = [command: "/bin/true", shepherd: shepherd, config: config, cookie: "any"]
+      {Keyword.merge([name: name, backoff_min_ms: 1] ++ programs, more), name}
+    end
+
+    @ready ~S(printf '\000\000\000\001R') <> "\n"
+    @status_3 ~S(printf '\000\000\000\011X\000\000\000\003\000\000\000\000') <> "\n"
+    @status_0 ~S(printf '\000\000\000\011X\000\000\000\000\000\000\000\000') <> "\n"
+    @patience_ms 60_000
+
+    test "that fails: each life's start, readiness and end, what follows, and that it gives up" do
+      Process.flag(:trap_exit, true)
+      {options, name} = server(@ready <> @status_3, max_failures: 2)
+
+      capture_log(fn ->
+        {:ok, server} = Ringbridge.Server.start_link(options)
+        assert_receive {:EXIT, ^server, :shutdown}, @patience_ms
+      end)
+
+      how = {:status, 3}
+
+      for life <- 1..2 do
+        assert_received {[:ringbridge, :server, :start], %{system_time: _, starts: ^life}, start}
+        assert %{server: ^name, node: node} = start
+        assert map_size(start) == 2
+        assert_received {[:ringbridge, :server, :ready], %{start_us: us}, ready}
+        assert us >= 0 and ready == Map.put(start, :os_pid, nil)
+        assert_received {[:ringbridge, :server, :exit], %{up_us: us}, exit}
+        assert us >= 0
+        assert exit == %{server: name, node: node, how: how, stopped: false}
+        next = if life == 1, do: :restart, else: :give_up
+        assert_received {[:ringbridge, :server, ^next], %{failures: ^life}, what}
+        assert what == Map.put(start, :how, how)
+      end
+
+      refute_received {[:ringbridge | _], _, _}
+    end
+
+    test "that is stopped: its end was asked for; that could not start: it was never up" do
+      {options, name} = server(@ready <> "read_once\n" <> @status_0, [])
+
+      capture_log(fn ->
+        start_supervised!({Ringbridge.Server, options})
+        :ok = Ringbridge.Server.await(name, @patience_ms)
+        stop_supervised!({Ringbridge.Server, name})
+      end)
+
+      assert_received {[:ringbridge, :server, :exit], %{up_us: _}, exit}
+      assert %{how: {:status, 0}, stopped: true} = exit
+      refute_received {[:ringbridge, :server, :restart], _, _}
+
+      {options, name} = server("exit 1\n", backoff_min_ms: 10_000)
+
+      capture_log(fn ->
+        start_supervised!({Ringbridge.Server, options})
+
+        assert_receive {[:ringbridge, :server, :restart], %{pause_ms: pause_ms}, restart},
+                       @patience_ms
+
+        assert pause_ms in 5_000..10_000
+        assert %{server: ^name, how: :shepherd_killed} = restart
+        assert_received {[:ringbridge, :server, :exit], %{up_us: 0}, %{stopped: false}}
+        stop_supervised!({Ringbridge.Server, name})
+      end)
     end
   end
 

@@ -22,11 +22,16 @@ defmodule Ringbridge.Telemetry do
   | `[:ringbridge, :role, :load]` | as `health`: one for each role | `queued`, `deferred`, `running`, `workers_ready`, `accepted`, `answered`, `refused`, `depth_max` | `instance`, `node`, `role`, `state`, `breaker` |
   | `[:ringbridge, :poll, :stop]` | a bridge has answered the poller, or its memory was read | `duration` | `instance`, `node`, `lane` (`:dist`, `:nif`) |
   | `[:ringbridge, :poll, :exception]` | it has not answered, or cannot be asked | `count` (1) | `instance`, `node`, `kind` (`:error`), `reason` (a `Ringbridge.Error`), `stacktrace` (`[]`) |
+  | `[:ringbridge, :server, :start]` | a `Ringbridge.Server` is about to start its bridge | `system_time`, `starts` (this one is the n-th) | `server`, `node` |
+  | `[:ringbridge, :server, :ready]` | the bridge answers | `start_us` | those, `os_pid` |
+  | `[:ringbridge, :server, :exit]` | it has ended, or was not started | `up_us` since it was ready, else 0 | `server`, `node`, `how` (`t:Ringbridge.Server.ending/0`), `stopped` (whether it was asked to) |
+  | `[:ringbridge, :server, :restart]` | it will be started again, after a pause | `pause_ms`, `failures` in a row | `server`, `node`, `how` |
+  | `[:ringbridge, :server, :give_up]` | it will not: the server ends | `failures` | those |
 
   `verb` is `:submit`, `:submit_many`, `:cast` or `:stream`; `outcome` is `:ok`, `:error` or `:shutdown`; `error` is a
   `Ringbridge.Error` or `nil`; `trace` the traceparent or `nil`. Of a batch `outcome` is the whole's: look at its answers for
   the elements'. A process that is killed while it waits tells nothing; nor is a subscription of `Ringbridge.producer/5` told, whose
-  end is its consumer's.
+  end is its consumer's, nor the end of a bridge whose server was killed with it.
 
   ## From a call to a worker's line in the log
 
@@ -66,6 +71,14 @@ defmodule Ringbridge.Telemetry do
   def polled(instance, event, measurements, metadata),
     do:
       execute(%{telemetry?: true, name: instance}, [:ringbridge | event], measurements, metadata)
+
+  # A server is no instance, and is named by itself.
+  @doc false
+  @spec server(boolean(), atom(), map(), map()) :: :ok
+  def server(true, event, measurements, metadata),
+    do: :telemetry.execute([:ringbridge, :server, event], measurements, metadata)
+
+  def server(false, _event, _measurements, _metadata), do: :ok
 
   defp execute(%{telemetry?: true} = instance, event, measurements, metadata),
     do: :telemetry.execute(event, measurements, Map.put(metadata, :instance, instance.name))
@@ -162,7 +175,15 @@ defmodule Ringbridge.Telemetry do
       {:last_value, "ringbridge.role.load.refused",
        tags: [:node, :role], description: "jobs not taken in, since the bridge began"},
       {:counter, "ringbridge.poll.exception.count",
-       tags: [:node], description: "questions that a bridge has not answered"}
+       tags: [:node], description: "questions that a bridge has not answered"},
+      {:last_value, "ringbridge.server.ready.start_us",
+       tags: [:server],
+       unit: :microsecond,
+       description: "how long a bridge of this VM took to start"},
+      {:counter, "ringbridge.server.restart.pause_ms",
+       tags: [:server], description: "bridges of this VM that ended and are started again"},
+      {:counter, "ringbridge.server.give_up.failures",
+       tags: [:server], description: "servers that gave up"}
     ]
   end
 

@@ -11,7 +11,7 @@ defmodule Ringbridge.Server.Owner do
 
   require Logger
 
-  alias Ringbridge.{Backoff, Deadline, Server}
+  alias Ringbridge.{Backoff, Deadline, Server, Telemetry}
   alias Ringbridge.Server.{Options, OsProcess, Output, Watcher, Wire}
 
   # The shepherd's kill, and its word of it.
@@ -24,9 +24,11 @@ defmodule Ringbridge.Server.Owner do
     :bridge,
     :backoff,
     :how,
-    :ready_at_ms,
+    :begun_us,
+    :ready_us,
     :last_end,
     :timer,
+    telemetry?: false,
     state: :starting,
     starts: 0,
     failures: 0,
@@ -89,7 +91,9 @@ defmodule Ringbridge.Server.Owner do
     # So that terminate/2 runs and the bridge ends in order. A port's end is a message, too.
     Process.flag(:trap_exit, true)
     backoff = %Backoff{min_ms: server.backoff_min_ms, max_ms: server.backoff_max_ms}
-    {:ok, %__MODULE__{server: server, backoff: backoff}, {:continue, :begin}}
+
+    {:ok, %__MODULE__{server: server, backoff: backoff, telemetry?: Telemetry.available?()},
+     {:continue, :begin}}
   end
 
   @impl GenServer
@@ -128,8 +132,8 @@ defmodule Ringbridge.Server.Owner do
   defp await_end(%{port: port} = state, until_ms) do
     receive do
       {^port, {:data, bytes}} -> bytes |> Wire.decode() |> heard(state) |> await_end(until_ms)
-      {^port, {:exit_status, _status}} -> state |> close_output() |> tell_stopped()
-      {:EXIT, ^port, _reason} -> state |> close_output() |> tell_stopped()
+      {^port, {:exit_status, _status}} -> state |> close_output() |> stopped()
+      {:EXIT, ^port, _reason} -> state |> close_output() |> stopped()
     after
       Deadline.left(until_ms) ->
         Logger.error("#{name(state)}: #{node_of(state)} did not end in time")
@@ -140,7 +144,17 @@ defmodule Ringbridge.Server.Owner do
 
   defp begin(state) do
     :ok = Watcher.clear(state.server.name)
-    state = %{state | state: :starting, starts: state.starts + 1, output: %Output{}, how: nil}
+
+    state = %{
+      state
+      | state: :starting,
+        starts: state.starts + 1,
+        output: %Output{},
+        how: nil,
+        begun_us: now_us()
+    }
+
+    event(state, :start, %{system_time: System.system_time(), starts: state.starts})
 
     with {:ok, cookie} <- state.server.cookie.(),
          {:ok, env} <- Options.environment(state.server.env),
@@ -244,9 +258,11 @@ defmodule Ringbridge.Server.Owner do
 
   defp heard({:ready, _line}, state) do
     Logger.info("#{name(state)}: #{node_of(state)} is ready", bridge: node_of(state))
+    now_us = now_us()
+    event(state, :ready, %{start_us: now_us - state.begun_us}, %{os_pid: os_pid(state.bridge)})
     Server.announce(state.server)
     for from <- state.waiting, do: GenServer.reply(from, :ok)
-    %{state | state: :ready, ready_at_ms: now_ms(), waiting: []}
+    %{state | state: :ready, ready_us: now_us, waiting: []}
   end
 
   defp heard({:output, bytes}, state), do: say(state, Output.feed(state.output, bytes))
@@ -298,7 +314,8 @@ defmodule Ringbridge.Server.Owner do
 
   # One that was ready for long is no failure in a row.
   defp failed(state) do
-    held? = state.ready_at_ms != nil and now_ms() - state.ready_at_ms >= state.backoff.max_ms
+    up_us = exited(state, false)
+    held? = up_us >= state.backoff.max_ms * 1_000
     failures = if held?, do: 1, else: state.failures + 1
     backoff = if held?, do: Backoff.reset(state.backoff), else: state.backoff
     {pause_ms, backoff} = Backoff.next(backoff, :rand.uniform())
@@ -307,7 +324,7 @@ defmodule Ringbridge.Server.Owner do
     state = %{
       state
       | state: :waiting,
-        ready_at_ms: nil,
+        ready_us: nil,
         failures: failures,
         backoff: backoff,
         last_end: last_end
@@ -315,9 +332,11 @@ defmodule Ringbridge.Server.Owner do
 
     if failures >= state.server.max_failures do
       Logger.error("#{name(state)}: #{tell(state)}; giving up after #{failures} in a row")
+      event(state, :give_up, %{failures: failures}, %{how: last_end.how})
       {:stop, {:shutdown, {:gave_up, last_end}}, told(state)}
     else
       Logger.error("#{name(state)}: #{tell(state)}; starting it again in #{pause_ms} ms")
+      event(state, :restart, %{pause_ms: pause_ms, failures: failures}, %{how: last_end.how})
       timer = Process.send_after(self(), :begin, pause_ms)
       {:noreply, told(%{state | timer: timer})}
     end
@@ -331,14 +350,24 @@ defmodule Ringbridge.Server.Owner do
   defp how({:not_started, why}), do: "was not started: #{why}"
   defp how(:shepherd_killed), do: "was killed with its shepherd"
 
+  defp stopped(state) do
+    state = %{state | how: state.how || :shepherd_killed}
+    exited(state, true)
+    tell_stopped(state)
+  end
+
+  # How long it was ready.
+  defp exited(state, stopped?) do
+    up_us = if state.ready_us, do: now_us() - state.ready_us, else: 0
+    event(state, :exit, %{up_us: up_us}, %{how: state.how, stopped: stopped?})
+    up_us
+  end
+
   defp tell_stopped(%{how: {:status, 0}} = state),
     do: Logger.info("#{name(state)}: #{node_of(state)} has ended", bridge: node_of(state))
 
   defp tell_stopped(state),
-    do:
-      Logger.warning(
-        "#{name(state)}: #{node_of(state)} #{how(state.how || :shepherd_killed)} as it was stopped"
-      )
+    do: Logger.warning("#{name(state)}: #{node_of(state)} #{how(state.how)} as it was stopped")
 
   defp told(state) do
     :ets.insert(state.server.name, {:status, status(state)})
@@ -363,5 +392,10 @@ defmodule Ringbridge.Server.Owner do
   defp registered(name), do: Module.concat(name, Owner)
   defp name(state), do: inspect(state.server.name)
   defp node_of(state), do: state.server.node
-  defp now_ms, do: System.monotonic_time(:millisecond)
+  defp now_us, do: System.monotonic_time(:microsecond)
+
+  defp event(state, event, measurements, more \\ %{}) do
+    metadata = Map.merge(%{server: state.server.name, node: node_of(state)}, more)
+    Telemetry.server(state.telemetry?, event, measurements, metadata)
+  end
 end
