@@ -128,7 +128,8 @@ async def serve(
             )
             node.exports.merge(published.exports(running.status))
             carrying.start_soon(running.feed)
-            carrying.start_soon(metrics_page.serve, scraped, running.metrics())
+            if scraped:
+                carrying.start_soon(metrics_page.serve, scraped, running.metrics())
             async with trio.open_nursery() as nursery:
                 await running.start(nursery)
                 nursery.start_soon(reload_on_sighup, hang_ups, running.reloading)

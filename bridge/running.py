@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, assert_never
 import msgspec
 import structlog
 import trio
-from prometheus_client.registry import CollectorRegistry
 
 import bridge
 from bridge.conversations import Conversations
@@ -50,7 +49,7 @@ from bridge.links.link_manager import LinkManager
 from bridge.node import Node
 from bridge.node.process.details import Details
 from bridge.operating import Operator
-from bridge.ops import diagnostics, inspection, metrics
+from bridge.ops import diagnostics, inspection
 from bridge.ops.answers import Answering, to_term
 from bridge.ops.diagnostics import Diagnostics
 from bridge.reloading import Current, Reloading
@@ -65,6 +64,8 @@ from bridge.workers.worker import Worker
 from bridge.workers.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import CollectorRegistry
+
     from bridge.fabric.tls import Tls
 
 log = structlog.get_logger("ringbridge")
@@ -250,6 +251,9 @@ class Bridge:
 
     def metrics(self) -> CollectorRegistry:
         """What a scrape is made of."""
+        # Imported late: a bridge without [metrics] listen starts sooner.
+        from bridge.ops import metrics
+
         about = {"node": self._node.name, "version": bridge.__version__}
         return metrics.registry(
             metrics.BridgeCollector(self._relay, self.supervisor, self.lanes, about)

@@ -8,13 +8,15 @@ server would read them from a thread.
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import CollectorRegistry
 
 from bridge.config import Config, ConfigError
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import CollectorRegistry
 
 HEAD_BYTES_MAX = 8_192
 REQUEST_S = 5.0
@@ -89,6 +91,8 @@ def _response(head: bytes, registry: CollectorRegistry) -> bytes:
         return _page("404 Not Found", "text/plain", b"the metrics are at /metrics\n")
     if method not in ("GET", "HEAD"):
         return _page("405 Method Not Allowed", "text/plain", b"GET only\n")
+    from prometheus_client.exposition import choose_encoder  # late: it takes long to load
+
     encode, content_type = choose_encoder(headers.get("accept", ""))
     try:
         body = encode(registry)
