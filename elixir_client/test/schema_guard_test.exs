@@ -274,6 +274,39 @@ defmodule Ringbridge.SchemaGuardTest do
       assert {:ok, _} = Ringbridge.call(name, @cat)
     end
 
+    test "a verdict is asked for anew beside a job when it is old, and before it when it is a minute old",
+         %{name: name} do
+      FakeBridge.start_dispatcher(@answer)
+      registry = registry({:ok, role()})
+      assert {:ok, _} = Ringbridge.call(name, @cat)
+      assert_received {:registry, _}
+      key = {:schema, node(), Repeat}
+      now_ms = System.monotonic_time(:millisecond)
+      [{^key, _epoch, :ok, until_ms}] = :ets.lookup(name, key)
+      assert until_ms <= now_ms + 5_000
+      # The bridge has read its settings again, and the job no longer fits; nobody has told us.
+      :ok =
+        GenServer.call(registry, {:answer, {:ok, role(operations: [%{@operation | opcode: 3}])}})
+
+      assert {:ok, _} = Ringbridge.call(name, @cat)
+      refute_received {:registry, _}
+      :ets.update_element(name, key, {4, now_ms})
+      assert {:ok, _} = Ringbridge.call(name, @cat)
+      assert_receive {:registry, {:lookup, :echo}}, 60_000
+      refused(name, System.monotonic_time(:millisecond) + 60_000)
+      # A minute old, of the same connection.
+      [{^key, epoch, {:schema_mismatch, _}, _until_ms}] = :ets.lookup(name, key)
+      :ets.insert(name, {key, epoch, :ok, System.monotonic_time(:millisecond) - 60_000})
+      assert {:error, %Error{reason: {:schema_mismatch, _}}} = Ringbridge.call(name, @cat)
+    end
+
+    defp refused(name, until_ms) do
+      case Ringbridge.call(name, @cat) do
+        {:error, %Error{reason: {:schema_mismatch, _}}} -> :ok
+        {:ok, _} -> if System.monotonic_time(:millisecond) < until_ms, do: refused(name, until_ms)
+      end
+    end
+
     test "what the bridge refuses by itself is looked at anew", %{name: name} do
       FakeBridge.start_dispatcher(
         {:error, {:bad_request, "submit: payload.times must be an integer of 3 to 9"}}

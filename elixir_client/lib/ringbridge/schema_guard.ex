@@ -15,9 +15,10 @@ defmodule Ringbridge.SchemaGuard do
   A role that says nothing of operations takes every job; so does a bridge that cannot be asked, or is older than this: it has the last
   word anyway, and refuses what is wrong itself (`:bad_request`).
 
-  The first job of a module over a connection asks, in its caller, for a second at most; the verdict is kept for a minute, and for less where workers
-  have not said yet what they take. A refusal is kept for two seconds, so that a reload of the bridge mends it, and what the bridge refused by
-  itself is looked at anew. `check/2` asks at once, for a release that wants to know when it starts:
+  The first job of a module over a connection asks, in its caller, for a second at most. The bridge tells nobody that its settings were read again, so
+  the verdict is asked for anew after five seconds, by a process beside the job that finds it so old, which goes by it; one that is a minute old is no verdict. So
+  while jobs come a reload is noticed within some five seconds, and after a pause by the second job. A refusal is kept for two seconds, so that a reload mends
+  it, and what the bridge refused by itself is looked at anew. `check/2` asks at once, for a release that wants to know when it starts:
 
       :ok = Ringbridge.SchemaGuard.check!(MyApp.Compute, [MyApp.Terrain, MyApp.Route])
   """
@@ -28,9 +29,10 @@ defmodule Ringbridge.SchemaGuard do
 
   # A registry answers in a millisecond. A bridge whose interpreter stands still has jobs go on, and so do we.
   @ask_ms 1_000
-  # A role's workers may be replaced by others while the connection stays.
-  @sure_ms 60_000
-  @unsure_ms 5_000
+  # A role's settings may be read again, and its workers replaced, while the connection stays: so old a verdict is asked for anew, beside
+  # the job that goes by it; and past the second in front of it.
+  @fresh_ms 5_000
+  @stale_ms 60_000
   @refused_ms 2_000
 
   @type reason :: {:schema_mismatch, String.t()} | {:layout_mismatch, String.t()}
@@ -101,16 +103,20 @@ defmodule Ringbridge.SchemaGuard do
     if verdict == :ok, do: :ok, else: {:error, verdict}
   end
 
-  defp find_out(request, module) do
-    case ask(request.node, module.__job__()) do
-      {:ok, verdict, ms} ->
-        put(request.instance, request.node, module, request.epoch, verdict, ms)
+  defp find_out(%{instance: instance, node: node, epoch: epoch}, module),
+    do: find_out(instance, node, epoch, module)
 
+  defp find_out(instance, node, epoch, module) do
+    case ask(node, module.__job__()) do
+      {:ok, verdict, ms} -> put(instance, node, module, epoch, verdict, ms)
       # Who cannot be asked is believed for a while: else each call would wait for the answer anew.
-      {:error, _unsure} ->
-        put(request.instance, request.node, module, request.epoch, :ok, @unsure_ms)
+      {:error, _unsure} -> put(instance, node, module, epoch, :ok, @fresh_ms)
     end
   end
+
+  # Linked to nobody, and given no more than it needs: the request has the payload.
+  defp renew(%{instance: instance, node: node, epoch: epoch}, module),
+    do: spawn(fn -> find_out(instance, node, epoch, module) end)
 
   @doc false
   # The bridge has refused by itself what passed here: its settings may have changed.
@@ -130,10 +136,16 @@ defmodule Ringbridge.SchemaGuard do
       [{_key, epoch, verdict, until_ms}] when epoch == request.epoch and now_ms < until_ms ->
         {:ok, verdict}
 
-      # One caller looks again, the others go by what was found until he knows.
-      [{_key, epoch, :ok, _until_ms}] when epoch == request.epoch ->
+      # One caller has it looked at again, all go by what was found until that is known.
+      [{_key, epoch, :ok, until_ms}] when epoch == request.epoch ->
         put(request.instance, request.node, module, epoch, :ok, @ask_ms)
-        :none
+
+        if now_ms < until_ms + @stale_ms - @fresh_ms do
+          renew(request, module)
+          {:ok, :ok}
+        else
+          :none
+        end
 
       _ ->
         :none
@@ -154,7 +166,7 @@ defmodule Ringbridge.SchemaGuard do
   defp ask(node, job) do
     case Dist.ask({Ringbridge.WorkerRegistry, node}, {:lookup, job.role}, @ask_ms) do
       {:answer, {:ok, %{} = role}} ->
-        judged(node, compare(job, role), role)
+        judged(node, compare(job, role))
 
       # That there is no such role is said by the bridge better than by us.
       {:answer, {:error, reason}} ->
@@ -168,13 +180,8 @@ defmodule Ringbridge.SchemaGuard do
     end
   end
 
-  defp judged(_node, :ok, role) do
-    # A worker that starts has said nothing of its operations yet.
-    said? = Enum.any?(Map.get(role, :workers, []), &(Map.get(&1, :state) == :ready))
-    {:ok, :ok, if(said?, do: @sure_ms, else: @unsure_ms)}
-  end
-
-  defp judged(node, {kind, why}, _role), do: {:ok, {kind, "#{node}: #{why}"}, @refused_ms}
+  defp judged(_node, :ok), do: {:ok, :ok, @fresh_ms}
+  defp judged(node, {kind, why}), do: {:ok, {kind, "#{node}: #{why}"}, @refused_ms}
 
   # --- Comparing -----------------------------------------------------------------------------------------------
 
