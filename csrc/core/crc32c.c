@@ -26,12 +26,19 @@
 #endif
 #endif
 
-enum { POLYNOMIAL_BITS = 32, LONG_RUN = 4096, SHORT_RUN = 256 };
+enum {
+    POLYNOMIAL_BITS = 32,
+    LONG_RUN = 4096,
+    SHORT_RUN = 256,
+    COPY_PIECE = 8192, /* it lies in the first cache with its source */
+    SIZE_BITS = 64,
+};
 static const uint32_t polynomial = 0x82f63b78u;
 
 static uint32_t byte_tables[8][256]; /* [k][b]: register after byte b and k zero bytes */
 static uint32_t past_long[4][256]; /* register after LONG_RUN zero bytes, by the register's bytes */
 static uint32_t past_short[4][256];
+static uint32_t squares[SIZE_BITS + 3]; /* [n]: x^(2^n) mod P, bit 31 being x^0 */
 static int hardware, folds;
 static pthread_once_t prepared = PTHREAD_ONCE_INIT;
 static int ready; /* C0: set with release by prepare(), read with acquire in ensure(): who sees 1
@@ -70,6 +77,21 @@ static void prepare_past(uint32_t tables[4][256], uint32_t bytes) {
         for (uint32_t b = 0; b < 256; b++) tables[k][b] = apply(one, b << (8 * k));
 }
 
+/* a * b mod P, of two polynomials whose bit 31 is x^0. */
+static uint32_t product(uint32_t a, uint32_t b) {
+    uint32_t sum = 0;
+    for (uint32_t bit = 1u << 31; bit; bit >>= 1) {
+        if (a & bit) sum ^= b;
+        b = (b >> 1) ^ (b & 1 ? polynomial : 0);
+    }
+    return sum;
+}
+
+static void prepare_squares(void) {
+    squares[0] = 1u << 30;
+    for (int n = 1; n < SIZE_BITS + 3; n++) squares[n] = product(squares[n - 1], squares[n - 1]);
+}
+
 static int detect(void) {
 #if defined(RB_CRC_X86)
     __builtin_cpu_init();
@@ -94,6 +116,7 @@ static void prepare(void) {
         }
     prepare_past(past_long, LONG_RUN);
     prepare_past(past_short, SHORT_RUN);
+    prepare_squares();
     hardware = detect();
     folds = hardware && rb_crc32c_can_fold();
     rb_store_release(&ready, 1); /* C0 */
@@ -202,4 +225,25 @@ uint32_t rb_crc32c(uint32_t crc, const void *data, size_t size) {
     ensure();
     if (__builtin_expect(size >= RB_FOLD_MIN, 0) && folds) return by_folding(crc, data, size);
     return hardware ? by_instruction(crc, data, size) : rb_crc32c_table(crc, data, size);
+}
+
+uint32_t rb_crc32c_copy(uint32_t crc, void *to, const void *from, size_t size) {
+    uint8_t *t = to;
+    const uint8_t *f = from;
+    while (size) {
+        size_t piece = size < COPY_PIECE ? size : COPY_PIECE;
+        memcpy(t, f, piece);
+        crc = rb_crc32c(crc, t, piece);
+        t += piece, f += piece, size -= piece;
+    }
+    return crc;
+}
+
+uint32_t rb_crc32c_join(uint32_t a, uint32_t b, size_t b_size) {
+    ensure();
+    /* The inversions before and behind cancel each other out: what is left of a is its register times x^(8 * b_size). */
+    uint32_t power = 1u << 31;
+    for (int n = 3; b_size; n++, b_size >>= 1)
+        if (b_size & 1) power = product(squares[n], power);
+    return product(power, a) ^ b;
 }

@@ -32,32 +32,66 @@ static uint32_t crc_of(const uint64_t *head, const uint8_t *body, const void *pa
     return rb_crc32c(crc, payload, payload_bytes);
 }
 
+static uint32_t crc_summed(const uint64_t *head, uint32_t payload_crc, uint32_t payload_bytes,
+                           uint64_t features) {
+    uint32_t crc = rb_crc32c(0, head, HEAD_WORDS * sizeof *head);
+    return features & RB_FEATURE_CRC_PAYLOAD ? rb_crc32c_join(crc, payload_crc, payload_bytes)
+                                             : crc;
+}
+
+static int is_unsummed(uint64_t features) {
+    return !(features & (RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD));
+}
+
+/* `head`: HEAD_WORDS. */
+static inline void request_head(uint64_t *head, const struct rb_request *e) {
+    head[0] = e->job;
+    head[1] = fields(0 /* crc */, e->opcode, 0, e->flags);
+    head[2] = e->deadline_ns;
+    head[3] = e->payload_at;
+    head[4] = fields(e->payload_bytes, e->priority, e->trace_flags, e->reserved);
+    head[5] = word_of(e->trace_id);
+    head[6] = word_of(e->trace_id + 8);
+    head[7] = word_of(e->span_id);
+}
+
+static inline void completion_head(uint64_t *head, const struct rb_completion *e) {
+    head[0] = e->job;
+    head[1] = fields(0 /* crc */, e->status, 0, e->flags);
+    head[2] = e->queue_ns;
+    head[3] = e->run_ns;
+    head[4] = e->payload_at;
+    head[5] = fields(e->payload_bytes, e->code, 0, e->reserved);
+    head[6] = word_of(e->reserved2);
+    head[7] = word_of(e->reserved2 + 8);
+}
+
 uint32_t rb_request_crc(const struct rb_request *e, const void *payload, uint64_t features) {
-    if (!(features & (RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD))) return 0;
-    const uint64_t head[HEAD_WORDS] = {
-        e->job,
-        fields(0 /* crc */, e->opcode, 0, e->flags),
-        e->deadline_ns,
-        e->payload_at,
-        fields(e->payload_bytes, e->priority, e->trace_flags, e->reserved),
-        word_of(e->trace_id),
-        word_of(e->trace_id + 8),
-        word_of(e->span_id),
-    };
+    uint64_t head[HEAD_WORDS];
+    if (is_unsummed(features)) return 0;
+    request_head(head, e);
     return crc_of(head, e->body, payload, e->payload_bytes, features);
 }
 
 uint32_t rb_completion_crc(const struct rb_completion *e, const void *payload, uint64_t features) {
-    if (!(features & (RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD))) return 0;
-    const uint64_t head[HEAD_WORDS] = {
-        e->job,
-        fields(0 /* crc */, e->status, 0, e->flags),
-        e->queue_ns,
-        e->run_ns,
-        e->payload_at,
-        fields(e->payload_bytes, e->code, 0, e->reserved),
-        word_of(e->reserved2),
-        word_of(e->reserved2 + 8),
-    };
+    uint64_t head[HEAD_WORDS];
+    if (is_unsummed(features)) return 0;
+    completion_head(head, e);
     return crc_of(head, e->body, payload, e->payload_bytes, features);
+}
+
+uint32_t rb_request_crc_summed(const struct rb_request *e, uint32_t payload_crc,
+                               uint64_t features) {
+    uint64_t head[HEAD_WORDS];
+    if (is_unsummed(features)) return 0;
+    request_head(head, e);
+    return crc_summed(head, payload_crc, e->payload_bytes, features);
+}
+
+uint32_t rb_completion_crc_summed(const struct rb_completion *e, uint32_t payload_crc,
+                                  uint64_t features) {
+    uint64_t head[HEAD_WORDS];
+    if (is_unsummed(features)) return 0;
+    completion_head(head, e);
+    return crc_summed(head, payload_crc, e->payload_bytes, features);
 }

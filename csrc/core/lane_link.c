@@ -284,37 +284,53 @@ static size_t copy_pieces(uint8_t *to, const struct rb_lane_piece *pieces, int c
     return size;
 }
 
-int rb_lane_link_put(struct rb_lane_link *l, uint64_t request, uint32_t status,
-                     const struct rb_lane_piece *pieces, int count) {
-    size_t size = 0;
-    int64_t first = 0;
-    for (int i = 0; i < count; i++) size += pieces[i].size;
+int64_t rb_lane_link_room(struct rb_lane_link *l, uint64_t size) {
     if (size > l->config.result_bytes || size > UINT32_MAX) return -EMSGSIZE;
-    if (size > RB_LANE_INLINE_BYTES_MAX) {
-        first = rb_region_take(&l->results_region, size);
-        if (first < 0) return (int)first;
-    }
+    int64_t first = rb_region_take(&l->results_region, size);
+    return first < 0 ? first : first * l->config.result_block_bytes;
+}
+
+void rb_lane_link_no_room(struct rb_lane_link *l, uint64_t place, uint64_t size) {
+    rb_region_give(&l->results_region, (uint32_t)(place / l->config.result_block_bytes),
+                   rb_region_blocks_for(&l->results_region, size));
+}
+
+int rb_lane_link_put_placed(struct rb_lane_link *l, uint64_t request, uint32_t status,
+                            uint64_t place, uint64_t size) {
     int64_t slot = rb_ring_claim(&l->completion_ring);
     if (slot < 0) {
-        if (size > RB_LANE_INLINE_BYTES_MAX)
-            rb_region_give(&l->results_region, (uint32_t)first,
-                           rb_region_blocks_for(&l->results_region, size));
+        rb_lane_link_no_room(l, place, size);
         return (int)slot;
     }
     struct rb_lane_completion *e = &l->completions[slot];
     e->request = request;
     e->status = (uint16_t)status;
     e->bytes = (uint32_t)size;
-    if (size <= RB_LANE_INLINE_BYTES_MAX) {
-        e->flags = RB_LANE_FLAG_INLINE;
-        e->at = 0;
-        copy_pieces(e->body, pieces, count);
-        return 0;
-    }
     e->flags = 0;
-    e->at = (uint64_t)first * l->config.result_block_bytes;
-    l->lent[first] = rb_region_blocks_for(&l->results_region, size);
-    copy_pieces(l->results + e->at, pieces, count);
+    e->at = place;
+    l->lent[place / l->config.result_block_bytes] = rb_region_blocks_for(&l->results_region, size);
+    return 0;
+}
+
+int rb_lane_link_put(struct rb_lane_link *l, uint64_t request, uint32_t status,
+                     const struct rb_lane_piece *pieces, int count) {
+    size_t size = 0;
+    for (int i = 0; i < count; i++) size += pieces[i].size;
+    if (size > RB_LANE_INLINE_BYTES_MAX) {
+        int64_t place = rb_lane_link_room(l, size);
+        if (place < 0) return (int)place;
+        copy_pieces(l->results + place, pieces, count);
+        return rb_lane_link_put_placed(l, request, status, (uint64_t)place, size);
+    }
+    int64_t slot = rb_ring_claim(&l->completion_ring);
+    if (slot < 0) return (int)slot;
+    struct rb_lane_completion *e = &l->completions[slot];
+    e->request = request;
+    e->status = (uint16_t)status;
+    e->bytes = (uint32_t)size;
+    e->flags = RB_LANE_FLAG_INLINE;
+    e->at = 0;
+    copy_pieces(e->body, pieces, count);
     return 0;
 }
 

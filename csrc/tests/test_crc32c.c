@@ -103,11 +103,43 @@ static void a_crc_continued_is_the_crc_of_the_whole(void) {
     }
 }
 
+/* Where pieces begin (8192 bytes), and with any alignment of either side. */
+static void a_copy_is_whole_and_has_the_crc_of_its_bytes(void) {
+    static const size_t sizes[] = {0, 1, 63, 1024, 8191, 8192, 8193, 3 * 8192, 3 * 8192 + 1};
+    static uint8_t copy[sizeof text + 2];
+    fill();
+    for (size_t n = 0; n < sizeof sizes / sizeof *sizes; n++)
+        for (size_t at = 0; at < 3; at++) {
+            memset(copy, 0xa5, sizeof copy);
+            CHECK_EQUAL(rb_crc32c_copy(17, copy + 1, text + at, sizes[n]),
+                        rb_crc32c(17, text + at, sizes[n]));
+            CHECK_EQUAL(memcmp(copy + 1, text + at, sizes[n]), 0);
+            CHECK(copy[0] == 0xa5 && copy[1 + sizes[n]] == 0xa5);
+        }
+}
+
+static void two_crcs_joined_are_the_crc_of_the_whole(void) {
+    uint64_t state = 13;
+    fill();
+    for (int round = 0; round < 300; round++) {
+        size_t size = check_random(&state) % sizeof text,
+               cut = round % 3 && size ? check_random(&state) % size : size;
+        CHECK_EQUAL(rb_crc32c_join(rb_crc32c(0, text, cut), rb_crc32c(0, text + cut, size - cut),
+                                   size - cut),
+                    rb_crc32c(0, text, size));
+    }
+    /* More than could be tried: x has the order 2^31 - 1, so that the 2^34 bits of 2^31 bytes do what 8 do. */
+    uint32_t few = rb_crc32c_join(0x12345678, 0, 1);
+    CHECK_EQUAL(rb_crc32c_join(0x12345678, 0, (size_t)1 << 31), few);
+}
+
 int main(void) {
     RUN(every_form_gives_the_published_values);
     RUN(every_length_and_alignment_agrees_with_the_definition);
     RUN(the_three_stream_thresholds_agree_with_the_definition);
     RUN(the_folding_thresholds_agree_with_the_definition);
     RUN(a_crc_continued_is_the_crc_of_the_whole);
+    RUN(a_copy_is_whole_and_has_the_crc_of_its_bytes);
+    RUN(two_crcs_joined_are_the_crc_of_the_whole);
     return check_end();
 }

@@ -80,6 +80,23 @@ static void an_inline_length_past_the_envelope_is_not_read(void) {
     free(c);
 }
 
+/* Whatever is summed: the head alone, both, nothing. */
+static void a_payload_that_was_summed_before_gives_the_same(void) {
+    static const uint64_t features[] = {0, RB_FEATURE_CRC_ENVELOPE, RB_FEATURE_CRC_PAYLOAD, BOTH};
+    static uint8_t payload[70000];
+    for (size_t i = 0; i < sizeof payload; i++) payload[i] = (uint8_t)(i * 11 >> 3);
+    for (uint32_t size = 1; size < sizeof payload; size = size * 3 + 1)
+        for (int i = 0; i < 4; i++) {
+            struct rb_request e = request_of(size);
+            struct rb_completion c = {.job = 5, .run_ns = 9, .payload_bytes = size};
+            uint32_t sum = rb_crc32c(0, payload, size);
+            CHECK_EQUAL(rb_request_crc_summed(&e, sum, features[i]),
+                        rb_request_crc(&e, payload, features[i]));
+            CHECK_EQUAL(rb_completion_crc_summed(&c, sum, features[i]),
+                        rb_completion_crc(&c, payload, features[i]));
+        }
+}
+
 int main(void) {
     RUN(without_the_features_the_crc_is_0);
     RUN(every_bit_of_the_head_counts_but_those_of_the_crc);
@@ -87,5 +104,6 @@ int main(void) {
     RUN(the_payload_counts_only_with_its_feature);
     RUN(an_inline_payload_is_the_body);
     RUN(an_inline_length_past_the_envelope_is_not_read);
+    RUN(a_payload_that_was_summed_before_gives_the_same);
     return check_end();
 }

@@ -11,6 +11,14 @@
  * multiplication where it has that; the choice is made once, at first use. */
 uint32_t rb_crc32c(uint32_t crc, const void *data, size_t size);
 
+/* Copies, and returns the CRC of what was copied, in one pass: piece by piece, each summed where it was laid down while it is in the nearest
+ * cache. `from` may change meanwhile; to `to` nobody else may write. They do not overlap. */
+uint32_t rb_crc32c_copy(uint32_t crc, void *to, const void *from, size_t size);
+
+/* The CRC of a followed by b, of the CRCs of both and the size of b: for sums that are made before what stands in front of them is
+ * known. At most 64 products of two words, 1 us; two for a size that is a power of two. */
+uint32_t rb_crc32c_join(uint32_t a, uint32_t b, size_t b_size);
+
 /* Two of the forms by name, for tests that hold them against each other. rb_crc32c_hardware() needs
  * rb_crc32c_has_hardware(). */
 uint32_t rb_crc32c_table(uint32_t crc, const void *data, size_t size);

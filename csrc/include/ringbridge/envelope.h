@@ -15,4 +15,9 @@
 uint32_t rb_request_crc(const struct rb_request *e, const void *payload, uint64_t features);
 uint32_t rb_completion_crc(const struct rb_completion *e, const void *payload, uint64_t features);
 
+/* The same, of a payload that was summed before: `payload_crc` is rb_crc32c(0, payload, e->payload_bytes). */
+uint32_t rb_request_crc_summed(const struct rb_request *e, uint32_t payload_crc, uint64_t features);
+uint32_t rb_completion_crc_summed(const struct rb_completion *e, uint32_t payload_crc,
+                                  uint64_t features);
+
 #endif

@@ -99,6 +99,12 @@ struct rb_lane_piece {
 };
 int rb_lane_link_put(struct rb_lane_link *link, uint64_t request, uint32_t status,
                      const struct rb_lane_piece *pieces, int count);
+/* The same for bytes that are to be looked at as they are copied: room for them first (its place in the region, which is at
+ * link->results + place; -ENOSPC, -EMSGSIZE), then either the completion of what lies there or nothing: then the room is free again. */
+int64_t rb_lane_link_room(struct rb_lane_link *link, uint64_t size);
+void rb_lane_link_no_room(struct rb_lane_link *link, uint64_t place, uint64_t size);
+int rb_lane_link_put_placed(struct rb_lane_link *link, uint64_t request, uint32_t status,
+                            uint64_t place, uint64_t size);
 /* Publishes what was put, and rings the BEAM if it sleeps. How many were put. */
 uint64_t rb_lane_link_publish(struct rb_lane_link *link);
 /* Nothing is read any more; what was published stays. Rings. */

@@ -102,6 +102,22 @@ static int answer_term(struct rb_worker *w, const struct rb_caller *to, const st
     return 0;
 }
 
+/* What may not wait on a socket would cost the caller's whole node its connection. A sixteenth is for what waits already. */
+static uint64_t answer_max(const struct rb_relay *r) {
+    return r->config.outgoing_bytes_max - r->config.outgoing_bytes_max / 16;
+}
+
+/* The worker's bytes will be the answer, as they are, to a caller at a lane: then they are read once, on their way there. Nothing but their sum
+ * can still keep them from it. */
+static int is_drawn(const struct rb_worker *w, const struct rb_job *j,
+                    const struct rb_completion *e) {
+    return j->kind == RB_CALLER_LANE && j->state == RB_JOB_PLACED && !j->detail &&
+           e->status == RB_STATUS_OK &&
+           !(e->flags & (RB_FLAG_INLINE | RB_FLAG_TERM | RB_FLAG_ZSTD)) &&
+           w->link.config.features & RB_FEATURE_CRC_PAYLOAD &&
+           e->payload_bytes <= answer_max(w->relay);
+}
+
 /* Not an end: what is left of it comes in the next round. */
 static const char *const goes_on = "goes_on";
 
@@ -118,8 +134,20 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e, uint64
              .walk) { /* what is walked was looked at when that began, and is not read again */
         uint64_t cost = rb_completion_effort(e);
         *effort -= cost < *effort ? cost : *effort;
-        if (rb_completion_crc(e, payload, w->link.config.features) != e->crc)
+        uint64_t features = w->link.config.features;
+        uint32_t sum, crc;
+        const uint8_t *drawn =
+            is_drawn(w, j, e) ? rb_beam_draw(j, payload, e->payload_bytes, &sum) : NULL;
+        if (drawn) {
+            payload = drawn;
+            crc = rb_completion_crc_summed(e, sum, features);
+        } else {
+            crc = rb_completion_crc(e, payload, features);
+        }
+        if (crc != e->crc) {
+            if (drawn) rb_beam_drawn_end(j);
             return "completion_crc";
+        }
     } else if (j->state != RB_JOB_PLACED) {
         rb_term_answer_end(w); /* nobody hears of it any more */
     }
@@ -131,8 +159,7 @@ static const char *complete(struct rb_worker *w, struct rb_completion *e, uint64
     j->run_ns = e->run_ns;
     if (j->state == RB_JOB_PLACED) {
         struct rb_caller to = rb_job_caller(j);
-        /* What may not wait on a socket would cost the caller's whole node its connection. A sixteenth is for what waits already. */
-        uint64_t most = r->config.outgoing_bytes_max - r->config.outgoing_bytes_max / 16;
+        uint64_t most = answer_max(r);
         if (e->status == RB_STATUS_FAILED) {
             reason = RB_REASON_JOB_FAILED;
             rb_answer_failed(&to, e->code, payload,

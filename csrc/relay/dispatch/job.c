@@ -48,7 +48,7 @@ struct rb_job *rb_job_new(struct rb_relay *r) {
     j->id = ++r->job_sequence << JOB_INDEX_BITS | (j->id & INDEX_MASK);
     j->state = RB_JOB_ARRIVING;
     j->detail = j->is_term = j->signals = j->kind = j->finish = j->uncounted = 0;
-    j->keyed = j->retry = j->accepts = j->apart = 0;
+    j->keyed = j->retry = j->accepts = j->apart = j->summed = 0;
     j->home = NULL;
     j->stopped_ns = 0;
     j->extra = NULL;

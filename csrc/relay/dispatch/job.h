@@ -53,6 +53,7 @@ struct rb_job {
     uint8_t sampled;        /* its hops are timed */
     uint8_t accepts;        /* its answer may come compressed */
     uint8_t apart;          /* it waits apart from its role's queue (role.h) */
+    uint8_t summed;         /* payload_crc is known */
     uint64_t stopped_ns;    /* when its cancel word was written; 0: it was not */
     uint32_t index;         /* of an element in its batch */
     struct rb_extra *extra; /* what it has beyond a plain call; NULL: nothing */
@@ -89,6 +90,7 @@ struct rb_job {
     struct rb_monitor *monitor; /* the caller's own, or NULL */
     uint64_t watch; /* ours on the caller, or RB_WATCH_LANE: its lane is told; 0: none */
     uint32_t pool_first, pool_count; /* payload blocks; count 0: inline */
+    uint32_t payload_crc;            /* of the payload alone, if it was summed as it was copied */
     struct rb_request request;
     uint16_t pid_size, tag_size, alias_at,
         alias_size; /* of caller[]: pid, tag; the alias inside the tag */

@@ -86,7 +86,9 @@ static int place(struct rb_relay *r, struct rb_worker *w, struct rb_job *j) {
     rb_role_take(j->role, j);
     j->request.flags &= (uint16_t)~RB_FLAG_ACCEPTS_ZSTD; /* of the last worker's */
     if (j->accepts && rb_encoding_worker_takes(w)) j->request.flags |= RB_FLAG_ACCEPTS_ZSTD;
-    j->request.crc = rb_request_crc(&j->request, rb_job_payload(j), w->link.config.features);
+    j->request.crc =
+        j->summed ? rb_request_crc_summed(&j->request, j->payload_crc, w->link.config.features)
+                  : rb_request_crc(&j->request, rb_job_payload(j), w->link.config.features);
     memcpy(&w->link.requests[slot], &j->request, sizeof j->request);
     if (w->shadow) rb_tape_out(r, RB_ITEM_REQUEST, w->id, 0, &j->request, sizeof j->request);
     j->state = RB_JOB_PLACED;

@@ -34,6 +34,12 @@ struct rb_beam_kept { /* an answer that waits for room in the region */
     uint8_t bytes[];
 };
 
+/* An answer that lies in the region before it is told: it was summed as it was copied there. */
+struct rb_beam_drawn {
+    const uint8_t *bytes; /* NULL: none */
+    uint64_t place, size;
+};
+
 struct rb_beam {
     struct rb_relay *relay;
     uint64_t id;
@@ -47,6 +53,7 @@ struct rb_beam {
     uint32_t next_ring; /* whose turn is first in the next round */
     struct rb_beam_kept *kept, **kept_end;
     uint64_t kept_bytes;
+    struct rb_beam_drawn drawn;
     struct rb_lane_stats stats; /* read by the other thread, word by word */
 };
 
@@ -80,6 +87,12 @@ void rb_beam_bind(struct rb_job *j); /* whose tag was set */
 enum rb_reason rb_beam_told(const struct rb_job *j, enum rb_reason reason);
 int rb_beam_is_asker(const struct rb_beam *b, uint32_t slot, const struct rb_job *j);
 void rb_beam_forget(struct rb_job *j); /* it has no caller any more */
+/* Copies a large raw answer of this job to where its caller will read it, and sums it: what its worker may still write is read once.
+ * Where it lies from here on, until rb_beam_drawn_end(); told by rb_beam_answer() of these bytes. NULL: the caller is of another kind, or there
+ * is no room just now. */
+const uint8_t *rb_beam_draw(const struct rb_job *j, const uint8_t *bytes, size_t size,
+                            uint32_t *crc);
+void rb_beam_drawn_end(const struct rb_job *j); /* what was not told is given up */
 void rb_beam_answer(const struct rb_caller *to, uint32_t status, const struct rb_slice pieces[3]);
 
 #endif

@@ -13,6 +13,7 @@
 #include "relay/service/pipeline.h"
 #include "relay/service/schema.h"
 #include "relay/service/shared.h"
+#include "ringbridge/crc32c.h"
 
 /* --- Refusals ------------------------------------------------------------------------------------------------------------ */
 
@@ -326,6 +327,19 @@ enum rb_large rb_submit_begin_sized(struct rb_conn *c, const struct rb_from *fro
     rb_job_arrives(c->relay, j, c, size);
     *d = (struct rb_diversion){.dest = rb_job_payload(j), .dest_bytes = size, .token = j};
     return RB_LARGE_DIVERT;
+}
+
+void rb_submit_put_whole(struct rb_job *j, const uint8_t *from) {
+    const struct rb_role *role = j->role;
+    uint8_t *to = rb_job_payload(j);
+    uint32_t size = j->request.payload_bytes;
+    /* Links of a role are alike. Of one that differs the sum is made without this, or not looked at. */
+    if (role->ready > 0 && role->workers[0]->link.config.features & RB_FEATURE_CRC_PAYLOAD) {
+        j->payload_crc = rb_crc32c_copy(0, to, from, size);
+        j->summed = 1;
+    } else {
+        memcpy(to, from, size);
+    }
 }
 
 /* Payload and options are there. 0: the job is taken care of; -EINVAL: `why` says why not. */

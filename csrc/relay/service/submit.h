@@ -75,6 +75,8 @@ int rb_submit_end_large(struct rb_conn *c, struct rb_job *j, struct rb_slice tai
 enum rb_large rb_submit_begin_sized(struct rb_conn *c, const struct rb_from *from,
                                     const struct rb_caller *to, const struct rb_submit *s,
                                     uint32_t size, struct rb_diversion *d);
+/* All of its payload from where it lies, which may be written meanwhile; summed on the way if the role's workers want a sum. */
+void rb_submit_put_whole(struct rb_job *j, const uint8_t *from);
 int rb_submit_end_whole(struct rb_conn *c, struct rb_job *j, struct rb_submit *s);
 void rb_submit_abort_large(struct rb_relay *r, struct rb_job *j);
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "kit_pvt.h"
+#include "ringbridge/crc32c.h"
 #include "ringbridge/envelope.h"
 
 enum {
@@ -78,6 +79,7 @@ void *rb_result_reserve(struct rb_job *job, size_t size) {
     int64_t first = -1;
     if (job->state == RB_JOB_ANSWERED) rb_kit_misused(job, "room was asked for after the answer");
     drop_reservation(job);
+    job->summed = 0;
     if (job->peer != NULL) return rb_peer_room(job, size);
     if (size > RB_INLINE_BYTES_MAX) {
         /* A completion's size has 32 bits. */
@@ -155,7 +157,10 @@ static void answer(struct rb_job *job, struct rb_completion *c, const void *in_r
         c->flags |= RB_FLAG_INLINE;
         memcpy(c->body, job->inline_bytes, c->payload_bytes);
     }
-    c->crc = rb_completion_crc(c, in_region, w->link.header.features);
+    /* What was packed since has another size. */
+    c->crc = in_region && c->payload_bytes == job->summed
+                 ? rb_completion_crc_summed(c, job->sum, w->link.header.features)
+                 : rb_completion_crc(c, in_region, w->link.header.features);
     *rb_kit_claim(job) = *c;
     job->state = RB_JOB_ANSWERED;
     count(w, c);
@@ -203,7 +208,12 @@ static int complete_copy(struct rb_job *job, const void *bytes, size_t size,
                          void (*complete)(struct rb_job *job, size_t size)) {
     void *room = rb_result_reserve(job, size);
     if (room == NULL) return -job->refused;
-    memcpy(room, bytes, size);
+    if (job->first_block >= 0 && job->worker->link.header.features & RB_FEATURE_CRC_PAYLOAD) {
+        job->sum = rb_crc32c_copy(0, room, bytes, size);
+        job->summed = size;
+    } else {
+        memcpy(room, bytes, size);
+    }
     complete(job, size);
     return 0;
 }

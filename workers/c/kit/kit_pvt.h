@@ -80,6 +80,9 @@ struct rb_job {
     uint64_t wanted;     /* its size */
     uint64_t reserved;   /* bytes */
     int64_t first_block; /* -1: the answer lies in inline_bytes */
+    uint64_t
+        summed; /* the first so many bytes of the reservation were summed as they were copied; 0: none */
+    uint32_t sum; /* their CRC */
     uint8_t inline_bytes[RB_INLINE_BYTES_MAX];
 };
 
