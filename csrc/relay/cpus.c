@@ -89,8 +89,9 @@ void rb_cpus_look(struct rb_relay *r) {
     }
     seen.pauses = r->stats.sleeps - c->pauses;
     c->pauses = r->stats.sleeps;
-    seen.bytes = r->stats.bytes_in + r->stats.bytes_out - c->bytes;
-    c->bytes = r->stats.bytes_in + r->stats.bytes_out;
+    uint64_t bytes = r->stats.bytes_in + r->stats.bytes_out + c->lane_bytes;
+    seen.bytes = bytes - c->bytes;
+    c->bytes = bytes;
 
     enum rb_cpus_way way = rb_cpus_wanted(c->way, &seen);
     struct rb_worker *with = c->worker ? rb_worker_find(r, c->worker) : NULL;

@@ -29,7 +29,7 @@ struct rb_cpus_sight {
     uint32_t working;    /* workers that ended a job or hold one */
     uint64_t ended;      /* jobs of the last of them */
     uint64_t service_ns; /* of its jobs, on average */
-    uint64_t bytes;      /* of all connections, both ways */
+    uint64_t bytes;      /* of all connections and lanes, both ways */
     uint64_t pauses;     /* by the clock: many callers, and then throughput counts */
 };
 
@@ -43,6 +43,7 @@ struct rb_cpus {
     uint64_t worker;  /* whom it was arranged with */
     uint64_t refused; /* whom the kernel does not let us move */
     uint64_t looked_ns, pauses, bytes;
+    uint64_t lane_bytes; /* of all lanes, ever, both ways: what r->stats has of connections */
 };
 
 /* The relay's thread calls these. open: looks at the CPUs that it may use. look: at most ten times a second. */

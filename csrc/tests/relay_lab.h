@@ -203,7 +203,8 @@ static inline int lab_connect(struct lab *lab) {
         abort();
     return pair[1];
 }
-static inline struct lab_worker *lab_worker(struct lab *lab) {
+/* `pidfd`: of the process that it passes for, or -1. */
+static inline struct lab_worker *lab_worker_as(struct lab *lab, int pidfd) {
     struct lab_worker *w = calloc(1, sizeof *w);
     int fds[5], pipe_ends[2];
     char why[256];
@@ -216,10 +217,11 @@ static inline struct lab_worker *lab_worker(struct lab *lab) {
     rb_link_greet(&w->link, "lab", 1 << 16, "echo");
     if (pipe2(pipe_ends, O_CLOEXEC) < 0) abort();
     w->obituary = pipe_ends[1];
-    if (rb_relay_add_worker(lab->relay, w->id, -1, pipe_ends[0], -1, -1) < 0) abort();
+    if (rb_relay_add_worker(lab->relay, w->id, pidfd, pipe_ends[0], -1, -1) < 0) abort();
     if (!lab_event(lab, RB_EVENT_WORKER_READY)) abort();
     return w;
 }
+static inline struct lab_worker *lab_worker(struct lab *lab) { return lab_worker_as(lab, -1); }
 /* Lets go of the worker's end; with `o`, its death is told first. */
 static inline void lab_worker_end(struct lab *lab, struct lab_worker *w,
                                   const struct rb_obituary *o) {

@@ -1,23 +1,33 @@
-/* Large payloads over a lane: they are summed as they are copied, there and back. */
+/* Large payloads over a lane: they are summed as they are copied, there and back, and the relay's worker is put where they were written. */
 #define _GNU_SOURCE
+#include <sched.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "lane_lab.h"
+#include "ringbridge/crc32c.h"
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
 
 static struct lab lab;
 static struct lab_worker *worker;
 static struct lane *lane;
 static uint8_t bytes[LAB_PAYLOAD_MAX];
 
-static void begin_as(const struct rb_relay_config *config) {
+static void begin_as(const struct rb_relay_config *config, int pidfd) {
     struct rb_role_config role = lab_role_config();
     lab_open_relay(&lab, config);
     if (rb_relay_add_role(lab.relay, 0, &role) < 0) abort();
     lab.peer = lab_connect(&lab);
-    worker = lab_worker(&lab);
+    worker = lab_worker_as(&lab, pidfd);
     lane = lane_open(&lab, 7);
 }
 static void begin(void) {
     struct rb_relay_config config = lab_config();
-    begin_as(&config);
+    begin_as(&config, -1);
     for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(i * 13 >> 3);
 }
 static void finish(void) {
@@ -110,11 +120,68 @@ static void without_room_an_answer_is_summed_where_it_lies(void) {
     finish();
 }
 
+/* --- Where they run ---------------------------------------------------------------------------------------------------------- */
+
+/* One caller, for many of them are the kernel's business. */
+static void call_of(size_t size) {
+    struct iovec part = {bytes, size};
+    struct rb_lane_request q = {.form = RB_LANE_RAW,
+                                .caller = 5,
+                                .parts = &part,
+                                .count = 1,
+                                .role = (const uint8_t *)"echo",
+                                .role_bytes = 4,
+                                .timeout_ms = 60000};
+    uint64_t number;
+    CHECK_EQUAL(lane_send(lane, 0, &q, &number), 0);
+    lab_complete(worker, "x", 1);
+    CHECK(lane_answer(lane));
+}
+/* Calls until a process has one CPU alone: which; -1: it never came to that. */
+static int cpu_by(size_t size, pid_t pid, int but) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    for (time_t until = t.tv_sec + LAB_WAIT_MS / 1000; t.tv_sec < until;
+         clock_gettime(CLOCK_MONOTONIC, &t)) {
+        cpu_set_t has;
+        call_of(size);
+        if (sched_getaffinity(pid, sizeof has, &has) < 0 || CPU_COUNT(&has) != 1) continue;
+        for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+            if (CPU_ISSET(cpu, &has) && cpu != but) return cpu;
+    }
+    return -1;
+}
+
+/* The bytes of lanes say how large jobs are, as those of connections do. The worker is a process that sleeps. */
+static void on_two_cpus_a_worker_of_large_jobs_is_beside_the_relay(void) {
+    cpu_set_t may, two;
+    int cpu[2], count = 0;
+    if (sched_getaffinity(0, sizeof may, &may) < 0) abort();
+    CPU_ZERO(&two);
+    for (int i = 0; i < CPU_SETSIZE && count < 2; i++)
+        if (CPU_ISSET(i, &may)) CPU_SET(cpu[count++] = i, &two);
+    if (count < 2 || sched_setaffinity(0, sizeof two, &two) < 0) return; /* nothing to arrange */
+    pid_t child = fork();
+    if (child == 0) {
+        for (;;) pause();
+    }
+    struct rb_relay_config config = lab_config();
+    config.arrange_cpus = 1;
+    begin_as(&config, (int)syscall(SYS_pidfd_open, child, 0));
+    CHECK_EQUAL(cpu_by(64, child, -1), cpu[1]);
+    CHECK_EQUAL(cpu_by(32 << 10, child, cpu[1]), cpu[0]);
+    finish();
+    kill(child, SIGKILL);
+    CHECK_EQUAL(waitpid(child, NULL, 0), child);
+    sched_setaffinity(0, sizeof may, &may);
+}
+
 int main(void) {
     unsetenv("RINGBRIDGE_REPLAY"); /* no lane is opened beside a recording */
     RUN(a_request_has_the_sum_of_its_bytes);
     RUN(an_answer_that_was_summed_on_its_way_comes_whole);
     RUN(an_answer_with_another_sum_is_nobody_s);
     RUN(without_room_an_answer_is_summed_where_it_lies);
+    RUN(on_two_cpus_a_worker_of_large_jobs_is_beside_the_relay);
     return check_end();
 }

@@ -83,6 +83,7 @@ static int complete(struct rb_beam *b, uint64_t request, uint32_t status,
     if (rc == -EAGAIN) broke(b, "completions_not_taken");
     if (rc == -EPROTO) broke(b, "completion_head_out_of_range");
     COUNT(b->stats.bytes_out, size);
+    b->relay->cpus.lane_bytes += size;
     return no_room != NULL;
 }
 
@@ -303,6 +304,7 @@ static const char *take(struct rb_beam *b, uint32_t ring, const struct rb_lane_s
     COUNT(b->stats.open, 1);
     COUNT(b->stats.requests, 1);
     COUNT(b->stats.bytes_in, a.s.bytes);
+    b->relay->cpus.lane_bytes += a.s.bytes;
     /* K2: pairs with K0 in rb_lane_cancel(): a cancel that was quicker than its request, which another thread sent, is found here. */
     if (rb_load_seq_cst(&b->link.cancels[slot].request) == a.s.request) {
         COUNT(b->stats.cancelled, 1);
