@@ -461,6 +461,26 @@ static void an_answer_larger_than_the_lane_fails(void) {
     finish();
 }
 
+static void a_list_larger_than_the_lane_has_what_fits(void) {
+    static uint8_t bytes[3000];
+    struct lab_bytes b = {.size = 0};
+    open_with_region(8192, 8 << 20);
+    lab_verb_head(&b, 3, "submit_many", "echo");
+    PUT(&b, "\x6c\x00\x00\x00\x04");
+    for (int i = 0; i < 4; i++) lab_put_binary(&b, "x", 1);
+    PUT(&b, "\x6a");
+    lane_term(lane, b.at, b.size);
+    for (int i = 0; i < 3; i++) complete_through_region(bytes, sizeof bytes);
+    lab_complete(worker, "small", 5);
+    CHECK(lane_answer(lane));
+    CHECK(LANE_TERM_HAS(lane, "\x68\x02\x77\x02ok\x6c\x00\x00\x00\x04"));
+    CHECK(LANE_TERM_HAS(lane, "\x68\x02\x77\x02ok\x6d\x00\x00\x0b\xb8"));
+    CHECK(LANE_TERM_HAS(lane, "the answers of a batch may be"));
+    CHECK(LANE_TERM_HAS(lane, "\x68\x02\x77\x02ok\x6d\x00\x00\x00\x05small"));
+    counts(4, 1); /* as its caller was told */
+    finish();
+}
+
 int main(void) {
     unsetenv("RINGBRIDGE_REPLAY"); /* no lane is opened beside a recording */
     RUN(a_raw_request_is_answered_with_bytes);
@@ -481,5 +501,6 @@ int main(void) {
     RUN(an_answer_waits_for_room_in_the_region);
     RUN(answers_that_may_not_wait_fail);
     RUN(an_answer_larger_than_the_lane_fails);
+    RUN(a_list_larger_than_the_lane_has_what_fits);
     return check_end();
 }

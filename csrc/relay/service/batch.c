@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "relay/relay_pvt.h"
+#include "relay/service/beam.h"
 #include "relay/service/elements.h"
 #include "relay/service/encoding.h"
 #include "relay/service/operation.h"
@@ -67,17 +68,30 @@ static struct rb_slice no_room(uint8_t *room, size_t most) {
     return rb_pen_written(&p);
 }
 
+enum {
+    SMALL_BYTES = 192
+}; /* of an element's answer that is always taken: what stands for one without room is no longer */
+
+/* Of the whole list where it cannot be told otherwise: over a lane, whose region bounds an answer. Room for small answers of all elements is kept
+ * free, so that it is an element that has no room, and told and counted so, and not the list with all that was done for it. */
+static size_t list_max(const struct rb_batch *b) {
+    const size_t most = b->head ? rb_beam_answer_max(b->head) : SIZE_MAX;
+    const size_t small = 32 + (size_t)b->count * SMALL_BYTES; /* with {ok, [..]} around it */
+    return most == SIZE_MAX ? most : most > small ? most - small : 0;
+}
+
 void rb_batch_put(struct rb_batch *b, uint32_t index, const struct rb_slice pieces[3]) {
     struct slot *slot = &b->slots[index];
     struct rb_conn *c = b->charged;
     size_t size = pieces[0].size + pieces[1].size + pieces[2].size;
     /* All batches of a connection together; what says so always fits, within the bound on elements. */
     size_t most = rb_keep_max(&c->relay->config);
-    uint8_t room[192];
+    size_t list = list_max(b);
+    uint8_t room[SMALL_BYTES];
     struct rb_slice instead[3] = {{NULL, 0}, {NULL, 0}, {NULL, 0}};
-    if (size > sizeof room && c->gathered + size > most) {
+    if (size > sizeof room && (c->gathered + size > most || b->answers.end + size > list)) {
         slot->too_large = 1;
-        instead[0] = no_room(room, most);
+        instead[0] = no_room(room, list < most ? list : most);
         pieces = instead;
         size = instead[0].size;
     }

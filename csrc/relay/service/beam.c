@@ -183,6 +183,11 @@ enum rb_reason rb_beam_told(const struct rb_job *j, enum rb_reason reason) {
     return s->job == j && !s->open && s->replaced ? RB_REASON_JOB_FAILED : reason;
 }
 
+size_t rb_beam_answer_max(const struct rb_job *j) {
+    if (j->kind != RB_CALLER_LANE || j->watch != RB_WATCH_LANE) return SIZE_MAX;
+    return (size_t)asker_of_job(j).beam->link.config.result_bytes;
+}
+
 int rb_beam_is_asker(const struct rb_beam *b, uint32_t slot, const struct rb_job *j) {
     const struct rb_asker asker = asker_of_job(j);
     return j->kind == RB_CALLER_LANE && j->conn == b->conn && asker.beam == b &&

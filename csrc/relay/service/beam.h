@@ -75,7 +75,7 @@ void rb_beam_rang(struct rb_beam *b); /* or has closed its end of the bell */
 /* Requests, cancels, extents given back: of every lane. How much there was. */
 int rb_beams_read(struct rb_relay *r);
 void rb_beams_flush(struct rb_relay *r); /* publishes; ends those that broke a rule */
-void rb_beams_tell(struct rb_relay *r);  /* writes the figures that they may read; there is a lane */
+void rb_beams_tell(struct rb_relay *r); /* writes the figures that they may read; there is a lane */
 int rb_beams_wait(
     const struct rb_relay *r); /* 1: something came: the look after the announcement */
 void rb_beams_announce(const struct rb_relay *r); /* the relay will sleep; and is awake */
@@ -85,6 +85,8 @@ void rb_beams_retract(const struct rb_relay *r);
 void rb_beam_bind(struct rb_job *j); /* whose tag was set */
 /* What its caller was told, where `reason` is what should have been: for the counts. */
 enum rb_reason rb_beam_told(const struct rb_job *j, enum rb_reason reason);
+/* How large an answer of its caller's may be; SIZE_MAX: no lane bounds it. */
+size_t rb_beam_answer_max(const struct rb_job *j);
 int rb_beam_is_asker(const struct rb_beam *b, uint32_t slot, const struct rb_job *j);
 void rb_beam_forget(struct rb_job *j); /* it has no caller any more */
 /* Copies a large raw answer of this job to where its caller will read it, and sums it: what its worker may still write is read once.
