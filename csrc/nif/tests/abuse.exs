@@ -12,6 +12,7 @@ Code.require_file("elixir_client/test/support/lane_loopback.exs", root)
 defmodule Ringbridge.Abuse do
   alias Ringbridge.{Instance, LaneLoopback}
   alias Ringbridge.Lane.{Native, Nif, Opener}
+  alias Ringbridge.Poller.Memory
 
   @honest 16
   @liars 6
@@ -235,6 +236,11 @@ defmodule Ringbridge.Abuse do
     kept
   end
 
+  defp move({lane, _node}, _name, 91, kept) do
+    for _ <- 1..:rand.uniform(20), do: told(lane)
+    kept
+  end
+
   defp move(_to, _name, n, kept) when n <= 93 do
     look_again(kept)
     :erlang.garbage_collect()
@@ -249,8 +255,12 @@ defmodule Ringbridge.Abuse do
   end
 
   defp move(to, :liar, _n, kept) do
-    lies = ~w(lie_number lie_generation lie_status lie_place lie_bytes lie_twice lie_tail) ++
-             ~w(lie_back lie_noise lie_noise lie_noise end)
+    tell = Enum.random(~w(well well full hidden old torn many word noise noise))
+    count(Nif.call(to, {:submit, :tell, tell, []}, 5_000), nil)
+
+    lies =
+      ~w(lie_number lie_generation lie_status lie_place lie_bytes lie_twice lie_tail) ++
+        ~w(lie_back lie_noise lie_noise lie_noise end)
 
     lie = {:submit, Enum.random(lies), bytes(:rand.uniform(200)), []}
     for _ <- 1..:rand.uniform(5), do: Nif.submit(to, lie)
@@ -271,6 +281,32 @@ defmodule Ringbridge.Abuse do
 
   defp wanted(:honest, payload), do: {:answer, {:ok, payload}}
   defp wanted(:liar, _payload), do: nil
+
+  # What the bridge tells of its workers is the same memory for honest and lying lanes: a status, or why there is none.
+  defp told(lane) do
+    case Memory.status(lane) do
+      {:ok, %{workers: workers, roles: roles}} when is_list(workers) and is_list(roles) -> :ok
+      {:error, why} when why in [:closed, :torn, :none, :old, :not_shown, :unreadable] -> :ok
+      other -> wrong("it tells #{inspect(other, limit: 5)}")
+    end
+
+    # Whatever the library gives, it stays what it was.
+    with {:ok, _now_ns, bytes} <- native(lane),
+         md5 = :erlang.md5(bytes),
+         _again = native(lane),
+         do: if(:erlang.md5(bytes) != md5, do: wrong("a copy has changed"))
+  end
+
+  defp native(lane) do
+    Native.telemetry(lane)
+  rescue
+    _ in [ArgumentError, ErlangError, UndefinedFunctionError] -> :closed
+  end
+
+  defp wrong(what) do
+    :counters.add(counts(), 3, 1)
+    IO.puts("wrong: #{what}")
+  end
 
   # What a lane shows that has ended by now is what it showed.
   defp look_again(kept) do

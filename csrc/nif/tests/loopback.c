@@ -9,7 +9,7 @@
  *      drop             as if nobody waited for it
  *      term             {ok, <<0:N>>} as a term, of N bytes (in decimal)
  *      tell             the telemetry from now on: "well": two roles, three workers, and one that has ended; "hidden": one more is not
- *                   shown; "old"; and lies: "torn", "many", "word", "noise"
+ *                   shown; "full": as many workers as there is room for; "old"; and lies: "torn", "many", "word", "noise"
  *      end              the lane ends; exit: the program does, without a word
  *      lie_number lie_generation lie_status lie_place lie_bytes lie_twice lie_tail lie_back lie_term lie_noise
  *                       rules broken, each as its name says
@@ -190,6 +190,17 @@ static void tell_list(uint32_t state) {
     }
 }
 
+/* Workers without figures, and with the longest words. */
+static void tell_full(void) {
+    for (uint32_t i = 0; i < RB_LANE_TELEMETRY_WORKERS_MAX; i++) {
+        struct rb_lane_telemetry_place p = {
+            .worker = i + 1, .state = RB_LANE_WORKER_READY, .index = i, .os_pid = 200 + i};
+        memset(p.kit, 'k', sizeof p.kit);
+        memset(p.role, 'r', sizeof p.role);
+        rb_lane_list_place(&telemetry, i, &p);
+    }
+}
+
 /* What has no meaning, where nobody counts on one. The numbers of the seqlocks stay: a reader would not come past them. */
 static void tell_noise(void) {
     static const uint32_t parts[] = {RB_LANE_TELEMETRY_AT_FIGURES, RB_LANE_TELEMETRY_AT_LIST};
@@ -203,12 +214,16 @@ static void tell(const char *how) {
     uint64_t *figures = (void *)(telemetry.base + RB_LANE_TELEMETRY_AT_FIGURES);
     uint64_t now_ns = (uint64_t)now_ms() * 1000000;
     *figures &= ~UINT64_C(1);
+    struct rb_lane_telemetry_place nobody = {.state = RB_LANE_WORKER_NONE};
+    for (uint32_t i = RB_LANE_TELEMETRY_WORKERS_MAX; i-- > 5;)
+        rb_lane_list_place(&telemetry, i, &nobody);
     tell_list(strcmp(how, "word") ? RB_LANE_WORKER_READY : 77);
     rb_lane_list_hidden(&telemetry, !strcmp(how, "hidden"));
     tell_figures(strcmp(how, "old") ? now_ns : now_ns - UINT64_C(60000000000),
                  strcmp(how, "many") ? 3 : RB_LANE_TELEMETRY_WORKERS_MAX + 1);
     if (!strcmp(how, "torn")) *figures |= 1;
     if (!strcmp(how, "noise")) tell_noise();
+    if (!strcmp(how, "full")) tell_full();
 }
 
 /* --- Requests ------------------------------------------------------------------------------------------------------------ */
