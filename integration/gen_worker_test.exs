@@ -133,19 +133,21 @@ defmodule Ringbridge.GenWorkerTest do
     write(folder, "ringbridge.toml", "[roles.caps]\ncommand = [\"x\"]\n")
     write(folder, "lib/atelier/jobs/there.ex", "")
 
-    for {argv, why} <- [
-          {["Caps", "--lang", "c"], "is no name for a worker"},
-          {["../up", "--lang", "c"], "is no name for a worker"},
-          {["paint", "--lang", "perl"], "--lang is one of c, rust, zig, python, elixir"},
-          {["paint"], "--lang is one of"},
-          {["--lang", "c"], "one name of a role is needed"},
-          {["paint", "--lang", "c", "--colour"], "no such option: --colour"},
-          {["caps", "--lang", "elixir"], "has [roles.caps] already"},
-          {["there", "--lang", "elixir"], "lib/atelier/jobs/there.ex is there already"},
-          {["paint", "--lang", "c", "--ringbridge", "./nothing"], "./nothing is no program"}
+    for {argv, why, status} <- [
+          {["Caps", "--lang", "c"], "is no name for a worker", 2},
+          {["../up", "--lang", "c"], "is no name for a worker", 2},
+          {["paint", "--lang", "perl"], "--lang is one of c, rust, zig, python, elixir", 2},
+          {["paint"], "--lang is one of", 2},
+          {["--lang", "c"], "one name of a role is needed", 2},
+          {["paint", "--lang", "c", "--colour"], "no such option: --colour", 2},
+          {["caps", "--lang", "elixir"], "has [roles.caps] already", 1},
+          {["there", "--lang", "elixir"], "lib/atelier/jobs/there.ex is there already", 1},
+          {["paint", "--lang", "c", "--ringbridge", "./nothing"], "./nothing is no program", 2}
         ] do
       error = assert_raise Mix.Error, fn -> gen(folder, argv) end
       assert Exception.message(error) =~ why
+      # The exit status.
+      assert error.mix == status
     end
 
     write(folder, "workers/taken/x", "")

@@ -428,8 +428,10 @@ defmodule Ringbridge.JobsTest do
       assert said =~ ~r/"verdict": ?"same"/
       assert {said, 1} = run.(["--digest", String.duplicate("0", 64)])
       assert said =~ "mismatch"
-      assert {said, 2} = run.(["--node", "nobody@127.0.0.1"])
-      assert said =~ "cannot be reached"
+      assert {said, 1} = run.(["--node", "nobody@127.0.0.1"])
+      assert said =~ "unsure" and said =~ "cannot be reached"
+      assert {said, 2} = run.(["--nod", "#{node}"])
+      assert said =~ "no such argument: --nod"
       assert bridge.node == node
     end
   end

@@ -48,11 +48,15 @@ defmodule Ringbridge.HarnessTest do
 
   test "the task says what it does not know" do
     run = &Mix.Tasks.Ringbridge.Harness.run/1
-    assert_raise Mix.Error, ~r/--secnds/, fn -> run.(["--secnds", "1"]) end
-    assert_raise Mix.Error, ~r/what is fast/, fn -> run.(["fast"]) end
 
-    assert_raise Mix.Error, ~r/no program .*nowhere/, fn ->
-      run.(["--command", "/nowhere/ringbridge"])
+    for {arguments, why, status} <- [
+          {["--secnds", "1"], ~r/--secnds/, 2},
+          {["fast"], ~r/what is fast/, 2},
+          {["--command", "/nowhere/ringbridge"], ~r/no program .*nowhere/, 1}
+        ] do
+      error = assert_raise Mix.Error, why, fn -> run.(arguments) end
+      # The exit status.
+      assert error.mix == status
     end
   end
 end

@@ -86,7 +86,7 @@ defmodule Ringbridge.LayoutLoaderTest do
           ["--node", String.duplicate("a", 300) <> "@b"]
         ] do
       assert {2, why} = LayoutLoader.run(wrong)
-      assert is_binary(why)
+      assert why =~ "Exit status"
     end
 
     assert {0, usage} = LayoutLoader.run(["--help"])

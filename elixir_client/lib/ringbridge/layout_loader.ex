@@ -146,7 +146,7 @@ defmodule Ringbridge.LayoutLoader do
   --node NAME           the bridge to ask; --cookie-file FILE: its cookie, if not the VM's own
   --digest HEX          or the digest that a bridge is known to have
   --json                one object for programs
-  Exit status: 0 they go together, 1 they do not, 2 nobody could tell.
+  Exit status: 0 they go together, 1 they do not or nobody could tell, 2 the arguments are wrong.
   """
 
   @doc """
@@ -168,28 +168,31 @@ defmodule Ringbridge.LayoutLoader do
 
     cond do
       options[:help] -> {0, @usage}
-      wrong != [] or rest != [] -> {2, "no such argument: #{wrong(wrong, rest)}\n" <> @usage}
+      wrong != [] or rest != [] -> usage("no such argument: #{wrong(wrong, rest)}")
       true -> options |> found() |> told(options)
     end
   end
+
+  defp usage(why), do: {2, "#{why}\n" <> @usage}
 
   defp wrong([{word, _} | _], _rest), do: word
   defp wrong([], [word | _]), do: word
 
   defp found(options) do
     case {options[:node], options[:digest]} do
-      {nil, nil} -> {:unsure, nil, "give --node or --digest"}
+      {nil, nil} -> {:wrong, "give --node or --digest"}
       {nil, digest} -> judged(%{digest: String.downcase(digest)})
-      {_node, digest} when digest != nil -> {:unsure, nil, "give --node or --digest, not both"}
-      {node, nil} -> asked(node, options)
+      {_node, digest} when digest != nil -> {:wrong, "give --node or --digest, not both"}
+      {text, nil} -> named(Reach.node_name(text), options)
     end
   end
 
-  defp asked(text, options) do
+  defp named({:error, why}, _options), do: {:wrong, why}
+
+  defp named({:ok, node}, options) do
     cookie = if path = options[:cookie_file], do: Ringbridge.Cookie.source(cookie_file: path)
 
-    with {:ok, node} <- Reach.node_name(text),
-         :ok <- LocalNode.ensure([node], cookie),
+    with :ok <- LocalNode.ensure([node], cookie),
          {:ok, layout} <- fetch(node) do
       judged(layout)
     else
@@ -204,8 +207,10 @@ defmodule Ringbridge.LayoutLoader do
     end
   end
 
+  defp told({:wrong, why}, _options), do: usage(why)
+
   defp told({verdict, theirs, why}, options) do
-    status = %{mismatch: 1, unsure: 2} |> Map.get(verdict, 0)
+    status = if verdict in [:mismatch, :unsure], do: 1, else: 0
 
     {status,
      if(options[:json], do: json(verdict, theirs, why), else: plain(verdict, theirs, why))}

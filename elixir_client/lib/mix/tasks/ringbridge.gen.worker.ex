@@ -18,6 +18,7 @@ defmodule Mix.Tasks.Ringbridge.Gen.Worker do
 
   Workers of kits are written by the command `ringbridge new worker`, which has their templates and comes with the bridge
   (`pip install ringbridge`); `--lang elixir` needs nothing of it. A file that is there is left alone, and nothing is written then.
+  Exit status: 1 if something is in the way, 2 if the arguments are wrong.
   """
   use Mix.Task
 
@@ -37,7 +38,7 @@ defmodule Mix.Tasks.Ringbridge.Gen.Worker do
     {options, names, wrong} = OptionParser.parse(argv, strict: @switches)
 
     with [{word, _} | _] <- wrong,
-         do: Mix.raise("no such option: #{word}; mix help ringbridge.gen.worker")
+         do: Mix.Ringbridge.usage!("no such option: #{word}")
 
     role =
       case names do
@@ -45,20 +46,27 @@ defmodule Mix.Tasks.Ringbridge.Gen.Worker do
           role
 
         _ ->
-          Mix.raise("one name of a role is needed: mix ringbridge.gen.worker thumbnails --lang c")
+          Mix.Ringbridge.usage!(
+            "one name of a role is needed: mix ringbridge.gen.worker thumbnails --lang c"
+          )
       end
 
     # The rule of `ringbridge new worker`: files, crates and C programs at once.
     role =~ ~r/\A[a-z][a-z0-9_]{0,62}\z/ ||
-      Mix.raise("#{inspect(role)} is no name for a worker: a to z, 0 to 9 and _, 63 at most")
+      Mix.Ringbridge.usage!(
+        "#{inspect(role)} is no name for a worker: a to z, 0 to 9 and _, 63 at most"
+      )
 
     language = options[:lang]
 
     language in @languages ||
-      Mix.raise("--lang is one of #{Enum.join(@languages, ", ")}; got: #{inspect(language)}")
+      Mix.Ringbridge.usage!(
+        "--lang is one of #{Enum.join(@languages, ", ")}; got: #{inspect(language)}"
+      )
 
     app =
-      Mix.Project.config()[:app] || Mix.raise("there is no Mix project here: mix new, then cd")
+      Mix.Project.config()[:app] ||
+        Mix.Ringbridge.fail!("there is no Mix project here: mix new, then cd")
 
     make(language, role, "#{app}", Keyword.get(options, :config, "ringbridge.toml"), options)
   end
@@ -66,10 +74,10 @@ defmodule Mix.Tasks.Ringbridge.Gen.Worker do
   defp make(language, role, app, config, options) do
     files = files(language, role, app)
     there = Enum.find(Map.keys(files), &File.exists?/1)
-    there == nil || Mix.raise("#{there} is there already; nothing was written")
+    there == nil || Mix.Ringbridge.fail!("#{there} is there already; nothing was written")
 
     taken?(config, role) &&
-      Mix.raise("#{config} has [roles.#{role}] already; nothing was written")
+      Mix.Ringbridge.fail!("#{config} has [roles.#{role}] already; nothing was written")
 
     {settings, build} = worker(language, role, app, options)
     for {path, text} <- files, do: write(path, text)
@@ -135,7 +143,7 @@ defmodule Mix.Tasks.Ringbridge.Gen.Worker do
         {settings, folder}
 
       {said, status} ->
-        Mix.raise(
+        Mix.Ringbridge.fail!(
           "#{command} new worker ended with status #{status}, and nothing else was written: #{said}"
         )
     end
@@ -149,7 +157,7 @@ defmodule Mix.Tasks.Ringbridge.Gen.Worker do
         {path, []}
 
       _none ->
-        Mix.raise(
+        Mix.Ringbridge.fail!(
           "the command `ringbridge`, which has the templates of this language, is not there: pip install ringbridge, " <>
             "or --ringbridge PATH; --lang elixir needs none"
         )
@@ -158,7 +166,7 @@ defmodule Mix.Tasks.Ringbridge.Gen.Worker do
 
   defp command(path) do
     found = System.find_executable(path) || System.find_executable(Path.expand(path))
-    {found || Mix.raise("--ringbridge: #{path} is no program"), []}
+    {found || Mix.Ringbridge.usage!("--ringbridge: #{path} is no program"), []}
   end
 
   # --- The role ------------------------------------------------------------------------------------------------

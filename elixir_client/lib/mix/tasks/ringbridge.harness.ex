@@ -15,7 +15,7 @@ defmodule Mix.Tasks.Ringbridge.Harness do
     * `--seed N` - makes the choices of an earlier run again
     * `--json` - the report as one line of JSON on stdout, and progress on stderr
 
-  Exit status 0 when everything held, 1 when something did not or the bridge cannot be started.
+  Exit status: 0 when everything held, 1 when something did not or the bridge cannot be started, 2 if the arguments are wrong.
   """
   use Mix.Task
 
@@ -28,8 +28,11 @@ defmodule Mix.Tasks.Ringbridge.Harness do
   @spec run([String.t()]) :: :ok
   def run(arguments) do
     {options, rest, wrong} = OptionParser.parse(arguments, strict: @switches)
-    if wrong != [], do: Mix.raise("#{wrong |> hd() |> elem(0)}: see mix help ringbridge.harness")
-    if rest != [], do: Mix.raise("what is #{hd(rest)}? see mix help ringbridge.harness")
+
+    if wrong != [],
+      do: Mix.Ringbridge.usage!("#{wrong |> hd() |> elem(0)}: no such option, or no value")
+
+    if rest != [], do: Mix.Ringbridge.usage!("what is #{hd(rest)}?")
     Mix.Task.run("app.start")
     shell = Mix.shell()
     say = if options[:json], do: &IO.puts(:stderr, &1), else: &shell.info/1
@@ -41,15 +44,23 @@ defmodule Mix.Tasks.Ringbridge.Harness do
       |> silently()
 
     if options[:json], do: IO.puts(Ringbridge.Inspect.Json.encode(report)), else: tell(report)
-    unless report.passed?, do: Mix.raise("#{report.wrong} did not hold, seed #{report.seed}")
+
+    unless report.passed?,
+      do: Mix.Ringbridge.fail!("#{report.wrong} did not hold, seed #{report.seed}")
+
     :ok
   end
 
   defp bridge(options) do
     cond do
-      options[:command] -> options[:command]
-      options[:bridge] -> Bridge.command() || Mix.raise("no ringbridge in PATH or .venv/bin")
-      true -> nil
+      options[:command] ->
+        options[:command]
+
+      options[:bridge] ->
+        Bridge.command() || Mix.Ringbridge.fail!("no ringbridge in PATH or .venv/bin")
+
+      true ->
+        nil
     end
   end
 
@@ -68,7 +79,7 @@ defmodule Mix.Tasks.Ringbridge.Harness do
   defp harness(options) do
     Harness.run(options)
   rescue
-    error in RuntimeError -> Mix.raise(Exception.message(error))
+    error in RuntimeError -> Mix.Ringbridge.fail!(Exception.message(error))
   end
 
   defp tell(report) do

@@ -12,7 +12,7 @@ defmodule Mix.Tasks.Ringbridge.Layout.Check do
     * `--json` - one object: `verdict` (`same`, `older`, `newer`, `mismatch`, `unsure`), `why`, `client` and `bridge`, each with
       `version` (major << 16 | minor) and `digest`
 
-  Exit status: 0 they go together, 1 they do not, 2 nobody could tell. In a release, where there is no mix, the same is
+  Exit status: 0 they go together, 1 they do not or nobody could tell (`verdict` says which), 2 the arguments are wrong. In a release, where there is no mix, the same is
 
       bin/my_app eval 'Ringbridge.LayoutLoader.main(["--node", "bridge@127.0.0.1"])'
   """
@@ -24,7 +24,7 @@ defmodule Mix.Tasks.Ringbridge.Layout.Check do
     Mix.Task.run("compile")
     {status, text} = Ringbridge.LayoutLoader.run(argv)
     Mix.shell().info(text)
-    # Not Mix.raise: a hook tells 1 from 2.
+    # Not Mix.raise: the text is told already.
     if status != 0, do: exit({:shutdown, status})
   end
 end
