@@ -100,6 +100,15 @@ defmodule Ringbridge.MixTasksTest do
     end
   end
 
+  describe "mix ringbridge.harness" do
+    test "goes on to its end when its reader has ended, as with `| head`, and says so by its status" do
+      script = ~S({ "$@"; echo "status $?" >&2; } | head -n 1)
+      arguments = ["ringbridge.harness", "--seconds", "0.5", "--seed", "3"]
+      {lines, 0} = mix(arguments, through: ["sh", "-c", script, "sh"])
+      assert ["ring against a model" <> _passed, "status 0"] = Enum.sort(lines)
+    end
+  end
+
   describe "mix ringbridge.doctor" do
     test "finds nothing missing beside a bridge, and shows no cookie", %{node: node} do
       {lines, 0} = mix(["ringbridge.doctor", "--node", "#{node}"])

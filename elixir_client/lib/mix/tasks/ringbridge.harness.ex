@@ -15,7 +15,8 @@ defmodule Mix.Tasks.Ringbridge.Harness do
     * `--seed N` - makes the choices of an earlier run again
     * `--json` - the report as one line of JSON on stdout, and progress on stderr
 
-  Exit status: 0 when everything held, 1 when something did not or the bridge cannot be started, 2 if the arguments are wrong.
+  Exit status: 0 when everything held, 1 when something did not or the bridge cannot be started, 2 if the arguments are wrong. It runs to
+  its end also when nobody reads any more, as with `| head`: the status tells.
   """
   use Mix.Task
 
@@ -35,7 +36,8 @@ defmodule Mix.Tasks.Ringbridge.Harness do
     if rest != [], do: Mix.Ringbridge.usage!("what is #{hd(rest)}?")
     Mix.Task.run("app.start")
     shell = Mix.shell()
-    say = if options[:json], do: &IO.puts(:stderr, &1), else: &shell.info/1
+    line = if options[:json], do: &IO.puts(:stderr, &1), else: &shell.info/1
+    say = fn text -> Mix.Ringbridge.while_read(fn -> line.(text) end) end
 
     report =
       options
@@ -43,7 +45,9 @@ defmodule Mix.Tasks.Ringbridge.Harness do
       |> Keyword.merge(say: say, bridge: bridge(options))
       |> silently()
 
-    if options[:json], do: IO.puts(Ringbridge.Inspect.Json.encode(report)), else: tell(report)
+    Mix.Ringbridge.while_read(fn ->
+      if options[:json], do: IO.puts(Ringbridge.Inspect.Json.encode(report)), else: tell(report)
+    end)
 
     unless report.passed?,
       do: Mix.Ringbridge.fail!("#{report.wrong} did not hold, seed #{report.seed}")
