@@ -55,7 +55,8 @@ defmodule Ringbridge.Server.Options do
     shepherd: [
       default: nil,
       type: {:path, "a path"},
-      doc: "the program `ringbridge-shepherd`; looked for beside `command`"
+      doc:
+        "the program `ringbridge-shepherd`. Without it: what `RINGBRIDGE_SHEPHERD` names, else looked for beside `command`"
     ],
     env: [
       default: %{},

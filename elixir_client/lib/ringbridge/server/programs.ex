@@ -3,7 +3,8 @@ defmodule Ringbridge.Server.Programs do
   Where the programs of a bridge are: what starts it, and the shepherd that guards it.
 
   The shepherd belongs to the same release as the bridge, so it is looked for beside it: in the site-packages of the environment that
-  the command is in (a wheel brings it along), then in `build/bin` of a checkout, then in the PATH.
+  the command is in (a wheel brings it along), then in `build/bin` of a checkout, then in the PATH. Option `:shepherd` goes before that,
+  and then `RINGBRIDGE_SHEPHERD`, by which the bridge finds those of its workers: what either names is taken, or is the error.
 
   Without a command it is the environment that `mix ringbridge.install` made, or that `Ringbridge.Release` put into a release: both lie
   two folders above this application, in `_build/ENV` as in a release. Else it is `ringbridge` of the PATH.
@@ -68,11 +69,19 @@ defmodule Ringbridge.Server.Programs do
   end
 
   defp shepherd(nil, program) do
+    case System.get_env(@variable, "") do
+      "" -> beside_program(program)
+      path -> named(path, "the environment's #{@variable}")
+    end
+  end
+
+  defp shepherd(path, _program), do: named(path, "option :shepherd")
+
+  defp beside_program(program) do
     beside = Path.dirname(program)
 
     places =
-      [System.get_env(@variable)] ++
-        Path.wildcard(Path.join(beside, "../lib/python*/site-packages/bridge/bin/#{@shepherd}")) ++
+      Path.wildcard(Path.join(beside, "../lib/python*/site-packages/bridge/bin/#{@shepherd}")) ++
         [Path.expand("../../build/bin/#{@shepherd}", beside), System.find_executable(@shepherd)]
 
     case Enum.find(places, &(&1 != nil and executable(&1) != nil)) do
@@ -86,9 +95,9 @@ defmodule Ringbridge.Server.Programs do
     end
   end
 
-  defp shepherd(path, _program) do
+  defp named(path, by) do
     case executable(path) do
-      nil -> {:error, "option :shepherd: there is no program #{inspect(path)}"}
+      nil -> {:error, "#{by}: there is no program #{inspect(path)}"}
       path -> {:ok, path}
     end
   end
