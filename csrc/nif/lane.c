@@ -156,6 +156,8 @@ ERL_NIF_TERM lane_end(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
 
 /* --- Requests ------------------------------------------------------------------------------------------------------------ */
 
+int is_dirty(void) { return enif_thread_type() != ERL_NIF_THR_NORMAL_SCHEDULER; }
+
 /* The shared ring. A normal scheduler does not wait for it: others may copy much there. */
 static int shared_take(struct lane *lane) {
     if (!is_dirty()) return enif_mutex_trylock(lane->shared) == 0;

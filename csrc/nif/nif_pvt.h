@@ -131,7 +131,7 @@ ERL_NIF_TERM held_copy(ErlNifEnv *env, struct held *held, int term);
 int look_begins(struct caller *caller);
 
 /* lane.c */
-static inline int is_dirty(void) { return enif_thread_type() != ERL_NIF_THR_NORMAL_SCHEDULER; }
+int is_dirty(void); /* what is long may be done here */
 /* What came meanwhile is handed out by whoever is here. */
 int drain_some(ErlNifEnv *env, struct lane *lane, int max);
 /* 0: the lane has gone. Else its client is there until lane_leave(). */
