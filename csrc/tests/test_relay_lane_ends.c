@@ -1,6 +1,8 @@
 /* How a lane ends, and whom it takes along: its own jobs, and nobody else. */
 #define _GNU_SOURCE
 #include "lane_lab.h"
+#include "relay/relay_pvt.h"
+#include "ringbridge/lab.h"
 
 static struct lab lab;
 static struct lab_worker *worker;
@@ -327,6 +329,64 @@ static void cancel_words_of_nothing_cost_nothing(void) {
     end();
 }
 
+/* By hand, round by round: the walk over all cancel words takes as many rounds as it needs, however often the count changes, and ends. */
+static void cancel_words_are_looked_at_a_part_in_a_round(void) {
+    const struct rb_relay_config config = lab_config();
+    const struct rb_role_config role = lab_role_config();
+    const struct rb_lane_config wide = {.lane = 7,
+                                        .rings = RB_LANE_RINGS_MAX,
+                                        .slots = 1024,
+                                        .arena_bytes = 64 << 10,
+                                        .result_bytes = 1 << 20,
+                                        .result_block_bytes = 4096};
+    struct iovec part = {(void *)(uintptr_t)"x", 1};
+    struct rb_lane_request q = {.form = RB_LANE_RAW,
+                                .parts = &part,
+                                .count = 1,
+                                .role = (const uint8_t *)"echo",
+                                .role_bytes = 4,
+                                .timeout_ms = 60000};
+    struct rb_lane_client *beam;
+    struct rb_relay *r;
+    uint64_t number, now = UINT64_C(1000000000000);
+    char why[256];
+    int pair[2], fds[4], rounds = 0;
+    if (rb_lab_open(&r, &config, now) < 0 ||
+        rb_relay_install_service(r, RB_SERVICE_JOBS, 1, 0, "job_dispatcher\0") < 0 ||
+        rb_relay_add_role(r, 0, &role) < 0 ||
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0 ||
+        rb_relay_adopt(r, 1, pair[0], "peer@host", LAB_FLAGS, NULL, 0) < 0 ||
+        rb_relay_open_lane(r, 1, &wide, fds) < 0)
+        abort();
+    struct rb_lane_fds own = {fds[0], fds[1], fds[2], fds[3]};
+    CHECK_EQUAL(rb_lane_attach(&beam, &own, why, sizeof why), 0);
+    CHECK_EQUAL(rb_lane_claim(beam, RB_LANE_SHARED, &number), 0); /* among the last slots */
+    CHECK_EQUAL(rb_lane_send(beam, RB_LANE_SHARED, number, &q), 0);
+    rb_lab_round(r, now += 1000);
+    CHECK_EQUAL(r->beams->stats.open, 1);
+    rb_lane_cancel(beam, number);
+    while (r->beams->stats.cancelled == 0 && rounds < 1000) {
+        uint32_t before = r->beams->cancel_left;
+        rb_lab_round(r, now += 1000);
+        uint32_t all = before ? before : r->beams->slot_count;
+        CHECK(all - r->beams->cancel_left <= 8192);
+        rounds++;
+    }
+    CHECK_EQUAL(rounds, 129 * 1024 / 8192 + 1);
+    CHECK_EQUAL(r->beams->stats.dropped, 1);
+    for (uint64_t i = 1; i < 100; i++) { /* a liar counts on and on: no round is longer for it */
+        rb_store_seq_cst(&beam->ours->cancels, 1000 + i);
+        uint32_t at = r->beams->cancel_at;
+        rb_lab_round(r, now += 1000);
+        CHECK_EQUAL((r->beams->cancel_at + r->beams->slot_count - at) % r->beams->slot_count, 8192);
+    }
+    for (rounds = 0; r->beams->cancel_left && rounds < 1000; rounds++) rb_lab_round(r, now += 1000);
+    CHECK(rounds < 17);
+    rb_lane_detach(beam);
+    close(pair[1]);
+    rb_relay_close(r);
+}
+
 static void a_bell_that_rings_for_nothing_costs_nothing(void) {
     begin();
     for (int i = 0; i < 100000; i++)
@@ -354,6 +414,7 @@ int main(void) {
     RUN(no_lane_is_opened_beside_a_recording);
     RUN(a_beam_that_lies_costs_its_lane_and_nothing_else);
     RUN(cancel_words_of_nothing_cost_nothing);
+    RUN(cancel_words_are_looked_at_a_part_in_a_round);
     RUN(a_bell_that_rings_for_nothing_costs_nothing);
     return check_end();
 }

@@ -13,6 +13,7 @@ enum {
         512,         /* of one ring in a round: one scheduler's flood must not starve the others, */
     TURN_ALL = 4096, /* of all rings: nor one lane's the others */
     TURN_BYTES = 2 << 20, /* nor one lane's bytes the workers */
+    TURN_CANCELS = 8192,  /* slots that are looked at for their cancel words */
     WHOLE_BYTES = 16
         << 10, /* a request up to this is copied whole; of a larger one its head, and the payload where it belongs */
     TAIL_BYTES = 64 << 10, /* of options behind a payload, as on a connection */
@@ -366,18 +367,30 @@ static int read_rings(struct rb_beam *b) {
 
 /* --- Cancels ----------------------------------------------------------------------------------------------------------------- */
 
-/* Each request that is open and whose word names it. Its job ends as if its caller had died; what its caller forgets is dropped. */
+/* A request that is open and whose word names it. Its job ends as if its caller had died; what its caller forgets is dropped. */
+static void read_cancel(struct rb_beam *b, uint32_t slot) {
+    struct rb_beam_slot *s = &b->slots[slot];
+    if (!s->open || !s->job) return;
+    uint64_t request = (uint64_t)s->generation << 32 | slot;
+    if (rb_load_relaxed(&b->link.cancels[slot].request) != request) return; /* after the count */
+    COUNT(b->stats.cancelled, 1);
+    rb_job_orphaned(b->relay, s->job);
+}
+
+/* Once round all slots from where it is, for each time that the count has changed; a part of it in a round, since a BEAM may count up as fast as
+ * it can write, and have 132,096 slots. */
 static int read_cancels(struct rb_beam *b) {
     uint64_t count = rb_load_seq_cst(&b->link.theirs->cancels); /* pairs with K1 */
-    if (count == b->link.cancels_seen) return 0;
-    b->link.cancels_seen = count;
-    for (uint32_t i = 0; i < b->slot_count; i++) {
-        struct rb_beam_slot *s = &b->slots[i];
-        if (!s->open || !s->job) continue;
-        uint64_t request = (uint64_t)s->generation << 32 | i;
-        if (rb_load_relaxed(&b->link.cancels[i].request) != request) continue; /* after the count */
-        COUNT(b->stats.cancelled, 1);
-        rb_job_orphaned(b->relay, s->job);
+    if (count != b->link.cancels_seen) {
+        b->link.cancels_seen = count;
+        b->cancel_left = b->slot_count;
+    }
+    if (!b->cancel_left) return 0;
+    uint32_t turn = b->cancel_left < TURN_CANCELS ? b->cancel_left : TURN_CANCELS;
+    b->cancel_left -= turn;
+    for (; turn > 0; turn--) {
+        read_cancel(b, b->cancel_at);
+        b->cancel_at = (b->cancel_at + 1) % b->slot_count;
     }
     return 1;
 }
@@ -428,7 +441,7 @@ void rb_beams_flush(struct rb_relay *r) {
 int rb_beams_wait(const struct rb_relay *r) {
     for (const struct rb_beam *b = r->beams; b; b = b->next) {
         /* What a lane that is not greeted has in its rings waits for its hello (seq_cst, as the look of a gate). */
-        if (b->greeted ? rb_lane_link_waiting(&b->link)
+        if (b->greeted ? b->cancel_left || rb_lane_link_waiting(&b->link)
                        : rb_load_seq_cst(&b->link.hello->hello) != RB_LANE_HELLO_NONE)
             return 1;
     }

@@ -51,6 +51,8 @@ struct rb_beam {
     struct rb_beam_slot *slots;
     uint32_t slot_count;
     uint32_t next_ring; /* whose turn is first in the next round */
+    uint32_t cancel_at,
+        cancel_left; /* the slot whose cancel word is next; how many are still to be looked at */
     struct rb_beam_kept *kept, **kept_end;
     uint64_t kept_bytes;
     struct rb_beam_drawn drawn;
