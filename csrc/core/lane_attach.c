@@ -78,6 +78,18 @@ static const char *broken_rule(const struct rb_lane_relay_header *h, const struc
 
 /* --- Memory ------------------------------------------------------------------------------------------------------------------ */
 
+/* Of each ring as much as a quiet scheduler ever has open: of 65 rings all would be 8 MiB, and a machine with so many has few that call.
+ * A busy one comes to the rest once, by a page for each 32 requests. */
+static void populate_submissions(struct rb_lane_client *l, const struct rb_lane_parts *p) {
+    const uint64_t first = 32 << 10, ring = l->header.slots * sizeof(struct rb_lane_submission);
+    uint8_t *all = l->beam_side + p->submissions_at;
+    if (ring <= first) {
+        rb_memory_populate(all, p->arenas_at - p->submissions_at - RB_PAGE_BYTES);
+        return;
+    }
+    for (uint32_t i = 0; i < l->header.rings; i++) rb_memory_populate(all + i * ring, first);
+}
+
 static int map_sides(struct rb_lane_client *l, const struct rb_lane_parts *p) {
     struct rb_guard guards[RB_LANE_GUARDS_MAX];
     uint8_t *base;
@@ -93,8 +105,7 @@ static int map_sides(struct rb_lane_client *l, const struct rb_lane_parts *p) {
     rb_memory_populate(l->beam_side + p->tails_at, p->cancels_at - p->tails_at - RB_PAGE_BYTES);
     rb_memory_populate(l->beam_side + p->cancels_at,
                        p->givebacks_at - p->cancels_at - RB_PAGE_BYTES);
-    rb_memory_populate(l->beam_side + p->submissions_at,
-                       p->arenas_at - p->submissions_at - RB_PAGE_BYTES);
+    populate_submissions(l, p);
     return 0;
 }
 

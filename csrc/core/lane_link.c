@@ -87,8 +87,9 @@ static int make_sides(struct rb_lane_link *l, const struct rb_lane_sizes *s,
     rb_memory_populate(l->relay_side + RB_LANE_AT_POSITIONS, RB_PAGE_BYTES);
     rb_memory_populate(l->relay_side + p->heads_at,
                        p->completions_at - p->heads_at - RB_PAGE_BYTES);
-    rb_memory_populate(l->relay_side + p->completions_at,
-                       p->results_at - p->completions_at - RB_PAGE_BYTES);
+    /* A place for each request that can be open, 16 MiB of 65 rings: the rest comes in as the ring gets to it, a page for each 32 answers. */
+    const uint64_t first = 512 << 10, all = p->results_at - p->completions_at - RB_PAGE_BYTES;
+    rb_memory_populate(l->relay_side + p->completions_at, all < first ? all : first);
     return 0;
 }
 

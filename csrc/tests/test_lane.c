@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "core/lane_client.h"
 #include "lane_ends.h"
@@ -41,6 +42,29 @@ static void nothing_is_left_of_a_lane_that_both_sides_have_let_go_of(void) {
     ends_close(&e);
     CHECK_EQUAL(open_descriptors(), before);
     CHECK_EQUAL(mappings_of("ringbridge-lane"), 0);
+}
+
+static uint64_t allocated(int fd) {
+    struct stat s;
+    CHECK_EQUAL(fstat(fd, &s), 0);
+    return (uint64_t)s.st_blocks * 512;
+}
+static void a_lane_of_many_schedulers_begins_with_little_memory(void) {
+    struct rb_lane_config config = ends_config();
+    struct rb_lane_link link;
+    struct rb_lane_client *beam;
+    char why[256] = "";
+    config.rings = 65;
+    config.slots = 1024;
+    CHECK_EQUAL(rb_lane_link_create(&link, &config), 0);
+    struct rb_lane_fds fds = ends_fds(&link);
+    CHECK_EQUAL(rb_lane_attach(&beam, &fds, why, sizeof why), 0);
+    uint64_t bytes = allocated(fds.relay_side) + allocated(fds.beam_side);
+    CHECK(bytes < 4 << 20);
+    /* What the first calls touch is there: none of them waits for a page. */
+    CHECK(bytes > 65 * (32 << 10));
+    rb_lane_detach(beam);
+    rb_lane_link_close(&link);
 }
 
 static void the_relay_side_cannot_be_mapped_writable(void) {
@@ -670,6 +694,7 @@ static void a_cancel_names_what_is_open_and_wakes_the_relay(void) {
 int main(void) {
     RUN(a_size_that_breaks_a_rule_is_refused_and_leaves_nothing);
     RUN(nothing_is_left_of_a_lane_that_both_sides_have_let_go_of);
+    RUN(a_lane_of_many_schedulers_begins_with_little_memory);
     RUN(the_relay_side_cannot_be_mapped_writable);
     RUN(a_header_that_does_not_fit_is_refused_with_its_rule);
     RUN(memory_that_is_not_sealed_is_refused);
