@@ -301,7 +301,7 @@ static struct bytes binary(const char *text) {
 
 /* One of `words`, and always the last: each costs as many looks. */
 static void many_words(struct bytes *b, uint32_t count, int words) {
-    char last[8];
+    char last[16];
     snprintf(last, sizeof last, "w%03d", words - 1);
     put_list(b, count);
     for (uint32_t i = 0; i < count; i++) put_atom(b, last);
