@@ -21,6 +21,8 @@ defmodule Ringbridge.Server.OptionsTest do
 
   for {option, bad} <- [
         name: "a text",
+        name: :undefined,
+        name: :"",
         config: "",
         node: :nohost,
         cookie: 7,
@@ -127,6 +129,22 @@ defmodule Ringbridge.Server.OptionsTest do
       assert why =~ "option :config: there is no file #{path}"
     end
 
+    test "a name that another's table has", %{directory: directory} do
+      path = Path.join(directory, "ringbridge.toml")
+      File.write!(path, "")
+      :ets.new(:ringbridge_taken, [:named_table])
+
+      options = [
+        name: :ringbridge_taken,
+        config: path,
+        command: "/bin/true",
+        shepherd: "/bin/true"
+      ]
+
+      assert {:error, {:shutdown, why}} = Server.start_link(options)
+      assert why =~ "option :name: there is a table of that name"
+    end
+
     test "the program, and the shepherd", %{directory: directory} do
       path = Path.join(directory, "ringbridge.toml")
       File.write!(path, "")
@@ -162,6 +180,35 @@ defmodule Ringbridge.Server.OptionsTest do
 
     for env <- [["s3cret"], "s3cret", [{"A", "s3cret"} | "B"], %URI{host: "s3cret"}],
         do: refute(raised.(env) =~ "s3cret")
+  end
+
+  test "names that read alike, or are long or no words, have bridges of different names",
+       _context do
+    Process.flag(:trap_exit, true)
+    directory = Path.join(System.tmp_dir!(), "ringbridge-#{System.pid()}-names")
+    File.mkdir_p!(directory)
+    on_exit(fn -> File.rm_rf!(directory) end)
+    path = Path.join(directory, "ringbridge.toml")
+    File.write!(path, "")
+    long = String.duplicate("x", 199)
+
+    names = [MyApp.Bridge, :myapp_bridge, :"MyApp.Bridge", :"Elixir.Elixir.MyApp.Bridge"]
+    names = names ++ [:"#{long}1", :"#{long}2", :!, :橋, :a@b]
+
+    nodes =
+      for name <- names do
+        options = [name: name, config: path, command: "/bin/true", shepherd: "/bin/true"]
+        {:ok, server} = Server.start_link(options)
+        {:ok, node} = Server.node(name)
+        Supervisor.stop(server)
+        # As the bridge's settings take one: bridge.dist.names, node_name_problem.
+        assert "#{node}" =~ ~r/\A[a-z0-9_]{1,100}@127\.0\.0\.1\z/
+        node
+      end
+
+    assert nodes == Enum.uniq(nodes)
+    assert Exception.message(wrong(name: :"#{long}12")) =~ "option :name is an atom of 200"
+    assert "#{hd(nodes)}" =~ ~r/\Amyapp_bridge_[0-9a-f]{1,4}_#{System.pid()}@/
   end
 
   test "an instance of a server that is not there says so" do

@@ -114,13 +114,21 @@ defmodule Ringbridge.Server do
   def start_link(options) do
     options = Options.validate!(options)
 
-    with {:ok, config} <- config(options[:config]),
+    with :ok <- free(options[:name]),
+         {:ok, config} <- config(options[:config]),
          {:ok, programs} <- Programs.find(options[:command], options[:shepherd]) do
       server = new(options, config, programs)
       :supervisor.start_link({:local, server.name}, __MODULE__, {server, options[:ready_timeout]})
     else
       {:error, why} -> {:error, {:shutdown, "#{inspect(options[:name])}: #{why}"}}
     end
+  end
+
+  # A server's name is that of a table, too. That the name is another process's is said by the supervisor.
+  defp free(name) do
+    if :ets.info(name, :owner) in [:undefined, Process.whereis(name)],
+      do: :ok,
+      else: {:error, "option :name: there is a table of that name, which is none of a server's"}
   end
 
   defp config(path) do
@@ -148,13 +156,14 @@ defmodule Ringbridge.Server do
     }
   end
 
-  # Known before the bridge runs, the same after each restart of it, and nobody else's on this host. A VM with a short name
-  # connects to short names only.
+  # Known before the bridge runs, the same after each restart of it, and nobody else's on this host: MyApp.Bridge and :myapp_bridge read
+  # alike, so a few digits tell them apart, and long ones. A VM with a short name connects to short names only.
   defp made_name(name) do
-    stem = name |> Atom.to_string() |> String.trim_leading("Elixir.") |> String.downcase()
-    stem = String.replace(stem, ~r/[^a-z0-9_]+/, "_")
+    stem = name |> Atom.to_string() |> String.replace_prefix("Elixir.", "") |> String.downcase()
+    stem = stem |> String.replace(~r/[^a-z0-9_]+/, "_") |> String.slice(0, 64)
+    digits = name |> :erlang.phash2(0x10000) |> Integer.to_string(16) |> String.downcase()
     host = if LocalNode.named() == :shortnames, do: "localhost", else: "127.0.0.1"
-    :"#{stem}_#{System.pid()}@#{host}"
+    :"#{stem}_#{digits}_#{System.pid()}@#{host}"
   end
 
   # Made once, and used only if there is no other.

@@ -9,6 +9,7 @@ defmodule Ringbridge.Server.Options do
 
   @who "{Ringbridge.Server, ..}"
   @most_ms Ringbridge.Deadline.most_ms()
+  @name_max 200
   @levels [:debug, :info, :warning, :error]
 
   # A name of the environment that the shepherd and the bridge are never given: it would be readable in /proc.
@@ -19,7 +20,7 @@ defmodule Ringbridge.Server.Options do
   @table [
     name: [
       required: true,
-      type: {:name, "an atom, such as MyApp.Bridge"},
+      type: {:name, "an atom of #{@name_max} characters at most, such as MyApp.Bridge"},
       doc: "the registered name of its supervisor; what `server:` of an instance names it by"
     ],
     config: [
@@ -222,7 +223,13 @@ defmodule Ringbridge.Server.Options do
     end
   end
 
-  defp valid?(:name, name), do: is_atom(name) and name not in [nil, true, false]
+  # What cannot be registered, and what leaves no room or no text for the names of its processes, which are made of it: an atom has 255
+  # characters at most.
+  defp valid?(:name, name) do
+    is_atom(name) and name not in [nil, true, false, :undefined, :""] and
+      String.length(Atom.to_string(name)) <= @name_max
+  end
+
   defp valid?(:path, path), do: text?(path) and path != ""
   defp valid?(:cookie, cookie), do: is_atom(cookie) or is_binary(cookie) or is_function(cookie, 0)
   defp valid?(:level, level), do: level in @levels
