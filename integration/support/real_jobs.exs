@@ -1,23 +1,34 @@
 # The kinds of work that come with the project, declared as docs/worldgen.md, simulation.md, pathfinding.md and analytics.md lay
 # them down: payloads of packed bytes, a tuple, a map; results of packed bytes, a picture, a tuple, a map with binaries for keys.
 
+defmodule RealJobs.Tile do
+  @moduledoc "What both operations of worldgen take: which tile, and by which noise."
+
+  defmacro tile do
+    quote do
+      payload :packed do
+        field :version, :u16, value: 1
+        field :octaves, :u16, in: 1..16, default: 4
+        field :width, :u32, in: 1..8192
+        field :height, :u32, in: 1..8192
+        field :part_rows, :u32, default: 0
+        field :seed, :i64, default: 0
+        field :x, :f64, default: 0.0
+        field :y, :f64, default: 0.0
+        field :step, :f64, above: 0, default: 0.01
+        field :lacunarity, :f64, in: {1.0, 8.0}, default: 2.0
+        field :gain, :f64, above: 0, max: 1.0, default: 0.5
+      end
+    end
+  end
+end
+
 defmodule RealJobs.Heights do
   @moduledoc "worldgen, opcode 0: a tile of terrain as heights."
   use Ringbridge.Job, role: :worldgen, opcode: 0
+  import RealJobs.Tile
 
-  payload :packed do
-    field :version, :u16, value: 1
-    field :octaves, :u16, in: 1..16, default: 4
-    field :width, :u32, in: 1..8192
-    field :height, :u32, in: 1..8192
-    field :part_rows, :u32, default: 0
-    field :seed, :i64, default: 0
-    field :x, :f64, default: 0.0
-    field :y, :f64, default: 0.0
-    field :step, :f64, above: 0, default: 0.01
-    field :lacunarity, :f64, in: {1.0, 8.0}, default: 2.0
-    field :gain, :f64, above: 0, max: 1.0, default: 0.5
-  end
+  tile()
 
   result :packed do
     field :heights, {:list, {:f64, in: {-1.0, 1.0}}}
@@ -33,20 +44,9 @@ end
 defmodule RealJobs.Picture do
   @moduledoc "worldgen, opcode 1: the same as a PNG."
   use Ringbridge.Job, role: :worldgen, opcode: 1
+  import RealJobs.Tile
 
-  payload :packed do
-    field :version, :u16, value: 1
-    field :octaves, :u16, in: 1..16, default: 4
-    field :width, :u32, in: 1..8192
-    field :height, :u32, in: 1..8192
-    field :part_rows, :u32, default: 0
-    field :seed, :i64, default: 0
-    field :x, :f64, default: 0.0
-    field :y, :f64, default: 0.0
-    field :step, :f64, above: 0, default: 0.01
-    field :lacunarity, :f64, in: {1.0, 8.0}, default: 2.0
-    field :gain, :f64, above: 0, max: 1.0, default: 0.5
-  end
+  tile()
 
   result :value do
     field :png, :binary, size: {8, nil}
