@@ -108,19 +108,29 @@ static inline void lab_monitor(int fd, int on, uint32_t caller, uint32_t ref) {
     lab_put_ref(&b, ref);
     lab_frame(fd, &b);
 }
-/* {6, Caller, '', job_dispatcher} and {'$gen_call', {Caller, [alias | Ref]}, ; the request follows. */
-static inline void lab_call_head(struct lab_bytes *b, uint32_t caller, uint32_t ref) {
+/* {6, Sender, '', job_dispatcher} and {'$gen_call', {Caller, ; the tag and the request follow. A sender of peer@host forwards a call when the
+ * caller is another. */
+static inline void lab_call_of(struct lab_bytes *b, uint32_t sender, const char *node,
+                               uint32_t caller) {
     PUT(b, "\x68\x04\x61\x06");
-    lab_put_pid(b, "peer@host", caller);
+    lab_put_pid(b, "peer@host", sender);
     lab_put_atom(b, "");
     lab_put_atom(b, "job_dispatcher");
     PUT(b, "\x68\x03");
     lab_put_atom(b, "$gen_call");
     PUT(b, "\x68\x02");
-    lab_put_pid(b, "peer@host", caller);
+    lab_put_pid(b, node, caller);
+}
+/* [alias | Ref] */
+static inline void lab_alias_tag(struct lab_bytes *b, uint32_t ref) {
     PUT(b, "\x6c\x00\x00\x00\x01");
     lab_put_atom(b, "alias");
     lab_put_ref(b, ref);
+}
+/* A caller's own call, up to its request. */
+static inline void lab_call_head(struct lab_bytes *b, uint32_t caller, uint32_t ref) {
+    lab_call_of(b, caller, "peer@host", caller);
+    lab_alias_tag(b, ref);
 }
 static inline void lab_verb_head(struct lab_bytes *b, int arity, const char *verb,
                                  const char *role) {

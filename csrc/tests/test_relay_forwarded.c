@@ -16,17 +16,8 @@ static void connect_as(struct still *s, const char *node, uint32_t conn, int *fd
 /* A frame: a call of a process of other@host, as whoever forwards it sends it; what of it fits goes to `at`. How long it is. */
 static size_t forwarded(uint8_t *at, size_t payload) {
     struct lab_bytes b = {.size = 0};
-    PUT(&b, "\x68\x04\x61\x06");
-    lab_put_pid(&b, "peer@host", 1);
-    lab_put_atom(&b, "");
-    lab_put_atom(&b, "job_dispatcher");
-    PUT(&b, "\x68\x03");
-    lab_put_atom(&b, "$gen_call");
-    PUT(&b, "\x68\x02");
-    lab_put_pid(&b, "other@host", 3);
-    PUT(&b, "\x6c\x00\x00\x00\x01");
-    lab_put_atom(&b, "alias");
-    lab_put_ref(&b, REF);
+    lab_call_of(&b, 1, "other@host", 3);
+    lab_alias_tag(&b, REF);
     lab_submit_head(&b, 3, "echo");
     PUT(&b, "\x6d");
     lab_put_u32(&b, (uint32_t)payload);

@@ -385,15 +385,7 @@ static void a_forwarded_callers_node_is_answered_on_its_newest_connection(void) 
     WITH_WORKER(lab, w);
     int before = connect_as(&lab, "twice@host"), now = connect_as(&lab, "twice@host");
     struct lab_bytes b = {.size = 0};
-    PUT(&b, "\x68\x04\x61\x06");
-    lab_put_pid(&b, "peer@host", 1);
-    lab_put_atom(&b, "");
-    lab_put_atom(&b, "job_dispatcher");
-    PUT(&b, "\x68\x03");
-    lab_put_atom(&b, "$gen_call");
-    PUT(&b, "\x68\x02");
-    lab_put_pid(&b, "twice@host",
-                1); /* as a server of peer@host that passes its caller's call on */
+    lab_call_of(&b, 1, "twice@host", 1); /* a server of peer@host passes its caller's call on */
     lab_put_ref(&b, 1);
     lab_submit_head(&b, 3, "echo");
     lab_put_binary(&b, "x", 1);
