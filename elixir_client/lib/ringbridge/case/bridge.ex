@@ -3,7 +3,11 @@ defmodule Ringbridge.Case.Bridge do
   A real bridge for tests and for `mix ringbridge.harness`: the program `ringbridge serve` with a node's name and a cookie of its own.
 
   It ends with the process that started it, and with the VM (by `setpriv`, where there is one). What it logs is kept, and told when it
-  does not come up. An application has a `Ringbridge` with its bridge's node, or guards the bridge otherwise; this is none for production.
+  does not come up. An application has its bridge under `Ringbridge.Server`; this is none for production.
+
+  It is no such server on purpose. What a test or the harness kills has to stay away until it is looked at, and a server starts it again; its lines
+  are read by whoever tests, not told to the VM's Logger; and it needs no program but `ringbridge` itself, while a server's shepherd has to be found
+  as well.
   """
   use GenServer
 
