@@ -145,19 +145,19 @@ defmodule Ringbridge.CallingTest do
     test "an answer that a lost connection took along can be asked for again", %{node: node} do
       key = "lost #{System.unique_integer()}"
       options = %{dedupe: key, ttl: 60_000, orphan: :finish, detail: true}
-      task = Task.async(fn -> catch_exit(submit(node, :sleep, "300", options)) end)
+      task = Task.async(fn -> catch_exit(submit(node, :sleep, "3000", options)) end)
       await_busy(node, :sleep)
       assert Node.disconnect(node)
       assert {{:nodedown, ^node}, _} = Task.await(task, 60_000)
-      assert {:ok, _, %{job: job}} = submit(node, :sleep, "300", options)
-      assert {:ok, _, %{job: ^job}} = submit(node, :sleep, "300", options)
+      assert {:ok, _, %{job: job}} = submit(node, :sleep, "3000", options)
+      assert {:ok, _, %{job: ^job}} = submit(node, :sleep, "3000", options)
     end
 
     test "the run goes on until the last caller has left", %{node: node} do
       options = %{dedupe: "leaving #{System.unique_integer()}"}
-      stays = Task.async(fn -> submit(node, :sleep, "600", options) end)
+      stays = Task.async(fn -> submit(node, :sleep, "3000", options) end)
       await_busy(node, :sleep)
-      assert {:timeout, _} = catch_exit(submit(node, :sleep, "600", options, 100))
+      assert {:timeout, _} = catch_exit(submit(node, :sleep, "3000", options, 100))
       assert {:ok, _} = Task.await(stays, 60_000)
 
       for _ <- 1..2,

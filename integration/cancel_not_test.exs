@@ -119,7 +119,7 @@ defmodule Ringbridge.CancelNotTest do
     end
 
     test "outlives a caller of many, and its node", %{node: node, to: to} do
-      request = {:submit_many, :sleep, ["300", "300"], [orphan: :finish]}
+      request = {:submit_many, :sleep, ["1500", "1500"], [orphan: :finish]}
       caller = spawn(fn -> GenServer.call(to, request) end)
       await_busy(node, :sleep)
       assert_runs_on(node, fn -> Process.exit(caller, :kill) end, 2)

@@ -45,7 +45,7 @@ defmodule Ringbridge.CancelTest do
     end
 
     test "that is given up while it waits never runs", %{node: node} do
-      first = Task.async(fn -> submit(node, :sleep, "400") end)
+      first = Task.async(fn -> submit(node, :sleep, "3000") end)
       await_busy(node, :sleep)
       assert {:timeout, _} = catch_exit(submit(node, :sleep, @long, %{}, 50))
       assert {:ok, _} = Task.await(first, 60_000)
@@ -146,13 +146,13 @@ defmodule Ringbridge.CancelTest do
     end
 
     test "of a process that has other calls under way ends its own alone", %{node: node, to: to} do
-      id = :gen_server.send_request(to, {:submit, :sleep, "700"})
+      id = :gen_server.send_request(to, {:submit, :sleep, "3000"})
       await_busy(node, :sleep)
 
       assert {[], [_]} = GenServer.multi_call([node], Ringbridge.JobDispatcher, @request, 100)
 
       Lab.wait_until("one of two is left", fn -> stats(node).in_flight == 1 end)
-      assert {:reply, {:ok, "700"}} = :gen_server.receive_response(id, 60_000)
+      assert {:reply, {:ok, "3000"}} = :gen_server.receive_response(id, 60_000)
       assert_free_again(node)
     end
   end

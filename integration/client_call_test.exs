@@ -130,7 +130,7 @@ for lane <- [:dist, :nif] do
     describe "a request" do
       @tag :smoke
       test "is waited for again after a yield, and answered", %{name: name} = context do
-        request = Ringbridge.async(name, :sleep, "200")
+        request = Ringbridge.async(name, :sleep, "2000")
         assert Ringbridge.yield(request, 0) == nil
         assert {:ok, _} = Ringbridge.await(request)
         assert_nothing_left(context)
@@ -279,7 +279,10 @@ for lane <- [:dist, :nif] do
 
         error =
           assert_raise Error, fn ->
-            Enum.each(endless, fn _ -> Program.kill(await_busy(context.node, :primes), "KILL") end)
+            Enum.reduce(endless, :alive, fn
+              _, :alive -> Program.kill(await_busy(context.node, :primes), "KILL") && :killed
+              _, :killed -> :killed
+            end)
           end
 
         assert {:worker_crashed, %{signal: _}} = error.reason

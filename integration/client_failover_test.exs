@@ -85,7 +85,7 @@ defmodule Ringbridge.ClientFailoverTest do
 
     jobs =
       for {role, options} <- [sleep: [idempotent: true], twice: [retry: 1]] do
-        job = fn -> Ringbridge.call(context.name, role, "700", [timeout: 60_000] ++ options) end
+        job = fn -> Ringbridge.call(context.name, role, "3000", [timeout: 60_000] ++ options) end
         job = Task.async(job)
         await_busy(bridge.node, role)
         job
@@ -103,11 +103,11 @@ defmodule Ringbridge.ClientFailoverTest do
     [name, _host] = bridge.node |> Atom.to_string() |> String.split("@")
 
     ask = fn ->
-      Ringbridge.call(context.name, :sleep, "500", timeout: 60_000, idempotent: true)
+      Ringbridge.call(context.name, :sleep, "3000", timeout: 60_000, idempotent: true)
     end
 
     job = Task.async(ask)
-    once = Task.async(fn -> Ringbridge.call(context.name, :sleep, "501", timeout: 60_000) end)
+    once = Task.async(fn -> Ringbridge.call(context.name, :sleep, "3001", timeout: 60_000) end)
     await_busy(bridge.node, :sleep)
     kill(bridge)
     assert {:error, %Error{reason: {:down, _}}} = Task.await(once, 60_000)

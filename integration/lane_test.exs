@@ -88,7 +88,7 @@ defmodule Ringbridge.LaneTest do
       outcomes =
         for {lane, to} <- [{Nif, to}, {Dist, node}] do
           ref = lane.submit(to, job(:sleep, @long))
-          Program.kill(await_busy(node, :sleep), "KILL")
+          Program.kill(await_begun(node, :sleep), "KILL")
           outcome = lane.await(to, ref, @patience_ms)
           # Another one is there again.
           assert {:answer, {:ok, "0"}} = Dist.call(node, job(:sleep, "0"), @patience_ms)

@@ -169,7 +169,7 @@ defmodule Ringbridge.PollerIntegrationTest do
   test "a call's id leads to the worker's line in the log", %{bridge: bridge} do
     # rb-sleep says nothing of its own; what a worker's death leaves is in the log under its job.
     request = Ringbridge.async(@name, :sleep, "60000", meta: %{request: "r1"}, timeout: 120_000)
-    Program.kill(await_busy(bridge.node, :sleep), "KILL")
+    Program.kill(await_begun(bridge.node, :sleep), "KILL")
     assert {:error, %{reason: {:worker_crashed, _}}} = Ringbridge.await(request)
     assert_receive {[:ringbridge, :job, :start], _, %{id: id, role: :sleep}}, 60_000
     assert_receive {[:ringbridge, :job, :stop], _, %{id: ^id, job: job, worker: worker}}, 60_000

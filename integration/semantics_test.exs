@@ -115,7 +115,7 @@ defmodule Ringbridge.SemanticsTest do
 
     test "send_request gives an answer later, and several may be under way", %{node: node} do
       dispatcher = {Ringbridge.JobDispatcher, node}
-      slow = :gen_server.send_request(dispatcher, {:submit, :sleep, "200"})
+      slow = :gen_server.send_request(dispatcher, {:submit, :sleep, "2000"})
       quick = :gen_server.send_request(dispatcher, {:submit, :echo, "quick"})
       assert {:reply, {:ok, "quick"}} = :gen_server.receive_response(quick, 60_000)
       assert :timeout = :gen_server.wait_response(slow, 10)

@@ -73,7 +73,7 @@ defmodule Ringbridge.StallTest do
 
   test "a worker killed while it is held has its caller answered", %{node: node} do
     task = Task.async(fn -> submit(node, :sleep, @long) end)
-    os_pid = await_busy(node, :sleep)
+    os_pid = await_begun(node, :sleep)
 
     answer =
       stalled_without_warm_up(node, fn ->

@@ -10,7 +10,7 @@ defmodule Ringbridge.WorkerDeathTest do
   end
 
   defp kill_until_answered(node, signal, task, tries) do
-    os_pid = await_busy(node, :sleep)
+    os_pid = await_begun(node, :sleep)
     Program.kill(os_pid, signal)
 
     case answered_or_elsewhere(node, task, os_pid) do
@@ -21,7 +21,7 @@ defmodule Ringbridge.WorkerDeathTest do
 
   defp answered_or_elsewhere(node, task, os_pid) do
     Task.yield(task, 50) ||
-      if(match?(%{os_pid: other} when other != os_pid, busy(node, :sleep)), do: :elsewhere) ||
+      if(match?(%{os_pid: other} when other != os_pid, begun(node, :sleep)), do: :elsewhere) ||
       answered_or_elsewhere(node, task, os_pid)
   end
 
@@ -116,7 +116,7 @@ defmodule Ringbridge.WorkerDeathTest do
     # Less than the role's hang_ms, which would end it too.
     task = Task.async(fn -> submit(node, :sleep, "600000", %{timeout: 1_500}) end)
 
-    with {:busy, os_pid} <- busy_or_answered(node, task),
+    with {:begun, os_pid} <- begun_or_answered(node, task),
          :ok = Program.kill(os_pid, "STOP"),
          {:error, :deadline_exceeded} <- Task.await(task, 60_000) do
       Lab.wait_until("it has ended", fn -> not Proc.alive?(os_pid) end)
@@ -128,10 +128,10 @@ defmodule Ringbridge.WorkerDeathTest do
     end
   end
 
-  defp busy_or_answered(node, task) do
-    case busy(node, :sleep) do
-      %{os_pid: os_pid} -> {:busy, os_pid}
-      nil -> Task.yield(task, 20) || busy_or_answered(node, task)
+  defp begun_or_answered(node, task) do
+    case begun(node, :sleep) do
+      %{os_pid: os_pid} -> {:begun, os_pid}
+      nil -> Task.yield(task, 20) || begun_or_answered(node, task)
     end
   end
 end

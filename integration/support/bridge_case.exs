@@ -66,25 +66,27 @@ defmodule Ringbridge.BridgeCase do
   end
 
   def os_pid_of_worker(node, role) do
-    Lab.wait_until("a worker of #{role} is ready", fn ->
-      Enum.any?(workers(node, role), &(&1.state == :ready))
-    end)
+    ready = fn -> Enum.find(workers(node, role), &(&1.state == :ready)) end
+    Lab.wait_until("a worker of #{role} is ready", ready).os_pid
+  end
 
-    [%{os_pid: os_pid} | _] =
-      for worker <- workers(node, role), worker.state == :ready, do: worker
-
-    os_pid
+  @doc "Returns when a worker of the role was given a job and has not ended it; its os_pid."
+  def await_busy(node, role) do
+    busy = fn -> Enum.find(workers(node, role), &(&1.in_flight > 0)) end
+    Lab.wait_until("a worker of #{role} is busy", busy).os_pid
   end
 
   @doc """
-  Returns when a worker of the role has begun a job and not ended it; its os_pid. Killed before it has begun, its job
-  would go to another one.
+  The same, and it has begun one: killed before that, its job would go to another worker. The bridge looks for it every
+  half second.
   """
-  def await_busy(node, role) do
-    Lab.wait_until("a worker of #{role} is busy", fn -> busy(node, role) end)
-    %{os_pid: os_pid} = busy(node, role)
-    os_pid
+  def await_begun(node, role) do
+    Lab.wait_until("a worker of #{role} has begun a job", fn -> begun(node, role) end).os_pid
   end
+
+  @doc "Such a worker of the role, or `nil`."
+  def begun(node, role),
+    do: Enum.find(workers(node, role), &(&1.in_flight > max(0, &1.placed - &1.begun)))
 
   @doc "Returns when no worker of the role has a job any more; its answer may be here before that."
   def await_free(node, role) do
@@ -92,10 +94,6 @@ defmodule Ringbridge.BridgeCase do
       Enum.all?(workers(node, role), &(&1.in_flight == 0))
     end)
   end
-
-  @doc "Such a worker of the role, or `nil`."
-  def busy(node, role),
-    do: Enum.find(workers(node, role), &(&1.in_flight > max(0, &1.placed - &1.begun)))
 
   @doc "Returns when no accepted job is without its end."
   def await_idle(node, timeout_ms \\ @patience_ms) do

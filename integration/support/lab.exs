@@ -208,10 +208,10 @@ defmodule Ringbridge.Lab do
   def unique(stem), do: "#{stem}#{System.unique_integer([:positive])}"
 
   @doc """
-  Looks until it is true. For what cannot tell us itself (other processes, counters of the bridge); a test
+  Looks until it is true, and returns what was seen then. For what cannot tell us itself (other processes, counters of the bridge); a test
   that can be told uses `assert_receive`.
   """
-  @spec wait_until(String.t(), pos_integer(), (() -> as_boolean(term()))) :: :ok
+  @spec wait_until(String.t(), pos_integer(), (() -> as_boolean(seen))) :: seen when seen: term()
   def wait_until(what, timeout_ms \\ @patience_ms, ready) do
     deadline = System.monotonic_time(:millisecond) + timeout_ms
     look(what, timeout_ms, deadline, ready)
@@ -219,8 +219,8 @@ defmodule Ringbridge.Lab do
 
   defp look(what, timeout_ms, deadline, ready) do
     cond do
-      ready.() ->
-        :ok
+      seen = ready.() ->
+        seen
 
       System.monotonic_time(:millisecond) > deadline ->
         raise "not within #{timeout_ms} ms: #{what}"
