@@ -129,8 +129,10 @@ class Proxy:
         return int(lib.rb_proxy_waiting(self._proxy)) <= 0
 
     def is_draining(self) -> bool:
-        """Is nothing more to come, but what lies in the ring?"""
-        return int(lib.rb_proxy_control(self._proxy)) != layout.CONTROL_RUN
+        """Is nothing more to come, but what lies in the ring? Not of one that was let go of: its
+        end is told by other words.
+        """
+        return int(lib.rb_proxy_control(self._proxy)) == layout.CONTROL_DRAIN
 
     def answer(
         self,

@@ -414,6 +414,10 @@ class Relay:
         """Never take it for hung or stuck: a debugger may hold it."""
         _check(lib.rb_relay_spare_worker(self._relay, worker_id), f"worker {worker_id}")
 
+    def unguarded_worker(self, worker_id: int) -> None:
+        """Nobody here can end its process: one that ignores a cancel is fenced in place of that."""
+        _check(lib.rb_relay_unguarded_worker(self._relay, worker_id), f"worker {worker_id}")
+
     def weigh_worker(self, worker_id: int, weight: int) -> None:
         """Its weight beside the other workers of its role, 1 to 100. A worker that is gone changes
         nothing.

@@ -219,6 +219,13 @@ int rb_relay_spare_worker(struct rb_relay *r, uint64_t worker) {
     return hand_down(r, n);
 }
 
+int rb_relay_unguarded_worker(struct rb_relay *r, uint64_t worker) {
+    struct down_note *n = down_note(DOWN_UNGUARDED, NULL, 0, NULL, 0);
+    if (!n) return -ENOMEM;
+    n->flags = worker;
+    return hand_down(r, n);
+}
+
 int rb_note_lane(struct rb_relay *r, struct rb_beam *b, uint32_t connection) {
     struct down_note *n = down_note(DOWN_LANE, NULL, 0, NULL, 0);
     if (!n) return -ENOMEM;
@@ -380,6 +387,11 @@ static void carry_out(struct rb_relay *r, struct down_note *n, int early) {
     case DOWN_SPARE: {
         struct rb_worker *w = rb_worker_find(r, n->flags);
         if (w) w->spared = 1;
+        break;
+    }
+    case DOWN_UNGUARDED: {
+        struct rb_worker *w = rb_worker_find(r, n->flags);
+        if (w) w->unguarded = 1;
         break;
     }
     case DOWN_LANE: rb_beam_open(r, n->object, n->connection); break;

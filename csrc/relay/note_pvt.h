@@ -26,6 +26,7 @@ enum down_kind {
     DOWN_DRAIN,
     DOWN_WEIGH,
     DOWN_SPARE,
+    DOWN_UNGUARDED,
     DOWN_LANE,
     DOWN_LANE_CLOSE,
     DOWN_RECORD,

@@ -1,5 +1,6 @@
-/* The worker's end of a link, played within the bridge (ringbridge/proxy.h), at a relay without a thread. */
+/* The worker's end of a link, played for a worker of another kind (ringbridge/proxy.h), at a relay without a thread. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
@@ -75,11 +76,13 @@ static void jobs_are_taken_begun_and_answered_in_their_order(void) {
         lab_submit(s.lab.peer, 1 + (uint32_t)lap, payload, lap % 2 ? sizeof payload : 3);
         round_after(&s, 1);
         CHECK_EQUAL(rb_proxy_waiting(s.proxy), 1);
+        CHECK_EQUAL(rb_proxy_next_bytes(s.proxy), lap % 2 ? sizeof payload : 3);
         CHECK_EQUAL(rb_proxy_take(s.proxy, &r), 1);
         CHECK_EQUAL(rb_proxy_take(s.proxy, &r), 0);
+        CHECK_EQUAL(rb_proxy_next_bytes(s.proxy), -EAGAIN);
         CHECK_EQUAL(r.payload_bytes, lap % 2 ? sizeof payload : 3);
         CHECK(memcmp(r.payload, payload, r.payload_bytes) == 0);
-        rb_proxy_start(s.proxy);
+        CHECK_EQUAL(rb_proxy_start(s.proxy), 1);
         CHECK_EQUAL(answer(&s, r.job, RB_STATUS_OK, r.payload, r.payload_bytes), 0);
         round_after(&s, 1);
         CHECK(lab_answer_has(s.lab.peer, payload, r.payload_bytes));
@@ -179,11 +182,65 @@ static void a_beat_is_the_telemetry_s_and_readiness_is_told_at_once(void) {
     close_played(&s);
 }
 
+/* Cut off it lives on: what the relay did not see begun goes to others, so it may not be begun here. */
+static void who_is_let_go_of_begins_nothing_more(void) {
+    struct played s;
+    struct rb_proxy_request begun, waits;
+    open_played(&s);
+    lab_submit(s.lab.peer, 1, "x", 1);
+    round_after(&s, 1);
+    lab_submit(s.lab.peer, 2, "y", 1);
+    round_after(&s, 1);
+    CHECK_EQUAL(rb_proxy_take(s.proxy, &begun), 1);
+    CHECK_EQUAL(rb_proxy_start(s.proxy), 1);
+    if (rb_proxy_take(s.proxy, &waits) != 1) memset(&waits, 0, sizeof waits);
+    rb_proxy_park(s.proxy);
+    die(&s, -1, 9);
+    CHECK(lab_answer_has(s.lab.peer, "worker_crashed", 14));
+    CHECK(rings(&s));
+    CHECK_EQUAL(rb_proxy_unpark(s.proxy), -EPIPE);
+    CHECK_EQUAL(rb_proxy_start(s.proxy), 0);
+    CHECK_EQUAL(rb_proxy_control(s.proxy), RB_CONTROL_STOP);
+    close_played(&s);
+}
+
+/* Others are killed then; whose process nobody here can end has broken a rule. */
+static void a_cancel_that_is_ignored_breaks_a_rule(int unguarded) {
+    struct played s;
+    struct rb_proxy_request r;
+    open_played(&s);
+    if (unguarded) CHECK_EQUAL(rb_relay_unguarded_worker(s.lab.relay, WORKER), 0);
+    lab_submit(s.lab.peer, 1, "x", 1);
+    round_after(&s, 1);
+    CHECK_EQUAL(rb_proxy_take(s.proxy, &r), 1);
+    CHECK_EQUAL(rb_proxy_start(s.proxy), 1);
+    lab_monitor(s.lab.peer, 0, 1, 1); /* its caller leaves */
+    round_after(&s, 1);
+    for (int i = 0; i < 3; i++) round_after(&s, lab_role_config().cancel_kill_ms + 1);
+    if (unguarded) {
+        CHECK(lab_event(&s.lab, RB_EVENT_WORKER_BROKE));
+        CHECK(lab_event_says(&s.lab, "cancel_ignored"));
+    }
+    CHECK_EQUAL(rb_proxy_control(s.proxy), unguarded ? RB_CONTROL_STOP : RB_CONTROL_RUN);
+    close_played(&s);
+}
+
+static void the_job_of_a_worker_that_is_played_may_ignore_its_cancel(void) {
+    a_cancel_that_is_ignored_breaks_a_rule(0);
+}
+
+static void the_job_of_an_unguarded_worker_may_not(void) {
+    a_cancel_that_is_ignored_breaks_a_rule(1);
+}
+
 int main(void) {
     RUN(jobs_are_taken_begun_and_answered_in_their_order);
     RUN(the_bell_rings_for_what_comes_after_the_parking);
     RUN(an_answer_without_room_waits_and_one_that_never_fits_is_told);
     RUN(what_is_drained_is_told_and_what_is_begun_dies_with_it);
     RUN(a_beat_is_the_telemetry_s_and_readiness_is_told_at_once);
+    RUN(who_is_let_go_of_begins_nothing_more);
+    RUN(the_job_of_a_worker_that_is_played_may_ignore_its_cancel);
+    RUN(the_job_of_an_unguarded_worker_may_not);
     return check_end();
 }

@@ -1,7 +1,8 @@
-/* proxy.h: the worker's end of a link, played within the bridge for a worker that shares no memory with it (docs/remote-workers.md).
+/* proxy.h: the worker's end of a link, played for a worker that is a process of a BEAM (docs/remote-workers.md).
  *
- * The relay sees a worker like others. Whoever plays this end is the bridge itself, on one thread: it takes requests out of the ring,
- * says which have been started, answers them in the order of the ring, and beats when the true worker has beaten. */
+ * The relay sees a worker like others. Whoever plays this end is the bridge itself, for a worker that shares no memory with it, or the NIF of a
+ * BEAM on the same host; one thread at a time. It takes requests out of the ring, says which have been started, answers them in the order
+ * of the ring, and beats when the true worker has beaten. */
 #ifndef RINGBRIDGE_PROXY_H
 #define RINGBRIDGE_PROXY_H
 
@@ -41,13 +42,17 @@ int rb_proxy_greet(struct rb_proxy *proxy, const char *kit, uint32_t kit_version
                    const uint8_t *ops, uint32_t op_count, char *why, uint64_t why_bytes);
 /* To be called before the last look and the wait at the bell: what comes after it rings. */
 void rb_proxy_park(struct rb_proxy *proxy);
-void rb_proxy_unpark(struct rb_proxy *proxy);
+/* 0; -EPIPE: the relay has let go of the link. */
+int rb_proxy_unpark(struct rb_proxy *proxy);
+/* How large the payload of the next request is; -EAGAIN: there is none; -EPROTO: the link is broken. */
+int64_t rb_proxy_next_bytes(struct rb_proxy *proxy);
 /* The next request. 1; 0: there is none; -EPROTO: the link is broken. */
 int rb_proxy_take(struct rb_proxy *proxy, struct rb_proxy_request *request);
 /* How many requests lie in the ring that were not taken. */
 int64_t rb_proxy_waiting(struct rb_proxy *proxy);
-/* The next of those that were taken is begun. */
-void rb_proxy_start(struct rb_proxy *proxy);
+/* The next of those that were taken is begun. 1; 0: the relay has let go of the link, and the job may be another worker's: it must not be
+ * begun. */
+int rb_proxy_start(struct rb_proxy *proxy);
 /* Is the job at `position` to stop? */
 int rb_proxy_cancelled(const struct rb_proxy *proxy, uint64_t position, uint64_t job);
 /* How many parts the job at `position` may send beyond `sent`. */

@@ -230,6 +230,9 @@ int rb_relay_weigh_worker(struct rb_relay *relay, uint64_t worker, uint32_t weig
 
 /* It is never taken for hung or stuck, from the relay's next round on: a debugger may hold it (relay/dispatch/vitals.h). */
 int rb_relay_spare_worker(struct rb_relay *relay, uint64_t worker);
+/* Nobody here can end its process: where another's would hear SIGKILL, for a job that does not heed its cancel, it has broken the rule
+ * cancel_ignored. From the relay's next round on. */
+int rb_relay_unguarded_worker(struct rb_relay *relay, uint64_t worker);
 
 /* A lane for the node of this connection, whose end it shares (docs/nif-lane.md). The descriptors are the caller's, to hand over and to
  * close: relay side, beam side, bell, telemetry. Once all copies of the bell are closed the lane ends by itself; before,

@@ -22,6 +22,13 @@ static void lose(struct rb_worker *w, struct rb_job *j, const struct rb_obituary
     rb_job_answered(w->relay, j, w->broke ? RB_REASON_WORKER_BROKE : RB_REASON_WORKER_CRASHED);
 }
 
+/* Nobody here can end the process behind it: it may live on, and begin what goes to others now. */
+static void stop_beginning(struct rb_worker *w) {
+    /* K2: pairs with K1 in rb_proxy_start() (core/proxy.c). seq_cst with S0: it sees this word, or we see what it began. */
+    rb_store_seq_cst(&w->link.ours->control, RB_CONTROL_STOP);
+    rb_gate_ring(&w->link.waker);
+}
+
 /* Jobs past the started position are lost with their worker, but for those that may be run again; the others go back to the queue.
  * `o` NULL: it was fenced, and may run on until the kill arrives. Then only what is certainly lost is told: a job that went to another
  * worker now could have been begun here in the same moment, and run twice. */
@@ -29,9 +36,11 @@ static void leave_jobs(struct rb_worker *w, const struct rb_obituary *o) {
     struct rb_relay *r = w->relay;
     uint32_t mask = w->link.config.slots - 1;
     uint64_t tail = w->link.request_ring.claimed;
-    /* S0: pairs with the kit's release store before it enters a handler. A lie can only cost the liar's own jobs. */
+    if (w->pidfd < 0) stop_beginning(w);
+    /* S0: pairs with K0, the kit's store before it enters a handler; seq_cst as that one, for who is told to stop only. A lie can only cost
+     * the liar's own jobs. */
     if (w->shadow) rb_tape_look(w);
-    uint64_t started = rb_load_acquire(&w->link.theirs->started);
+    uint64_t started = rb_load_seq_cst(&w->link.theirs->started);
     uint64_t oldest = tail > w->link.config.slots ? tail - w->link.config.slots : 0;
     for (uint64_t p = tail; p-- > oldest;) {
         struct rb_job *j = w->placed[p & mask];

@@ -341,6 +341,12 @@ static void stop_running(struct rb_relay *r, struct rb_job *j) {
         COUNT(j->role->stats.told_term, 1);
     else
         COUNT(j->role->stats.told_kill, 1);
+    if (j->signals == 2 && w->unguarded) {
+        j->signals++;
+        rb_job_due(r, j, 0);
+        rb_worker_broke(w, "cancel_ignored");
+        return;
+    }
     rb_worker_signal(w, j->signals == 1 ? SIGTERM : SIGKILL);
     j->signals++;
     rb_job_due(r, j,

@@ -71,7 +71,8 @@ struct rb_worker {
     struct rb_term_answer answering; /* of the first completion in its ring */
     struct rb_health health;
     struct rb_vitals vitals;
-    int spared; /* nobody judges by them */
+    int spared;    /* nobody judges by them */
+    int unguarded; /* nobody here can end its process, and the relay alone sees its jobs */
     uint8_t obituary[sizeof(struct rb_obituary)];
     uint32_t obituary_size;
     char stderr_tail[STDERR_TAIL];

@@ -1,7 +1,6 @@
-/* proxy.c: the worker's end of a link, played within the bridge (ringbridge/proxy.h).
+/* proxy.c: the worker's end of a link, played for a worker of another kind (ringbridge/proxy.h).
  *
- * Both ends are ours, so what breaks a rule here is a bug and no attack; it is an error all the same, since one worker lost is better
- * than a bridge lost. */
+ * What the relay wrote is checked as in a kit: one worker lost is better than a bridge or a BEAM lost. */
 #define _GNU_SOURCE
 #include "ringbridge/proxy.h"
 
@@ -117,11 +116,13 @@ int rb_proxy_bell(const struct rb_proxy *p) { return p->link.fds.wake_worker; }
 
 void rb_proxy_park(struct rb_proxy *p) { rb_gate_announce(&p->link.waiter, RB_PARK_EVENTFD); }
 
-void rb_proxy_unpark(struct rb_proxy *p) {
+int rb_proxy_unpark(struct rb_proxy *p) {
     char bytes[64];
+    ssize_t n;
     rb_gate_retract(&p->link.waiter);
-    while (recv(p->link.fds.wake_worker, bytes, sizeof bytes, MSG_DONTWAIT) > 0) {
-    }
+    do n = recv(p->link.fds.wake_worker, bytes, sizeof bytes, MSG_DONTWAIT);
+    while (n > 0);
+    return n == 0 ? -EPIPE : 0;
 }
 
 /* --- Requests ------------------------------------------------------------------------------------------------------------- */
@@ -130,33 +131,41 @@ static uint64_t slot_of(const struct rb_proxy *p, uint64_t position) {
     return position & (p->link.header.slots - 1);
 }
 
+int64_t rb_proxy_next_bytes(struct rb_proxy *p) {
+    int64_t count = rb_ring_available(&p->link.request_ring);
+    if (count < 0) return -EPROTO;
+    if (p->taken >= (uint64_t)count) return -EAGAIN;
+    return p->link.requests[slot_of(p, p->link.request_ring.head + p->taken)].payload_bytes;
+}
+
 int rb_proxy_take(struct rb_proxy *p, struct rb_proxy_request *request) {
     int64_t count = rb_ring_available(&p->link.request_ring);
     if (count < 0) return -EPROTO;
     if (p->taken >= (uint64_t)count) return 0;
     uint64_t position = p->link.request_ring.head + p->taken;
-    const struct rb_request *e = &p->link.requests[slot_of(p, position)];
     uint64_t pool_bytes = p->link.pool ? p->link.header.pool_bytes : 0;
-    const uint8_t *payload = e->body;
-    if (e->flags & RB_FLAG_INLINE) {
-        if (e->payload_bytes > RB_INLINE_BYTES_MAX) return -EPROTO;
+    struct rb_request e; /* copied before it is checked: the memory is the relay's */
+    memcpy(&e, &p->link.requests[slot_of(p, position)], sizeof e);
+    const uint8_t *payload = p->link.requests[slot_of(p, position)].body;
+    if (e.flags & RB_FLAG_INLINE) {
+        if (e.payload_bytes > RB_INLINE_BYTES_MAX) return -EPROTO;
     } else {
-        if (e->payload_at > pool_bytes || e->payload_bytes > pool_bytes - e->payload_at)
+        if (e.payload_at > pool_bytes || e.payload_bytes > pool_bytes - e.payload_at)
             return -EPROTO;
-        payload = p->link.pool + e->payload_at;
+        payload = p->link.pool + e.payload_at;
     }
-    if (rb_request_crc(e, payload, p->link.header.features) != e->crc) return -EPROTO;
-    *request = (struct rb_proxy_request){.job = e->job,
+    if (rb_request_crc(&e, payload, p->link.header.features) != e.crc) return -EPROTO;
+    *request = (struct rb_proxy_request){.job = e.job,
                                          .position = position,
-                                         .deadline_ns = e->deadline_ns,
-                                         .opcode = e->opcode,
-                                         .flags = e->flags,
-                                         .priority = e->priority,
-                                         .payload_bytes = e->payload_bytes,
-                                         .trace_flags = e->trace_flags,
+                                         .deadline_ns = e.deadline_ns,
+                                         .opcode = e.opcode,
+                                         .flags = e.flags,
+                                         .priority = e.priority,
+                                         .payload_bytes = e.payload_bytes,
+                                         .trace_flags = e.trace_flags,
                                          .payload = payload};
-    memcpy(request->trace_id, e->trace_id, sizeof request->trace_id);
-    memcpy(request->span_id, e->span_id, sizeof request->span_id);
+    memcpy(request->trace_id, e.trace_id, sizeof request->trace_id);
+    memcpy(request->span_id, e.span_id, sizeof request->span_id);
     p->taken_ns[slot_of(p, position)] = now_ns();
     p->taken++;
     return 1;
@@ -167,11 +176,13 @@ int64_t rb_proxy_waiting(struct rb_proxy *p) {
     return count < 0 ? count : count - (int64_t)p->taken;
 }
 
-void rb_proxy_start(struct rb_proxy *p) {
+int rb_proxy_start(struct rb_proxy *p) {
     p->started++;
     p->start_ns = now_ns();
-    /* K0: pairs with S0 in leave_jobs() (dispatch/death.c): what is begun is lost with its worker. */
-    rb_store_release(&p->link.ours->started, p->started);
+    /* K0: pairs with S0 in leave_jobs() (dispatch/death.c): what is begun is lost with its worker. seq_cst with the look K1 that follows: the
+     * relay says STOP before it reads what is begun, so either it counts this job as begun, or we see that the link is over. */
+    rb_store_seq_cst(&p->link.ours->started, p->started);
+    return rb_load_seq_cst(&p->link.theirs->control) != RB_CONTROL_STOP; /* K1 */
 }
 
 int rb_proxy_cancelled(const struct rb_proxy *p, uint64_t position, uint64_t job) {
