@@ -143,14 +143,15 @@ class Bridge:
             tls=tls,
             changed=self._review,
         )
+        self.lanes = LaneDesk(relay, lambda: current.config)
         self.remote = RemoteWorkers(
             node.router,
             relay,
             self.supervisor,
             Roads(node, relay),
             lambda: current.config,
+            self.lanes.links,
         )
-        self.lanes = LaneDesk(relay, lambda: current.config)
         Listing(relay, self.supervisor, RECENT_ERRORS_MAX)
         self.operator = Operator(self.reloading, self.supervisor, relay)
         self.registry = self._make_registry()

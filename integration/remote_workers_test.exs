@@ -25,8 +25,14 @@ defmodule Ringbridge.RemoteWorkersTest do
   @patience_ms 50_000
   @moduletag timeout: 240_000
 
+  setup context do
+    Process.put(:lane, context[:lane] || :dist)
+    :ok
+  end
+
   defp loop(node, options \\ []) do
-    defaults = [bridge: node, role: "remote", module: RemoteJobs, slots: 2]
+    lane = Process.get(:lane)
+    defaults = [bridge: node, role: "remote", module: RemoteJobs, slots: 2, lane: lane]
     options = Keyword.merge(defaults, [{:init_arg, {:tells, self()}} | options])
     id = make_ref()
     loop = start_supervised!(Supervisor.child_spec({BeamWorkerLoop, options}, id: id))
@@ -39,8 +45,16 @@ defmodule Ringbridge.RemoteWorkersTest do
     Lab.wait_until("the loop serves", @patience_ms, fn ->
       info = BeamWorkerLoop.info(loop)
       ready = for %{state: :ready, id: id} <- remote(node), do: id
-      info.phase == :serving and info.workers -- ready == []
+      info.phase == :serving and info.workers -- ready == [] and on_its_lane?(info)
     end)
+  end
+
+  # Its slots' jobs come over shared memory where that was asked for, and nowhere else.
+  defp on_its_lane?(info) do
+    case Process.get(:lane) do
+      :nif -> length(info.links) == length(info.workers)
+      :dist -> info.links == []
+    end
   end
 
   defp remote(node), do: workers(node, :remote)
@@ -59,7 +73,16 @@ defmodule Ringbridge.RemoteWorkersTest do
   # A VM of its own with a loop; its program and its node.
   defp worker_vm(node, options) do
     options =
-      Keyword.merge([bridge: node, role: "remote", slots: 2, init_arg: {:tells, self()}], options)
+      Keyword.merge(
+        [
+          bridge: node,
+          role: "remote",
+          slots: 2,
+          init_arg: {:tells, self()},
+          lane: Process.get(:lane)
+        ],
+        options
+      )
 
     file = Path.expand("support/remote_jobs.exs", __DIR__)
 
@@ -83,118 +106,6 @@ defmodule Ringbridge.RemoteWorkersTest do
     program
   end
 
-  test "jobs of every kind are answered as by any worker", %{node: node} do
-    {_loop, id} = loop(node)
-    assert {:ok, "hello"} = ask(node, "hello", 0)
-    large = :crypto.strong_rand_bytes(3_000_000)
-    assert {:ok, ^large} = ask(node, large, 0)
-    assert {:ok, ""} = ask(node, "", 0)
-    term = %{list: [1, 2.5, "three"], tuple: {:remote, self(), make_ref()}}
-    assert {:ok, ^term} = ask(node, term, 0)
-    assert {:ok, {:answered, ^term}} = ask(node, term, 10)
-    assert {:error, {:job_failed, 7, "as asked"}} = ask(node, "", 1)
-    assert {:error, {:job_failed, 65_282, why}} = ask(node, "", 5)
-    assert why =~ "on purpose"
-    assert {:error, {:job_failed, 65_282, why}} = ask(node, "", 6)
-    assert why =~ "killed"
-    assert {:error, {:job_failed, 65_281, _}} = ask(node, "", 11)
-    assert {:error, {:job_failed, 65_280, _}} = ask(node, "60000000", 7)
-    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    assert {:ok, about} = ask(node, "", 9, trace: trace, priority: :high, timeout: 30_000)
-    assert %{trace: ^trace, priority: 1, left: left} = about
-
-    # A loop counts whole milliseconds, and one more, so that it never finds a job late before the bridge does.
-    assert left in 1..30_001
-
-    assert {:ok, "x", %{worker: worker, run_us: run_us}} = ask(node, "x", 0, detail: true)
-    assert is_integer(run_us)
-    assert worker in Enum.map(remote(node), & &1.id)
-    stop_supervised!(id)
-    nobody(node)
-    assert {:error, :no_worker} = ask(node, "hello", 0)
-  end
-
-  test "many callers at once: every answer is its own", %{node: node} do
-    {loop, _} = loop(node, slots: 4)
-
-    callers =
-      for n <- 1..32 do
-        Task.async(fn -> for k <- 1..30, do: {{n, k}, ask(node, "#{n} #{k}", 0)} end)
-      end
-
-    for {{n, k}, answer} <- List.flatten(Task.await_many(callers, 3 * @patience_ms)) do
-      assert answer == {:ok, "#{n} #{k}"}
-    end
-
-    # The one that is told of an answer is not told of the loop's count.
-    Lab.wait_until("all are counted", fn -> BeamWorkerLoop.info(loop).done == 960 end)
-    assert %{running: 0, waiting: 0} = BeamWorkerLoop.info(loop)
-  end
-
-  test "the registry shows where the work is done", %{node: node} do
-    {loop, _} = loop(node, slots: 3)
-    found = remote(node)
-    assert Enum.map(found, & &1.remote.slot) == [0, 1, 2]
-
-    for worker <- found do
-      assert %{state: :ready, os_pid: nil, kit: "elixir", attached: false} = worker
-      assert worker.remote.pid == loop and worker.remote.node == node()
-      assert worker.health.ready
-    end
-
-    assert Enum.map(found, & &1.id) == BeamWorkerLoop.info(loop).workers
-    assert is_nil(hd(workers(node, :echo)).remote)
-
-    :ok = BeamWorkerLoop.set_ready(loop, false)
-    not_ready = fn -> Enum.all?(remote(node), &(&1.health.ready == false)) end
-    Lab.wait_until("it is shown as not ready", @patience_ms, not_ready)
-    :ok = BeamWorkerLoop.set_ready(loop, true)
-    assert {:ok, "again"} = ask(node, "again", 0)
-  end
-
-  test "a caller that leaves takes its job along", %{node: node} do
-    {loop, _} = loop(node)
-    caller = spawn(fn -> ask(node, "", 8) end)
-    assert_receive {:runs, job, _id}, @patience_ms
-    watch = Process.monitor(job)
-    Process.exit(caller, :kill)
-    assert_receive {:DOWN, ^watch, :process, ^job, :killed}, @patience_ms
-    assert {:ok, "next"} = ask(node, "next", 0)
-    assert Enum.all?(remote(node), &(&1.state == :ready))
-    assert BeamWorkerLoop.info(loop).running == 0
-  end
-
-  test "a deadline ends the job, and jobs behind it are not lost", %{node: node} do
-    loop(node, slots: 1, credit: 4)
-    behind = Task.async(fn -> ask(node, "behind", 0) end)
-    assert {:error, :deadline_exceeded} = ask(node, "", 8, timeout: 200)
-    assert_receive {:runs, job, _id}, @patience_ms
-    assert {:ok, "behind"} = Task.await(behind, @patience_ms)
-    watch = Process.monitor(job)
-    assert_receive {:DOWN, ^watch, :process, ^job, _}, @patience_ms
-  end
-
-  test "parts go as far as they are asked for, and progress is told", %{node: node} do
-    loop(node)
-    options = %{opcode: 4, timeout: @patience_ms}
-    {:ok, ref} = call(node, {:submit_async, :remote, "", options})
-
-    for n <- 1..3 do
-      assert_receive {:ringbridge, ^ref, {:progress, %{step: ^n}}}, @patience_ms
-      assert_receive {:runs, job, _id}, @patience_ms
-      send(job, :go_on)
-    end
-
-    assert_receive {:ringbridge, ^ref, {:ok, "done"}}, @patience_ms
-
-    stream = subscribe(node, "5")
-    assert ["part 1", "part 2"] = events(2)
-    refute_received {:"$gen_consumer", _, _}
-    send(stream.to, {:"$gen_producer", {self(), stream.ref}, {:ask, 10}})
-    assert ["part 3", "part 4", "part 5"] = events(3)
-    assert_receive {:"$gen_consumer", _, {:cancel, :normal}}, @patience_ms
-  end
-
   defp events(0), do: []
 
   defp events(count) do
@@ -210,6 +121,237 @@ defmodule Ringbridge.RemoteWorkersTest do
     send(to, {:"$gen_producer", {self(), ref}, {:subscribe, nil, options}})
     send(to, {:"$gen_producer", {self(), ref}, {:ask, 2}})
     %{to: to, ref: ref}
+  end
+
+  # The same jobs, the same answers, the same ends, whichever way they come.
+  for lane <- [:dist, :nif] do
+    describe "over #{lane}:" do
+      @describetag lane: lane
+
+      test "jobs of every kind are answered as by any worker", %{node: node} do
+        {_loop, id} = loop(node)
+        assert {:ok, "hello"} = ask(node, "hello", 0)
+        large = :crypto.strong_rand_bytes(3_000_000)
+        assert {:ok, ^large} = ask(node, large, 0)
+        assert {:ok, ""} = ask(node, "", 0)
+        term = %{list: [1, 2.5, "three"], tuple: {:remote, self(), make_ref()}}
+        assert {:ok, ^term} = ask(node, term, 0)
+        assert {:ok, {:answered, ^term}} = ask(node, term, 10)
+        assert {:error, {:job_failed, 7, "as asked"}} = ask(node, "", 1)
+        assert {:error, {:job_failed, 65_282, why}} = ask(node, "", 5)
+        assert why =~ "on purpose"
+        assert {:error, {:job_failed, 65_282, why}} = ask(node, "", 6)
+        assert why =~ "killed"
+        assert {:error, {:job_failed, 65_281, _}} = ask(node, "", 11)
+        assert {:error, {:job_failed, 65_280, _}} = ask(node, "60000000", 7)
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        assert {:ok, about} = ask(node, "", 9, trace: trace, priority: :high, timeout: 30_000)
+        assert %{trace: ^trace, priority: 1, left: left} = about
+
+        # A loop counts whole milliseconds, and one more, so that it never finds a job late before the bridge does.
+        assert left in 1..30_001
+
+        assert {:ok, "x", %{worker: worker, run_us: run_us}} = ask(node, "x", 0, detail: true)
+        assert is_integer(run_us)
+        assert worker in Enum.map(remote(node), & &1.id)
+        stop_supervised!(id)
+        nobody(node)
+        assert {:error, :no_worker} = ask(node, "hello", 0)
+      end
+
+      test "many callers at once: every answer is its own", %{node: node} do
+        {loop, _} = loop(node, slots: 4)
+
+        callers =
+          for n <- 1..32 do
+            Task.async(fn -> for k <- 1..30, do: {{n, k}, ask(node, "#{n} #{k}", 0)} end)
+          end
+
+        for {{n, k}, answer} <- List.flatten(Task.await_many(callers, 3 * @patience_ms)) do
+          assert answer == {:ok, "#{n} #{k}"}
+        end
+
+        # The one that is told of an answer is not told of the loop's count.
+        Lab.wait_until("all are counted", fn -> BeamWorkerLoop.info(loop).done == 960 end)
+        assert %{running: 0, waiting: 0} = BeamWorkerLoop.info(loop)
+      end
+
+      test "the registry shows where the work is done", %{node: node} do
+        {loop, _} = loop(node, slots: 3)
+        found = remote(node)
+        assert Enum.map(found, & &1.remote.slot) == [0, 1, 2]
+
+        for worker <- found do
+          assert %{state: :ready, os_pid: nil, kit: "elixir", attached: false} = worker
+          assert worker.remote.pid == loop and worker.remote.node == node()
+          assert worker.health.ready
+        end
+
+        assert Enum.map(found, & &1.id) == BeamWorkerLoop.info(loop).workers
+        assert is_nil(hd(workers(node, :echo)).remote)
+
+        :ok = BeamWorkerLoop.set_ready(loop, false)
+        not_ready = fn -> Enum.all?(remote(node), &(&1.health.ready == false)) end
+        Lab.wait_until("it is shown as not ready", @patience_ms, not_ready)
+        :ok = BeamWorkerLoop.set_ready(loop, true)
+        assert {:ok, "again"} = ask(node, "again", 0)
+      end
+
+      test "a caller that leaves takes its job along", %{node: node} do
+        {loop, _} = loop(node)
+        caller = spawn(fn -> ask(node, "", 8) end)
+        assert_receive {:runs, job, _id}, @patience_ms
+        watch = Process.monitor(job)
+        Process.exit(caller, :kill)
+        assert_receive {:DOWN, ^watch, :process, ^job, :killed}, @patience_ms
+        assert {:ok, "next"} = ask(node, "next", 0)
+        assert Enum.all?(remote(node), &(&1.state == :ready))
+        assert BeamWorkerLoop.info(loop).running == 0
+      end
+
+      test "a deadline ends the job, and jobs behind it are not lost", %{node: node} do
+        loop(node, slots: 1, credit: 4)
+        behind = Task.async(fn -> ask(node, "behind", 0) end)
+        assert {:error, :deadline_exceeded} = ask(node, "", 8, timeout: 200)
+        assert_receive {:runs, job, _id}, @patience_ms
+        assert {:ok, "behind"} = Task.await(behind, @patience_ms)
+        watch = Process.monitor(job)
+        assert_receive {:DOWN, ^watch, :process, ^job, _}, @patience_ms
+      end
+
+      test "parts go as far as they are asked for, and progress is told", %{node: node} do
+        loop(node)
+        options = %{opcode: 4, timeout: @patience_ms}
+        {:ok, ref} = call(node, {:submit_async, :remote, "", options})
+
+        for n <- 1..3 do
+          assert_receive {:ringbridge, ^ref, {:progress, %{step: ^n}}}, @patience_ms
+          assert_receive {:runs, job, _id}, @patience_ms
+          send(job, :go_on)
+        end
+
+        assert_receive {:ringbridge, ^ref, {:ok, "done"}}, @patience_ms
+
+        stream = subscribe(node, "5")
+        assert ["part 1", "part 2"] = events(2)
+        refute_received {:"$gen_consumer", _, _}
+        send(stream.to, {:"$gen_producer", {self(), stream.ref}, {:ask, 10}})
+        assert ["part 3", "part 4", "part 5"] = events(3)
+        assert_receive {:"$gen_consumer", _, {:cancel, :normal}}, @patience_ms
+      end
+
+      test "drain and restart of a slot, and an exit signal to its pid", %{node: node} do
+        {loop, _} = loop(node)
+        [first, second] = remote(node)
+        registry = {Ringbridge.WorkerRegistry, node}
+        assert :ok = GenServer.call(registry, {:restart, first.id})
+
+        Lab.wait_until("slot 0 has a new life", @patience_ms, fn ->
+          Enum.any?(
+            remote(node),
+            &(&1.remote.slot == 0 and &1.id > second.id and &1.state == :ready)
+          )
+        end)
+
+        assert {:ok, "both"} = ask(node, "both", 0)
+        assert BeamWorkerLoop.info(loop).phase == :serving
+
+        [%{pid: pid} | _] = remote(node)
+        Process.exit(pid, :kill)
+
+        Lab.wait_until("it has come back", @patience_ms, fn ->
+          Enum.all?(remote(node), &(&1.pid != pid)) and length(remote(node)) == 2
+        end)
+
+        serving(node, loop)
+
+        watch = Process.monitor(loop)
+        for %{id: id} <- remote(node), do: :ok = GenServer.call(registry, {:drain, id})
+        assert_receive {:DOWN, ^watch, :process, ^loop, {:shutdown, {:drained, _}}}, @patience_ms
+        nobody(node)
+      end
+
+      test "a node that the settings no longer name is drained, and let in again", %{node: node} do
+        {loop, _} = loop(node)
+        registry = {Ringbridge.WorkerRegistry, node}
+        names = "roles.remote.remote.nodes"
+
+        {:ok, [%{was: before}]} =
+          GenServer.call(registry, {:configure, names, ["nobody@127.0.0.1"]})
+
+        nobody(node)
+        assert {:error, :no_worker} = ask(node, "x", 0)
+        assert BeamWorkerLoop.info(loop).phase != :serving
+        assert {:ok, [_]} = GenServer.call(registry, {:configure, names, before})
+        serving(node, loop)
+        assert {:ok, "x"} = ask(node, "x", 0)
+      end
+
+      test "a VM that is killed with SIGKILL: what it ran is crashed, the rest runs elsewhere", %{
+        node: node
+      } do
+        vm = worker_vm(node, slots: 1, credit: 4)
+        running = Task.async(fn -> ask(node, "", 8) end)
+        assert_receive {:runs, _, _}, @patience_ms
+        waiting = for n <- 1..3, do: Task.async(fn -> ask(node, "#{n}", 0) end)
+        loop(node, slots: 1)
+        Program.signal(vm, "KILL")
+
+        assert {:error, {:worker_crashed, %{signal: 9, stderr: stderr}}} =
+                 Task.await(running, @patience_ms)
+
+        assert stderr =~ "noconnection"
+
+        assert Enum.sort(Task.await_many(waiting, @patience_ms)) ==
+                 for(n <- 1..3, do: {:ok, "#{n}"})
+      end
+
+      test "a VM that is stopped is found by its heartbeat, and comes back when it goes on", %{
+        node: node
+      } do
+        vm = worker_vm(node, slots: 1)
+        running = Task.async(fn -> ask(node, "", 8) end)
+        assert_receive {:runs, job, _}, @patience_ms
+        Program.signal(vm, "STOP")
+        assert {:error, {:worker_broke, :no_heartbeat}} = Task.await(running, @patience_ms)
+        nobody(node)
+        Program.signal(vm, "CONT")
+        watch = Process.monitor(job)
+        assert_receive {:DOWN, ^watch, :process, ^job, _}, @patience_ms
+
+        Lab.wait_until("it has come back", @patience_ms, fn ->
+          match?([%{state: :ready}], remote(node))
+        end)
+
+        assert {:ok, "again"} = ask(node, "again", 0)
+      end
+
+      test "a bridge that is killed with SIGKILL and returns is served again" do
+        name = Lab.unique("returning")
+
+        roles =
+          "[roles.remote]\nworkers = 0\n[roles.remote.remote]\nnodes = [\"test*@127.0.0.1\"]\n"
+
+        bridge = Lab.start_bridge(name: name, roles: roles)
+        {loop, _} = loop(bridge.node)
+        caller = spawn(fn -> ask(bridge.node, "", 8) end)
+        assert_receive {:runs, job, _}, @patience_ms
+        watch = Process.monitor(job)
+        Program.signal(bridge.program, "KILL")
+        assert_receive {:DOWN, ^watch, :process, ^job, :killed}, @patience_ms
+        stop_supervised!(name)
+        Process.exit(caller, :kill)
+
+        bridge = Lab.start_bridge(name: name, roles: roles)
+
+        Lab.wait_until("the loop has come back", @patience_ms, fn ->
+          Enum.count(remote(bridge.node), &(&1.state == :ready)) == 2
+        end)
+
+        assert BeamWorkerLoop.info(loop).phase == :serving
+        assert {:ok, "again"} = ask(bridge.node, "again", 0)
+      end
+    end
   end
 
   test "whom the settings do not name is refused, clearly and for now", %{node: node} do
@@ -268,47 +410,6 @@ defmodule Ringbridge.RemoteWorkersTest do
     send({:remote_workers, node}, {:ringbridge_worker, :hello, Map.merge(hello, change)})
   end
 
-  test "drain and restart of a slot, and an exit signal to its pid", %{node: node} do
-    {loop, _} = loop(node)
-    [first, second] = remote(node)
-    registry = {Ringbridge.WorkerRegistry, node}
-    assert :ok = GenServer.call(registry, {:restart, first.id})
-
-    Lab.wait_until("slot 0 has a new life", @patience_ms, fn ->
-      Enum.any?(remote(node), &(&1.remote.slot == 0 and &1.id > second.id and &1.state == :ready))
-    end)
-
-    assert {:ok, "both"} = ask(node, "both", 0)
-    assert BeamWorkerLoop.info(loop).phase == :serving
-
-    [%{pid: pid} | _] = remote(node)
-    Process.exit(pid, :kill)
-
-    Lab.wait_until("it has come back", @patience_ms, fn ->
-      Enum.all?(remote(node), &(&1.pid != pid)) and length(remote(node)) == 2
-    end)
-
-    serving(node, loop)
-
-    watch = Process.monitor(loop)
-    for %{id: id} <- remote(node), do: :ok = GenServer.call(registry, {:drain, id})
-    assert_receive {:DOWN, ^watch, :process, ^loop, {:shutdown, {:drained, _}}}, @patience_ms
-    nobody(node)
-  end
-
-  test "a node that the settings no longer name is drained, and let in again", %{node: node} do
-    {loop, _} = loop(node)
-    registry = {Ringbridge.WorkerRegistry, node}
-    names = "roles.remote.remote.nodes"
-    {:ok, [%{was: before}]} = GenServer.call(registry, {:configure, names, ["nobody@127.0.0.1"]})
-    nobody(node)
-    assert {:error, :no_worker} = ask(node, "x", 0)
-    assert BeamWorkerLoop.info(loop).phase != :serving
-    assert {:ok, [_]} = GenServer.call(registry, {:configure, names, before})
-    serving(node, loop)
-    assert {:ok, "x"} = ask(node, "x", 0)
-  end
-
   test "the command line shows where the work is done", %{bridge: bridge, node: node} do
     loop(node)
     [program | arguments] = Lab.command()
@@ -318,66 +419,6 @@ defmodule Ringbridge.RemoteWorkersTest do
     {said, 0} = System.cmd(program, arguments ++ asked, env: env, stderr_to_stdout: true)
     assert said =~ Atom.to_string(node())
     assert said =~ "elixir"
-  end
-
-  test "a VM that is killed with SIGKILL: what it ran is crashed, the rest runs elsewhere", %{
-    node: node
-  } do
-    vm = worker_vm(node, slots: 1, credit: 4)
-    running = Task.async(fn -> ask(node, "", 8) end)
-    assert_receive {:runs, _, _}, @patience_ms
-    waiting = for n <- 1..3, do: Task.async(fn -> ask(node, "#{n}", 0) end)
-    loop(node, slots: 1)
-    Program.signal(vm, "KILL")
-
-    assert {:error, {:worker_crashed, %{signal: 9, stderr: stderr}}} =
-             Task.await(running, @patience_ms)
-
-    assert stderr =~ "noconnection"
-    assert Enum.sort(Task.await_many(waiting, @patience_ms)) == for(n <- 1..3, do: {:ok, "#{n}"})
-  end
-
-  test "a VM that is stopped is found by its heartbeat, and comes back when it goes on", %{
-    node: node
-  } do
-    vm = worker_vm(node, slots: 1)
-    running = Task.async(fn -> ask(node, "", 8) end)
-    assert_receive {:runs, job, _}, @patience_ms
-    Program.signal(vm, "STOP")
-    assert {:error, {:worker_broke, :no_heartbeat}} = Task.await(running, @patience_ms)
-    nobody(node)
-    Program.signal(vm, "CONT")
-    watch = Process.monitor(job)
-    assert_receive {:DOWN, ^watch, :process, ^job, _}, @patience_ms
-
-    Lab.wait_until("it has come back", @patience_ms, fn ->
-      match?([%{state: :ready}], remote(node))
-    end)
-
-    assert {:ok, "again"} = ask(node, "again", 0)
-  end
-
-  test "a bridge that is killed with SIGKILL and returns is served again" do
-    name = Lab.unique("returning")
-    roles = "[roles.remote]\nworkers = 0\n[roles.remote.remote]\nnodes = [\"test*@127.0.0.1\"]\n"
-    bridge = Lab.start_bridge(name: name, roles: roles)
-    {loop, _} = loop(bridge.node)
-    caller = spawn(fn -> ask(bridge.node, "", 8) end)
-    assert_receive {:runs, job, _}, @patience_ms
-    watch = Process.monitor(job)
-    Program.signal(bridge.program, "KILL")
-    assert_receive {:DOWN, ^watch, :process, ^job, :killed}, @patience_ms
-    stop_supervised!(name)
-    Process.exit(caller, :kill)
-
-    bridge = Lab.start_bridge(name: name, roles: roles)
-
-    Lab.wait_until("the loop has come back", @patience_ms, fn ->
-      Enum.count(remote(bridge.node), &(&1.state == :ready)) == 2
-    end)
-
-    assert BeamWorkerLoop.info(loop).phase == :serving
-    assert {:ok, "again"} = ask(bridge.node, "again", 0)
   end
 
   # A worker that is this very process.

@@ -28,6 +28,7 @@ import trio
 from bridge.config import Config, LaneSettings
 from bridge.dist.names import matcher
 from bridge.fabric.relay import LaneConfig
+from bridge.lanes.links import LinkGrants
 
 GRANT_S = 5.0
 SHOW_S = 2.0  # from connecting to the token
@@ -94,6 +95,7 @@ class LaneDesk:
         self._listener: socket.socket | None = None
         self._strangers: deque[trio.CancelScope] = deque()  # at the socket, oldest first
         self.address = b""
+        self.links = LinkGrants(self._check, lambda: self.address if self._listener else b"")
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(tuple(self._lanes.values()))
@@ -233,6 +235,8 @@ class LaneDesk:
 
     def _redeem(self, shown: bytes, pid: int, uid: int) -> tuple[bytes, tuple[int, ...]]:
         """What a stranger is told, and what he gets."""
+        if (link := self.links.redeem(shown, pid)) is not None:
+            return link
         self._forget_old_grants()
         grant = next(
             (each for each in self._grants.values() if hmac.compare_digest(each.token, shown)), None

@@ -1,7 +1,8 @@
-/* lane_dial.c: how a BEAM comes by a lane's descriptors: the bridge's socket, the token, SCM_RIGHTS.
+/* lane_dial.c: how a BEAM comes by the descriptors of a lane, or of a worker's link: the bridge's socket, the token, SCM_RIGHTS.
  *
- * A SOCK_SEQPACKET socket, one packet each way: the token's bytes; then either one byte 0 with four descriptors (relay side, beam side, bell,
- * telemetry), or the reason in words. The bridge then closes it: from here on the bell tells of the other's end. */
+ * A SOCK_SEQPACKET socket, one packet each way: the token's bytes; then either one byte 0 with the descriptors (of a lane four: relay side,
+ * beam side, bell, telemetry; of a link five, as struct rb_link_fds has them), or the reason in words. The bridge then closes it: from here
+ * on the bell tells of the other's end. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
@@ -14,7 +15,7 @@
 
 #include "ringbridge/lane.h"
 
-enum { DESCRIPTORS = 4, WORDS = 512 };
+enum { DESCRIPTORS_MAX = 5, WORDS = 512 };
 
 /* connect() waits for a place in the other end's queue, which others may hold for as long as they like: so long as a write may take.
  * 0 would be for ever. */
@@ -40,7 +41,7 @@ static int connect_to(const uint8_t *name, size_t size, int timeout_ms) {
 }
 
 /* How many descriptors came, of those that fit into `all`; -EPROTO: a shape that no bridge sends. */
-static int take_rights(struct msghdr *m, int all[DESCRIPTORS]) {
+static int take_rights(struct msghdr *m, int all[DESCRIPTORS_MAX]) {
     int count = 0;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
@@ -48,7 +49,7 @@ static int take_rights(struct msghdr *m, int all[DESCRIPTORS]) {
         for (int i = 0; i < n; i++) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + (size_t)i * sizeof fd, sizeof fd);
-            if (count < DESCRIPTORS)
+            if (count < DESCRIPTORS_MAX)
                 all[count++] = fd;
             else
                 close(fd);
@@ -57,13 +58,13 @@ static int take_rights(struct msghdr *m, int all[DESCRIPTORS]) {
     return count;
 }
 
-static int receive(int fd, struct rb_lane_fds *fds, char *why, size_t why_bytes) {
+static int receive(int fd, int *fds, int wanted, char *why, size_t why_bytes) {
     union {
         struct cmsghdr align;
-        char room[CMSG_SPACE(sizeof(int) * DESCRIPTORS)];
+        char room[CMSG_SPACE(sizeof(int) * DESCRIPTORS_MAX)];
     } control;
     char words[WORDS];
-    int all[DESCRIPTORS];
+    int all[DESCRIPTORS_MAX];
     struct iovec into = {.iov_base = words, .iov_len = sizeof words};
     struct msghdr m = {.msg_iov = &into,
                        .msg_iovlen = 1,
@@ -74,8 +75,8 @@ static int receive(int fd, struct rb_lane_fds *fds, char *why, size_t why_bytes)
     while (n < 0 && errno == EINTR);
     if (n < 0) return -errno;
     int count = take_rights(&m, all);
-    if (count == DESCRIPTORS && n == 1 && words[0] == 0) {
-        *fds = (struct rb_lane_fds){all[0], all[1], all[2], all[3]};
+    if (count == wanted && n == 1 && words[0] == 0) {
+        memcpy(fds, all, (size_t)wanted * sizeof *fds);
         return 0;
     }
     while (count > 0) close(all[--count]);
@@ -86,8 +87,8 @@ static int receive(int fd, struct rb_lane_fds *fds, char *why, size_t why_bytes)
     return -EACCES;
 }
 
-int rb_lane_dial(const uint8_t *name, size_t size, const uint8_t token[RB_LANE_TOKEN_BYTES],
-                 int timeout_ms, struct rb_lane_fds *fds, char *why, size_t why_bytes) {
+static int dial(const uint8_t *name, size_t size, const uint8_t token[RB_LANE_TOKEN_BYTES],
+                int timeout_ms, int *fds, int wanted, char *why, size_t why_bytes) {
     int fd = connect_to(name, size, timeout_ms), rc = fd < 0 ? fd : 0;
     if (rc == 0 && send(fd, token, RB_LANE_TOKEN_BYTES, MSG_NOSIGNAL) != RB_LANE_TOKEN_BYTES)
         rc = -errno;
@@ -96,9 +97,23 @@ int rb_lane_dial(const uint8_t *name, size_t size, const uint8_t token[RB_LANE_T
         int ready;
         do ready = poll(&p, 1, timeout_ms);
         while (ready < 0 && errno == EINTR);
-        rc = ready > 0 ? receive(fd, fds, why, why_bytes) : ready == 0 ? -ETIMEDOUT : -errno;
+        rc = ready > 0    ? receive(fd, fds, wanted, why, why_bytes)
+             : ready == 0 ? -ETIMEDOUT
+                          : -errno;
     }
     if (fd >= 0) close(fd);
     if (rc < 0 && rc != -EACCES) snprintf(why, why_bytes, "%s", strerror(-rc));
     return rc;
+}
+
+int rb_lane_dial(const uint8_t *name, size_t size, const uint8_t token[RB_LANE_TOKEN_BYTES],
+                 int timeout_ms, struct rb_lane_fds *fds, char *why, size_t why_bytes) {
+    int all[4], rc = dial(name, size, token, timeout_ms, all, 4, why, why_bytes);
+    if (rc == 0) *fds = (struct rb_lane_fds){all[0], all[1], all[2], all[3]};
+    return rc;
+}
+
+int rb_lane_dial_link(const uint8_t *name, size_t size, const uint8_t token[RB_LANE_TOKEN_BYTES],
+                      int timeout_ms, int fds[5], char *why, size_t why_bytes) {
+    return dial(name, size, token, timeout_ms, fds, 5, why, why_bytes);
 }

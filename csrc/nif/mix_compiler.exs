@@ -14,8 +14,9 @@ defmodule Mix.Tasks.Compile.RingbridgeNif do
   # As the core's own Makefile has them; nothing of it is to be seen from outside but what erl_nif needs.
   @flags ~w(-std=gnu99 -Wall -Wextra -O2 -g -fPIC -shared -fvisibility=hidden -pthread -Wl,-z,now -Wl,-z,relro)
 
-  # What the lane's client is made of; the relay's end and the workers' links are no business of a BEAM.
-  @core ~w(lane_attach lane_dial lane_drain lane_parts lane_send lane_telemetry gate link_memory link_parts region)
+  # What the lane's client and the worker's end of a link are made of; the relay's ends are no business of a BEAM.
+  @core ~w(crc32c crc32c_fold envelope gate lane_attach lane_dial lane_drain lane_parts lane_send lane_telemetry
+           link_memory link_parts link_worker ops proxy region telemetry version)
 
   @impl Mix.Task.Compiler
   def run(_arguments), do: compile(System.get_env("RINGBRIDGE_NIF", ""))

@@ -15,7 +15,7 @@ static ERL_NIF_TERM about(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     return enif_make_tuple2(env, enif_make_uint(env, rb_lane_version()), digest);
 }
 
-/* Each is short on a normal scheduler, for the reason that stands beside it in lane.c; open and close wait or may have much to tell. */
+/* Each is short on a normal scheduler, for the reason that stands beside it in lane.c and worker_link.c; open and close wait or may have much to tell. */
 static ErlNifFunc functions[] = {
     {"about", 0, about, 0},
     {"open", 3, lane_open, ERL_NIF_DIRTY_JOB_IO_BOUND},
@@ -29,6 +29,15 @@ static ErlNifFunc functions[] = {
     {"close", 2, lane_end, ERL_NIF_DIRTY_JOB_IO_BOUND},
     {"figures", 1, lane_figures, 0},
     {"telemetry", 1, lane_telemetry, 0},
+    {"worker_about", 0, worker_link_about, 0},
+    {"worker_open", 3, worker_link_open, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"worker_greet", 5, worker_link_greet, 0},
+    {"worker_next", 2, worker_link_next, 0},
+    {"worker_watch", 3, worker_link_watch, 0},
+    {"worker_say", 7, worker_link_say, 0},
+    {"worker_pulse", 1, worker_link_pulse, 0},
+    {"worker_beat", 2, worker_link_beat, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"worker_close", 1, worker_link_close, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };
 
 static void make_atoms(ErlNifEnv *env) {
@@ -38,6 +47,7 @@ static void make_atoms(ErlNifEnv *env) {
     ATOM(ended), ATOM(raw), ATOM(term), ATOM(copy), ATOM(copy_term), ATOM(down), ATOM(undefined),
         ATOM(timeout);
     ATOM(refused), ATOM(noconnection), ATOM(near), ATOM(again), ATOM(serve), ATOM(torn);
+    ATOM(job), ATOM(cancelled), ATOM(parked), ATOM(drained), ATOM(over);
 #undef ATOM
     atoms.lane = enif_make_atom(env, "ringbridge_lane");
 }
@@ -50,10 +60,14 @@ static int open_types(ErlNifEnv *env) {
         .dtor = lane_gone, .stop = lane_stopped, .down = lane_down};
     const ErlNifResourceTypeInit callers = {.dtor = caller_gone, .down = caller_down};
     const ErlNifResourceTypeInit helds = {.dtor = held_gone};
+    const ErlNifResourceTypeInit worker_links = {
+        .dtor = worker_link_gone, .stop = worker_link_stopped, .down = worker_link_down};
     return (lane_type = enif_open_resource_type_x(env, "ringbridge_lane_2", &lanes, flags, NULL)) &&
            (caller_type =
                 enif_open_resource_type_x(env, "ringbridge_caller_2", &callers, flags, NULL)) &&
-           (held_type = enif_open_resource_type_x(env, "ringbridge_held_2", &helds, flags, NULL));
+           (held_type = enif_open_resource_type_x(env, "ringbridge_held_2", &helds, flags, NULL)) &&
+           (worker_link_type = enif_open_resource_type_x(env, "ringbridge_worker_link_1",
+                                                         &worker_links, flags, NULL));
 }
 
 static int load(ErlNifEnv *env, void **private, ERL_NIF_TERM info) {

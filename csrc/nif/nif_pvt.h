@@ -87,10 +87,11 @@ struct held {
 
 struct nif_atoms {
     ERL_NIF_TERM ok, error, full, closed, too_large, answered, more, empty, ended, lane, raw, term,
-        copy, copy_term, down, undefined, noconnection, timeout, refused, near, again, serve, torn;
+        copy, copy_term, down, undefined, noconnection, timeout, refused, near, again, serve, torn,
+        job, cancelled, parked, drained, over;
 };
 extern struct nif_atoms atoms;
-extern ErlNifResourceType *lane_type, *caller_type, *held_type;
+extern ErlNifResourceType *lane_type, *caller_type, *held_type, *worker_link_type;
 
 /* callers.c */
 int callers_init(struct lane *lane);
@@ -152,5 +153,19 @@ ERL_NIF_TERM lane_end(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM lane_figures(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM lane_copy(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM lane_telemetry(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
+/* worker_link.c */
+void worker_link_gone(ErlNifEnv *env, void *object);
+void worker_link_stopped(ErlNifEnv *env, void *object, ErlNifEvent fd, int is_direct);
+void worker_link_down(ErlNifEnv *env, void *object, ErlNifPid *pid, ErlNifMonitor *monitor);
+ERL_NIF_TERM worker_link_about(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM worker_link_open(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM worker_link_greet(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM worker_link_next(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM worker_link_watch(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM worker_link_say(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM worker_link_pulse(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM worker_link_beat(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM worker_link_close(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
 #endif

@@ -1,6 +1,7 @@
 """Workers that are Erlang processes: calls through the bridge to a BeamWorkerLoop, and without one.
 
-remote     the role echo of a bridge whose only worker is a loop on another node
+remote     the role echo of a bridge whose only worker is a loop on another node: jobs are messages
+linked     the same, with the jobs in memory that the loop shares with the relay
 local      the same loop at a LocalBridge in one VM: no distribution, no native part
 ring       an InMemoryRing between two processes
 """
@@ -16,10 +17,10 @@ from typing import Any
 from integration.bench.figures import OURS, Sample, middle, ratios, single, spread
 from integration.cluster import ROOT, Cluster, Driver, full
 
-NAME = "remote"
+SIDES = {"remote": ":dist", "linked": ":nif"}
 CONFIG = """
 [node]
-name = "remote@127.0.0.1"
+name = "NAME@127.0.0.1"
 [roles.echo]
 workers = 0
 [roles.echo.remote]
@@ -30,7 +31,7 @@ WORKER = """
 defmodule Echo do
   def handle_job(job, _state), do: {:ok, job.payload}
 end
-options = [bridge: :"BRIDGE", role: "echo", module: Echo, slots: 4, credit: 64]
+options = [bridge: :"BRIDGE", role: "echo", module: Echo, slots: 4, credit: 64, lane: LANE]
 {:ok, loop} = Ringbridge.BeamWorkerLoop.start_link(options)
 Process.unlink(loop)
 Process.sleep(:infinity)
@@ -45,45 +46,62 @@ def rows(
     cluster: Cluster, load: Driver, elixir: Elixir, say: Say, *, rounds: int, window_ms: int
 ) -> list[dict[str, Any]]:
     """Rates beside those of a native worker, taken in turn; then what a VM does by itself."""
-    bridge = cluster.start_bridge(NAME, cluster.config(NAME, CONFIG))
-    expression = WORKER.replace("BRIDGE", full(NAME))
-    worker = cluster.spawn(elixir("loop", EBIN, expression), log="loop")
+    started: list[Any] = []
     made = []
     try:
-        load.ask(f"bridge {NAME} {full(NAME)}")
-        _until_served(cluster, load)
+        for name, lane in SIDES.items():
+            config = CONFIG.replace("NAME", name)
+            started.append(cluster.start_bridge(name, cluster.config(name, config)))
+            expression = WORKER.replace("BRIDGE", full(name)).replace("LANE", lane)
+            started.append(
+                cluster.spawn(elixir(f"loop-{name}", EBIN, expression), log=f"loop-{name}")
+            )
+            load.ask(f"bridge {name} {full(name)}")
+            _until_served(cluster, load, name)
         for callers in CALLERS:
-            rates: dict[str, list[float | None]] = {NAME: [], OURS: []}
-            for number in range(rounds):
-                for side in (NAME, OURS) if number % 2 == 0 else (OURS, NAME):
-                    sample = Sample.parse(load.ask(f"run {side} 16 {callers} {window_ms}"))
-                    rates[side].append(sample.rate if sample else None)
-            row = {
-                "work": f"call to a remote worker in Elixir, 16 B, {callers} callers, rate",
-                "beside": "a native worker",
-                "ours": middle(rates[NAME]),
-                "peer": middle(rates[OURS]),
-                "unit": "calls/s",
-                "ratio": spread(ratios(rates[NAME], rates[OURS])),
-            }
-            say(f"{row['work']}: {row['ours']} beside {row['peer']}")
-            made.append(row)
+            made += _beside_a_native_worker(load, say, callers, rounds, window_ms)
     finally:
-        cluster.stop(worker)
-        cluster.stop(bridge)
+        for process in reversed(started):
+            cluster.stop(process)
     return made + _alone(cluster, elixir, say, window_ms)
 
 
-def _until_served(cluster: Cluster, load: Driver) -> None:
+def _beside_a_native_worker(
+    load: Driver, say: Say, callers: int, rounds: int, window_ms: int
+) -> list[dict[str, Any]]:
+    """A row for each side; the sides take turns."""
+    sides = (*SIDES, OURS)
+    rates: dict[str, list[float | None]] = {side: [] for side in sides}
+    for number in range(rounds):
+        for side in sides[number % 3 :] + sides[: number % 3]:
+            sample = Sample.parse(load.ask(f"run {side} 16 {callers} {window_ms}"))
+            rates[side].append(sample.rate if sample else None)
+    made = []
+    for side in SIDES:
+        how = "by messages" if side == "remote" else "by shared memory"
+        row = {
+            "work": f"call to a worker in Elixir, {how}, 16 B, {callers} callers, rate",
+            "beside": "a native worker",
+            "ours": middle(rates[side]),
+            "peer": middle(rates[OURS]),
+            "unit": "calls/s",
+            "ratio": spread(ratios(rates[side], rates[OURS])),
+        }
+        say(f"{row['work']}: {row['ours']} beside {row['peer']}")
+        made.append(row)
+    return made
+
+
+def _until_served(cluster: Cluster, load: Driver, name: str) -> None:
     """The loop registers by itself; until then each call is refused."""
     answer = ""
     for _ in range(100):
-        answer = load.ask(f"run {NAME} 16 1 100")
+        answer = load.ask(f"run {name} 16 1 100")
         sample = Sample.parse(answer)
         if sample and sample.rate and answer.split()[2] == "0":
             return
         time.sleep(0.1)
-    raise RuntimeError(f"the loop has not registered: {answer}{cluster.tail('loop')}")
+    raise RuntimeError(f"the loop has not registered: {answer}{cluster.tail(f'loop-{name}')}")
 
 
 def _alone(cluster: Cluster, elixir: Elixir, say: Say, window_ms: int) -> list[dict[str, Any]]:

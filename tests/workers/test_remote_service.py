@@ -24,8 +24,9 @@ from bridge.workers.handshake_driver import RolePlan
 from bridge.workers.port_supervisor import PortSupervisor
 from bridge.workers.remote import messages
 from bridge.workers.remote.desk import WAY_S
+from bridge.workers.remote.driver import RemoteDriver
 from bridge.workers.remote.service import NAMES, RemoteWorkers
-from bridge.workers.remote.slot import RemoteDriver, Slot
+from bridge.workers.remote.slot import Slot
 
 APP = "app@host"
 PID = Pid(Atom(APP), 1, 0, 7)

@@ -23,19 +23,24 @@ from bridge.node.signals.gen import Call, Info
 from bridge.node.signals.router import Router
 from bridge.ops.answers import atom_keys, bad_request
 from bridge.workers.remote import messages
+from bridge.workers.remote.driver import same_layout
+from bridge.workers.remote.linked import LinkedSlot, Offers
 from bridge.workers.remote.messages import (
     Began,
     BrokenRule,
     Credit,
+    Drained,
     Ended,
     Heartbeat,
     Hello,
     Leave,
+    Links,
     Message,
+    NoLink,
     Pulse,
     Said,
 )
-from bridge.workers.remote.slot import Slot
+from bridge.workers.remote.slot import AnySlot
 from bridge.workers.wishes import Wanted
 from bridge.workers.worker import Worker
 
@@ -66,6 +71,7 @@ class Registration(DirectProcess):
         settings: Callable[[], RoleConfig],
         stopping: Callable[[], bool],
         gone: Callable[[Registration], None],
+        offers: Offers | None = None,
     ) -> None:
         super().__init__(router, module="Ringbridge.RemoteWorker")
         self.hello = hello
@@ -75,7 +81,9 @@ class Registration(DirectProcess):
         self.ready = True
         self.unwanted: str | None = None  # why its slots are drained, where the settings say so
         self.workers: list[Worker] = []  # by slot
-        self._slots: dict[int, Slot] = {}
+        self._slots: dict[int, AnySlot] = {}
+        self._offers = offers
+        self._no_link: set[int] = set()  # slots whose links it did not take
         self._road = road
         self._settings = settings  # its role's, of now
         self._stopping = stopping
@@ -142,7 +150,7 @@ class Registration(DirectProcess):
         """Its own process has ended: told to by an exit signal, or the node ends."""
         self.end("killed", f"its desk was ended: {brief(reason)}", again=True)
 
-    def stopped_by(self, slot: Slot) -> None:
+    def stopped_by(self, slot: AnySlot) -> None:
         """A slot's life is to end though the worker lives."""
         worker = self.workers[slot.index]
         why = worker.last_error or "the bridge ends it"
@@ -184,6 +192,41 @@ class Registration(DirectProcess):
         self._log.error("the bridge failed at a remote worker", why=str(error), exc_info=error)
         self.end("stopped", f"the bridge failed at it: {type(error).__name__}", again=True)
 
+    # ---- links that it has itself
+
+    def may_link(self, index: int) -> bool:
+        memory = self.hello.memory
+        if self._offers is None or memory is None or index in self._no_link:
+            return False
+        return same_layout(memory.version, memory.digest) and self._offers.allows(self.node)
+
+    def review_links(self) -> None:
+        """Slots that hold their jobs in another way than they would now begin another life: what
+        they have is finished, and nothing lost.
+        """
+        for index, slot in self._slots.items():
+            if isinstance(slot, LinkedSlot) and not slot.decided:
+                continue
+            linked = isinstance(slot, LinkedSlot) and slot.linked
+            if linked != self.may_link(index):
+                self.workers[index].want(Wanted.RESTART)
+
+    def _link_of(self, said: NoLink | Drained) -> LinkedSlot | None:
+        """The slot whose link it speaks of; None: of an earlier life."""
+        slot = self._slots.get(said.slot)
+        if not isinstance(slot, LinkedSlot) or said.worker > slot.worker_id:
+            why = f"a link of slot {said.slot}, worker {said.worker}, that it was never offered"
+            raise BrokenRule("remote_bad_message", why)
+        return slot if said.worker == slot.worker_id else None
+
+    def _no_link_for(self, said: NoLink) -> None:
+        slot = self._link_of(said)
+        self._no_link.add(said.slot)
+        self._log.info("a remote worker takes no link", slot=said.slot, why=said.why)
+        if slot is not None and not slot.declined():
+            self.workers[slot.index].want(Wanted.RESTART)
+            slot.die(1, 0, f"the remote worker has lost its link: {said.why}")
+
     # ---- towards the worker
 
     def tell(self, message: Term) -> None:
@@ -195,7 +238,7 @@ class Registration(DirectProcess):
     async def wait_room(self) -> None:
         await self._road.wait_room(self.node)
 
-    def slot_started(self, slot: Slot) -> None:
+    def slot_started(self, slot: AnySlot) -> None:
         """A slot begins a life."""
         self._slots[slot.index] = slot
 
@@ -236,11 +279,19 @@ class Registration(DirectProcess):
                 self.credit = credit
                 for slot in tuple(self._slots.values()):
                     slot.turn()
+            case NoLink():
+                self._no_link_for(said)
+            case Drained():
+                if (link := self._link_of(said)) is not None:
+                    link.die(0, 0, "")
+            case Links():
+                self._no_link.clear()
+                self.review_links()
             case Leave():
                 for worker in self.workers:
                     worker.want(Wanted.DRAIN)
 
-    def _slot_of(self, job: int) -> Slot:
+    def _slot_of(self, job: int) -> AnySlot:
         for slot in self._slots.values():
             if slot.holds(job):
                 return slot

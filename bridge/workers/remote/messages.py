@@ -24,6 +24,7 @@ KIT_BYTES_MAX = 31  # a link's header holds it in 32, NUL-terminated
 OPERATION_BYTES_MAX = 27  # of its name, which is NUL-terminated in 28
 CODE_MAX = 65_535
 RUN_US_MAX = 2**53
+WHY_MAX = 200  # characters of a text that is logged
 
 TAG = Atom("ringbridge_worker")
 RAW, TERM = Atom("raw"), Atom("term")
@@ -57,8 +58,17 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Memory:
+    """A VM that can have a link itself: its process, and the layout that it knows."""
+
+    os_pid: int
+    version: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
-    """A process that asks for jobs. `ref` None: it has given none, so nothing can be answered."""
+    """A process that asks for jobs. `memory` None: by messages only."""
 
     ref: Reference
     pid: Pid
@@ -68,6 +78,7 @@ class Hello:
     kit: str
     kit_version: tuple[int, int]
     operations: tuple[Operation, ...]
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +134,31 @@ class Leave:
     pass
 
 
-Message: TypeAlias = Credit | Began | Pulse | Said | Ended | Heartbeat | Leave
+@dataclass(frozen=True, slots=True)
+class NoLink:
+    """It does not take the link that it was offered for a slot, or has lost it."""
+
+    slot: int
+    worker: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """It has answered all that was in the link of a slot, and will look there no more."""
+
+    slot: int
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """It may be offered links again."""
+
+
+Message: TypeAlias = (
+    Credit | Began | Pulse | Said | Ended | Heartbeat | Leave | NoLink | Drained | Links
+)
 _NOTHING = Bytes(b"")
 
 
@@ -166,6 +201,7 @@ def read_hello(message: Term) -> Hello:
             _kit(said),
             _version(said.get(Atom("kit_version"))),
             _operations(said.get(Atom("ops"), [])),
+            _memory(said.get(Atom("memory"))),
         )
     except KeyError as error:
         raise Refusal("bad_hello", f"a hello has {error.args[0].name}") from error
@@ -222,7 +258,20 @@ def _read(kind: str, said: Mapping[Term, Term], payload: Bytes | None) -> Messag
             return Pulse(_job(said))
         case "leave" if payload is None:
             return Leave()
+        case "no_link" if payload is None:
+            why = said[Atom("why")]
+            if isinstance(why, bytes):
+                return NoLink(*_place(said), why.decode(errors="replace")[:WHY_MAX])
+        case "drained" if payload is None:
+            return Drained(*_place(said))
+        case "links" if payload is None:
+            return Links()
     raise BrokenRule("remote_bad_message", f"no message of a worker: {kind[:40]} {brief(said)}")
+
+
+def _place(said: Mapping[Term, Term]) -> tuple[int, int]:
+    """Slot and worker of a link."""
+    return _number(said, "slot", 0, SLOTS_MAX - 1), _number(said, "worker", 0, 2**63)
 
 
 def _ended(said: Mapping[Term, Term], payload: Bytes | None) -> Ended:
@@ -283,6 +332,19 @@ def _kit(said: Mapping[Term, Term]) -> str:
         except UnicodeDecodeError:
             pass
     raise BrokenRule("", f"kit is a binary of 1 to {KIT_BYTES_MAX} bytes of UTF-8")
+
+
+def _memory(given: Term) -> Memory | None:
+    match given:
+        case None:
+            return None
+        case Mapping():
+            digest = given[Atom("digest")]
+            os_pid = _number(given, "os_pid", 1, 2**31 - 1)
+            version = _number(given, "version", 0, 2**32 - 1)
+            if isinstance(digest, bytes) and len(digest) == len(layout.LAYOUT_DIGEST):
+                return Memory(os_pid, version, digest)
+    raise BrokenRule("", f"memory is a map with os_pid, version and digest, not {brief(given)}")
 
 
 def _version(given: Term) -> tuple[int, int]:

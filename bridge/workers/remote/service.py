@@ -20,12 +20,14 @@ from bridge.node.signals import gen
 from bridge.node.signals.gen import Call, Info
 from bridge.node.signals.router import Router
 from bridge.ops.answers import Term, atom_keys, bad_request
-from bridge.workers.handshake_driver import Links, RolePlan
+from bridge.workers.handshake_driver import RolePlan
 from bridge.workers.port_supervisor import PortSupervisor
 from bridge.workers.remote import messages
 from bridge.workers.remote.desk import Registration, Road, answer_bytes_max
+from bridge.workers.remote.driver import Links, RemoteDriver
+from bridge.workers.remote.linked import Offers
 from bridge.workers.remote.messages import Hello, Refusal
-from bridge.workers.remote.slot import LINK_SLOTS_MAX, RemoteDriver
+from bridge.workers.remote.slot import LINK_SLOTS_MAX
 from bridge.workers.wishes import Wanted
 from bridge.workers.worker import State, Worker
 
@@ -47,7 +49,7 @@ class RemotePlace:
 
 
 class RemoteWorkers:
-    """All registrations. `current`: the settings of now."""
+    """All registrations. `current`: the settings of now; `offers`: who gives links out, if any."""
 
     def __init__(
         self,
@@ -56,12 +58,14 @@ class RemoteWorkers:
         supervisor: PortSupervisor,
         road: Road,
         current: Callable[[], Config],
+        offers: Offers | None = None,
     ) -> None:
         self._router = router
         self._relay = relay
         self._supervisor = supervisor
         self._road = road
         self._current = current
+        self._offers = offers
         self._stopping = False
         self._lines = LogLimit()
         self._log = structlog.get_logger("ringbridge.remote")
@@ -88,6 +92,8 @@ class RemoteWorkers:
                 registration.unwanted = str(refusal)
                 for worker in registration.workers:
                     worker.want(Wanted.DRAIN)
+            else:
+                registration.review_links()
 
     # ---- a hello
 
@@ -172,6 +178,7 @@ class RemoteWorkers:
             settings=lambda: self._current().roles.get(hello.role, role),
             stopping=lambda: self._supervisor.stopping,
             gone=self.registrations.remove,
+            offers=self._offers,
         )
         self.registrations.append(registration)
         try:
@@ -183,6 +190,7 @@ class RemoteWorkers:
                         registration,
                         index,
                         link=link,
+                        offers=self._offers,
                         begin=self._supervisor.begin,
                     ),
                     remote=RemotePlace(registration.node, hello.pid, index),

@@ -12,7 +12,7 @@ import os
 import struct
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Protocol
 
 import structlog
@@ -20,8 +20,6 @@ import trio
 
 from bridge.fabric import layout
 from bridge.fabric.proxy import NoRoom, Proxy
-from bridge.fabric.relay import LinkConfig
-from bridge.workers.handshake_driver import Links, RolePlan, Started
 from bridge.workers.remote import messages
 from bridge.workers.remote.messages import Began, BrokenRule, Ended, Hello, Pulse, Said
 from bridge.workers.remote.turns import OpenJob, Turns
@@ -31,6 +29,19 @@ LINK_SLOTS_MAX = 256  # no worker has more credit
 _OBITUARY = struct.Struct("<IiII")  # csrc/include/ringbridge/obituary.h
 _OBITUARY_MAGIC = 0x424F4252
 _LAST_WORDS_BYTES_MAX = 1_024
+
+
+class AnySlot(Protocol):
+    """One life of a slot, whoever has the worker's end of its link."""
+
+    index: int
+
+    def turn(self) -> None: ...
+    def beat(self) -> None: ...
+    def holds(self, job_id: int) -> bool: ...
+    def take(self, said: Began | Pulse | Said | Ended) -> None: ...
+    def overdue(self, now_s: float, patience_s: float) -> None: ...
+    def die(self, status: int, signal: int, words: str, *, has_ended: bool = False) -> None: ...
 
 
 class Desk(Protocol):
@@ -47,8 +58,9 @@ class Desk(Protocol):
     def tell(self, message: object) -> None: ...
     def wait_room(self) -> Awaitable[None]: ...
     def has_room(self) -> bool: ...
-    def stopped_by(self, slot: Slot) -> None: ...
-    def slot_started(self, slot: Slot) -> None: ...
+    def stopped_by(self, slot: AnySlot) -> None: ...
+    def slot_started(self, slot: AnySlot) -> None: ...
+    def may_link(self, index: int) -> bool: ...  # be offered this slot's link
     def slot_failed(self, why: str) -> None: ...
 
     @property
@@ -76,11 +88,11 @@ class Slot:
         """Carry what the relay has to say to the worker, until the end."""
         try:
             with self._scope:
-                while not self._is_dead():
+                while not self.is_dead():
                     await self._desk.wait_room()
                     self._proxy.park()
                     self.turn()
-                    if self._is_dead():
+                    if self.is_dead():
                         return
                     if not self._desk.has_room():
                         await trio.lowlevel.checkpoint()
@@ -93,12 +105,12 @@ class Slot:
             structlog.get_logger("ringbridge.remote").exception("the link of a slot failed")
             self._desk.slot_failed(f"its link failed: {error}")
         finally:
-            if not self._is_dead():
+            if not self.is_dead():
                 self.die(-1, 9, "the bridge has ended")
             self._proxy.close()
             self.over.set()
 
-    def _is_dead(self) -> bool:
+    def is_dead(self) -> bool:
         return self._obituary < 0
 
     def die(self, status: int, signal: int, words: str, *, has_ended: bool = False) -> None:
@@ -109,7 +121,7 @@ class Slot:
         of its end, while the relay gives to others what was not begun: so all of it counts as
         begun, unless the role may run a job twice.
         """
-        if self._is_dead():
+        if self.is_dead():
             return
         self._late_last()
         if not has_ended and not self._desk.idempotent:
@@ -117,12 +129,7 @@ class Slot:
                 if not job.started:
                     job.started = True
                     self._proxy.start()
-        with contextlib.suppress(OSError):  # a pipe that nobody reads any more
-            os.write(self._stderr, words.encode()[:_LAST_WORDS_BYTES_MAX])
-        os.close(self._stderr)
-        with contextlib.suppress(OSError):
-            os.write(self._obituary, _OBITUARY.pack(_OBITUARY_MAGIC, status, signal, 0))
-        os.close(self._obituary)
+        write_end(self._obituary, self._stderr, status, signal, words)
         self._obituary = -1
         self._scope.cancel()
 
@@ -135,7 +142,7 @@ class Slot:
 
     def turn(self) -> None:
         """Do what can be done at once."""
-        if self._is_dead() or self._desk.over:
+        if self.is_dead() or self._desk.over:
             return
         with contextlib.suppress(NoRoom):
             self._answer_late()
@@ -182,7 +189,7 @@ class Slot:
 
     def take(self, said: Began | Pulse | Said | Ended) -> None:
         """What the worker says of one of this slot's jobs. Raises BrokenRule."""
-        if self._is_dead():
+        if self.is_dead():
             return
         match said:
             case Began(job_id):
@@ -214,7 +221,7 @@ class Slot:
             raise BrokenRule("remote_cancel_ignored", why)
 
     def beat(self) -> None:
-        if not self._is_dead():
+        if not self.is_dead():
             self._proxy.beat(ready=self._desk.ready)
 
     def _answer_late(self) -> None:
@@ -238,86 +245,11 @@ class Slot:
             self._late.popleft()
 
 
-class RemoteGuard:
-    """In place of a shepherd: there is no process here that it could end."""
-
-    pid = None
-
-    def __init__(self, desk: Desk, slot: Slot) -> None:
-        self._desk = desk
-        self._slot = slot
-
-    async def stop(self, grace_s: float | None = None) -> None:
-        """Its life is to end though the worker goes on: the whole registration ends with it, as
-        nobody else can end what the worker does there.
-        """
-        self._desk.stopped_by(self._slot)
-
-    async def used(self) -> None:
-        """Nobody here has counted."""
-        await trio.lowlevel.checkpoint()
-
-    async def aclose(self) -> None:
-        self._slot.die(-1, 9, "the bridge has let go of it")
-        await self._slot.over.wait()
-
-
-class RemoteDriver:
-    """Brings a slot to life: link, greeting, task; in place of a HandshakeDriver."""
-
-    def __init__(
-        self,
-        relay: Links,
-        desk: Desk,
-        index: int,
-        *,
-        link: LinkConfig,
-        begin: Callable[[Callable[[], Awaitable[None]]], None],
-    ) -> None:
-        self.link = link
-        self._relay = relay
-        self._desk = desk
-        self._index = index
-        self._begin = begin
-
-    async def start(self, worker_id: int, plan: RolePlan) -> Started:
-        """As HandshakeDriver.start. Raises OSError with nothing left behind; the registration is
-        over then.
-        """
-        if self._desk.over:
-            raise OSError("its process has gone")
-        try:
-            slot = self._make_slot(worker_id, plan)
-        except Exception as error:
-            if not isinstance(error, OSError):  # a bug of ours: what it said was checked
-                log = structlog.get_logger("ringbridge.remote")
-                log.exception("a slot could not be started", role=plan.name)
-            self._desk.slot_failed(f"one of its slots could not be started: {error}")
-            raise OSError(str(error)) from error
-        self._desk.slot_started(slot)
-        self._begin(slot.run)
-        return Started(RemoteGuard(self._desk, slot), None)
-
-    def _make_slot(self, worker_id: int, plan: RolePlan) -> Slot:
-        hello = self._desk.hello
-        fds = self._relay.create_link(plan.id, worker_id, self.link)
-        with contextlib.ExitStack() as undo:
-            undo.callback(self._relay.drop_link, worker_id)
-            proxy = Proxy(fds)
-            undo.callback(proxy.close)
-            ends = [_pipe(undo), _pipe(undo)]
-            (obituary, obituary_end), (stderr, stderr_end) = ends
-            os.set_blocking(stderr_end, False)
-            proxy.greet(hello.kit, hello.kit_version, plan.name, hello.operations)
-            self._relay.add_worker(
-                worker_id, pidfd=-1, obituary_fd=obituary, stdout_fd=-1, stderr_fd=stderr
-            )
-            undo.pop_all()
-        return Slot(self._desk, self._index, proxy, obituary_end, stderr_end)
-
-
-def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
-    read, write = os.pipe2(os.O_CLOEXEC)
-    undo.callback(os.close, read)
-    undo.callback(os.close, write)
-    return read, write
+def write_end(obituary: int, stderr: int, status: int, signal: int, words: str) -> None:
+    """Tell the relay that a worker is gone, and close both."""
+    with contextlib.suppress(OSError):  # a pipe that nobody reads any more
+        os.write(stderr, words.encode()[:_LAST_WORDS_BYTES_MAX])
+    os.close(stderr)
+    with contextlib.suppress(OSError):
+        os.write(obituary, _OBITUARY.pack(_OBITUARY_MAGIC, status, signal, 0))
+    os.close(obituary)

@@ -55,6 +55,10 @@ struct rb_lane_fds {
 int rb_lane_dial(const uint8_t *name, size_t size, const uint8_t token[RB_LANE_TOKEN_BYTES],
                  int timeout_ms, struct rb_lane_fds *fds, char *why, size_t why_bytes);
 
+/* The same for a worker's link (docs/remote-workers.md): its descriptors as struct rb_link_fds (link.h) has them. */
+int rb_lane_dial_link(const uint8_t *name, size_t size, const uint8_t token[RB_LANE_TOKEN_BYTES],
+                      int timeout_ms, int fds[5], char *why, size_t why_bytes);
+
 /* Maps, checks the relay's header against what the descriptors really hold, and greets. On success the descriptors are the lane's, closed
  * by detach; on failure (-EPROTO, -ENOMEM, ..: `why`) still the caller's. */
 int rb_lane_attach(struct rb_lane_client **lane, const struct rb_lane_fds *fds, char *why,

@@ -15,7 +15,8 @@ defmodule Ringbridge.BeamWorkerLoop.Options do
     :name,
     :connect,
     :connect_ms,
-    :safe
+    :safe,
+    :lane
   ]
 
   @spec check!(keyword()) :: map()
@@ -35,7 +36,8 @@ defmodule Ringbridge.BeamWorkerLoop.Options do
       ops: [],
       connect: &Node.connect/1,
       connect_ms: 15_000,
-      safe: false
+      safe: false,
+      lane: :auto
     }
 
     options = Map.merge(defaults, Map.new(options))
@@ -50,6 +52,7 @@ defmodule Ringbridge.BeamWorkerLoop.Options do
     check(options, :connect, &is_function(&1, 1), "a function of a node")
     check(options, :safe, &is_boolean/1, "true or false")
     check(options, :connect_ms, &(is_integer(&1) and &1 > 0), "milliseconds, 1 or more")
+    check(options, :lane, &(&1 in [:auto, :nif, :dist]), ":auto, :nif or :dist")
     options
   end
 

@@ -71,6 +71,47 @@ defmodule Ringbridge.Lane.Native do
           {:ok, now_ns :: non_neg_integer(), binary()} | :closed | :torn | :error
   def telemetry(_lane), do: not_loaded()
 
+  # --- A worker's end of a link, which belongs to the process that opened it (Ringbridge.BeamWorkerLoop.Link)
+
+  @typep link :: reference()
+  @type job ::
+          {:job, id :: pos_integer(), opcode :: 0..65_535, left_ms :: integer(), priority :: 0..3,
+           trace :: binary() | :undefined, parts :: integer(), progress :: 0..1,
+           {:raw | :term, binary()}}
+
+  @doc "Version and digest of the layout of links."
+  @spec worker_about() :: {version :: non_neg_integer(), digest :: binary()}
+  def worker_about, do: not_loaded()
+
+  @spec worker_open(socket :: binary(), token :: binary(), non_neg_integer()) ::
+          {:ok, link()} | {:error, String.t()}
+  def worker_open(_socket, _token, _timeout_ms), do: not_loaded()
+
+  @spec worker_greet(link(), binary(), non_neg_integer(), binary(), binary()) ::
+          :ok | :over | {:error, String.t()}
+  def worker_greet(_link, _kit, _version, _role, _ops), do: not_loaded()
+
+  @spec worker_next(link(), wake :: reference()) ::
+          job() | {:cancelled, pos_integer()} | :parked | :more | :drained | :over
+  def worker_next(_link, _wake), do: not_loaded()
+
+  @spec worker_watch(link(), wake :: reference(), sent :: non_neg_integer()) ::
+          {cancelled :: 0..1, parts :: non_neg_integer()} | :over
+  def worker_watch(_link, _wake, _sent), do: not_loaded()
+
+  @spec worker_say(link(), pos_integer(), 0..4, 0..65_535, non_neg_integer(), 0..1, binary()) ::
+          :ok | :full | :too_large | :over
+  def worker_say(_link, _job, _status, _code, _run_us, _term, _bytes), do: not_loaded()
+
+  @spec worker_pulse(link()) :: :ok | :over
+  def worker_pulse(_link), do: not_loaded()
+
+  @spec worker_beat(link(), ready :: 0..1) :: :ok | :over
+  def worker_beat(_link, _ready), do: not_loaded()
+
+  @spec worker_close(link()) :: :ok
+  def worker_close(_link), do: not_loaded()
+
   # Not no_return(): dialyzer would take it for what the functions do when the library is there.
   @spec not_loaded() :: term()
   defp not_loaded, do: :erlang.nif_error(:not_loaded)
