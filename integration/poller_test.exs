@@ -1,6 +1,6 @@
 defmodule Ringbridge.PollerIntegrationTest do
   @moduledoc "The poller beside a bridge, whose workers die and which is gone: what telemetry hears. The package is a stand-in of its name."
-  use Ringbridge.BridgeCase, name: "poller", env: [{"RINGBRIDGE_TEST_STALL", "1"}]
+  use Ringbridge.BridgeCase, name: "poller"
 
   alias Ringbridge.Lane.{Native, Opener}
   alias Ringbridge.Poller.{Health, Memory}
@@ -109,36 +109,6 @@ defmodule Ringbridge.PollerIntegrationTest do
       assert sleep.in_flight > 0
       for job <- jobs, do: Ringbridge.shutdown(job)
     end
-
-    @tag lane: :nif
-    test "a poll needs no interpreter", %{node: node} do
-      {:ok, _} = Memory.status(Opener.any_lane(@name, node))
-      flush()
-
-      stall =
-        Task.async(fn ->
-          GenServer.call({Ringbridge.Diagnostics, node}, {:stall, 10_000}, 60_000)
-        end)
-
-      Lab.wait_until("the interpreter is held", 60_000, fn -> held?(node) end)
-      flush()
-
-      for _ <- 1..3 do
-        assert_receive {[:ringbridge, :poll, :stop], _, %{node: ^node, lane: :nif}}, 60_000
-        assert_receive {[:ringbridge, :worker, :health], _, %{role: "echo", ready: true}}, 60_000
-      end
-
-      assert Task.yield(stall, 0) == nil
-      assert :ok = Task.await(stall, 60_000)
-    end
-  end
-
-  # A free one answers in one millisecond.
-  defp held?(node) do
-    {:ok, _} = GenServer.call({Ringbridge.WorkerRegistry, node}, :stats, 200)
-    false
-  catch
-    :exit, {:timeout, _} -> true
   end
 
   defp from_memory(node) do

@@ -6,6 +6,9 @@ defmodule Ringbridge.StallTest do
   """
   use Ringbridge.BridgeCase, env: [{"RINGBRIDGE_TEST_STALL", "1"}]
 
+  alias Ringbridge.Lane.Opener
+  alias Ringbridge.Poller.Memory
+
   @long "600000"
   @patience_ms 60_000
 
@@ -57,6 +60,25 @@ defmodule Ringbridge.StallTest do
       end)
 
     assert done == 800
+  end
+
+  if Ringbridge.Lane.Native.status() == :ok do
+    test "what the relay knows of its workers is read over a lane, and is of now", %{node: node} do
+      start_supervised!({Ringbridge, name: __MODULE__.Read, nodes: [node], lane: :nif})
+      await_lane(__MODULE__.Read, node, :nif)
+
+      stalled(node, fn ->
+        before = told_done(node)
+        for _ <- 1..10, do: {:ok, "x"} = Ringbridge.call(__MODULE__.Read, :echo, "x")
+        Lab.wait_until("they are told", @patience_ms, fn -> told_done(node) >= before + 10 end)
+      end)
+    end
+
+    # As the poller does.
+    defp told_done(node) do
+      {:ok, status} = Memory.status(Opener.any_lane(__MODULE__.Read, node))
+      for(worker <- status.workers, worker.role == "echo", do: worker.done) |> Enum.sum()
+    end
   end
 
   test "large calls, refusals and statistics go on", %{node: node} do

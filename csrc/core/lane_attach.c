@@ -216,15 +216,16 @@ int rb_lane_attach(struct rb_lane_client **lane, const struct rb_lane_fds *fds, 
         const char *rule = broken_rule(&l->header, fds, &parts);
         if (rule) failed = refuse(why, why_bytes, rule);
     }
-    if (!failed && fds->telemetry >= 0) {
-        const char *rule = NULL;
-        failed = rb_lane_telemetry_map(fds->telemetry, &l->telemetry, &rule);
-        if (rule) refuse(why, why_bytes, rule);
-    }
     if (failed != -EPROTO) {
+        const char *rule = NULL;
         if (!failed) failed = map_sides(l, &parts);
         if (!failed) failed = allocate(l);
-        if (failed) snprintf(why, why_bytes, "the lane cannot be mapped: %s", strerror(-failed));
+        if (!failed && fds->telemetry >= 0)
+            failed = rb_lane_telemetry_map(fds->telemetry, &l->telemetry, &rule);
+        if (rule)
+            refuse(why, why_bytes, rule);
+        else if (failed)
+            snprintf(why, why_bytes, "the lane cannot be mapped: %s", strerror(-failed));
     }
     if (failed) {
         dismantle(l);
