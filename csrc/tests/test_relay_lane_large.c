@@ -120,6 +120,46 @@ static void without_room_an_answer_is_summed_where_it_lies(void) {
     finish();
 }
 
+/* --- Whom it wakes ------------------------------------------------------------------------------------------------------------- */
+
+/* Until the relay has ended the round in which it has published what we have seen. */
+static void until_it_parks(void) {
+    struct rb_relay_stats before, now;
+    rb_relay_read_stats(lab.relay, &before);
+    for (int ms = 0; ms < LAB_WAIT_MS; ms++) {
+        rb_relay_read_stats(lab.relay, &now);
+        if (now.parks != before.parks) return;
+        usleep(1000);
+    }
+    CHECK(!"it parks");
+}
+
+/* The worker sleeps, and the relay has read its answer: whether it was rung. */
+static int answer_rings(void) {
+    if (!lab_request(worker, 0)) abort();
+    until_it_parks();
+    rb_gate_announce(&worker->link.waiter, RB_PARK_EVENTFD);
+    answer(bytes, 65536, 0);
+    CHECK(lane_answer(lane));
+    struct pollfd p = {.fd = worker->fds.wake_worker, .events = POLLIN};
+    int rung = poll(&p, 1, 0) == 1;
+    rb_gate_retract(&worker->link.waiter);
+    return rung;
+}
+
+/* What it is given back it may wait for in the middle of a job; else it finds it when the next one comes. */
+static void room_given_back_rings_a_worker_that_has_a_job(void) {
+    begin();
+    lane_raw(lane, "echo", "x", 1, 60000);
+    CHECK(!answer_rings());
+    for (int i = 0; i < 2; i++) lane_raw(lane, "echo", "x", 1, 60000);
+    if (!lab_request(worker, 1)) abort();
+    CHECK(answer_rings());
+    lab_complete(worker, "x", 1);
+    CHECK(lane_answer(lane));
+    finish();
+}
+
 /* --- Where they run ---------------------------------------------------------------------------------------------------------- */
 
 /* One caller, for many of them are the kernel's business. */
@@ -182,6 +222,7 @@ int main(void) {
     RUN(an_answer_that_was_summed_on_its_way_comes_whole);
     RUN(an_answer_with_another_sum_is_nobody_s);
     RUN(without_room_an_answer_is_summed_where_it_lies);
+    RUN(room_given_back_rings_a_worker_that_has_a_job);
     RUN(on_two_cpus_a_worker_of_large_jobs_is_beside_the_relay);
     return check_end();
 }

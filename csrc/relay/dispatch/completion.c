@@ -251,8 +251,10 @@ int rb_worker_poll(struct rb_worker *w) {
     if (taken == 0) return walking;
     if (parts) rb_stream_flush(w->relay);
     rb_ring_release(&w->link.completion_ring, (uint64_t)taken);
-    /* It may be waiting for a block; or for a slot, where parts may fill the ring: no more jobs are out than it has slots. */
-    if (rb_ring_publish(&w->link.giveback_ring) > 0 || parts) rb_gate_ring(&w->link.waker);
+    /* In a job it may be waiting for a block; or for a slot, where parts may fill the ring: no more jobs are out than it has slots. One that
+     * has no job waits for the next, and sees by itself what was given back. */
+    int given = rb_ring_publish(&w->link.giveback_ring) > 0;
+    if ((given || parts) && w->in_flight > 0) rb_gate_ring(&w->link.waker);
     rb_place_look(w);
     if (w->role->queued > 0) w->role->dirty = 1;
     rb_worker_stirs(w);
