@@ -272,7 +272,7 @@ static ERL_NIF_TERM submit(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM ref,
     error = send_any(lane, caller, ref, what, &number, &alone);
     /* On a dirty scheduler the process may have ended before the request left: then its cancel came too soon. */
     if (error == 0 && is_dirty() && caller_is_gone(caller)) rb_lane_cancel(lane->client, number);
-    alone = error == 0 && alone && look_begins(caller);
+    alone = error == 0 && alone && look_begins(caller, bytes);
     enif_release_resource(caller);
     drained = drain_some(env, lane, NIF_DRAIN_MAX);
     lane_leave(lane);

@@ -4,7 +4,8 @@
  * more than most jobs take. With many callers somebody always submits, and hands out what is there; so only who finds its own request as the
  * ring's last looks. It yields the CPU between two looks, since the relay or the worker may be waiting for this very one, and its
  * scheduler between two calls. Nobody looks longer than NIF_LOOK_NS, and the while is adapted as the relay's is (wait.c): what came in time
- * lengthens it, what did not halves it, and calls that follow each other quickly lengthen it too. A yield that was answered late has given
+ * lengthens it, what did not halves it, and calls that follow each other quickly lengthen it too. What a large payload takes on its way by
+ * itself comes on top, since no wake-up could come before. A yield that was answered late has given
  * the CPU to somebody with work of his own: then looking does not pay, and rests for so much longer than was lost. */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -22,11 +23,13 @@ static void lengthen(struct caller *caller, uint32_t by) {
     caller->look = caller->look + by < NIF_LOOK_NS ? caller->look + by : NIF_LOOK_NS;
 }
 
-int look_begins(struct caller *caller) {
+int look_begins(struct caller *caller, size_t bytes) {
     uint64_t now = clock_ns();
-    if (now - caller->asked < 4 * NIF_LOOK_NS) lengthen(caller, NIF_LOOK_NS / 4);
+    caller->way =
+        (uint32_t)((bytes < NIF_LOOK_BYTES ? bytes : NIF_LOOK_BYTES) / NIF_LOOK_BYTES_A_NS);
+    if (now - caller->asked < 4 * (NIF_LOOK_NS + caller->way)) lengthen(caller, NIF_LOOK_NS / 4);
     caller->asked = now;
-    caller->look_until = now + caller->look;
+    caller->look_until = now + caller->look + caller->way;
     return now >= caller->rest_until && caller->look >= NIF_LOOK_ONCE_NS;
 }
 
@@ -37,7 +40,8 @@ static enum found pause(struct caller *caller, uint64_t *now) {
     uint64_t before = *now;
     sched_yield();
     *now = clock_ns();
-    if (*now - before > NIF_LOST_NS) {
+    /* Who has our payload in hand may need as long for it. */
+    if (*now - before > NIF_LOST_NS + caller->way) {
         caller->rest_until = *now + NIF_REST * (*now - before);
         return LATE;
     }

@@ -25,6 +25,9 @@ enum { NIF_DRAIN_MAX = 64 };
 /* How long a caller who is alone looks for its answer before it waits for the opener (look.c): as long as the relay itself would, and of it
  * one call of the NIF at most so much. A yield that takes longer than NIF_LOST_NS has given the CPU to somebody with work of his own. */
 enum { NIF_LOOK_NS = 64000, NIF_LOOK_ONCE_NS = 8000, NIF_LOST_NS = 100000, NIF_REST = 64 };
+/* And for as long, besides, as a payload is copied and summed on its way there and back: 4 bytes a ns, of so many bytes at most. What is
+ * larger is on its way for much longer than a wake-up takes. */
+enum { NIF_LOOK_BYTES_A_NS = 4, NIF_LOOK_BYTES = 256 << 10 };
 
 /* One process that calls: its monitor, and its requests without an answer. A resource, for a monitor must be one's. */
 struct caller {
@@ -38,6 +41,7 @@ struct caller {
     /* The process's own (look.c), in ns of the monotonic clock. */
     uint64_t asked, look_until, rest_until;
     uint32_t look; /* how long it looks: by what the last looks found */
+    uint32_t way;  /* and so much longer, for its last request's bytes */
 };
 
 /* What is kept for a request, under its slot. Whose it is changes hands with the request itself: the submitter's until it is sent, then the
@@ -129,7 +133,7 @@ ERL_NIF_TERM held_copy(ErlNifEnv *env, struct held *held, int term);
 
 /* look.c */
 /* After a request of a caller who is alone: whether it shall look for its answer. */
-int look_begins(struct caller *caller);
+int look_begins(struct caller *caller, size_t bytes);
 
 /* lane.c */
 int is_dirty(void); /* what is long may be done here */
