@@ -87,7 +87,9 @@ static void populate_submissions(struct rb_lane_client *l, const struct rb_lane_
         rb_memory_populate(all, p->arenas_at - p->submissions_at - RB_PAGE_BYTES);
         return;
     }
-    for (uint32_t i = 0; i < l->header.rings; i++) rb_memory_populate(all + i * ring, first);
+    uint32_t i = 0;
+    do rb_memory_populate(all + i * ring, first);
+    while (++i < l->header.rings); /* there are two at least */
 }
 
 static int map_sides(struct rb_lane_client *l, const struct rb_lane_parts *p) {

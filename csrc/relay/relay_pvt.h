@@ -99,7 +99,8 @@ struct rb_relay {
     struct rb_role *face_roles[ROLES_MAX];
     struct rb_worker *face_workers[WORKERS_MAX];
     struct rb_beam *face_lanes[RB_LANES_MAX];
-    struct rb_lane_telemetry *telemetry; /* made before the first lane; its figures are the relay's */
+    struct rb_lane_telemetry
+        *telemetry;             /* made before the first lane; its figures are the relay's */
     int told;                   /* a note was handed down */
     struct rb_tape *face_tape;  /* the recording, until its file is whole */
     struct rb_note *event_note; /* lent out by the last take */

@@ -46,7 +46,7 @@ const uint8_t *rb_lane_digest(void); /* RB_LANE_DIGEST_BYTES */
 
 struct rb_lane_fds {
     int relay_side, beam_side; /* memfds */
-    int bell; /* a socket to the relay: rung both ways, at its end when the bridge is gone */
+    int bell;      /* a socket to the relay: rung both ways, at its end when the bridge is gone */
     int telemetry; /* a memfd of the bridge's, the same for all lanes; -1: none */
 };
 
