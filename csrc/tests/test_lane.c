@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -619,6 +620,25 @@ static void a_parking_is_rung_once_and_the_end_rings_too(void) {
     rb_lane_detach(e.beam);
 }
 
+/* The relay makes its end as wide as it may, and fills it: that keeps nobody reading, and hides its end from nobody for ever. */
+static void a_relay_that_rings_on_and_on_keeps_nobody_reading(void) {
+    struct ends e;
+    static char rings[64 << 10];
+    const int most = 1 << 20;
+    int before, after, looks = 0;
+    ends_open(&e);
+    CHECK_EQUAL(setsockopt(e.relay.bell, SOL_SOCKET, SO_SNDBUF, &most, sizeof most), 0);
+    CHECK_EQUAL(send(e.relay.bell, rings, sizeof rings, MSG_DONTWAIT), sizeof rings);
+    CHECK_EQUAL(ioctl(e.beam->fds.bell, FIONREAD, &before), 0);
+    CHECK_EQUAL(rb_lane_hush(e.beam), 0);
+    CHECK_EQUAL(ioctl(e.beam->fds.bell, FIONREAD, &after), 0);
+    CHECK(before - after <= 512 && is_readable(e.beam->fds.bell));
+    rb_lane_link_close(&e.relay);
+    while (rb_lane_hush(e.beam) == 0 && looks < 1000) looks++;
+    CHECK_EQUAL(rb_lane_hush(e.beam), -EPIPE);
+    rb_lane_detach(e.beam);
+}
+
 static void the_relay_is_woken_only_if_it_sleeps(void) {
     struct ends e;
     uint64_t number;
@@ -715,6 +735,7 @@ int main(void) {
     RUN(the_relay_checks_places_and_extents_of_a_beam);
     RUN(each_request_that_is_open_at_the_end_is_told_of_once);
     RUN(a_parking_is_rung_once_and_the_end_rings_too);
+    RUN(a_relay_that_rings_on_and_on_keeps_nobody_reading);
     RUN(the_relay_is_woken_only_if_it_sleeps);
     RUN(room_that_is_wanted_rings_and_other_room_does_not);
     RUN(a_cancel_names_what_is_open_and_wakes_the_relay);
