@@ -114,6 +114,7 @@ static int map_sides(struct rb_lane_client *l, const struct rb_lane_parts *p) {
 static int allocate(struct rb_lane_client *l) {
     const struct rb_lane_relay_header *h = &l->header;
     uint32_t slots = h->rings * h->slots;
+    if (slots == 0) return -EINVAL; /* never: rb_lane_parts() wants two rings of two at least */
     if (posix_memalign(&l->rings_memory, 128, h->rings * sizeof *l->rings) != 0) {
         l->rings_memory = NULL;
         return -ENOMEM;

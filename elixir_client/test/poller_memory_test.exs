@@ -150,7 +150,7 @@ defmodule Ringbridge.PollerMemoryTest do
 
     for _ <- 1..2_000 do
       at = :rand.uniform(byte_size(bytes)) - 1
-      <<head::binary-size(at), _, tail::binary>> = bytes
+      {head, <<_, tail::binary>>} = :erlang.split_binary(bytes, at)
       changed = <<head::binary, :rand.uniform(256) - 1, tail::binary>>
       cut = binary_part(changed, 0, :rand.uniform(byte_size(changed)))
 

@@ -53,11 +53,11 @@ defmodule Ringbridge.Poller.Memory do
   """
   @spec decode(binary(), non_neg_integer()) :: {:ok, map()} | {:error, why()}
   def decode(bytes, now_ns) do
-    {figures, rest} = head(bytes, Layout.telemetry_figures_size())
+    {figures, rest} = :erlang.split_binary(bytes, Layout.telemetry_figures_size())
     figures = Layout.decode_telemetry_figures(figures)
     {roles, rest} = records(rest, figures.roles, Layout.telemetry_role_size())
     {workers, rest} = records(rest, figures.workers, Layout.telemetry_worker_size())
-    {list, rest} = head(rest, Layout.telemetry_list_size())
+    {list, rest} = :erlang.split_binary(rest, Layout.telemetry_list_size())
     list = Layout.decode_telemetry_list(list)
     {errors, rest} = records(rest, list.errors, Layout.telemetry_error_size())
     {places, ""} = records(rest, list.places, Layout.telemetry_place_size())
@@ -74,14 +74,17 @@ defmodule Ringbridge.Poller.Memory do
     _ in [MatchError, KeyError, FunctionClauseError, ArgumentError] -> {:error, :unreadable}
   end
 
-  defp head(bytes, size) do
-    <<head::binary-size(size), rest::binary>> = bytes
-    {head, rest}
+  # No sizes in patterns: 1.20 wants them pinned, and 1.14 knows no pins there.
+  defp records(bytes, count, size) do
+    {all, rest} = :erlang.split_binary(bytes, count * size)
+    {split(all, size), rest}
   end
 
-  defp records(bytes, count, size) do
-    <<all::binary-size(count * size), rest::binary>> = bytes
-    {for(<<one::binary-size(size) <- all>>, do: one), rest}
+  defp split("", _size), do: []
+
+  defp split(all, size) do
+    {one, rest} = :erlang.split_binary(all, size)
+    [one | split(rest, size)]
   end
 
   # --- Two lists of workers are one ---------------------------------------------------------------------------
@@ -169,7 +172,9 @@ defmodule Ringbridge.Poller.Memory do
     }
   end
 
-  defp error(error), do: %{worker: error.worker, why: binary_part(error.why, 0, error.bytes)}
+  # Copied, as text/1 does: events may be kept, and would keep all of what was read.
+  defp error(error),
+    do: %{worker: error.worker, why: :binary.copy(binary_part(error.why, 0, error.bytes))}
 
   defp silent_ms(0, _now_ns), do: nil
   defp silent_ms(heartbeat_ns, now_ns), do: div(max(now_ns - heartbeat_ns, 0), 1_000_000)
