@@ -202,9 +202,9 @@ static ERL_NIF_TERM traceparent(ErlNifEnv *env, const struct rb_proxy_request *j
     static const uint8_t none[sizeof job->trace_id];
     char text[56];
     ERL_NIF_TERM term;
-    int at = 3;
+    int at;
     if (memcmp(job->trace_id, none, sizeof none) == 0) return atoms.undefined;
-    memcpy(text, "00-", 3);
+    at = snprintf(text, sizeof text, "00-");
     for (size_t i = 0; i < sizeof job->trace_id; i++)
         at += snprintf(text + at, 3, "%02x", job->trace_id[i]);
     text[at++] = '-';

@@ -535,6 +535,7 @@ defmodule Ringbridge.BeamWorkerLoop do
       progress?: said.progress,
       term?: elem(payload, 0) == :term,
       loop: self(),
+      server: self(),
       ref: make_ref()
     }
 

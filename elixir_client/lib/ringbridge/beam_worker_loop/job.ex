@@ -5,7 +5,7 @@ defmodule Ringbridge.BeamWorkerLoop.Job do
   The functions here are for the process that runs the handler.
   """
 
-  @enforce_keys [:id, :slot, :opcode, :payload, :loop, :ref]
+  @enforce_keys [:id, :slot, :opcode, :payload, :loop, :server, :ref]
   defstruct [
     :id,
     :slot,
@@ -15,6 +15,7 @@ defmodule Ringbridge.BeamWorkerLoop.Job do
     :trace,
     :parts,
     :loop,
+    :server,
     :ref,
     priority: 2,
     term?: false,
@@ -24,7 +25,7 @@ defmodule Ringbridge.BeamWorkerLoop.Job do
   @typedoc """
   `payload` is a binary as it was sent, or with `term?` the decoded term. `deadline` is a time of
   `System.monotonic_time(:millisecond)`, or nil. `parts`: nil, or the answer goes in parts (`emit/2`). `trace` is a W3C
-  traceparent or nil. `loop` and `ref` are the loop's own.
+  traceparent or nil. `loop` is the loop's process; `server`, the one that hears what the handler says, and `ref` are its own.
   """
   @type t :: %__MODULE__{
           id: pos_integer(),
@@ -38,6 +39,7 @@ defmodule Ringbridge.BeamWorkerLoop.Job do
           parts: non_neg_integer() | nil,
           progress?: boolean(),
           loop: pid(),
+          server: pid(),
           ref: reference()
         }
 
@@ -85,7 +87,7 @@ defmodule Ringbridge.BeamWorkerLoop.Job do
   @doc "Says that the job gets on, for a role with `progress_timeout_ms`."
   @spec pulse(t()) :: :ok
   def pulse(job) do
-    send(job.loop, {job.ref, :pulse})
+    send(job.server, {job.ref, :pulse})
     :ok
   end
 
@@ -127,7 +129,7 @@ defmodule Ringbridge.BeamWorkerLoop.Job do
 
     if byte_size(bytes) <= bytes_max do
       said.()
-      send(job.loop, {job.ref, kind, payload})
+      send(job.server, {job.ref, kind, payload})
       :ok
     else
       {:error, :too_large}

@@ -174,13 +174,6 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
   # Of a job that has ended.
   def handle_info(_other, s), do: go_on(s)
 
-  # A handler asks its loop.
-  @impl GenServer
-  def handle_call(request, from, s) do
-    send(s.loop, {:"$gen_call", from, request})
-    go_on(s)
-  end
-
   @impl GenServer
   def terminate(_reason, s) do
     if s.job, do: Process.exit(s.job.pid, :kill)
@@ -267,7 +260,8 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
       parts: if(parts >= 0, do: parts),
       progress?: progress == 1,
       term?: elem(payload, 0) == :term,
-      loop: self(),
+      loop: s.loop,
+      server: self(),
       ref: make_ref()
     }
 

@@ -1,10 +1,10 @@
 defmodule Ringbridge.BeamWorkerLoop.Runner do
   @moduledoc false
-  # Runs one job in a process of its own, linked with the loop (which traps exits), so that it ends when the loop
-  # does and nothing that it does ends the loop. The payload is decoded and the answer encoded there, too: a large term
+  # Runs one job in a process of its own, linked with its server, the loop or the process of its slot (which trap exits), so that it ends when that
+  # does and nothing that it does ends that. The payload is decoded and the answer encoded there, too: a large term
   # is never the loop's.
   #
-  # To the loop: {ref, :part | :progress, payload}, {ref, :pulse}, and once {ref, :done, outcome, run_us}.
+  # To its server: {ref, :part | :progress, payload}, {ref, :pulse}, and once {ref, :done, outcome, run_us}.
   require Logger
 
   alias Ringbridge.BeamWorkerLoop.Job
@@ -34,7 +34,7 @@ defmodule Ringbridge.BeamWorkerLoop.Runner do
     began = System.monotonic_time()
     outcome = bounded(handle(options, state, job), answer_bytes_max)
     run_us = System.convert_time_unit(System.monotonic_time() - began, :native, :microsecond)
-    send(job.loop, {job.ref, :done, outcome, run_us})
+    send(job.server, {job.ref, :done, outcome, run_us})
   end
 
   defp handle(options, state, job) do

@@ -116,6 +116,7 @@ defmodule Ringbridge.Harness.Fallbacks do
     # More than fit: which of them are refused is not asked.
     more = Gate.ask(to, 2 * Target.depth(), :waiting)
     Gate.accepted!(to, Target.slots() + Target.depth())
+    more = until_refused(to, more)
     # A call: what async/4 has asked for goes elsewhere only when its answer is fetched.
     {home, tag} = {self(), make_ref()}
     task = Task.async(fn -> Ringbridge.call(target.name, :gate, {:gate, home, tag}) end)
@@ -125,6 +126,16 @@ defmodule Ringbridge.Harness.Fallbacks do
     {:ok, ^tag} = Task.await(task, @patience_ms)
     _answers = Gate.open(asks ++ more)
     {:ok, "#{near} was full, #{far} took it"}
+  end
+
+  # How many jobs a worker holds beside the queue goes by how quick it has been.
+  defp until_refused(to, asks) do
+    [ask] = Gate.ask(to, 1, :waiting)
+
+    case Gate.answered(ask) do
+      nil -> until_refused(to, [ask | asks])
+      {:error, {:overloaded, _}} -> asks
+    end
   end
 
   @doc "Every worker of a role is drained at the nearest bridge: calls go to the other one."
