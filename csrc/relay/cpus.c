@@ -29,8 +29,19 @@ static int process_of(int pidfd) {
     return pid;
 }
 
-static int move(int pid, const int cpu[2], int to) {
+static int stands(int pid, const int cpu[2], int at) {
+    cpu_set_t has;
+    if (sched_getaffinity(pid, sizeof has, &has) < 0) return -errno;
+    int found = 0;
+    for (int i = 0; i < 2; i++) found += (at < 0 || at == cpu[i]) && CPU_ISSET(cpu[i], &has);
+    return CPU_COUNT(&has) == (at < 0 ? 2 : 1) && found == CPU_COUNT(&has);
+}
+
+static int move(int pid, const int cpu[2], int from, int to) {
     cpu_set_t set;
+    int rc = stands(pid, cpu, from);
+    if (rc == 0) rc = stands(pid, cpu, -1);
+    if (rc <= 0) return rc < 0 ? rc : -EBUSY;
     CPU_ZERO(&set);
     for (int i = 0; i < 2; i++) {
         if (to < 0 || to == cpu[i]) CPU_SET(cpu[i], &set);
@@ -38,9 +49,9 @@ static int move(int pid, const int cpu[2], int to) {
     return sched_setaffinity(pid, sizeof set, &set) < 0 ? -errno : 0;
 }
 
-int rb_cpus_move(int pidfd, const int cpu[2], int to) {
+int rb_cpus_move(int pidfd, const int cpu[2], int from, int to) {
     int pid = process_of(pidfd);
-    return pid > 0 ? move(pid, cpu, to) : -ESRCH;
+    return pid > 0 ? move(pid, cpu, from, to) : -ESRCH;
 }
 
 void rb_cpus_open(struct rb_relay *r) {
@@ -56,16 +67,28 @@ void rb_cpus_open(struct rb_relay *r) {
     c->open = count == 2;
 }
 
+static int relay_at(const struct rb_cpus *c, enum rb_cpus_way way) {
+    return way == RB_CPUS_FREE ? -1 : c->cpu[0];
+}
+
+static int worker_at(const struct rb_cpus *c, enum rb_cpus_way way) {
+    return way == RB_CPUS_FREE ? -1 : c->cpu[way == RB_CPUS_APART];
+}
+
 static void arrange(struct rb_relay *r, struct rb_worker *w, enum rb_cpus_way way) {
     struct rb_cpus *c = &r->cpus;
-    int rc = way == RB_CPUS_FREE    ? rb_cpus_move(w->pidfd, c->cpu, -1)
-             : way == RB_CPUS_APART ? rb_cpus_move(w->pidfd, c->cpu, c->cpu[1])
-                                    : rb_cpus_move(w->pidfd, c->cpu, c->cpu[0]);
-    if (rc < 0) { /* another user's process: then the relay stays free too */
+    enum rb_cpus_way its = c->worker == w->id ? c->way : RB_CPUS_FREE;
+    if (move(0, c->cpu, relay_at(c, c->way), relay_at(c, way)) < 0) {
+        c->way = RB_CPUS_FREE; /* what was arranged is not ours any more */
+        c->worker = 0;
+        return;
+    }
+    /* Another user's process; or somebody else has pinned it. Then the relay stays free too. */
+    if (rb_cpus_move(w->pidfd, c->cpu, worker_at(c, its), worker_at(c, way)) < 0) {
         c->refused = w->id;
+        move(0, c->cpu, relay_at(c, way), -1);
         way = RB_CPUS_FREE;
     }
-    move(0, c->cpu, way == RB_CPUS_FREE ? -1 : c->cpu[0]);
     c->way = way;
     c->worker = way == RB_CPUS_FREE ? 0 : w->id;
 }
@@ -99,7 +122,7 @@ void rb_cpus_look(struct rb_relay *r) {
         arrange(r, with, RB_CPUS_FREE);
         with = NULL;
     } else if (c->worker && !with) { /* it has ended */
-        move(0, c->cpu, -1);
+        move(0, c->cpu, relay_at(c, c->way), -1);
         c->way = RB_CPUS_FREE;
         c->worker = 0;
     }

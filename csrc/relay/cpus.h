@@ -8,6 +8,9 @@
  *   large ones   TOGETHER   the worker reads on the relay's CPU what the relay has just written, and the caller has the other
  *   otherwise    FREE       many callers, several workers, long jobs: the kernel's business
  *
+ * Who is pinned by somebody else, the relay or its worker, stays where he is: what is found elsewhere than we have put it is not moved, until
+ * it is let go to both CPUs again.
+ *
  * docs/decisions/0025 has the figures. With more CPUs there is nothing to arrange. */
 #ifndef RB_RELAY_CPUS_H
 #define RB_RELAY_CPUS_H
@@ -50,7 +53,8 @@ struct rb_cpus {
 void rb_cpus_open(struct rb_relay *r);
 void rb_cpus_look(struct rb_relay *r);
 
-/* For tests: moves a process to one CPU, or to both of them (-1). 0 or a negative errno. */
-int rb_cpus_move(int pidfd, const int cpu[2], int to);
+/* For tests: moves a process to one CPU, or to both of them (-1), if it is on `from`, where we have put it, or on both. 0 or a negative errno;
+ * -EBUSY: it is somewhere else. */
+int rb_cpus_move(int pidfd, const int cpu[2], int from, int to);
 
 #endif
