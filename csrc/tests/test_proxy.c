@@ -1,0 +1,190 @@
+/* The worker's end of a link as who plays it for a BEAM has it (ringbridge/proxy.h), beside a relay that writes whatever it likes: nothing is
+ * read outside of the link and its pool, and what cannot be is told. SEED=n: that one again. */
+#define _GNU_SOURCE
+#include <errno.h>
+
+#include "check.h"
+#include "leaks.h"
+#include "ringbridge/link.h"
+#include "ringbridge/proxy.h"
+
+enum { SLOTS = 16, BLOCK = 4096, RESULT_BYTES = 16 * BLOCK, POOL_BYTES = 64 << 10, MOVES = 1000 };
+
+struct ends {
+    struct rb_pool pool;
+    struct rb_link relay;
+    struct rb_proxy *proxy;
+};
+
+static uint64_t seed;
+
+static uint64_t draw(uint64_t below) {
+    seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
+    return below ? seed % below : seed;
+}
+
+static void open_ends(struct ends *e, uint64_t features) {
+    struct rb_link_config config = {.slots = SLOTS,
+                                    .result_block_bytes = BLOCK,
+                                    .result_bytes = RESULT_BYTES,
+                                    .features = features,
+                                    .worker_id = 7};
+    char why[256] = "";
+    CHECK_EQUAL(rb_pool_create(&e->pool, POOL_BYTES, BLOCK), 0);
+    CHECK_EQUAL(rb_link_create(&e->relay, &config, &e->pool), 0);
+    const struct rb_link_fds *f = &e->relay.fds;
+    const int fds[] = {f->relay_side, f->worker_side, f->pool, f->wake_worker, f->wake_relay};
+    CHECK_EQUAL(rb_proxy_open(fds, &e->proxy, why, sizeof why), 0);
+    CHECK_EQUAL(rb_proxy_greet(e->proxy, "test", 1 << 16, "echo", NULL, 0, why, sizeof why), 0);
+}
+
+static void close_ends(struct ends *e) {
+    rb_proxy_close(e->proxy);
+    rb_link_close(&e->relay);
+    rb_pool_close(&e->pool);
+}
+
+/* A number that a checked one may be taken for: near a bound, near its wrap, or any. */
+static uint64_t odd(uint64_t bound) {
+    switch (draw(5)) {
+    case 0: return draw(bound + 2);
+    case 1: return bound - draw(3);
+    case 2: return UINT64_MAX - draw(bound + 1);
+    case 3: return UINT32_MAX - draw(3);
+    default: return draw(0);
+    }
+}
+
+static void write_request(struct ends *e) {
+    struct rb_request *r = (void *)(e->relay.requests + draw(SLOTS));
+    r->job = draw(0);
+    r->flags = (uint16_t)(draw(2) ? draw(0) : draw(2) ? RB_FLAG_INLINE : 0);
+    r->payload_at = odd(POOL_BYTES);
+    r->payload_bytes = (uint32_t)odd(draw(2) ? POOL_BYTES : RB_INLINE_BYTES_MAX);
+    r->deadline_ns = draw(0);
+    r->crc = draw(2) ? 0 : (uint32_t)draw(0);
+}
+
+/* Mostly what goes on: a position that is nonsense ends all that hangs on it. */
+static void write_anything(struct ends *e) {
+    struct rb_relay_positions *ours = e->relay.ours;
+    const struct rb_worker_positions *theirs = e->relay.theirs;
+    int nonsense = draw(2000) == 0;
+    switch (draw(8)) {
+    case 0:
+        if (nonsense)
+            rb_store_release(&ours->request_tail, odd(SLOTS));
+        else if (ours->request_tail - theirs->request_head < SLOTS)
+            rb_store_release(&ours->request_tail, ours->request_tail + 1);
+        break;
+    case 1:
+        rb_store_release(&ours->completion_head, nonsense ? odd(SLOTS) : theirs->completion_tail);
+        break;
+    case 2:
+        if (nonsense)
+            rb_store_release(&ours->giveback_tail, odd(RESULT_BYTES / BLOCK));
+        else if (ours->giveback_tail - theirs->giveback_head < RESULT_BYTES / BLOCK)
+            rb_store_release(&ours->giveback_tail, ours->giveback_tail + 1);
+        break;
+    case 3:
+        e->relay.givebacks[draw(RESULT_BYTES / BLOCK)] =
+            (struct rb_giveback){.first = (uint32_t)(draw(2) ? draw(16) : odd(16)),
+                                 .count = (uint32_t)(draw(2) ? 1 + draw(3) : odd(16))};
+        break;
+    case 4: rb_store_release(&ours->control, (uint32_t)draw(4)); break;
+    case 5: e->relay.cancels[draw(SLOTS)] = draw(0); break;
+    default: write_request(e);
+    }
+}
+
+static uint64_t taken, answered;
+static volatile uint64_t sum;
+
+/* As the NIF does: what was taken is read whole, and answered in its order. */
+static void use(struct ends *e, struct rb_proxy_request *job, int *open) {
+    static uint8_t bytes[RESULT_BYTES + BLOCK];
+    struct rb_proxy_answer a = {.job = job->job, .payload = bytes};
+    switch (draw(6)) {
+    case 0:
+        if (!*open && rb_proxy_take(e->proxy, job) == 1) {
+            for (uint32_t i = 0; i < job->payload_bytes; i++) sum += job->payload[i];
+            rb_proxy_start(e->proxy);
+            taken++;
+            *open = 1;
+        }
+        break;
+    case 1: sum += (uint64_t)rb_proxy_next_bytes(e->proxy); break;
+    case 2: sum += (uint64_t)rb_proxy_waiting(e->proxy); break;
+    case 3:
+        sum += (uint64_t)rb_proxy_cancelled(e->proxy, job->position, job->job) +
+               rb_proxy_demand(e->proxy, job->position, (uint32_t)draw(9));
+        break;
+    case 4: rb_proxy_beat(e->proxy, (uint32_t)draw(2)); break;
+    default:
+        if (!*open) break;
+        a.status = (uint32_t)draw(5);
+        a.payload_bytes = (uint32_t)draw(draw(2) ? 100 : sizeof bytes);
+        if (rb_proxy_answer(e->proxy, &a) != 0) break;
+        answered++;
+        if (a.status <= RB_STATUS_CANCELLED) *open = 0;
+    }
+}
+
+static void whatever_the_relay_writes_is_read_within_its_bounds(void) {
+    const char *given = getenv("SEED");
+    int before = open_descriptors();
+    for (uint64_t n = 1; n <= 1000; n++) {
+        struct ends e;
+        struct rb_proxy_request job = {0};
+        int open = 0;
+        seed = given ? strtoull(given, NULL, 0) : n * 0x9e3779b97f4a7c15u;
+        /* Without sums nothing but the bounds stands between. */
+        open_ends(&e, n % 4 ? 0 : RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD);
+        for (int i = 0; i < MOVES; i++) {
+            if (draw(2))
+                write_anything(&e);
+            else
+                use(&e, &job, &open);
+        }
+        close_ends(&e);
+    }
+    CHECK_EQUAL(open_descriptors(), before);
+    /* Most of it was within the rules, or nothing was tried. */
+    CHECK(taken > 1000);
+    CHECK(answered > 1000);
+}
+
+static void an_envelope_that_breaks_a_rule_is_told(void) {
+    static const struct {
+        uint16_t flags;
+        uint64_t at;
+        uint32_t bytes;
+        int expect;
+    } cases[] = {
+        {RB_FLAG_INLINE, 0, RB_INLINE_BYTES_MAX, 1},
+        {RB_FLAG_INLINE, 0, RB_INLINE_BYTES_MAX + 1, -EPROTO},
+        {0, 0, POOL_BYTES, 1},
+        {0, 1, POOL_BYTES, -EPROTO},
+        {0, POOL_BYTES, 0, 1},
+        {0, POOL_BYTES + 1, 0, -EPROTO},
+        {0, UINT64_MAX, 2, -EPROTO},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct ends e;
+        struct rb_proxy_request job;
+        open_ends(&e, 0);
+        struct rb_request *r = (void *)e.relay.requests;
+        r->flags = cases[i].flags;
+        r->payload_at = cases[i].at;
+        r->payload_bytes = cases[i].bytes;
+        rb_store_release(&e.relay.ours->request_tail, 1);
+        CHECK_EQUAL(rb_proxy_take(e.proxy, &job), cases[i].expect);
+        close_ends(&e);
+    }
+}
+
+int main(void) {
+    RUN(an_envelope_that_breaks_a_rule_is_told);
+    RUN(whatever_the_relay_writes_is_read_within_its_bounds);
+    return check_end();
+}
