@@ -47,8 +47,7 @@ defmodule Ringbridge.BeamWorkerLoop do
   """
   use GenServer
 
-  alias Ringbridge.BeamWorkerLoop.{Connecting, Heart, Job, Link, Options, Runner}
-  alias Ringbridge.LocalNode
+  alias Ringbridge.BeamWorkerLoop.{Connecting, Heart, Job, Links, Options, Runner}
 
   require Logger
 
@@ -58,9 +57,6 @@ defmodule Ringbridge.BeamWorkerLoop do
   @pause_max_ms 5_000
   # Who was let in, and was ended before it had served so long or done a job, pauses longer the next time.
   @settled_ms 10_000
-  # Before it is told to the bridge that a slot which lost its link may have one again.
-  @links_again_min_ms 1_000
-  @links_again_max_ms 60_000
 
   @doc "Before the first job, in the loop's process; the state is given to every job. `{:ok, init_arg}` without it."
   @callback init(init_arg :: term()) :: {:ok, state :: term()} | {:error, reason :: term()}
@@ -137,7 +133,7 @@ defmodule Ringbridge.BeamWorkerLoop do
           done: 0,
           # Of each slot that has any, its jobs: the one that runs or is next first.
           lanes: %{},
-          # Slots whose jobs come over shared memory: slot -> {process, worker id}; of those, how many jobs have ended and how many run.
+          # Slots whose jobs come over shared memory (Links).
           links: %{},
           counts: :counters.new(2, []),
           links_lost: 0,
@@ -165,7 +161,7 @@ defmodule Ringbridge.BeamWorkerLoop do
     running = map_size(loop.running)
     workers = if loop.bounds, do: loop.bounds.workers, else: []
 
-    {linked_done, linked_running} = counted(loop)
+    {linked_done, linked_running} = Links.counted(loop)
 
     info = %{phase: loop.phase, workers: workers, done: loop.done + linked_done}
     info = Map.put(info, :links, loop.links |> Map.keys() |> Enum.sort())
@@ -176,7 +172,7 @@ defmodule Ringbridge.BeamWorkerLoop do
 
   def handle_call({:set_ready, ready?}, _from, loop) do
     if loop.heart, do: Heart.set_ready(loop.heart, ready?)
-    for {_slot, {pid, _worker}} <- loop.links, do: Link.set_ready(pid, ready?)
+    Links.set_ready(loop, ready?)
     {:reply, :ok, %{loop | ready: ready?}}
   end
 
@@ -234,29 +230,13 @@ defmodule Ringbridge.BeamWorkerLoop do
   def handle_info({:EXIT, heart, reason}, %{heart: heart} = loop), do: {:stop, reason, loop}
 
   def handle_info({:link, slot, worker, said}, loop),
-    do: {:noreply, link_ended(slot, worker, said, loop)}
+    do: {:noreply, Links.ended(slot, worker, said, loop)}
 
-  # One of our slots', that had not told of its end.
-  def handle_info({:EXIT, pid, reason}, loop) do
-    case Enum.find(loop.links, fn {_slot, {its, _worker}} -> its == pid end) do
-      {slot, {_pid, worker}} ->
-        {:noreply, link_ended(slot, worker, {:lost, inspect(reason, limit: 10)}, loop)}
+  # One of our slots', that had not told of its end; or a job's.
+  def handle_info({:EXIT, pid, reason}, loop), do: {:noreply, Links.exited(pid, reason, loop)}
 
-      nil ->
-        {:noreply, loop}
-    end
-  end
-
-  def handle_info({:links_again, desk}, %{desk: desk} = loop) when is_pid(desk) do
-    case Link.memory() do
-      {:ok, _memory} ->
-        tell(loop, :links, %{})
-        {:noreply, loop}
-
-      {:error, _why} ->
-        {:noreply, links_again(loop)}
-    end
-  end
+  def handle_info({:links_again, desk}, %{desk: desk} = loop) when is_pid(desk),
+    do: {:noreply, Links.again(loop)}
 
   # Of jobs, whose monitors tell; and of what is no longer ours: late words of a job that was ended.
   def handle_info(_other, loop), do: {:noreply, loop}
@@ -297,7 +277,7 @@ defmodule Ringbridge.BeamWorkerLoop do
 
   defp greet(%{phase: :away, connecting: nil, options: options} = loop) do
     hello = make_ref()
-    {kit, kit_version} = Link.kit()
+    {kit, kit_version} = Links.kit()
 
     said = %{
       version: @version,
@@ -312,7 +292,7 @@ defmodule Ringbridge.BeamWorkerLoop do
       features: []
     }
 
-    message = {:ringbridge_worker, :hello, with_memory(said, options)}
+    message = {:ringbridge_worker, :hello, Links.with_memory(said, options)}
 
     service = service(options.bridge)
 
@@ -329,25 +309,6 @@ defmodule Ringbridge.BeamWorkerLoop do
   end
 
   defp greet(loop), do: loop
-
-  # Where this VM and the bridge may share memory, it says so; which way jobs come is then the bridge's to decide, slot by slot.
-  defp with_memory(said, %{lane: :dist}), do: said
-  defp with_memory(said, %{bridge: pid}) when is_pid(pid), do: said
-
-  defp with_memory(said, options) do
-    with true <- options.lane == :nif or LocalNode.same_host?(options.bridge),
-         {:ok, memory} <- Link.memory() do
-      Map.put(said, :memory, memory)
-    else
-      false ->
-        said
-
-      {:error, why} ->
-        level = if options.lane == :nif, do: :warning, else: :debug
-        Logger.log(level, "worker of #{options.role}: jobs come as messages: #{why}")
-        said
-    end
-  end
 
   defp service(pid) when is_pid(pid), do: pid
   defp service(node), do: {@service, node}
@@ -408,13 +369,7 @@ defmodule Ringbridge.BeamWorkerLoop do
     {:noreply, update_job(id, loop, &%{&1 | parts: parts})}
   end
 
-  # The slot's jobs come over shared memory from here on, until its link ends.
-  defp heard(:link, said, %{phase: :serving} = loop) do
-    loop = stop_link(said.slot, loop)
-    options = loop.options
-    pid = Link.start_link(said, options, loop.state, loop.bounds, loop.counts, loop.ready)
-    {:noreply, put_in(loop.links[said.slot], {pid, said.worker})}
-  end
+  defp heard(:link, said, %{phase: :serving} = loop), do: {:noreply, Links.start(said, loop)}
 
   # What these slots have is finished as ever; the end of it is the bridge's to tell.
   defp heard(:drain, _said, loop), do: {:noreply, loop}
@@ -443,57 +398,9 @@ defmodule Ringbridge.BeamWorkerLoop do
   defp after_leaving(%{phase: :leaving} = loop), do: {:stop, :normal, loop}
   defp after_leaving(loop), do: {:noreply, loop}
 
-  # ---- slots over shared memory
-
-  defp link_ended(slot, worker, said, loop) when is_map_key(loop.links, slot) do
-    case loop.links[slot] do
-      {_pid, ^worker} ->
-        told_of(said, slot, worker, %{loop | links: Map.delete(loop.links, slot)})
-
-      _later ->
-        loop
-    end
-  end
-
-  defp link_ended(_slot, _worker, _said, loop), do: loop
-
-  defp told_of(:drained, slot, worker, loop) do
-    tell(loop, :drained, %{slot: slot, worker: worker})
-    loop
-  end
-
-  defp told_of({:lost, why}, slot, worker, loop) do
-    level = if loop.options.lane == :nif, do: :warning, else: :info
-    role = loop.options.role
-
-    Logger.log(
-      level,
-      "worker of #{role}: slot #{slot} has no link: #{why}; its jobs come as messages"
-    )
-
-    tell(loop, :no_link, %{slot: slot, worker: worker, why: why})
-    links_again(loop)
-  end
-
-  defp links_again(loop) do
-    pause_ms = min(@links_again_min_ms * 2 ** min(loop.links_lost, 10), @links_again_max_ms)
-    Process.send_after(self(), {:links_again, loop.desk}, pause_ms)
-    %{loop | links_lost: loop.links_lost + 1}
-  end
-
-  defp stop_link(slot, loop) do
-    with {pid, _worker} <- loop.links[slot], do: Process.exit(pid, :shutdown)
-    %{loop | links: Map.delete(loop.links, slot)}
-  end
-
-  defp counted(loop), do: {:counters.get(loop.counts, 1), :counters.get(loop.counts, 2)}
-
   # Nothing that was given out is answered any more: what runs is ended.
   defp forget(loop) do
-    loop = Enum.reduce(Map.keys(loop.links), loop, &stop_link/2)
-    {linked_done, _running} = counted(loop)
-    pauses = if linked_done > 0, do: 0, else: loop.pauses
-    loop = %{loop | done: loop.done + linked_done, counts: :counters.new(2, []), pauses: pauses}
+    loop = Links.forget(loop)
 
     for {_ref, {_, _, pid, monitor, timer}} <- loop.running do
       Process.demonitor(monitor, [:flush])

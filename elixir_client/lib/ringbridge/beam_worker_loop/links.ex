@@ -1,0 +1,133 @@
+defmodule Ringbridge.BeamWorkerLoop.Links do
+  @moduledoc false
+  # The slots of a loop whose jobs come over shared memory, as the loop's process keeps them: `links`, slot -> {process, worker id};
+  # `counts`, of those how many jobs have ended and how many run; `links_lost`, how often one was.
+  #
+  # All of it is called by the loop's process, so that what it says arrives in its order.
+  require Logger
+
+  alias Ringbridge.BeamWorkerLoop.Link
+  alias Ringbridge.LocalNode
+
+  # Before it is told to the bridge that a slot which lost its link may have one again.
+  @again_min_ms 1_000
+  @again_max_ms 60_000
+
+  @type loop :: map()
+
+  @doc "The kit as a hello names it."
+  @spec kit() :: {binary(), {non_neg_integer(), non_neg_integer()}}
+  defdelegate kit, to: Link
+
+  @doc """
+  A hello that says so where this VM and the bridge may share memory. Which way jobs come is then the bridge's to decide, slot by slot.
+  """
+  @spec with_memory(map(), map()) :: map()
+  def with_memory(said, %{lane: :dist}), do: said
+  def with_memory(said, %{bridge: pid}) when is_pid(pid), do: said
+
+  def with_memory(said, options) do
+    with true <- options.lane == :nif or LocalNode.same_host?(options.bridge),
+         {:ok, memory} <- Link.memory() do
+      Map.put(said, :memory, memory)
+    else
+      false ->
+        said
+
+      {:error, why} ->
+        level = if options.lane == :nif, do: :warning, else: :debug
+        Logger.log(level, "worker of #{options.role}: jobs come as messages: #{why}")
+        said
+    end
+  end
+
+  @doc "The slot's jobs come over shared memory from here on, until its link ends."
+  @spec start(map(), loop()) :: loop()
+  def start(offer, loop) do
+    loop = stop(offer.slot, loop)
+
+    pid = Link.start_link(offer, loop.options, loop.state, loop.bounds, loop.counts, loop.ready)
+
+    put_in(loop.links[offer.slot], {pid, offer.worker})
+  end
+
+  @doc "What the process of a slot says of its end: `:drained`, or `{:lost, why}`. Of an earlier life of the slot it is nothing."
+  @spec ended(non_neg_integer(), pos_integer(), :drained | {:lost, String.t()}, loop()) :: loop()
+  def ended(slot, worker, said, loop) do
+    case loop.links do
+      %{^slot => {_pid, ^worker}} ->
+        told(said, slot, worker, %{loop | links: Map.delete(loop.links, slot)})
+
+      _ ->
+        loop
+    end
+  end
+
+  @doc "A process linked with the loop has ended: one of a slot that had not told, or a job's."
+  @spec exited(pid(), term(), loop()) :: loop()
+  def exited(pid, reason, loop) do
+    case Enum.find(loop.links, fn {_slot, {its, _worker}} -> its == pid end) do
+      {slot, {_pid, worker}} -> ended(slot, worker, {:lost, inspect(reason, limit: 10)}, loop)
+      nil -> loop
+    end
+  end
+
+  @doc "It is time to tell the bridge that there may be links again."
+  @spec again(loop()) :: loop()
+  def again(loop) do
+    case Link.memory() do
+      {:ok, _memory} ->
+        tell(loop, :links, %{})
+        loop
+
+      {:error, _why} ->
+        later(loop)
+    end
+  end
+
+  @spec set_ready(loop(), boolean()) :: :ok
+  def set_ready(loop, ready?) do
+    for {_slot, {pid, _worker}} <- loop.links, do: Link.set_ready(pid, ready?)
+    :ok
+  end
+
+  @doc "How many jobs have ended, and how many run."
+  @spec counted(loop()) :: {non_neg_integer(), non_neg_integer()}
+  def counted(loop), do: {:counters.get(loop.counts, 1), :counters.get(loop.counts, 2)}
+
+  @doc "Nothing that was given out is answered any more: each ends, and what it runs."
+  @spec forget(loop()) :: loop()
+  def forget(loop) do
+    loop = Enum.reduce(Map.keys(loop.links), loop, &stop/2)
+    {done, _running} = counted(loop)
+    pauses = if done > 0, do: 0, else: loop.pauses
+    %{loop | done: loop.done + done, counts: :counters.new(2, []), pauses: pauses}
+  end
+
+  defp stop(slot, loop) do
+    with {pid, _worker} <- loop.links[slot], do: Process.exit(pid, :shutdown)
+    %{loop | links: Map.delete(loop.links, slot)}
+  end
+
+  defp told(:drained, slot, worker, loop) do
+    tell(loop, :drained, %{slot: slot, worker: worker})
+    loop
+  end
+
+  defp told({:lost, why}, slot, worker, loop) do
+    level = if loop.options.lane == :nif, do: :warning, else: :info
+    text = "worker of #{loop.options.role}: slot #{slot} has no link: #{why}"
+    Logger.log(level, text <> "; its jobs come as messages")
+    tell(loop, :no_link, %{slot: slot, worker: worker, why: why})
+    later(loop)
+  end
+
+  defp later(loop) do
+    pause_ms = min(@again_min_ms * 2 ** min(loop.links_lost, 10), @again_max_ms)
+    Process.send_after(self(), {:links_again, loop.desk}, pause_ms)
+    %{loop | links_lost: loop.links_lost + 1}
+  end
+
+  defp tell(%{desk: desk}, kind, said),
+    do: :erlang.send(desk, {:ringbridge_worker, kind, said}, [:noconnect])
+end
