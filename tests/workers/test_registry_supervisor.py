@@ -9,7 +9,9 @@ from registry_fakes import Scene
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from bridge.fabric.lanes import ListedState, ListedWorker
 from bridge.fabric.relay import JobLost, RoleState, WorkerBroke, WorkerOutput, WorkerRefused
+from bridge.lanes.listing import listed
 from bridge.workers.output import TAIL_BYTES_MAX
 from bridge.workers.shepherd import RemoteProtocolError
 from bridge.workers.wishes import Wanted
@@ -63,6 +65,28 @@ async def test_a_worker_that_crashed_starts_again_after_the_backoff_with_a_new_i
         assert (worker.id, worker.state, worker.restarts) == (2, State.STARTING, 1)
         assert scene.relay.links == {1, 2}
         assert scene.supervisor.find(1) is None
+
+
+async def test_who_is_told_of_changes_knows_all_that_has_changed(mock_clock: MockClock) -> None:
+    """What BEAMs with a lane read is kept by this alone (bridge/lanes/listing.py)."""
+    scene = Scene(backoff_min_ms=100)
+    told: list[ListedWorker] = []
+    scene.supervisor.observers.append(lambda worker: told.append(listed(worker)))
+    async with running(scene):
+        (worker,) = scene.workers
+        assert told[-1] == listed(worker)
+        assert (told[-1].state, told[-1].os_pid) == (ListedState.STARTING, 1001)
+        scene.greet(1)
+        await wait_all_tasks_blocked()
+        assert told[-1] == listed(worker)
+        assert told[-1].kit == "c"
+        scene.end(1, signal=11)
+        await wait_all_tasks_blocked()
+        assert told[-1] == listed(worker)
+        assert told[-1].os_pid == 0
+        await advance(mock_clock, 0.1)
+        assert told[-1] == listed(worker)
+        assert (told[-1].worker, told[-1].os_pid) == (2, 1002)
 
 
 async def test_a_worker_that_never_greets_is_ended_at_the_starting_deadline(
