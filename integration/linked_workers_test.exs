@@ -127,6 +127,25 @@ defmodule Ringbridge.LinkedWorkersTest do
     assert Enum.all?(:ets.tab2list(table), &match?({_payload, 1}, &1))
   end
 
+  test "the NIF's code is purged: the job that ran is lost, and links come back with the new code",
+       %{node: node, table: table} do
+    loop = loop(node, table, slots: 1)
+    held = Task.async(fn -> ask(node, "hold") end)
+    assert_receive {:runs, _job, "hold"}, @patience_ms
+    waiting = for n <- 1..5, do: Task.async(fn -> ask(node, "#{n}") end)
+    :code.purge(Native)
+    true = :code.delete(Native)
+    :code.purge(Native)
+    assert {:error, {:worker_crashed, _}} = Task.await(held, @patience_ms)
+    assert Enum.sort(Task.await_many(waiting, @patience_ms)) == for(n <- 1..5, do: {:ok, "#{n}"})
+    {:module, Native} = :code.ensure_loaded(Native)
+    links(node, loop, 1)
+    assert {:ok, "again"} = ask(node, "again")
+    assert Enum.all?(:ets.tab2list(table), &match?({_payload, 1}, &1))
+  after
+    {:module, Native} = :code.ensure_loaded(Native)
+  end
+
   test "a loop that is killed takes its links along", %{node: node, table: table} do
     loop = loop(node, table, slots: 1)
     [server] = servers(loop)
