@@ -147,7 +147,7 @@ async def test_a_killed_bridge_leaves_no_process_and_no_shared_memory(
         family = descendants(bridge.pid)
         memory = memfds(bridge.pid)
         assert len(family) == 9  # shepherd, init and worker, three times
-        assert len(memory) == 8  # two to a link, one pool to a role
+        assert len(memory) == 9  # two to a link, one pool to a role, one that lanes read
         with witnessed(family) as witness:
             bridge.process.kill()
             witness.wait_all_gone(1.0)

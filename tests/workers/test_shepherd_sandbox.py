@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import resource
+import select
 import signal
 import sys
 import uuid
@@ -369,19 +370,20 @@ async def test_what_killed_guards_leave_is_ended_by_whoever_comes_after(
         group = place_of_our_own / _control_groups.name_of(shepherd.shepherd_pid)
         assert len((group / "cgroup.procs").read_text().split()) == 4
         assert _control_groups.sweep(_control_groups.places()) == []  # it is guarded
-        for pid in (shepherd.shepherd_pid, shepherd.init_pid):
-            os.kill(pid, signal.SIGSTOP)  # none can react
-        for pid in (shepherd.shepherd_pid, shepherd.init_pid):
-            os.kill(pid, signal.SIGKILL)
+        guards = [os.pidfd_open(pid) for pid in (shepherd.shepherd_pid, shepherd.init_pid)]
+        for stop in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, none can react
+            for pidfd in guards:
+                signal.pidfd_send_signal(pidfd, stop)
         if who_ends_it == "this bridge":
             assert (await shepherd.wait()).shepherd_lost
         else:
-            pidfd = os.pidfd_open(shepherd.shepherd_pid)
-            await trio.lowlevel.wait_readable(pidfd)
-            os.close(pidfd)
+            for pidfd in guards:
+                select.select([pidfd], [], [])  # not trio's, in which this bridge would hear of it
             assert (group / "cgroup.procs").read_text() != ""
             assert group.name in _control_groups.sweep(_control_groups.places())
         assert not group.exists()  # so nothing is left in it
+        for pidfd in guards:
+            os.close(pidfd)
 
 
 # A daemon that waits for the lock on its own group, as any process may that can read there.
