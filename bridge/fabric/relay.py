@@ -443,8 +443,13 @@ class Relay:
     # ---- the list of workers that BEAMs with a lane read
 
     def list_worker(self, place: int, worker: ListedWorker) -> None:
-        """Who has a place, of those below RB_LISTED_MAX. Raises OSError without memory for it."""
-        listed = structs.filled("struct rb_listed_worker", worker)
+        """Who has a place, of those below RB_LISTED_MAX. Raises OSError without memory for it.
+
+        A kit's name is the worker's own words, and was made text: bytes that are no UTF-8 may have
+        made it longer than its worker was let to write it. It is cut, as reasons are.
+        """
+        listed = structs.filled("struct rb_listed_worker", worker, but=frozenset({"kit"}))
+        listed.pointer.kit = cut(worker.kit, len(listed.pointer.kit) - 1)
         _check(lib.rb_relay_list_worker(self._relay, place, listed.pointer), f"place {place}")
 
     def list_hidden(self, workers: int) -> None:
