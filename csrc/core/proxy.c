@@ -117,12 +117,15 @@ int rb_proxy_bell(const struct rb_proxy *p) { return p->link.fds.wake_worker; }
 void rb_proxy_park(struct rb_proxy *p) { rb_gate_announce(&p->link.waiter, RB_PARK_EVENTFD); }
 
 int rb_proxy_unpark(struct rb_proxy *p) {
-    char bytes[64];
-    ssize_t n;
+    char rings[64];
     rb_gate_retract(&p->link.waiter);
-    do n = recv(p->link.fds.wake_worker, bytes, sizeof bytes, MSG_DONTWAIT);
-    while (n > 0);
-    return n == 0 ? -EPIPE : 0;
+    /* An honest relay's bell holds a few bytes. Of one that writes on and on nobody reads for longer: the rest rings again. */
+    for (int tries = 8; tries > 0; tries--) {
+        ssize_t n = recv(p->link.fds.wake_worker, rings, sizeof rings, MSG_DONTWAIT);
+        if (n == 0) return -EPIPE;
+        if (n < 0 && errno != EINTR) break;
+    }
+    return 0;
 }
 
 /* --- Requests ------------------------------------------------------------------------------------------------------------- */

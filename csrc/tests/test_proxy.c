@@ -2,6 +2,9 @@
  * read outside of the link and its pool, and what cannot be is told. SEED=n: that one again. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include "check.h"
 #include "leaks.h"
@@ -183,7 +186,31 @@ static void an_envelope_that_breaks_a_rule_is_told(void) {
     }
 }
 
+/* The relay makes its end as wide as it may, and fills it: that keeps nobody reading, and hides its end from nobody for ever. */
+static void a_relay_that_rings_on_and_on_keeps_nobody_reading(void) {
+    struct ends e;
+    static char rings[64 << 10];
+    const int most = 1 << 20;
+    int before, after, looks = 0;
+    open_ends(&e, 0);
+    struct pollfd bell = {.fd = rb_proxy_bell(e.proxy), .events = POLLIN};
+    CHECK_EQUAL(setsockopt(e.relay.bell, SOL_SOCKET, SO_SNDBUF, &most, sizeof most), 0);
+    CHECK_EQUAL(send(e.relay.bell, rings, sizeof rings, MSG_DONTWAIT), sizeof rings);
+    CHECK_EQUAL(ioctl(bell.fd, FIONREAD, &before), 0);
+    rb_proxy_park(e.proxy);
+    CHECK_EQUAL(rb_proxy_unpark(e.proxy), 0);
+    CHECK_EQUAL(ioctl(bell.fd, FIONREAD, &after), 0);
+    CHECK(before - after <= 512);
+    CHECK_EQUAL(poll(&bell, 1, 0), 1); /* what is left rings again */
+    rb_link_handed_over(&e.relay);
+    shutdown(e.relay.bell, SHUT_RDWR);
+    while (rb_proxy_unpark(e.proxy) == 0 && looks < 1000) looks++;
+    CHECK_EQUAL(rb_proxy_unpark(e.proxy), -EPIPE);
+    close_ends(&e);
+}
+
 int main(void) {
+    RUN(a_relay_that_rings_on_and_on_keeps_nobody_reading);
     RUN(an_envelope_that_breaks_a_rule_is_told);
     RUN(whatever_the_relay_writes_is_read_within_its_bounds);
     return check_end();
