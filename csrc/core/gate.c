@@ -76,7 +76,7 @@ static void bell_ring(int fd) {
 /* The flags of an eventfd's description are shared with the other side, which could clear
  * O_NONBLOCK and fill the count up; so ask before writing. A full count is a bell that still
  * rings. */
-static void eventfd_bump(int fd) {
+void rb_gate_bump(int fd) {
     struct pollfd p = {.fd = fd, .events = POLLOUT};
     uint64_t one = 1;
     if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT)) return;
@@ -100,7 +100,7 @@ int rb_gate_ring_slow(struct rb_gate_waker *w, uint32_t park) {
         if (w->bell >= 0)
             bell_ring(w->bell);
         else if (w->eventfd >= 0)
-            eventfd_bump(w->eventfd);
+            rb_gate_bump(w->eventfd);
         break;
     case RB_PARK_SIGNAL:
         if (w->pidfd >= 0) syscall(SYS_pidfd_send_signal, w->pidfd, RB_WAKE_SIGNAL, NULL, 0);

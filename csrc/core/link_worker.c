@@ -26,7 +26,6 @@ static int refuse(char *why, uint64_t why_bytes, const char *rule) {
 static void tell_refusal(const struct rb_link_fds *fds, uint64_t nonce) {
     struct rb_worker_header *hello;
     uint8_t *page;
-    uint64_t one = 1;
 
     if (rb_memory_sealed_bytes(fds->worker_side) < RB_PAGE_BYTES) return;
     if (rb_memory_map(fds->worker_side, RB_PAGE_BYTES, 1, &page) < 0) return;
@@ -39,7 +38,7 @@ static void tell_refusal(const struct rb_link_fds *fds, uint64_t nonce) {
     rb_store_seq_cst(&hello->hello, RB_HELLO_REFUSED); /* H0: pairs with H1 in rb_link_hello() */
     munmap(page, RB_PAGE_BYTES);
     /* Not through the gate: in another layout the park words may lie elsewhere. */
-    if (fds->wake_relay >= 0 && write(fds->wake_relay, &one, sizeof one) < 0) return;
+    if (fds->wake_relay >= 0) rb_gate_bump(fds->wake_relay);
 }
 
 /* The rule that a header of our own layout breaks, or NULL. `relay_bytes`, `worker_bytes`: what the
@@ -240,10 +239,7 @@ void rb_link_greet(struct rb_link_worker *link, const char *kit, uint32_t kit_ve
 }
 
 void rb_link_knock(const struct rb_link_worker *link) {
-    const uint64_t one = 1;
-    while (link->fds.wake_relay >= 0 && write(link->fds.wake_relay, &one, sizeof one) < 0 &&
-           errno == EINTR) {
-    }
+    if (link->fds.wake_relay >= 0) rb_gate_bump(link->fds.wake_relay);
 }
 
 void rb_link_detach(struct rb_link_worker *link) {

@@ -2,6 +2,7 @@
  * read outside of the link and its pool, and what cannot be is told. SEED=n: that one again. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -209,7 +210,27 @@ static void a_relay_that_rings_on_and_on_keeps_nobody_reading(void) {
     close_ends(&e);
 }
 
+/* The relay fills the eventfd by which it is woken, and clears the flag that they share: a beat that has something new to say does not wait
+ * for it to be read. */
+static void a_relay_that_never_reads_keeps_no_beat_waiting(void) {
+    struct ends e;
+    const uint64_t full = UINT64_MAX - 1;
+    open_ends(&e, 0);
+    int fd = e.relay.fds.wake_relay;
+    struct pollfd bell = {.fd = fd, .events = POLLIN | POLLOUT};
+    uint64_t rings;
+    if (read(fd, &rings, sizeof rings) < 0) CHECK_EQUAL(errno, EAGAIN);
+    CHECK_EQUAL(write(fd, &full, sizeof full), sizeof full);
+    CHECK_EQUAL(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK), 0);
+    rb_proxy_beat(e.proxy, 1);
+    rb_proxy_beat(e.proxy, 0);
+    CHECK_EQUAL(poll(&bell, 1, 0), 1);
+    CHECK_EQUAL(bell.revents, POLLIN);
+    close_ends(&e);
+}
+
 int main(void) {
+    RUN(a_relay_that_never_reads_keeps_no_beat_waiting);
     RUN(a_relay_that_rings_on_and_on_keeps_nobody_reading);
     RUN(an_envelope_that_breaks_a_rule_is_told);
     RUN(whatever_the_relay_writes_is_read_within_its_bounds);

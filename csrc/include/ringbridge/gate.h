@@ -69,6 +69,8 @@ static inline int rb_gate_ring(struct rb_gate_waker *w) {
     if ((park & 3u) == RB_PARK_AWAKE || park == w->woken) return 0;
     return rb_gate_ring_slow(w, park);
 }
+/* Makes an eventfd readable, whoever waits there or not. Never waits itself. */
+void rb_gate_bump(int eventfd);
 
 /* The waiter's steps by themselves, for a caller with a poll loop of its own (the relay waits on
  * sockets too): announce, look again, then wait for the eventfd, then retract. Returns the
