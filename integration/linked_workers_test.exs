@@ -125,6 +125,8 @@ defmodule Ringbridge.LinkedWorkersTest do
     links(node, loop, 1)
     assert {:ok, "again"} = ask(node, "again")
     assert Enum.all?(:ets.tab2list(table), &match?({_payload, 1}, &1))
+    # What was lost runs no more.
+    Lab.wait_until("nothing runs", @patience_ms, fn -> BeamWorkerLoop.info(loop).running == 0 end)
   end
 
   test "the NIF's code is purged: the job that ran is lost, and links come back with the new code",

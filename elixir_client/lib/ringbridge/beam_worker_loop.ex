@@ -135,7 +135,7 @@ defmodule Ringbridge.BeamWorkerLoop do
           lanes: %{},
           # Slots whose jobs come over shared memory (Links).
           links: %{},
-          counts: :counters.new(2, []),
+          counts: Links.counts(options.slots),
           links_lost: 0,
           # What runs: ref -> {job id, slot, pid, monitor, timer of its end}
           running: %{}

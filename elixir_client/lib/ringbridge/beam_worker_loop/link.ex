@@ -6,7 +6,7 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
   # It never waits for a job: it is always there to beat, to see a cancel, and to end with its loop.
   use GenServer, restart: :temporary
 
-  alias Ringbridge.BeamWorkerLoop.{Job, Runner}
+  alias Ringbridge.BeamWorkerLoop.{Job, Links, Runner}
   alias Ringbridge.Lane.Native
   alias Ringbridge.Layout
 
@@ -266,7 +266,7 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
     }
 
     {pid, monitor} = Runner.start(s.options, s.state, job, s.bounds.answer_bytes_max)
-    :counters.add(s.counts, 2, 1)
+    :counters.put(s.counts, Links.running_of(s.slot), 1)
 
     running = %{
       id: id,
@@ -291,7 +291,7 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
 
     case end_with(outcome, run_us, s) do
       :ok ->
-        :counters.sub(s.counts, 2, 1)
+        :counters.put(s.counts, Links.running_of(s.slot), 0)
         :counters.add(s.counts, 1, 1)
         next(%{s | job: nil})
 

@@ -1,7 +1,7 @@
 defmodule Ringbridge.BeamWorkerLoop.Links do
   @moduledoc false
   # The slots of a loop whose jobs come over shared memory, as the loop's process keeps them: `links`, slot -> {process, worker id};
-  # `counts`, of those how many jobs have ended and how many run; `links_lost`, how often one was.
+  # `counts`, of those how many jobs have ended, and of each slot whether one runs; `links_lost`, how often one was.
   #
   # All of it is called by the loop's process, so that what it says arrives in its order.
   require Logger
@@ -56,7 +56,7 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
   def ended(slot, worker, said, loop) do
     case loop.links do
       %{^slot => {_pid, ^worker}} ->
-        told(said, slot, worker, %{loop | links: Map.delete(loop.links, slot)})
+        told(said, slot, worker, without(slot, loop))
 
       _ ->
         loop
@@ -93,7 +93,18 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
 
   @doc "How many jobs have ended, and how many run."
   @spec counted(loop()) :: {non_neg_integer(), non_neg_integer()}
-  def counted(loop), do: {:counters.get(loop.counts, 1), :counters.get(loop.counts, 2)}
+  def counted(%{counts: counts, options: options}) do
+    running = for slot <- 0..(options.slots - 1), do: :counters.get(counts, running_of(slot))
+    {:counters.get(counts, 1), Enum.sum(running)}
+  end
+
+  @doc "`counts` of a loop with so many slots."
+  @spec counts(pos_integer()) :: :counters.counters_ref()
+  def counts(slots), do: :counters.new(1 + slots, [])
+
+  @doc "Where `counts` says whether a job of the slot runs: what a process that was killed has left there the loop clears."
+  @spec running_of(non_neg_integer()) :: pos_integer()
+  def running_of(slot), do: 2 + slot
 
   @doc "Nothing that was given out is answered any more: each ends, and what it runs."
   @spec forget(loop()) :: loop()
@@ -101,11 +112,17 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
     loop = Enum.reduce(Map.keys(loop.links), loop, &stop/2)
     {done, _running} = counted(loop)
     pauses = if done > 0, do: 0, else: loop.pauses
-    %{loop | done: loop.done + done, counts: :counters.new(2, []), pauses: pauses}
+    %{loop | done: loop.done + done, counts: counts(loop.options.slots), pauses: pauses}
   end
 
   defp stop(slot, loop) do
     with {pid, _worker} <- loop.links[slot], do: Process.exit(pid, :shutdown)
+    without(slot, loop)
+  end
+
+  # Nothing of it runs any more.
+  defp without(slot, loop) do
+    :counters.put(loop.counts, running_of(slot), 0)
     %{loop | links: Map.delete(loop.links, slot)}
   end
 
