@@ -18,6 +18,8 @@
 #include "ringbridge/telemetry.h"
 
 enum { RESULTS_KEPT_BYTES = 1 << 20 };
+/* A link may have 2^20 blocks, and a relay that lies gives each of them back, on and on: no scheduler looks at so many at once. */
+enum { GIVEBACKS_MAX = 1024 };
 
 struct rb_proxy {
     struct rb_link_worker link;
@@ -142,6 +144,10 @@ int64_t rb_proxy_next_bytes(struct rb_proxy *p) {
 }
 
 int rb_proxy_take(struct rb_proxy *p, struct rb_proxy_request *request) {
+    return rb_proxy_take_up_to(p, UINT32_MAX, request);
+}
+
+int rb_proxy_take_up_to(struct rb_proxy *p, uint32_t most, struct rb_proxy_request *request) {
     int64_t count = rb_ring_available(&p->link.request_ring);
     if (count < 0) return -EPROTO;
     if (p->taken >= (uint64_t)count) return 0;
@@ -149,6 +155,7 @@ int rb_proxy_take(struct rb_proxy *p, struct rb_proxy_request *request) {
     uint64_t pool_bytes = p->link.pool ? p->link.header.pool_bytes : 0;
     struct rb_request e; /* copied before it is checked: the memory is the relay's */
     memcpy(&e, &p->link.requests[slot_of(p, position)], sizeof e);
+    if (e.payload_bytes > most) return -E2BIG;
     const uint8_t *payload = p->link.requests[slot_of(p, position)].body;
     if (e.flags & RB_FLAG_INLINE) {
         if (e.payload_bytes > RB_INLINE_BYTES_MAX) return -EPROTO;
@@ -208,6 +215,7 @@ uint32_t rb_proxy_control(const struct rb_proxy *p) {
 static void take_givebacks(struct rb_proxy *p) {
     struct rb_ring_consumer *ring = &p->link.giveback_ring;
     int64_t count = rb_ring_available(ring);
+    if (count > GIVEBACKS_MAX) count = GIVEBACKS_MAX;
     for (int64_t i = 0; i < count; i++) {
         struct rb_giveback g = p->link.givebacks[rb_ring_slot(ring, (uint64_t)i)];
         rb_region_give(&p->link.result_region, g.first, g.count);

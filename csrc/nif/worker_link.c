@@ -272,8 +272,10 @@ static ERL_NIF_TERM rest(ErlNifEnv *env, struct worker_link *link, ERL_NIF_TERM 
 
 static ERL_NIF_TERM next(ErlNifEnv *env, struct worker_link *link, ERL_NIF_TERM wake) {
     if (!awake(link) || rb_proxy_control(link->proxy) == RB_CONTROL_STOP) return atoms.over;
-    int rc = rb_proxy_take(link->proxy, &link->job);
+    /* Its size was looked at before; what the relay has written since may be another. */
+    int rc = rb_proxy_take_up_to(link->proxy, is_dirty() ? UINT32_MAX : NIF_COPY_BYTES, &link->job);
     if (rc == 0) return rest(env, link, wake);
+    if (rc == -E2BIG) return atoms.more;
     /* What is begun here and nowhere else, or by nobody. */
     if (rc < 0 || !rb_proxy_start(link->proxy)) return atoms.over;
     link->open = 1;

@@ -27,10 +27,10 @@ static uint64_t draw(uint64_t below) {
     return below ? seed % below : seed;
 }
 
-static void open_ends(struct ends *e, uint64_t features) {
+static void open_wide(struct ends *e, uint64_t features, uint64_t result_bytes) {
     struct rb_link_config config = {.slots = SLOTS,
                                     .result_block_bytes = BLOCK,
-                                    .result_bytes = RESULT_BYTES,
+                                    .result_bytes = result_bytes,
                                     .features = features,
                                     .worker_id = 7};
     char why[256] = "";
@@ -41,6 +41,8 @@ static void open_ends(struct ends *e, uint64_t features) {
     CHECK_EQUAL(rb_proxy_open(fds, &e->proxy, why, sizeof why), 0);
     CHECK_EQUAL(rb_proxy_greet(e->proxy, "test", 1 << 16, "echo", NULL, 0, why, sizeof why), 0);
 }
+
+static void open_ends(struct ends *e, uint64_t features) { open_wide(e, features, RESULT_BYTES); }
 
 static void close_ends(struct ends *e) {
     rb_proxy_close(e->proxy);
@@ -229,7 +231,44 @@ static void a_relay_that_never_reads_keeps_no_beat_waiting(void) {
     close_ends(&e);
 }
 
+/* A size that was looked at before the request was taken is no promise: who may not copy more says so as it takes. */
+static void a_payload_that_grew_since_it_was_looked_at_is_not_taken(void) {
+    struct ends e;
+    struct rb_proxy_request job;
+    open_ends(&e, 0);
+    struct rb_request *r = (void *)e.relay.requests;
+    *r = (struct rb_request){.job = 1, .payload_bytes = 10};
+    rb_store_release(&e.relay.ours->request_tail, 1);
+    CHECK_EQUAL(rb_proxy_next_bytes(e.proxy), 10);
+    r->payload_bytes = POOL_BYTES;
+    CHECK_EQUAL(rb_proxy_take_up_to(e.proxy, 1000, &job), -E2BIG);
+    CHECK_EQUAL(rb_proxy_waiting(e.proxy), 1);
+    CHECK_EQUAL(rb_proxy_take_up_to(e.proxy, POOL_BYTES, &job), 1);
+    CHECK_EQUAL(job.payload_bytes, POOL_BYTES);
+    close_ends(&e);
+}
+
+/* As many blocks as a link may have, all of them given back before one was lent, and again as soon as that was looked at. */
+static void a_relay_that_gives_back_on_and_on_keeps_nobody_looking(void) {
+    enum { BLOCKS = 1 << 20, MOST = 1024 };
+    struct ends e;
+    uint8_t answer[BLOCK] = {0};
+    struct rb_proxy_request job;
+    open_wide(&e, 0, (uint64_t)BLOCKS * BLOCK);
+    struct rb_request *r = (void *)e.relay.requests;
+    *r = (struct rb_request){.job = 1, .flags = RB_FLAG_INLINE};
+    rb_store_release(&e.relay.ours->request_tail, 1);
+    CHECK_EQUAL(rb_proxy_take(e.proxy, &job), 1);
+    rb_store_release(&e.relay.ours->giveback_tail, BLOCKS);
+    struct rb_proxy_answer a = {.job = 1, .payload = answer, .payload_bytes = sizeof answer};
+    CHECK_EQUAL(rb_proxy_answer(e.proxy, &a), 0);
+    CHECK_EQUAL(rb_load_acquire(&e.relay.theirs->giveback_head), MOST);
+    close_ends(&e);
+}
+
 int main(void) {
+    RUN(a_payload_that_grew_since_it_was_looked_at_is_not_taken);
+    RUN(a_relay_that_gives_back_on_and_on_keeps_nobody_looking);
     RUN(a_relay_that_never_reads_keeps_no_beat_waiting);
     RUN(a_relay_that_rings_on_and_on_keeps_nobody_reading);
     RUN(an_envelope_that_breaks_a_rule_is_told);

@@ -48,6 +48,8 @@ int rb_proxy_unpark(struct rb_proxy *proxy);
 int64_t rb_proxy_next_bytes(struct rb_proxy *proxy);
 /* The next request. 1; 0: there is none; -EPROTO: the link is broken. */
 int rb_proxy_take(struct rb_proxy *proxy, struct rb_proxy_request *request);
+/* As that; -E2BIG: its payload is larger than `most`, whatever was seen of it before, and nothing was taken. */
+int rb_proxy_take_up_to(struct rb_proxy *proxy, uint32_t most, struct rb_proxy_request *request);
 /* How many requests lie in the ring that were not taken. */
 int64_t rb_proxy_waiting(struct rb_proxy *proxy);
 /* The next of those that were taken is begun. 1; 0: the relay has let go of the link, and the job may be another worker's: it must not be
