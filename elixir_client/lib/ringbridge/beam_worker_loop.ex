@@ -137,6 +137,7 @@ defmodule Ringbridge.BeamWorkerLoop do
           links: %{},
           counts: Links.counts(options.slots),
           links_lost: 0,
+          link_lost_ms: nil,
           # What runs: ref -> {job id, slot, pid, monitor, timer of its end}
           running: %{}
         }

@@ -1,7 +1,8 @@
 defmodule Ringbridge.BeamWorkerLoop.Links do
   @moduledoc false
   # The slots of a loop whose jobs come over shared memory, as the loop's process keeps them: `links`, slot -> {process, worker id};
-  # `counts`, of those how many jobs have ended, and of each slot whether one runs; `links_lost`, how often one was.
+  # `counts`, of those how many jobs have ended, and of each slot whether one runs; `links_lost`, how often one was of late, and
+  # `link_lost_ms`, when the last one was.
   #
   # All of it is called by the loop's process, so that what it says arrives in its order.
   require Logger
@@ -12,6 +13,8 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
   # Before it is told to the bridge that a slot which lost its link may have one again.
   @again_min_ms 1_000
   @again_max_ms 60_000
+  # Who has lost none for so long begins with the shortest pause again.
+  @settled_ms 2 * @again_max_ms
 
   @type loop :: map()
 
@@ -140,9 +143,12 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
   end
 
   defp later(loop) do
-    pause_ms = min(@again_min_ms * 2 ** min(loop.links_lost, 10), @again_max_ms)
+    now_ms = System.monotonic_time(:millisecond)
+    settled? = now_ms - (loop.link_lost_ms || now_ms) > @settled_ms
+    lost = if settled?, do: 0, else: loop.links_lost
+    pause_ms = min(@again_min_ms * 2 ** min(lost, 10), @again_max_ms)
     Process.send_after(self(), {:links_again, loop.desk}, pause_ms)
-    %{loop | links_lost: loop.links_lost + 1}
+    %{loop | links_lost: lost + 1, link_lost_ms: now_ms}
   end
 
   defp tell(%{desk: desk}, kind, said),
