@@ -257,6 +257,35 @@ defmodule Ringbridge.LinkedWorkersTest do
     gone(node)
   end
 
+  test "a cancel that is seen while a part waits for room is told to the job", %{node: node} do
+    {_desk, offer} = register(node)
+    link = fetch(offer)
+    {:ok, %{os_pid: bridge}} = GenServer.call({Ringbridge.Diagnostics, node}, :status)
+    {task, id} = given(node, link, timeout: 500)
+    assert {:error, :deadline_exceeded} = Task.await(task, @patience_ms)
+    cancelled = fn -> match?({1, _}, Native.worker_watch(link, make_ref(), 0)) end
+    Lab.wait_until("the job is to stop", @patience_ms, cancelled)
+    job = %{id: id, ref: make_ref(), pid: self(), timer: nil, watched?: true, parts?: true}
+    job = Map.merge(job, %{sent: 0, told: 9})
+    s = %Link{loop: self(), link: link, wake: make_ref(), job: job, options: %{cancel_ms: 60_000}}
+
+    # The bell has been read already: nothing but this look tells of the cancel.
+    try do
+      {_, 0} = System.cmd("kill", ["-STOP", "#{bridge}"])
+      fill(link, id)
+      {:noreply, s} = Link.handle_info({job.ref, :part, {:raw, "part"}}, s)
+      assert s.job.timer
+      assert_received {ref, :cancel} when ref == job.ref
+    after
+      System.cmd("kill", ["-CONT", "#{bridge}"])
+    end
+  end
+
+  # Until the link has no room for another word; its relay takes nothing meanwhile.
+  defp fill(link, id) do
+    if Native.worker_say(link, id, 4, 0, 0, 0, "progress") == :ok, do: fill(link, id)
+  end
+
   test "one that does not fetch its link, or cannot, has its jobs as messages", %{node: node} do
     {desk, offer} = register(node)
     say(desk, :no_link, %{slot: offer.slot, worker: offer.worker, why: "not today"})

@@ -325,12 +325,17 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
         s = put_in(s.job.sent, s.job.sent + 1)
         if s.job.sent >= s.job.told, do: watch(s), else: go_on(s)
 
+      # The looks for room have read the bell: nothing else tells of it.
+      :cancelled ->
+        watch(s)
+
       :over ->
         over(s, "the bridge has let go of it")
     end
   end
 
-  # :ok | :over. While there is no room it waits, beats, and goes with its loop; a job that was cancelled meanwhile needs none.
+  # :ok | :over; of a part also :cancelled: it was not sent. While there is no room it waits, beats, and goes with its loop; a job that was
+  # cancelled meanwhile needs none.
   defp say(s, id, status, code, run_us, {kind, bytes} = payload) do
     case Native.worker_say(s.link, id, status, code, run_us, is_term(kind), bytes) do
       :ok ->
@@ -348,7 +353,7 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
           :over -> :over
           :ok -> say(s, id, status, code, run_us, payload)
           :cancelled when status <= 2 -> say(s, id, Layout.status_cancelled(), 0, 0, {:raw, ""})
-          :cancelled -> :ok
+          :cancelled -> :cancelled
         end
     end
   end
