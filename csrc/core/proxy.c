@@ -20,13 +20,16 @@
 enum { RESULTS_KEPT_BYTES = 1 << 20 };
 /* A link may have 2^20 blocks, and a relay that lies gives each of them back, on and on: no scheduler looks at so many at once. */
 enum { GIVEBACKS_MAX = 1024 };
+/* Nor at so many requests: there may be 2^16. */
+enum { SEEN_MAX = 1024 };
 
 struct rb_proxy {
     struct rb_link_worker link;
-    uint64_t taken;     /* of the requests from the ring's head on */
-    uint64_t started;   /* since the link began */
-    uint64_t *taken_ns; /* by slot */
-    uint64_t start_ns;  /* of the job that was started last */
+    uint64_t taken;    /* of the requests from the ring's head on */
+    uint64_t started;  /* since the link began */
+    uint64_t seen;     /* the position behind the last request that was seen */
+    uint64_t *seen_ns; /* by slot: when its request was seen first */
+    uint64_t start_ns; /* of the job that was started last */
     struct rb_telemetry telemetry;
 };
 
@@ -64,8 +67,8 @@ int rb_proxy_open(const int fds[5], struct rb_proxy **proxy, char *why, uint64_t
     struct rb_link_fds named = {copies[0], copies[1], copies[2], copies[3], copies[4]};
     rc = rb_link_attach(&p->link, &named, why, why_bytes);
     if (rc < 0) goto not_attached;
-    p->taken_ns = calloc(p->link.header.slots, sizeof *p->taken_ns);
-    if (!p->taken_ns) {
+    p->seen_ns = calloc(p->link.header.slots, sizeof *p->seen_ns);
+    if (!p->seen_ns) {
         rc = -ENOMEM;
         goto no_times;
     }
@@ -90,7 +93,7 @@ void rb_proxy_close(struct rb_proxy *p) {
                        p->link.fds.wake_worker, p->link.fds.wake_relay};
     rb_link_detach(&p->link);
     close_all(fds);
-    free(p->taken_ns);
+    free(p->seen_ns);
     free(p);
 }
 
@@ -113,6 +116,8 @@ int rb_proxy_greet(struct rb_proxy *p, const char *kit, uint32_t kit_version, co
 }
 
 /* --- Waiting -------------------------------------------------------------------------------------------------------------- */
+
+uint64_t rb_proxy_answer_bytes_max(const struct rb_proxy *p) { return p->link.header.result_bytes; }
 
 int rb_proxy_bell(const struct rb_proxy *p) { return p->link.fds.wake_worker; }
 
@@ -143,6 +148,28 @@ int64_t rb_proxy_next_bytes(struct rb_proxy *p) {
     return p->link.requests[slot_of(p, p->link.request_ring.head + p->taken)].payload_bytes;
 }
 
+static int take_givebacks(struct rb_proxy *p) {
+    struct rb_ring_consumer *ring = &p->link.giveback_ring;
+    int64_t count = rb_ring_available(ring);
+    if (count < 0) return -EPROTO;
+    if (count > GIVEBACKS_MAX) count = GIVEBACKS_MAX;
+    for (int64_t i = 0; i < count; i++) {
+        struct rb_giveback g = p->link.givebacks[rb_ring_slot(ring, (uint64_t)i)];
+        if (rb_region_give(&p->link.result_region, g.first, g.count) < 0) return -EPROTO;
+    }
+    if (count > 0) rb_ring_release(ring, (uint64_t)count);
+    return 0;
+}
+
+/* From now on they are queued here: those behind the next one, too. */
+static void see(struct rb_proxy *p, uint64_t count) {
+    uint64_t end = p->link.request_ring.head + count;
+    if (p->seen >= end) return;
+    if (end - p->seen > SEEN_MAX) end = p->seen + SEEN_MAX;
+    uint64_t now = now_ns();
+    while (p->seen < end) p->seen_ns[slot_of(p, p->seen++)] = now;
+}
+
 int rb_proxy_take(struct rb_proxy *p, struct rb_proxy_request *request) {
     return rb_proxy_take_up_to(p, UINT32_MAX, request);
 }
@@ -150,13 +177,17 @@ int rb_proxy_take(struct rb_proxy *p, struct rb_proxy_request *request) {
 int rb_proxy_take_up_to(struct rb_proxy *p, uint32_t most, struct rb_proxy_request *request) {
     int64_t count = rb_ring_available(&p->link.request_ring);
     if (count < 0) return -EPROTO;
+    see(p, (uint64_t)count);
     if (p->taken >= (uint64_t)count) return 0;
+    /* Before a handler sees anything: what is broken here is broken for the job, too. */
+    if (take_givebacks(p) < 0) return -EPROTO;
     uint64_t position = p->link.request_ring.head + p->taken;
     uint64_t pool_bytes = p->link.pool ? p->link.header.pool_bytes : 0;
     struct rb_request e; /* copied before it is checked: the memory is the relay's */
     memcpy(&e, &p->link.requests[slot_of(p, position)], sizeof e);
     if (e.payload_bytes > most) return -E2BIG;
     const uint8_t *payload = p->link.requests[slot_of(p, position)].body;
+    if (e.flags & RB_FLAG_ZSTD) return -EPROTO; /* the hello agrees to none */
     if (e.flags & RB_FLAG_INLINE) {
         if (e.payload_bytes > RB_INLINE_BYTES_MAX) return -EPROTO;
     } else {
@@ -176,7 +207,6 @@ int rb_proxy_take_up_to(struct rb_proxy *p, uint32_t most, struct rb_proxy_reque
                                          .payload = payload};
     memcpy(request->trace_id, e.trace_id, sizeof request->trace_id);
     memcpy(request->span_id, e.span_id, sizeof request->span_id);
-    p->taken_ns[slot_of(p, position)] = now_ns();
     p->taken++;
     return 1;
 }
@@ -212,24 +242,13 @@ uint32_t rb_proxy_control(const struct rb_proxy *p) {
 
 /* --- Answers -------------------------------------------------------------------------------------------------------------- */
 
-static void take_givebacks(struct rb_proxy *p) {
-    struct rb_ring_consumer *ring = &p->link.giveback_ring;
-    int64_t count = rb_ring_available(ring);
-    if (count > GIVEBACKS_MAX) count = GIVEBACKS_MAX;
-    for (int64_t i = 0; i < count; i++) {
-        struct rb_giveback g = p->link.givebacks[rb_ring_slot(ring, (uint64_t)i)];
-        rb_region_give(&p->link.result_region, g.first, g.count);
-    }
-    if (count > 0) rb_ring_release(ring, (uint64_t)count);
-}
-
 /* Room for the bytes of `e`: where, or NULL with the errno. */
 static uint8_t *room_for(struct rb_proxy *p, struct rb_completion *e, int *error) {
     if (e->payload_bytes <= RB_INLINE_BYTES_MAX) {
         e->flags |= RB_FLAG_INLINE;
         return e->body;
     }
-    take_givebacks(p);
+    if ((*error = take_givebacks(p)) < 0) return NULL;
     int64_t first = rb_region_take(&p->link.result_region, e->payload_bytes);
     if (first < 0) {
         *error = (int)first;
@@ -242,7 +261,7 @@ static uint8_t *room_for(struct rb_proxy *p, struct rb_completion *e, int *error
 int rb_proxy_answer(struct rb_proxy *p, const struct rb_proxy_answer *a) {
     struct rb_completion e;
     int final = a->status <= RB_STATUS_CANCELLED, error = 0;
-    uint64_t now = now_ns(), taken_ns = p->taken_ns[slot_of(p, p->link.request_ring.head)];
+    uint64_t now = now_ns(), seen_ns = p->seen_ns[slot_of(p, p->link.request_ring.head)];
     /* Looked at first, so that no block is taken for what cannot be told. */
     int64_t free_slots = rb_ring_free(&p->link.completion_ring);
     if (free_slots <= 0) return free_slots < 0 ? -EPROTO : -ENOSPC;
@@ -252,9 +271,9 @@ int rb_proxy_answer(struct rb_proxy *p, const struct rb_proxy_answer *a) {
     e.code = (uint16_t)a->code;
     e.flags = (uint16_t)a->flags;
     e.payload_bytes = a->payload_bytes;
-    e.queue_ns = p->start_ns > taken_ns ? p->start_ns - taken_ns : 0;
+    e.queue_ns = p->start_ns > seen_ns ? p->start_ns - seen_ns : 0;
     e.run_ns = now > p->start_ns ? now - p->start_ns : 0;
-    if (a->run_ns && a->run_ns < now - taken_ns) e.run_ns = a->run_ns;
+    if (a->run_ns && a->run_ns < now - seen_ns) e.run_ns = a->run_ns;
     uint8_t *to = room_for(p, &e, &error);
     if (!to) return error;
     if (a->payload_bytes) memcpy(to, a->payload, a->payload_bytes);
@@ -293,8 +312,7 @@ void rb_proxy_beat(struct rb_proxy *p, uint32_t unready) {
     p->telemetry.queued = tail > p->started ? (uint32_t)(tail - p->started) : 0;
     rb_telemetry_store(p->link.telemetry, &p->telemetry);
     if (changed) rb_link_knock(&p->link);
-    if (p->taken > 0) return;
-    take_givebacks(p);
+    if (p->taken > 0 || take_givebacks(p) < 0) return; /* the next answer says so */
     if ((uint64_t)region->highest_touched * region->block_bytes > RESULTS_KEPT_BYTES)
         rb_region_trim(region, p->link.fds.worker_side, p->link.header.results_at,
                        RESULTS_KEPT_BYTES);

@@ -71,7 +71,7 @@ static void write_request(struct ends *e) {
     r->crc = draw(2) ? 0 : (uint32_t)draw(0);
 }
 
-/* Mostly what goes on: a position that is nonsense ends all that hangs on it. */
+/* Mostly what goes on: a position that is nonsense ends all that hangs on it, and so does a block that was never taken. */
 static void write_anything(struct ends *e) {
     struct rb_relay_positions *ours = e->relay.ours;
     const struct rb_worker_positions *theirs = e->relay.theirs;
@@ -89,7 +89,8 @@ static void write_anything(struct ends *e) {
     case 2:
         if (nonsense)
             rb_store_release(&ours->giveback_tail, odd(RESULT_BYTES / BLOCK));
-        else if (ours->giveback_tail - theirs->giveback_head < RESULT_BYTES / BLOCK)
+        else if (draw(100) == 0 &&
+                 ours->giveback_tail - theirs->giveback_head < RESULT_BYTES / BLOCK)
             rb_store_release(&ours->giveback_tail, ours->giveback_tail + 1);
         break;
     case 3:
@@ -248,9 +249,27 @@ static void a_payload_that_grew_since_it_was_looked_at_is_not_taken(void) {
     close_ends(&e);
 }
 
-/* As many blocks as a link may have, all of them given back before one was lent, and again as soon as that was looked at. */
-static void a_relay_that_gives_back_on_and_on_keeps_nobody_looking(void) {
-    enum { BLOCKS = 1 << 20, MOST = 1024 };
+/* A block that was never lent is no room: the answer that looks for some says so, and goes no further. */
+static void a_block_that_was_never_lent_is_not_given_back(void) {
+    struct ends e;
+    uint8_t answer[BLOCK] = {0};
+    struct rb_proxy_request job;
+    open_ends(&e, 0);
+    struct rb_request *r = (void *)e.relay.requests;
+    *r = (struct rb_request){.job = 1, .flags = RB_FLAG_INLINE};
+    rb_store_release(&e.relay.ours->request_tail, 1);
+    CHECK_EQUAL(rb_proxy_take(e.proxy, &job), 1);
+    e.relay.givebacks[0] = (struct rb_giveback){.first = 0, .count = 1};
+    rb_store_release(&e.relay.ours->giveback_tail, 1);
+    struct rb_proxy_answer a = {.job = 1, .payload = answer, .payload_bytes = sizeof answer};
+    CHECK_EQUAL(rb_proxy_answer(e.proxy, &a), -EPROTO);
+    CHECK_EQUAL(rb_load_acquire(&e.relay.theirs->completion_tail), 0);
+    close_ends(&e);
+}
+
+/* More blocks than are looked at at once, each lent, and all of them given back between two answers. */
+static void a_relay_that_gives_back_much_keeps_nobody_looking(void) {
+    enum { BLOCKS = 1 << 11, MOST = 1024 };
     struct ends e;
     uint8_t answer[BLOCK] = {0};
     struct rb_proxy_request job;
@@ -259,8 +278,15 @@ static void a_relay_that_gives_back_on_and_on_keeps_nobody_looking(void) {
     *r = (struct rb_request){.job = 1, .flags = RB_FLAG_INLINE};
     rb_store_release(&e.relay.ours->request_tail, 1);
     CHECK_EQUAL(rb_proxy_take(e.proxy, &job), 1);
+    struct rb_proxy_answer a = {
+        .job = 1, .status = RB_STATUS_PART, .payload = answer, .payload_bytes = sizeof answer};
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        CHECK_EQUAL(rb_proxy_answer(e.proxy, &a), 0);
+        rb_store_release(&e.relay.ours->completion_head, (uint64_t)i + 1);
+        e.relay.givebacks[i] = (struct rb_giveback){.first = i, .count = 1};
+    }
+    CHECK_EQUAL(rb_proxy_answer(e.proxy, &a), -ENOSPC);
     rb_store_release(&e.relay.ours->giveback_tail, BLOCKS);
-    struct rb_proxy_answer a = {.job = 1, .payload = answer, .payload_bytes = sizeof answer};
     CHECK_EQUAL(rb_proxy_answer(e.proxy, &a), 0);
     CHECK_EQUAL(rb_load_acquire(&e.relay.theirs->giveback_head), MOST);
     close_ends(&e);
@@ -268,7 +294,8 @@ static void a_relay_that_gives_back_on_and_on_keeps_nobody_looking(void) {
 
 int main(void) {
     RUN(a_payload_that_grew_since_it_was_looked_at_is_not_taken);
-    RUN(a_relay_that_gives_back_on_and_on_keeps_nobody_looking);
+    RUN(a_block_that_was_never_lent_is_not_given_back);
+    RUN(a_relay_that_gives_back_much_keeps_nobody_looking);
     RUN(a_relay_that_never_reads_keeps_no_beat_waiting);
     RUN(a_relay_that_rings_on_and_on_keeps_nobody_reading);
     RUN(an_envelope_that_breaks_a_rule_is_told);

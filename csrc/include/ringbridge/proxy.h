@@ -35,6 +35,8 @@ struct rb_proxy_answer {
  * with `why`. */
 int rb_proxy_open(const int fds[5], struct rb_proxy **proxy, char *why, uint64_t why_bytes);
 void rb_proxy_close(struct rb_proxy *proxy);
+/* The most that one answer or part can have: what the link's result region holds. */
+uint64_t rb_proxy_answer_bytes_max(const struct rb_proxy *proxy);
 /* Readable once the relay has rung for a parking. */
 int rb_proxy_bell(const struct rb_proxy *proxy);
 /* `ops`: `op_count` records of struct.worker_op, packed. 0, or -EINVAL with `why`. */
