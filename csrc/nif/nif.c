@@ -31,6 +31,7 @@ static ErlNifFunc functions[] = {
     {"telemetry", 1, lane_telemetry, 0},
     {"worker_about", 0, worker_link_about, 0},
     {"worker_open", 3, worker_link_open, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"worker_bytes_max", 1, worker_link_bytes_max, 0},
     {"worker_greet", 5, worker_link_greet, 0},
     {"worker_next", 2, worker_link_next, 0},
     {"worker_watch", 3, worker_link_watch, 0},
@@ -47,7 +48,7 @@ static void make_atoms(ErlNifEnv *env) {
     ATOM(ended), ATOM(raw), ATOM(term), ATOM(copy), ATOM(copy_term), ATOM(down), ATOM(undefined),
         ATOM(timeout);
     ATOM(refused), ATOM(noconnection), ATOM(near), ATOM(again), ATOM(serve), ATOM(torn);
-    ATOM(job), ATOM(cancelled), ATOM(parked), ATOM(drained), ATOM(over);
+    ATOM(job), ATOM(cancelled), ATOM(parked), ATOM(drained), ATOM(over), ATOM(broke);
 #undef ATOM
     atoms.lane = enif_make_atom(env, "ringbridge_lane");
 }

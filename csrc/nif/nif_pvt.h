@@ -92,7 +92,7 @@ struct held {
 struct nif_atoms {
     ERL_NIF_TERM ok, error, full, closed, too_large, answered, more, empty, ended, lane, raw, term,
         copy, copy_term, down, undefined, noconnection, timeout, refused, near, again, serve, torn,
-        job, cancelled, parked, drained, over;
+        job, cancelled, parked, drained, over, broke;
 };
 extern struct nif_atoms atoms;
 extern ErlNifResourceType *lane_type, *caller_type, *held_type, *worker_link_type;
@@ -164,6 +164,7 @@ void worker_link_stopped(ErlNifEnv *env, void *object, ErlNifEvent fd, int is_di
 void worker_link_down(ErlNifEnv *env, void *object, ErlNifPid *pid, ErlNifMonitor *monitor);
 ERL_NIF_TERM worker_link_about(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM worker_link_open(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM worker_link_bytes_max(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM worker_link_greet(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM worker_link_next(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM worker_link_watch(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);

@@ -157,6 +157,16 @@ ERL_NIF_TERM worker_link_close(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
     return atoms.ok;
 }
 
+/* worker_bytes_max(Link) -> the most that an answer or a part can have | over. */
+ERL_NIF_TERM worker_link_bytes_max(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    struct worker_link *link;
+    if (argc != 1 || !(link = ours(env, argv[0]))) return enif_make_badarg(env);
+    if (!enter(link)) return atoms.over;
+    ERL_NIF_TERM bytes = enif_make_uint64(env, rb_proxy_answer_bytes_max(link->proxy));
+    leave(link);
+    return bytes;
+}
+
 static int get_text(ErlNifEnv *env, ERL_NIF_TERM term, char *text, size_t room) {
     ErlNifBinary bytes;
     if (!enif_inspect_binary(env, term, &bytes) || bytes.size >= room) return 0;
@@ -276,8 +286,9 @@ static ERL_NIF_TERM next(ErlNifEnv *env, struct worker_link *link, ERL_NIF_TERM 
     int rc = rb_proxy_take_up_to(link->proxy, is_dirty() ? UINT32_MAX : NIF_COPY_BYTES, &link->job);
     if (rc == 0) return rest(env, link, wake);
     if (rc == -E2BIG) return atoms.more;
+    if (rc < 0) return atoms.broke;
     /* What is begun here and nowhere else, or by nobody. */
-    if (rc < 0 || !rb_proxy_start(link->proxy)) return atoms.over;
+    if (!rb_proxy_start(link->proxy)) return atoms.over;
     link->open = 1;
     if (rb_proxy_cancelled(link->proxy, link->job.position, link->job.job) ||
         left_ms(&link->job) == 0)
@@ -289,7 +300,7 @@ static ERL_NIF_TERM next(ErlNifEnv *env, struct worker_link *link, ERL_NIF_TERM 
 
 /* worker_next(Link, Wake) -> {job, Id, Opcode, LeftMs | -1, Priority, Trace | undefined, Parts | -1, Progress, {raw | term, Binary}}: begun;
  * {cancelled, Id}: nobody waits for it, answer so; parked: {select, Link, Wake, ready_input} will come; more: ask again; drained: it was all;
- * over: the relay has let go of the link. On a normal scheduler; a payload above NIF_COPY_BYTES on dirty IO. */
+ * over: the relay has let go of the link; broke: it broke a rule of links. On a normal scheduler; a payload above NIF_COPY_BYTES on dirty IO. */
 ERL_NIF_TERM worker_link_next(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct worker_link *link;
     ERL_NIF_TERM said;
@@ -358,7 +369,7 @@ static int read_answer(ErlNifEnv *env, const ERL_NIF_TERM argv[], struct rb_prox
     }
 }
 
-/* worker_say(Link, Id, Status, Code, RunUs, IsTerm, Bytes) -> ok | full | too_large | over: an answer of the job under way, which ends it, a
+/* worker_say(Link, Id, Status, Code, RunUs, IsTerm, Bytes) -> ok | full | too_large | over | broke: an answer of the job under way, which ends it, a
  * part or progress. full: try again a little later; nobody tells when. On a normal scheduler; above NIF_COPY_BYTES on dirty IO. */
 ERL_NIF_TERM worker_link_say(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct rb_proxy_answer answer = {0};
@@ -372,13 +383,16 @@ ERL_NIF_TERM worker_link_say(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]
     if (!enter(link)) return atoms.over;
     int rc = rb_proxy_answer(link->proxy, &answer);
     if (rc == 0 && answer.status <= RB_STATUS_CANCELLED) link->open = 0;
+    /* A job that says something gets on; progress is never said again, also where it found no room. */
+    if (answer.status == RB_STATUS_PROGRESS || (rc == 0 && answer.status == RB_STATUS_PART))
+        rb_proxy_pulse(link->proxy);
     leave(link);
     if (answer.payload_bytes > 4096)
         enif_consume_timeslice(env, 1 + (int)(answer.payload_bytes >> 16));
     return rc == 0           ? atoms.ok
            : rc == -ENOSPC   ? atoms.full
            : rc == -EMSGSIZE ? atoms.too_large
-                             : atoms.over;
+                             : atoms.broke;
 }
 
 /* --- Signs of life ------------------------------------------------------------------------------------------------------- */

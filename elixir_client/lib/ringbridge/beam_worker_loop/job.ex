@@ -17,6 +17,8 @@ defmodule Ringbridge.BeamWorkerLoop.Job do
     :loop,
     :server,
     :ref,
+    # The most that a part can have, where the slot's link holds less than parts may have.
+    part_bytes_max: nil,
     priority: 2,
     term?: false,
     progress?: false
@@ -63,7 +65,9 @@ defmodule Ringbridge.BeamWorkerLoop.Job do
         {:error, :cancelled}
 
       sent < asked ->
-        say(job, :part, value, Ringbridge.Layout.part_bytes_max(), fn ->
+        most = job.part_bytes_max || Ringbridge.Layout.part_bytes_max()
+
+        say(job, :part, value, most, fn ->
           Process.put(ref, {sent + 1, asked})
         end)
 
@@ -124,10 +128,16 @@ defmodule Ringbridge.BeamWorkerLoop.Job do
   def decode({:term, bytes}, true), do: :erlang.binary_to_term(bytes, [:safe])
   def decode({:term, bytes}, false), do: :erlang.binary_to_term(bytes)
 
-  defp say(job, kind, value, bytes_max, said) do
-    {_, bytes} = payload = encode(value)
+  @doc false
+  # As it counts against a bound: the version byte of a term does not lie in a ring.
+  @spec size(payload()) :: non_neg_integer()
+  def size({:raw, bytes}), do: byte_size(bytes)
+  def size({:term, bytes}), do: byte_size(bytes) - 1
 
-    if byte_size(bytes) <= bytes_max do
+  defp say(job, kind, value, bytes_max, said) do
+    payload = encode(value)
+
+    if size(payload) <= bytes_max do
       said.()
       send(job.server, {job.ref, kind, payload})
       :ok

@@ -109,6 +109,8 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
     native(s, fn ->
       with {:ok, link} <- Native.worker_open(offer.socket, offer.token, @dial_ms),
            s = %{s | link: link},
+           room when is_integer(room) <- Native.worker_bytes_max(link),
+           s = bounded(s, room),
            :ok <- greet(s) do
         beat(s)
         next(s)
@@ -117,6 +119,16 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
         {:error, why} -> over(s, why)
       end
     end)
+  end
+
+  # A job is told that it is too large by its own handler, before anything goes into the link.
+  defp bounded(s, room) do
+    bounds =
+      s.bounds
+      |> Map.update!(:answer_bytes_max, &min(&1, room))
+      |> Map.put(:part_bytes_max, min(Layout.part_bytes_max(), room))
+
+    %{s | bounds: bounds}
   end
 
   defp greet(s) do
@@ -191,6 +203,9 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
       over(s, "the NIF was replaced")
   end
 
+  defp why(:over), do: "the bridge has let go of it"
+  defp why(:broke), do: "the bridge broke a rule of the link"
+
   defp over(s, why) do
     send(s.loop, {:link, s.slot, s.worker, {:lost, why}})
     {:stop, :normal, s}
@@ -226,7 +241,7 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
           :counters.add(s.counts, 1, 1)
           next(s)
         else
-          :over -> over(s, "the bridge has let go of it")
+          lost -> over(s, why(lost))
         end
 
       :parked ->
@@ -237,11 +252,13 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
         {:noreply, s}
 
       :drained ->
+        # The last one counts every job.
+        Native.worker_beat(s.link, number(s.ready))
         send(s.loop, {:link, s.slot, s.worker, :drained})
         {:stop, :normal, s}
 
-      :over ->
-        over(s, "the bridge has let go of it")
+      lost when lost in [:over, :broke] ->
+        over(s, why(lost))
     end
   end
 
@@ -262,6 +279,7 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
       term?: elem(payload, 0) == :term,
       loop: s.loop,
       server: self(),
+      part_bytes_max: s.bounds.part_bytes_max,
       ref: make_ref()
     }
 
@@ -295,8 +313,8 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
         :counters.add(s.counts, 1, 1)
         next(%{s | job: nil})
 
-      :over ->
-        over(s, "the bridge has let go of it")
+      lost ->
+        over(s, why(lost))
     end
   end
 
@@ -314,7 +332,7 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
     status = Layout.status_progress()
 
     case Native.worker_say(s.link, s.job.id, status, 0, 0, is_term(kind), bytes) do
-      :over -> over(s, "the bridge has let go of it")
+      lost when lost in [:over, :broke] -> over(s, why(lost))
       _ -> go_on(s)
     end
   end
@@ -329,20 +347,20 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
       :cancelled ->
         watch(s)
 
-      :over ->
-        over(s, "the bridge has let go of it")
+      lost ->
+        over(s, why(lost))
     end
   end
 
-  # :ok | :over; of a part also :cancelled: it was not sent. While there is no room it waits, beats, and goes with its loop; a job that was
-  # cancelled meanwhile needs none.
+  # :ok | :over | :broke; of a part also :cancelled: it was not sent. While there is no room it waits, beats, and goes with its loop; a job
+  # that was cancelled meanwhile needs none.
   defp say(s, id, status, code, run_us, {kind, bytes} = payload) do
     case Native.worker_say(s.link, id, status, code, run_us, is_term(kind), bytes) do
       :ok ->
         :ok
 
-      :over ->
-        :over
+      lost when lost in [:over, :broke] ->
+        lost
 
       :too_large ->
         why = "an answer of #{byte_size(bytes)} bytes is more than the link holds"

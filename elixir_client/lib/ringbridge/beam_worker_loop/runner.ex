@@ -61,8 +61,15 @@ defmodule Ringbridge.BeamWorkerLoop.Runner do
       {:failed, @raised, cut(Exception.format_banner(kind, reason))}
   end
 
-  defp bounded({:ok, {_, bytes}}, most) when byte_size(bytes) > most,
-    do: {:failed, @too_large, "an answer of #{byte_size(bytes)} bytes; #{most} may be"}
+  defp bounded({:ok, payload} = outcome, most) do
+    case Job.size(payload) do
+      size when size > most ->
+        {:failed, @too_large, "an answer of #{size} bytes; #{most} may be"}
+
+      _ ->
+        outcome
+    end
+  end
 
   defp bounded(outcome, _most), do: outcome
 

@@ -87,12 +87,15 @@ defmodule Ringbridge.Lane.Native do
           {:ok, link()} | {:error, String.t()}
   def worker_open(_socket, _token, _timeout_ms), do: not_loaded()
 
+  @spec worker_bytes_max(link()) :: pos_integer() | :over
+  def worker_bytes_max(_link), do: not_loaded()
+
   @spec worker_greet(link(), binary(), non_neg_integer(), binary(), binary()) ::
           :ok | :over | {:error, String.t()}
   def worker_greet(_link, _kit, _version, _role, _ops), do: not_loaded()
 
   @spec worker_next(link(), wake :: reference()) ::
-          job() | {:cancelled, pos_integer()} | :parked | :more | :drained | :over
+          job() | {:cancelled, pos_integer()} | :parked | :more | :drained | :over | :broke
   def worker_next(_link, _wake), do: not_loaded()
 
   @spec worker_watch(link(), wake :: reference(), sent :: non_neg_integer()) ::
@@ -100,7 +103,7 @@ defmodule Ringbridge.Lane.Native do
   def worker_watch(_link, _wake, _sent), do: not_loaded()
 
   @spec worker_say(link(), pos_integer(), 0..4, 0..65_535, non_neg_integer(), 0..1, binary()) ::
-          :ok | :full | :too_large | :over
+          :ok | :full | :too_large | :over | :broke
   def worker_say(_link, _job, _status, _code, _run_us, _term, _bytes), do: not_loaded()
 
   @spec worker_pulse(link()) :: :ok | :over
