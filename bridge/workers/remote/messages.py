@@ -24,7 +24,7 @@ KIT_BYTES_MAX = 31  # a link's header holds it in 32, NUL-terminated
 OPERATION_BYTES_MAX = 27  # of its name, which is NUL-terminated in 28
 CODE_MAX = 65_535
 RUN_US_MAX = 2**53
-WHY_MAX = 200  # characters of a text that is logged
+WHY_MAX = 400  # characters of a text that is logged; two layouts with their digests fit
 
 TAG = Atom("ringbridge_worker")
 RAW, TERM = Atom("raw"), Atom("term")
