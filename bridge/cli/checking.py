@@ -21,6 +21,9 @@ def conformance(
     messages: Annotated[
         bool, typer.Option("--messages", help="A worker that is a process of a node.")
     ] = False,
+    links: Annotated[
+        bool, typer.Option("--links", help="The same, over the links that it takes.")
+    ] = False,
     patience: Annotated[
         float, typer.Option(help="Seconds to wait for what has to come.", min=0.1)
     ] = 10.0,
@@ -33,7 +36,7 @@ def conformance(
     from workers.conformance import __main__ as battery
 
     if show:
-        raise typer.Exit(battery.list_rules(over_messages=messages))
+        raise typer.Exit(battery.list_rules(over_messages=messages and not links))
     try:
         status = battery.examine(
             command or (),
@@ -43,6 +46,7 @@ def conformance(
             strict=strict,
             as_json=json,
             over_messages=messages,
+            links=links,
         )
     except battery.WrongCallError as error:
         typer.secho(f"ringbridge: {error}", fg=typer.colors.RED, err=True)

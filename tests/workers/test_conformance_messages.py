@@ -21,10 +21,12 @@ LIAR = [sys.executable, str(Path(__file__).with_name("message_liar.py"))]
 PATIENCE_S = "20"  # for what has to come; a machine may be slow
 
 
-def battery(*arguments: str, patience_s: str = PATIENCE_S) -> tuple[int, list[dict[str, Any]]]:
+def battery(
+    *arguments: str, over: str = "--messages", patience_s: str = PATIENCE_S
+) -> tuple[int, list[dict[str, Any]]]:
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "workers.conformance", "--messages", "--json"),
+            *(sys.executable, "-m", "workers.conformance", over, "--json"),
             *("--patience", patience_s, *arguments),
         ],
         cwd=ROOT,
@@ -49,6 +51,33 @@ def test_the_loop_in_elixir_keeps_every_rule() -> None:
     others = verdicts[len(RULES) :]
     assert [each["number"] for each in others] == [rule.number for rule in RULES_OF_LINKS]
     assert {each["verdict"] for each in others} == {"not tried"}
+
+
+# Of links, those that no worker in a BEAM can be held to; each says why.
+NOT_OF_A_BEAM = {2, 3, 14, 16, 27, 32, 38, 47, 55, 61, 62, 91, 93, 94}
+NOT_OF_A_BEAM |= {103, 104, 105, 106, 131, 132}  # its one way of waiting, and its many threads
+NOT_OF_A_BEAM |= {*range(111, 127), *range(141, 178)}  # the channel
+NOT_OF_A_BEAM |= {181, 182, 183}  # compressed payloads, which nobody need take
+
+
+@pytest.mark.beam
+@pytest.mark.skipif(shutil.which("elixir") is None, reason="no Elixir here")
+def test_and_over_shared_memory_every_rule_of_links() -> None:
+    status, verdicts = battery("--", str(ELIXIR_WORKER), over="--links")
+    told = [f"{each['number']}: {each['verdict']}: {each['why']}" for each in verdicts]
+    assert [each["number"] for each in verdicts] == [rule.number for rule in RULES_OF_LINKS]
+    tried = [each for each in verdicts if each["number"] not in NOT_OF_A_BEAM]
+    assert {each["verdict"] for each in tried} == {"kept"}, "\n".join(told)
+    others = [each for each in verdicts if each["number"] in NOT_OF_A_BEAM]
+    assert {each["verdict"] for each in others} == {"not tried"}, "\n".join(told)
+    assert all(each["why"] for each in others)
+    assert status == 0
+
+
+def test_a_worker_that_knows_messages_only_has_no_rule_of_links_tried() -> None:
+    status, (verdict,) = battery("--rule", "11", "--", *LIAR, "honest", over="--links")
+    assert (status, verdict["verdict"]) == (0, "not tried")
+    assert "memory" in verdict["why"]
 
 
 @pytest.mark.parametrize(

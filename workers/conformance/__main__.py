@@ -54,11 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="a worker that is a process of a node (docs/remote-workers.md)",
     )
+    parser.add_argument(
+        "--links",
+        action="store_true",
+        help="the same, over the links that it takes: the rules of shared memory",
+    )
     parser.add_argument("command", nargs="*", help="the worker, behind --")
     try:
         asked = parser.parse_args(arguments)
         if asked.list:
-            return list_rules(over_messages=asked.messages)
+            return list_rules(over_messages=asked.messages and not asked.links)
         return examine(
             asked.command,
             numbers=asked.rule or (),
@@ -67,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             strict=asked.strict,
             as_json=asked.json,
             over_messages=asked.messages,
+            links=asked.links,
         )
     except WrongCallError as error:
         print(f"conformance: {error}", file=sys.stderr)
@@ -88,31 +94,37 @@ def examine(
     strict: bool = False,
     as_json: bool = False,
     over_messages: bool = False,
+    links: bool = False,
 ) -> int:
     """Try the rules with these numbers, or all, on a command; returns main()'s exit status.
 
+    `over_messages`: one that says hello by messages; `links`: such a one, by the rules of links.
+
     Raises WrongCallError: no such rule, no such executable.
     """
-    rules = RULES_OVER_MESSAGES if over_messages else RULES
+    rules = RULES_OVER_MESSAGES if over_messages and not links else RULES
     unknown = set(numbers) - {rule.number for rule in rules}
     if unknown:
         raise WrongCallError(f"there is no rule {min(unknown)}")
     program = shutil.which(command[0]) if command else None
     if program is None:
         raise WrongCallError("name an executable behind --")
-    if over_messages:
-        from workers.conformance.messages import battery
-
-        argv = [os.path.abspath(program), *command[1:]]
-        return battery.run(numbers, argv, patience_s=patience_s, strict=strict, as_json=as_json)
+    argv = [os.path.abspath(program), *command[1:]]
     try:
-        check_machine()
+        if links or not over_messages:
+            check_machine()
     except WrongMachineError as error:
         print(f"conformance: {error}", file=sys.stderr)
         return UNAVAILABLE
+    if over_messages or links:
+        from workers.conformance.messages import battery
+
+        return battery.run(
+            numbers, argv, patience_s=patience_s, strict=strict, as_json=as_json, links=links
+        )
     return report.run(
         [rule for rule in RULES if not numbers or rule.number in numbers],
-        [os.path.abspath(program), *command[1:]],
+        argv,
         patience_s=patience_s,
         jobs=max(1, jobs),
         strict=strict,

@@ -53,16 +53,22 @@ class Peer:
         *,
         environment: dict[str, str] | None = None,
         without_futex: bool = False,
+        begin: Callable[[Link], Worker] | None = None,
     ) -> None:
+        """`begin`: how the link comes to its worker, where that is not started on it."""
         self.plan = plan
         self.patience_s = patience_s
         self.link = link = Link(plan)
         try:
-            self.process = Worker.start(
-                argv,
-                link.inherited,
-                environment or environment_of(plan.worker_id, plan.role),
-                without_futex=without_futex,
+            self.process = (
+                begin(link)
+                if begin is not None
+                else Worker.start(
+                    argv,
+                    link.inherited,
+                    environment or environment_of(plan.worker_id, plan.role),
+                    without_futex=without_futex,
+                )
             )
         except BaseException:
             link.close()

@@ -39,7 +39,11 @@ class Outcome:
 
 def try_rule(rule: Rule, argv: Sequence[str], patience_s: float) -> Outcome:
     """One rule, with workers of its own. An error of the battery itself counts as broken."""
-    bench = Bench(argv, patience_s)
+    return try_on(rule, Bench(argv, patience_s))
+
+
+def try_on(rule: Rule, bench: Bench) -> Outcome:
+    """The same on a bench, which is closed then."""
     begin = time.monotonic()
     verdict, why = Verdict.KEPT, ""
     try:

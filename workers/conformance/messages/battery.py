@@ -1,4 +1,6 @@
-"""Runs the rules over messages on one command, and says of the others that they are of memory."""
+"""Runs the rules over messages on one command, and says of the others that they are of memory; or
+runs the rules of links on the links that the command takes.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,11 @@ import trio
 from bridge.dist.epmd_client import EpmdClient
 from bridge.node import open_node
 from workers.conformance.jobs import Broke, NotHere, NotOffered
+from workers.conformance.messages.links import NOT_HERE as NOT_OF_A_BEAM
+from workers.conformance.messages.links import Granter, LinkBench
 from workers.conformance.messages.rules import RULES, Rule
 from workers.conformance.messages.stage import Stage
-from workers.conformance.report import Outcome, Teller, Verdict, told
+from workers.conformance.report import Outcome, Teller, Verdict, told, try_on
 from workers.conformance.rules import RULES as RULES_OF_LINKS
 
 HOST = "127.0.0.1"
@@ -25,14 +29,25 @@ START_S = 30.0  # a VM that starts, beside the patience for what it says
 
 
 def run(
-    numbers: Sequence[int], argv: Sequence[str], *, patience_s: float, strict: bool, as_json: bool
+    numbers: Sequence[int],
+    argv: Sequence[str],
+    *,
+    patience_s: float,
+    strict: bool,
+    as_json: bool,
+    links: bool = False,
 ) -> int:
-    """Try the rules with these numbers, or all. As report.run()."""
-    return trio.run(_run, list(numbers), list(argv), patience_s, strict, as_json)
+    """Try the rules with these numbers, or all. As report.run(). `links`: those of links."""
+    return trio.run(_run, list(numbers), list(argv), patience_s, strict, as_json, links)
 
 
 async def _run(
-    numbers: list[int], argv: list[str], patience_s: float, strict: bool, as_json: bool
+    numbers: list[int],
+    argv: list[str],
+    patience_s: float,
+    strict: bool,
+    as_json: bool,
+    links: bool,
 ) -> int:
     cookie = secrets.token_hex(16)
     with socket.socket() as probe:
@@ -41,21 +56,24 @@ async def _run(
     # Of our own, so that nobody else's nodes are met; the worker finds it by the same variable.
     os.environ["ERL_EPMD_PORT"] = str(port)
     teller = Teller(sys.stderr if as_json else sys.stdout)
-    outcomes = []
+    outcomes: list[Outcome] = []
     epmd = EpmdClient.from_environ(if_absent="own")
     name = f"conformance{os.getpid()}@{HOST}"
     async with open_node(name, cookie=cookie, epmd=epmd) as node:
         stage = Stage(node, argv, cookie, patience_s)
         await stage.open()
         try:
-            for rule in RULES:
-                if not numbers or rule.number in numbers:
-                    teller.begins(rule)
-                    outcomes.append(await _try(rule, stage))
-                    teller.ended(outcomes[-1])
+            if links:
+                outcomes = await _try_links(numbers, stage, argv, teller)
+            else:
+                for rule in RULES:
+                    if not numbers or rule.number in numbers:
+                        teller.begins(rule)
+                        outcomes.append(await _try(rule, stage))
+                        teller.ended(outcomes[-1])
         finally:
             stage.kill()
-    if not numbers:
+    if not numbers and not links:
         outcomes += _not_applicable(teller)
     return told(outcomes, argv, strict=strict, as_json=as_json)
 
@@ -85,6 +103,31 @@ async def _try(rule: Rule, stage: Stage) -> Outcome:
         verdict, why = Verdict.BROKEN, "the battery failed: " + traceback.format_exc()
     await stage.tidy()
     return Outcome(rule.number, rule.title, verdict, why, time.monotonic() - begin)
+
+
+async def _try_links(
+    numbers: list[int], stage: Stage, argv: list[str], teller: Teller
+) -> list[Outcome]:
+    """The rules of links, each in a thread: they wait as they do for a process."""
+    outcomes = []
+    async with trio.open_nursery() as nursery:
+        granter = Granter(stage, nursery)
+        await granter.open()
+        for rule in RULES_OF_LINKS:
+            if numbers and rule.number not in numbers:
+                continue
+            teller.begins(rule)
+            if (why := NOT_OF_A_BEAM.get(rule.number)) is not None:
+                outcome = Outcome(rule.number, rule.title, Verdict.NOT_HERE, why, 0.0)
+            else:
+                bench = LinkBench(argv, stage.patience_s, granter=granter)
+                outcome = await trio.to_thread.run_sync(try_on, rule, bench)
+            if outcome.verdict is Verdict.BROKEN:
+                granter.forget()
+            outcomes.append(outcome)
+            teller.ended(outcome)
+        nursery.cancel_scope.cancel()
+    return outcomes
 
 
 def _not_applicable(teller: Teller) -> list[Outcome]:

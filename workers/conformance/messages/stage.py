@@ -180,6 +180,7 @@ class Stage:
         self.patience_s = patience_s
         self._argv = list(argv)
         self._cookie = cookie
+        self.role = ROLE
         self._process: subprocess.Popen[bytes] | None = None
         self._service: ProcessHandle | None = None
         self.conversations: list[Conversation] = []
@@ -214,7 +215,7 @@ class Stage:
                 **os.environ,
                 "RINGBRIDGE_CONFORMANCE_BRIDGE": self.node.name,
                 "RINGBRIDGE_CONFORMANCE_COOKIE": self._cookie,
-                "RINGBRIDGE_ROLE": ROLE,
+                "RINGBRIDGE_ROLE": self.role,
             }
             self._process = subprocess.Popen(
                 self._argv,
@@ -284,7 +285,9 @@ class Stage:
         assert self._service is not None
         self._service.send(whom[0], messages.refused(whom[1], refusal))
 
-    async def greeted(self, message: Any = None) -> Conversation:
+    async def greeted(
+        self, message: Any = None, *, heartbeat_ms: int = HEARTBEAT_MS
+    ) -> Conversation:
         """A worker that has said hello and is welcome."""
         message = message if message is not None else await self.hello()
         try:
@@ -300,8 +303,8 @@ class Stage:
             ref=hello.ref,
             desk=talk.desk.pid,
             workers=list(range(1, hello.slots + 1)),
-            heartbeat_ms=HEARTBEAT_MS,
-            hang_ms=20 * HEARTBEAT_MS,
+            heartbeat_ms=heartbeat_ms,
+            hang_ms=20 * heartbeat_ms,
             answer_bytes_max=ANSWER_BYTES_MAX,
             part_bytes_max=layout.PART_BYTES_MAX,
             progress_bytes_max=layout.PROGRESS_BYTES_MAX,

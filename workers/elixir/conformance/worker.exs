@@ -15,14 +15,18 @@ defmodule Conformance do
 
   defp serve(0, payload, job), do: {:ok, if(job.term?, do: {:term, payload}, else: payload)}
   defp serve(1, <<code::little-16, message::binary>>, _), do: {:error, code, message}
-  defp serve(2, <<ms::little-32>>, job), do: sleep(job, System.monotonic_time(:millisecond) + ms)
+  defp serve(2, <<ms::little-32>>, job), do: sleep(job, until(ms))
 
   defp serve(3, <<count::little-32, size::little-32, as_term>>, job),
     do: emit(job, 0, count, size, as_term)
 
   defp serve(4, <<count::little-32, size::little-32, as_term>>, job) do
-    told = Enum.count(each(count), &(Job.progress(job, part(&1, size, as_term)) == :ok))
-    {:ok, <<told::little-32>>}
+    told = Enum.frequencies_by(each(count), &Job.progress(job, part(&1, size, as_term)))
+
+    case told do
+      %{{:error, :too_large} => _} -> {:error, @refused, "too_large"}
+      _ -> {:ok, <<Map.get(told, :ok, 0)::little-32>>}
+    end
   end
 
   defp serve(5, <<size::little-64, seed>>, _) do
@@ -32,7 +36,12 @@ defmodule Conformance do
 
   defp serve(6, <<2, _::binary>>, _), do: :no_answer
   defp serve(6, <<3, _::binary>>, _), do: raise("told to collapse")
-  defp serve(7, <<ms::little-32>>, _), do: hold(System.monotonic_time(:millisecond) + ms)
+
+  # A VM does not end for a job.
+  defp serve(6, <<how, _value>>, _) when how in [0, 1],
+    do: {:error, @unknown, "end of kind #{how} is not served here"}
+
+  defp serve(7, <<ms::little-32>>, _), do: hold(until(ms))
   defp serve(8, term, %{term?: true}), do: {:ok, {:ok, term}}
 
   defp serve(13, <<count::little-32>>, job) do
@@ -56,19 +65,22 @@ defmodule Conformance do
        span::binary, flags>>}
   end
 
-  defp serve(opcode, _payload, _job) when opcode in [1, 2, 3, 4, 5, 7, 8, 13, 14, 15],
+  defp serve(opcode, _payload, _job) when opcode in [1, 2, 3, 4, 5, 6, 7, 8, 13, 14, 15],
     do: {:error, @bad_payload, "not what opcode #{opcode} takes"}
 
   defp serve(opcode, _payload, _job),
     do: {:error, @unknown, "opcode #{opcode} is not served here"}
 
+  # In microseconds: a clock that is cut to milliseconds ends a sleep too early.
+  defp until(ms), do: System.monotonic_time(:microsecond) + 1_000 * ms
+
   defp sleep(job, until) do
-    left = until - System.monotonic_time(:millisecond)
+    left = until - System.monotonic_time(:microsecond)
 
     cond do
       Job.cancelled?(job) -> :cancelled
       left <= 0 -> {:ok, ""}
-      true -> Process.sleep(min(left, 5)) && sleep(job, until)
+      true -> Process.sleep(min(div(left, 1_000) + 1, 5)) && sleep(job, until)
     end
   end
 
@@ -88,7 +100,7 @@ defmodule Conformance do
   end
 
   defp hold(until) do
-    if System.monotonic_time(:millisecond) < until, do: hold(until), else: {:ok, ""}
+    if System.monotonic_time(:microsecond) < until, do: hold(until), else: {:ok, ""}
   end
 
   defp trace(nil), do: {<<0::128>>, <<0::64>>, 0}
@@ -116,13 +128,31 @@ name = :"worker#{System.pid()}@#{host}"
 {:ok, _} = :net_kernel.start(name, %{name_domain: :longnames, hidden: true, dist_listen: false})
 Node.set_cookie(bridge, String.to_atom(env!.("RINGBRIDGE_CONFORMANCE_COOKIE")))
 
+ops =
+  for {opcode, name, takes} <- [
+        {0, "echo", [:raw, :term]},
+        {1, "fail", [:raw]},
+        {2, "sleep", [:raw]},
+        {3, "emit", [:raw, :parts]},
+        {4, "progress", [:raw]},
+        {5, "large", [:raw]},
+        {6, "end", [:raw]},
+        {7, "hold", [:raw]},
+        {8, "term", [:term]},
+        {13, "pulse", [:raw]},
+        {14, "ready", [:raw]},
+        {15, "about", [:raw]}
+      ],
+      do: %{opcode: opcode, name: name, takes: takes}
+
 loop =
   {Ringbridge.BeamWorkerLoop,
    bridge: bridge,
    role: env!.("RINGBRIDGE_ROLE"),
    module: Conformance,
-   slots: 3,
+   slots: 4,
    credit: 8,
+   ops: ops,
    cancel_ms: 1_000}
 
 about = [
