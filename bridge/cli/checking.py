@@ -36,7 +36,7 @@ def conformance(
     from workers.conformance import __main__ as battery
 
     if show:
-        raise typer.Exit(battery.list_rules(over_messages=messages and not links))
+        raise typer.Exit(battery.list_rules(over_messages=messages, links=links))
     try:
         status = battery.examine(
             command or (),

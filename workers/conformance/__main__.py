@@ -12,6 +12,7 @@ from typing import NoReturn
 from workers.conformance import report
 from workers.conformance.memory import WrongMachineError, check_machine
 from workers.conformance.messages.rules import RULES as RULES_OVER_MESSAGES
+from workers.conformance.report import Titled
 from workers.conformance.rules import RULES
 
 USAGE, UNAVAILABLE = 64, 69
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         asked = parser.parse_args(arguments)
         if asked.list:
-            return list_rules(over_messages=asked.messages and not asked.links)
+            return list_rules(over_messages=asked.messages, links=asked.links)
         return examine(
             asked.command,
             numbers=asked.rule or (),
@@ -79,8 +80,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
 
 
-def list_rules(*, over_messages: bool = False) -> int:
-    for rule in RULES_OVER_MESSAGES if over_messages else RULES:
+def rules_of(*, over_messages: bool, links: bool) -> list[Titled]:
+    """Those of links, of messages, or for who has both, both."""
+    if links:
+        return [*RULES, *RULES_OVER_MESSAGES]
+    return [*RULES_OVER_MESSAGES] if over_messages else [*RULES]
+
+
+def list_rules(*, over_messages: bool = False, links: bool = False) -> int:
+    for rule in rules_of(over_messages=over_messages, links=links):
         print(f"{rule.number:4}  {rule.title}")
     return 0
 
@@ -102,7 +110,7 @@ def examine(
 
     Raises WrongCallError: no such rule, no such executable.
     """
-    rules = RULES_OVER_MESSAGES if over_messages and not links else RULES
+    rules = rules_of(over_messages=over_messages, links=links)
     unknown = set(numbers) - {rule.number for rule in rules}
     if unknown:
         raise WrongCallError(f"there is no rule {min(unknown)}")

@@ -17,10 +17,11 @@ import trio
 from bridge.dist.epmd_client import EpmdClient
 from bridge.node import open_node
 from workers.conformance.jobs import Broke, NotHere, NotOffered
+from workers.conformance.messages.linked import LinkedStage
 from workers.conformance.messages.links import NOT_HERE as NOT_OF_A_BEAM
 from workers.conformance.messages.links import Granter, LinkBench
 from workers.conformance.messages.rules import RULES, Rule
-from workers.conformance.messages.stage import Stage
+from workers.conformance.messages.stage import ROLE, Stage
 from workers.conformance.report import Outcome, Teller, Verdict, told, try_on
 from workers.conformance.rules import RULES as RULES_OF_LINKS
 
@@ -60,17 +61,20 @@ async def _run(
     epmd = EpmdClient.from_environ(if_absent="own")
     name = f"conformance{os.getpid()}@{HOST}"
     async with open_node(name, cookie=cookie, epmd=epmd) as node:
-        stage = Stage(node, argv, cookie, patience_s)
+        kind = LinkedStage if links else Stage
+        stage = kind(node, argv, cookie, patience_s)
         await stage.open()
         try:
-            if links:
-                outcomes = await _try_links(numbers, stage, argv, teller)
-            else:
+            async with trio.open_nursery() as nursery:
+                if isinstance(stage, LinkedStage):
+                    await stage.links.open(nursery)
+                    outcomes = await _try_links(numbers, stage, argv, teller)
                 for rule in RULES:
                     if not numbers or rule.number in numbers:
                         teller.begins(rule)
                         outcomes.append(await _try(rule, stage))
                         teller.ended(outcomes[-1])
+                nursery.cancel_scope.cancel()
         finally:
             stage.kill()
     if not numbers and not links:
@@ -106,13 +110,12 @@ async def _try(rule: Rule, stage: Stage) -> Outcome:
 
 
 async def _try_links(
-    numbers: list[int], stage: Stage, argv: list[str], teller: Teller
+    numbers: list[int], stage: LinkedStage, argv: list[str], teller: Teller
 ) -> list[Outcome]:
     """The rules of links, each in a thread: they wait as they do for a process."""
     outcomes = []
     async with trio.open_nursery() as nursery:
-        granter = Granter(stage, nursery)
-        await granter.open()
+        granter = Granter(stage, stage.links, nursery)
         for rule in RULES_OF_LINKS:
             if numbers and rule.number not in numbers:
                 continue
@@ -127,6 +130,10 @@ async def _try_links(
             outcomes.append(outcome)
             teller.ended(outcome)
         nursery.cancel_scope.cancel()
+    if stage.role != ROLE:
+        stage.kill()
+        stage.role = ROLE
+    await stage.tidy()
     return outcomes
 
 

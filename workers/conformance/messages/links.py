@@ -123,41 +123,56 @@ class Offered:
     served: dict[int, LinkedWorker] = field(default_factory=dict)
 
 
+class LinkDesk:
+    """Where links are fetched: the bridge's own socket, policy and tokens."""
+
+    def __init__(self) -> None:
+        # Of a configuration they know its lanes only; and a link is asked of no relay.
+        settings = cast(Config, SimpleNamespace(lanes=LaneSettings()))
+        self._desk = LaneDesk(cast(Any, None), lambda: settings)
+        self.last = 0  # the worker id of the last offer
+
+    async def open(self, nursery: trio.Nursery) -> None:
+        await nursery.start(self._desk.run)
+
+    def offer(self, talk: Conversation, link: Link, slot: int) -> LinkedWorker:
+        """The link's worker, which is told of it."""
+        memory = talk.hello.memory
+        if memory is None:
+            raise NotHere("its hello has no `memory`: it takes its jobs as messages only")
+        if not same_layout(memory.version, memory.digest):
+            raise Broke("its hello has another layout than the battery's")
+        worker = LinkedWorker(link, memory.os_pid, slot, talk.patience_s)
+        self.last += 1
+        node = talk.hello.pid.node.name
+        grant = self._desk.links.grant(node, memory.os_pid, worker.fetch)
+        talk.tell(
+            "link",
+            slot=slot,
+            worker=self.last,
+            socket=grant.socket,
+            token=grant.token,
+            within_ms=int(GRANT_S * 1000),
+        )
+        return worker
+
+
 class Granter:
     """Offers links to the worker of a stage. Its calls are those of the node's thread."""
 
-    def __init__(self, stage: Stage, nursery: trio.Nursery) -> None:
+    def __init__(self, stage: Stage, desk: LinkDesk, nursery: trio.Nursery) -> None:
         self._stage = stage
+        self._desk = desk
         self._nursery = nursery
-        # The bridge's own socket, policy and tokens; of a configuration they know its lanes only.
-        settings = cast(Config, SimpleNamespace(lanes=LaneSettings()))
-        self._desk = LaneDesk(cast(Any, None), lambda: settings)
         self._now: Offered | None = None
-        self._last = 0
-
-    async def open(self) -> None:
-        await self._nursery.start(self._desk.run)
 
     async def offer(self, link: Link, role: str) -> LinkedWorker:
         """The link's worker, which has been told of it. Raises Broke, NotHere."""
         now = self._now
         if now is None or role != self._stage.role or not self._stage.process_lives():
             now = self._now = await self._register(role)
-        hello = now.talk.hello
-        assert hello.memory is not None
-        self._last += 1
-        worker = LinkedWorker(link, hello.memory.os_pid, self._free_slot(now), now.talk.patience_s)
-        now.served[self._last] = worker
-        node = hello.pid.node.name
-        grant = self._desk.links.grant(node, hello.memory.os_pid, worker.fetch)
-        now.talk.tell(
-            "link",
-            slot=worker.slot,
-            worker=self._last,
-            socket=grant.socket,
-            token=grant.token,
-            within_ms=int(GRANT_S * 1000),
-        )
+        worker = self._desk.offer(now.talk, link, self._free_slot(now))
+        now.served[self._desk.last] = worker
         return worker
 
     def _free_slot(self, now: Offered) -> int:
@@ -182,12 +197,7 @@ class Granter:
         await stage.tidy()  # of an earlier one too: a process has one desk here
         fresh = not stage.process_lives()
         message = await stage.hello(stage.patience_s + START_S * fresh)
-        talk = await stage.greeted(message, heartbeat_ms=layout.HEARTBEAT_MS)
-        memory = talk.hello.memory
-        if memory is None:
-            raise NotHere("its hello has no `memory`: it takes its jobs as messages only")
-        if not same_layout(memory.version, memory.digest):
-            raise Broke("its hello has another layout than the battery's")
+        talk = await Stage.greeted(stage, message, heartbeat_ms=layout.HEARTBEAT_MS)
         offered = Offered(talk)
         self._nursery.start_soon(self._listen, offered)
         return offered
