@@ -26,7 +26,10 @@ defmodule Ringbridge.HarnessBridgeTest do
 
     said =
       capture_io(:stderr, fn ->
-        json = capture_io(fn -> Mix.Tasks.Ringbridge.Harness.run(arguments) end)
+        {failed, json} =
+          with_io(fn -> failure(fn -> Mix.Tasks.Ringbridge.Harness.run(arguments) end) end)
+
+        assert failed == nil, json
         assert json =~ ~s("passed?":true)
         assert json =~ ~s("target":"bridge")
         assert json =~ ~s("native?":true)
@@ -34,5 +37,13 @@ defmodule Ringbridge.HarnessBridgeTest do
 
     assert said =~ "was killed"
     assert Enum.count(String.split(said, "\n"), &(&1 =~ "skipped")) == 1
+  end
+
+  # What the task has said by then would be lost with it.
+  defp failure(fun) do
+    fun.()
+    nil
+  rescue
+    error in Mix.Error -> error
   end
 end

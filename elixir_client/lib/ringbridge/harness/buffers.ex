@@ -113,7 +113,7 @@ defmodule Ringbridge.Harness.Buffers do
   def full(target, _settings) do
     [to | _] = Target.dispatchers(target)
     running = Gate.fill(to, Target.slots())
-    waiting = Gate.ask(to, Target.depth(), :waiting)
+    waiting = Gate.ask(to, Target.slots() + Target.depth() - length(running), :waiting)
     Gate.accepted!(to, Target.slots() + Target.depth())
 
     # A relay that moves a job on makes room for one more; never for many.

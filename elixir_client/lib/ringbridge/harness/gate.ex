@@ -5,23 +5,30 @@ defmodule Ringbridge.Harness.Gate do
   alias Ringbridge.Case.Wait
 
   @patience_ms 60_000
+  @again_ms 200
 
   @type ask :: {reference(), pid()}
 
-  @doc "So many jobs, all of which run when it returns."
+  @doc """
+  Jobs of which so many run when it returns. There may be more: a worker that has been quick is given several at once, and those behind
+  the first one do not run.
+  """
   @spec fill(GenServer.server(), pos_integer()) :: [ask()]
-  def fill(to, count) do
-    asks = ask(to, count, :running)
+  def fill(to, count), do: fill(to, count, ask(to, count, :running), @patience_ms)
 
-    for _ <- 1..count do
-      receive do
-        {:at_gate, :running, pid} -> send(self(), {:runs, pid})
-      after
-        @patience_ms -> raise "a gate was not reached"
-      end
+  defp fill(_to, 0, asks, _left_ms), do: asks
+
+  defp fill(_to, count, _asks, left_ms) when left_ms <= 0,
+    do: raise("#{count} workers more were to have a job under way")
+
+  defp fill(to, count, asks, left_ms) do
+    receive do
+      {:at_gate, :running, pid} ->
+        send(self(), {:runs, pid})
+        fill(to, count - 1, asks, left_ms)
+    after
+      @again_ms -> fill(to, count, ask(to, 1, :running) ++ asks, left_ms - @again_ms)
     end
-
-    asks
   end
 
   @doc "So many jobs, asked for by processes of their own."

@@ -135,6 +135,18 @@ defmodule Ringbridge.Harness.Target do
     target
   end
 
+  @doc "Starts a role's workers at a bridge again, where they have ended since they were drained."
+  @spec work_again(t(), atom(), node()) :: :ok
+  def work_again(target, role, node) do
+    id = {Enum.find_index(target.nodes, &(&1 == node)), role}
+
+    Case.Wait.until("the drained loop has ended", 60_000, fn ->
+      match?({:ok, _pid}, Supervisor.restart_child(target.supervisor, id))
+    end)
+
+    Case.Wait.until("#{role} has workers at #{node}", 60_000, fn -> ready(node, role) > 0 end)
+  end
+
   defp ready(node, role) do
     case GenServer.call({Ringbridge.WorkerRegistry, node}, {:lookup, role}) do
       {:ok, %{workers: workers}} -> Enum.count(workers, &(&1.state == :ready))
