@@ -36,6 +36,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
@@ -456,9 +457,11 @@ def _text(term: Term, what: str) -> str:
 
 
 def _command(command: Term) -> list[str]:
+    """As TOML would have it: UTF-8, as logs and status show it, too."""
     if isinstance(command, list) and all(isinstance(part, bytes) for part in command):
-        return [part.decode("utf-8", "surrogateescape") for part in command]
-    raise BadRequest(f"a command is a list of binaries, not {brief(command)}")
+        with suppress(UnicodeDecodeError):
+            return [part.decode() for part in command]
+    raise BadRequest(f"a command is a list of binaries in UTF-8, not {brief(command)}")
 
 
 def _setting(value: Term, depth: int = SETTING_DEPTH_MAX) -> Any:

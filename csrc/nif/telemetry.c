@@ -23,8 +23,9 @@ static uint64_t now_ns(void) {
 static int64_t read_into(struct lane *lane, int64_t bytes, ErlNifBinary *copy) {
     if (!enif_alloc_binary((size_t)bytes, copy)) return -ENOMEM;
     bytes = rb_lane_read_telemetry(lane->client, copy->data, copy->size);
-    if (bytes < 0 || !enif_realloc_binary(copy, (size_t)bytes)) enif_release_binary(copy);
-    return bytes;
+    if (bytes >= 0 && enif_realloc_binary(copy, (size_t)bytes)) return bytes;
+    enif_release_binary(copy);
+    return bytes < 0 ? bytes : -ENOMEM;
 }
 
 static ERL_NIF_TERM read_now(ErlNifEnv *env, struct lane *lane, int64_t bytes) {
