@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -411,6 +412,15 @@ def given_up_in_time(bench: Bench) -> None:
         )  # it may still be waiting, for a few microseconds
         asker.peer.expect(job, payload=told(TOO_LATE))
         asker.other.poll(0.0)  # it may have forgotten it before
+    # One that stands still meanwhile finds both when it goes on, however busy the machine is.
+    job, asked = asker.ask(3, timeout_ms=100)
+    time.sleep(0.02)  # until it waits
+    asker.peer.process.signal(signal.SIGSTOP)
+    wait_until(int(asked.envelope["deadline_ns"]))
+    asker.other.reply(asked, status=CANCELLED)
+    asker.peer.process.signal(signal.SIGCONT)
+    asker.peer.expect(job, payload=told(TOO_LATE))
+    asker.other.poll(0.0)
     job, asked = asker.ask(3, deadline_ns=now_ns() + 300_000_000)
     wait_until(int(asked.envelope["deadline_ns"]))
     asker.other.reply(asked, status=CANCELLED)
