@@ -180,6 +180,8 @@ defmodule Ringbridge.CallingTest do
       await_busy(node, :sleep)
       Process.exit(caller, :kill)
       await_idle(node)
+      # Else it is found busy, and the next caller is killed before its job is placed.
+      await_free(node, :sleep)
     end
 
     later = figures.()

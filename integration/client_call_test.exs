@@ -275,6 +275,8 @@ for lane <- [:dist, :nif] do
       end
 
       test "that ends badly raises the error in its consumer", %{name: name} = context do
+        # What is busy then has this stream.
+        await_free(context.node, :primes)
         endless = Ringbridge.stream(name, :primes, "100000000")
 
         error =
