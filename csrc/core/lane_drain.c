@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "lane_client.h"
 
@@ -233,13 +232,4 @@ void rb_lane_unpark(struct rb_lane_client *l) {
     pthread_mutex_unlock(&l->drain);
 }
 
-int rb_lane_hush(struct rb_lane_client *l) {
-    char rings[64];
-    /* An honest relay's bell holds a few bytes. Of one that writes on and on no scheduler reads for longer: the rest rings again. */
-    for (int tries = 8; tries > 0; tries--) {
-        ssize_t n = recv(l->fds.bell, rings, sizeof rings, MSG_DONTWAIT);
-        if (n > 0 || (n < 0 && errno == EINTR)) continue;
-        return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? 0 : -EPIPE;
-    }
-    return 0;
-}
+int rb_lane_hush(struct rb_lane_client *l) { return rb_gate_hush(l->fds.bell); }

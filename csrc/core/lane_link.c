@@ -203,12 +203,7 @@ void rb_lane_link_close(struct rb_lane_link *l) {
     rb_region_fini(&l->results_region);
 }
 
-int rb_lane_link_hush(const struct rb_lane_link *l) {
-    char rings[64];
-    ssize_t n = recv(l->bell, rings, sizeof rings, MSG_DONTWAIT);
-    if (n > 0) return 0; /* what is left of many tells of itself again */
-    return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) ? 0 : -EPIPE;
-}
+int rb_lane_link_hush(const struct rb_lane_link *l) { return rb_gate_hush(l->bell); }
 
 /* --- What the BEAM says ------------------------------------------------------------------------------------------------------ */
 

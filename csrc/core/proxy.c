@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -124,15 +123,8 @@ int rb_proxy_bell(const struct rb_proxy *p) { return p->link.fds.wake_worker; }
 void rb_proxy_park(struct rb_proxy *p) { rb_gate_announce(&p->link.waiter, RB_PARK_EVENTFD); }
 
 int rb_proxy_unpark(struct rb_proxy *p) {
-    char rings[64];
     rb_gate_retract(&p->link.waiter);
-    /* An honest relay's bell holds a few bytes. Of one that writes on and on nobody reads for longer: the rest rings again. */
-    for (int tries = 8; tries > 0; tries--) {
-        ssize_t n = recv(p->link.fds.wake_worker, rings, sizeof rings, MSG_DONTWAIT);
-        if (n == 0) return -EPIPE;
-        if (n < 0 && errno != EINTR) break;
-    }
-    return 0;
+    return rb_gate_hush(p->link.fds.wake_worker);
 }
 
 /* --- Requests ------------------------------------------------------------------------------------------------------------- */

@@ -71,6 +71,9 @@ static inline int rb_gate_ring(struct rb_gate_waker *w) {
 }
 /* Makes an eventfd readable, whoever waits there or not. Never waits itself. */
 void rb_gate_bump(int eventfd);
+/* Reads what rings have left in a bell that is a socket. An honest side's are a few bytes; of one that writes on and on nobody reads for longer
+ * than a bounded while: what is left rings again. 0, or -EPIPE: it is no open socket any more. */
+int rb_gate_hush(int bell);
 
 /* The waiter's steps by themselves, for a caller with a poll loop of its own (the relay waits on
  * sockets too): announce, look again, then wait for the eventfd, then retract. Returns the
