@@ -13,7 +13,7 @@ import trio
 
 from bridge.fabric import layout
 from bridge.fabric.proxy import Proxy
-from bridge.fabric.relay import LinkConfig
+from bridge.fabric.relay import LinkConfig, LinkFds
 from bridge.workers import handshake_driver
 from bridge.workers.handshake_driver import RolePlan, Started
 from bridge.workers.remote.linked import LinkedSlot, Offers, copies_of
@@ -89,45 +89,27 @@ class RemoteDriver:
         return Started(RemoteGuard(self._desk, slot), None)
 
     def _make_slot(self, worker_id: int, plan: RolePlan) -> Slot | LinkedSlot:
-        if self._offers is not None and self._desk.may_link(self._index):
-            return self._make_linked(worker_id, plan, self._offers)
+        offers = self._offers if self._desk.may_link(self._index) else None
         fds = self._relay.create_link(plan.id, worker_id, self.link)
         with contextlib.ExitStack() as undo:
             undo.callback(self._relay.drop_link, worker_id)
-            proxy = Proxy(fds)
-            undo.callback(proxy.close)
-            ends = [_pipe(undo), _pipe(undo)]
-            (obituary, obituary_end), (stderr, stderr_end) = ends
-            os.set_blocking(stderr_end, False)
-            self._greet(plan.name, proxy)
-            self._relay.add_worker(
-                worker_id, pidfd=-1, obituary_fd=obituary, stdout_fd=-1, stderr_fd=stderr
-            )
-            undo.pop_all()
-        return Slot(self._desk, self._index, proxy, obituary_end, stderr_end)
-
-    def _greet(self, role: str, proxy: Proxy) -> None:
-        hello = self._desk.hello
-        proxy.greet(hello.kit, hello.kit_version, role, hello.operations)
-
-    def _make_linked(self, worker_id: int, plan: RolePlan, offers: Offers) -> LinkedSlot:
-        """One whose link the worker is offered. It is greeted by who gets it."""
-        fds = self._relay.create_link(plan.id, worker_id, self.link)
-        with contextlib.ExitStack() as undo:
-            undo.callback(self._relay.drop_link, worker_id)
-            copies = copies_of(fds, undo)
-            ends = [_pipe(undo), _pipe(undo)]
-            (obituary, obituary_end), (stderr, stderr_end) = ends
+            # Offered, it is greeted by who gets it.
+            end = copies_of(fds, undo) if offers else self._played(fds, plan.name, undo)
+            obituary, obituary_end = _pipe(undo)
+            stderr, stderr_end = _pipe(undo)
             os.set_blocking(stderr_end, False)
             self._relay.add_worker(
                 worker_id, pidfd=-1, obituary_fd=obituary, stdout_fd=-1, stderr_fd=stderr
             )
             undo.pop_all()
+        if isinstance(end, Proxy):
+            return Slot(self._desk, self._index, end, obituary_end, stderr_end)
+        assert offers is not None
         return LinkedSlot(
             self._desk,
             self._index,
             worker_id,
-            copies,
+            end,
             obituary_end,
             stderr_end,
             offers=offers,
@@ -135,6 +117,16 @@ class RemoteDriver:
             fetched=partial(self._relay.unguarded_worker, worker_id),
             greet=partial(self._greet, plan.name),
         )
+
+    def _played(self, fds: LinkFds, role: str, undo: contextlib.ExitStack) -> Proxy:
+        proxy = Proxy(fds)
+        undo.callback(proxy.close)
+        self._greet(role, proxy)
+        return proxy
+
+    def _greet(self, role: str, proxy: Proxy) -> None:
+        hello = self._desk.hello
+        proxy.greet(hello.kit, hello.kit_version, role, hello.operations)
 
 
 def same_layout(version: int, digest: bytes) -> bool:
