@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,23 @@ class Injectors:
                 words = "can write no more into any file"
                 await self._limit(resource.RLIMIT_FSIZE, injection.for_ms, words, began)
 
-    async def _workers(self, count: int) -> list[dict[str, Any]]:
-        """So many that are ready, or all that are (0). Raises Refused: there are none such."""
+    async def _listed(self) -> list[dict[str, Any]]:
+        """The role's workers as the WorkerRegistry has them now."""
+        found = await self._operator.get(REGISTRY, (Atom("lookup"), self._role.encode()))
+        listed: list[dict[str, Any]] = found["workers"]
+        return listed
+
+    async def _workers(self, count: int, but: Collection[int] = ()) -> list[dict[str, Any]]:
+        """So many that are ready, or all that are (0), without those of the ids `but`. Raises
+        Refused: there are none such.
+        """
         give_up = trio.current_time() + WORKERS_WITHIN_S
         while True:
-            found = await self._operator.get(REGISTRY, (Atom("lookup"), self._role.encode()))
-            ready = [each for each in found["workers"] if each["state"] == "ready"]
+            ready = [
+                each
+                for each in await self._listed()
+                if each["state"] == "ready" and each["id"] not in but
+            ]
             if len(ready) >= max(1, count):
                 return ready[: count or None]
             if trio.current_time() > give_up:
@@ -86,12 +97,30 @@ class Injectors:
             await trio.sleep(_LOOK_S)
 
     async def _hook(self, hook: Hook, began: Callable[[str], None]) -> None:
-        ids = []
-        for worker in await self._workers(hook.workers):
-            await self._order(worker["id"], hook.hook, hook.value, hook.jobs)
-            self._hooked[worker["id"]] = hook.hook
-            ids.append(worker["id"])
+        ids: list[int] = []
+        ended: list[int] = []
+        wanted = [worker["id"] for worker in await self._workers(hook.workers)]
+        while wanted:
+            worker = wanted.pop(0)
+            try:
+                await self._order(worker, hook.hook, hook.value, hook.jobs)
+            except Refused as refused:
+                if not await self._has_ended(worker, refused):
+                    raise
+                # It ended before it heard of this, of an earlier hook perhaps: another one, then.
+                ended.append(worker)
+                (another,) = await self._workers(1, but=[*ids, *ended, *wanted])
+                wanted.append(another["id"])
+                continue
+            self._hooked[worker] = hook.hook
+            ids.append(worker)
         began(f"{hook.hook} {hook.value} for {hook.jobs} jobs in workers {ids}")
+
+    async def _has_ended(self, worker: int, refused: Refused) -> bool:
+        """Was the order refused because its worker is no more?"""
+        return refused.reason == "down" or all(
+            each["id"] != worker for each in await self._listed()
+        )
 
     async def _order(
         self, worker: int, hook: str, value: int, jobs: int, within_s: float = HOOK_WITHIN_S

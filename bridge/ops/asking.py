@@ -60,10 +60,10 @@ class Asking:
             case (Atom("error"), (Atom("unauthorized"), why)):
                 own = f'admin_nodes = ["ringbridge_*@{split_node_name(self.name)[1]}"]'
                 raise Refused(f"{plain(why)}; for this command: {own}, then SIGHUP")
-            case (Atom("error"), (Atom(_), why)):
-                raise Refused(str(plain(why)))
+            case (Atom("error"), (Atom(reason), why)):
+                raise Refused(str(plain(why)), reason=reason)
             case (Atom("error"), Atom(why)):
-                raise Refused(why)
+                raise Refused(why, reason=why)
             case answer:
                 raise NoStatus(f"{self.name} answered something else: {answer!r}")
 

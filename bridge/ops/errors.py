@@ -10,7 +10,13 @@ class NoStatus(Exception):
 
 
 class Refused(Exception):
-    """The bridge did not do what was asked; the message says why and what to try."""
+    """The bridge did not do what was asked; the message says why and what to try. `reason` is the
+    word of its `{:error, {word, why}}`, where it gave one.
+    """
+
+    def __init__(self, why: str, *, reason: str | None = None) -> None:
+        super().__init__(why)
+        self.reason = reason
 
 
 class NoRecording(Exception):

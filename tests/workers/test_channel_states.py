@@ -56,6 +56,29 @@ async def test_its_reason_is_told_as_a_text_and_no_term_of_its_own(reason: Any, 
     assert len(encode_bare(error.reason())) < 1_500
 
 
+async def test_an_operator_whose_worker_ends_is_told_that_it_is_down() -> None:
+    """Of what was asked before, and of what is asked after: not that it would not."""
+    sent: list[Outgoing] = []
+    states = States(
+        Keeper(lambda: Store(None)), Place("work", 0), CheckpointSettings, send=sent.append
+    )
+    told: list[object] = []
+
+    async def trouble() -> None:
+        with pytest.raises(NotHad) as error:
+            await states.trouble("crash", 9, 1)
+        told.append(error.value.reason())
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trouble)
+            while not sent:
+                await trio.lowlevel.checkpoint()
+            states.over()
+        await trouble()
+    assert told == [(Atom("down"), b"the worker has ended")] * 2
+
+
 class Taker:
     """A worker in place 1 that is given what place 0 has."""
 

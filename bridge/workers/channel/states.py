@@ -170,7 +170,7 @@ class States:
         """The worker has ended: nothing that is open is answered any more."""
         self._over = True
         for asked in self._asked.values():
-            asked.end(NotHad(Code.UNAVAILABLE, "the worker has ended"))
+            asked.end(NotHad(Code.DOWN, "the worker has ended"))
         self._asked.clear()
 
     def _note(self, error: NotHad) -> None:
@@ -220,7 +220,7 @@ class States:
     async def trouble(self, hook: str, value: int, jobs: int) -> None:
         """Switch a hook on in the worker, and wait until it is. Raises NotHad."""
         if self._over:
-            raise NotHad(Code.UNAVAILABLE, "the worker has ended")
+            raise NotHad(Code.DOWN, "the worker has ended")
         id_ = next(self._ids)
         asked = self._asked[id_] = Asked(kind=None)
         self._send(packets.trouble(id_, hook, value, jobs))

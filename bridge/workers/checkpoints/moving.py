@@ -39,6 +39,8 @@ _ENDED = (State.DRAINED, State.GIVEN_UP, State.FINISHED, State.STOPPED, State.RE
 
 def states_of(worker: Worker) -> States:
     """Raises NotHad: the worker does not run."""
+    if worker.state in _ENDED:
+        raise NotHad(Code.DOWN, f"worker {worker.id} has ended")
     if not isinstance(worker.conversation, Channel) or worker.state is not State.READY:
         raise NotHad(Code.UNAVAILABLE, f"worker {worker.id} is not ready")
     return worker.conversation.states
