@@ -33,20 +33,31 @@ NEW_PORT_ID_BITS = 28
 LENGTH_MAX = 2**32 - 1
 
 
+class DoubleKey(Exception):
+    """Two keys of a map are one term: rule `duplicate_key`, when the term is there to be shown."""
+
+    def __init__(self, canonical: bytes) -> None:
+        super().__init__(canonical)
+        self.canonical = canonical
+
+
 def encode(term: Encodable, /, *, record_ok: bool = False, limits: Limits | None = None) -> bytes:
-    """The term's bytes, 131 first. Raises EncodeError."""
+    """The term's bytes, 131 first. Raises EncodeError, DoubleKey."""
     return bytes([tag.VERSION_MAGIC]) + encode_bare(term, record_ok=record_ok, limits=limits)
 
 
 def encode_bare(
     term: Encodable, /, *, record_ok: bool = False, limits: Limits | None = None
 ) -> bytes:
-    """The term's bytes without 131. Raises EncodeError."""
+    """The term's bytes without 131. Raises EncodeError, DoubleKey."""
     return _Writer(limits or DEFAULT_LIMITS, record_ok=record_ok).write(term)
 
 
 def canonical(term: object, /, *, limits: Limits | None = None) -> bytes:
-    """Bytes that are the same for two terms exactly when the terms are =:= (docs/terms.md)."""
+    """Bytes that are the same for two terms exactly when the terms are =:= (docs/terms.md).
+
+    Raises EncodeError, DoubleKey.
+    """
     bounds = limits or DEFAULT_LIMITS
     return _Writer(replace(bounds, depth_max=bounds.key_depth_max), canonical=True).write(term)
 
@@ -285,7 +296,7 @@ class _Writer:
             for key in dict.keys(term):
                 same = canonical(key, limits=self.limits)
                 if same in seen:
-                    _refuse_double(same)
+                    raise DoubleKey(same)
                 seen.add(same)
 
     def sorted(self, entries: list[tuple[object, object]]) -> Iterator[object]:
@@ -301,7 +312,7 @@ class _Writer:
         written.sort()
         for (earlier, _), (later, _) in pairwise(written):
             if earlier == later:
-                _refuse_double(later)
+                raise DoubleKey(later)
         self.out[begin:] = b"".join(key + value for key, value in written)
 
 
@@ -344,9 +355,3 @@ def _may_coincide(keys: Any) -> bool:
         elif type(key) not in _ONE_OF_A_KIND:
             return True
     return kinds >= {"str", "bytes"} or kinds >= {"named", "constant"}
-
-
-def _refuse_double(key: bytes) -> NoReturn:
-    from bridge.etf._reference_decode import decode_bare  # it imports this module
-
-    _refuse("duplicate_key", decode_bare(key)[0])
