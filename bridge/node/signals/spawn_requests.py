@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import trio
 
@@ -17,10 +17,7 @@ from bridge.dist import control as c
 from bridge.dist.errors import RemoteProtocolError
 from bridge.etf import Atom, Pid, Reference
 from bridge.node.signals import gen
-from bridge.node.signals.table import Process
-
-if TYPE_CHECKING:
-    from bridge.node.signals.router import Router
+from bridge.node.signals.table import Process, ProcessTable
 
 Term = Any
 Answered = Callable[[Pid | Atom], None]
@@ -39,11 +36,28 @@ class _Pending:
     abandoned: bool = False
 
 
-class SpawnRequests:
-    """The pending requests of one node."""
+class Signals(Protocol):
+    """What of the router is needed here; the router has these requests, so it is not imported."""
 
-    def __init__(self, router: Router) -> None:
-        self._router = router
+    table: ProcessTable
+
+    def emit(self, node: str, message: c.ControlMessage, payload: Term = None) -> bool: ...
+    def hold_monitor(
+        self,
+        process: Process,
+        target: Pid,
+        notify: Callable[[Term], None] | None,
+        *,
+        ref: Reference,
+    ) -> None: ...
+    def demonitor(self, ref: Reference) -> None: ...
+
+
+class SpawnRequests:
+    """The pending requests of one node, sent and undone by way of its `signals`."""
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
         self._pending: dict[Reference, _Pending] = {}
 
     def __len__(self) -> int:
@@ -68,7 +82,7 @@ class SpawnRequests:
             raise trio.WouldBlock(f"{PENDING_MAX} spawn requests wait for their answer already")
         self._pending[request.ref] = _Pending(owner, peer, answered, down)
         try:
-            connected = self._router.emit(peer, request, args)
+            connected = self._signals.emit(peer, request, args)
         except BaseException:
             del self._pending[request.ref]
             raise
@@ -87,9 +101,9 @@ class SpawnRequests:
     def give_up(self, ref: Reference, owner: Process, result: Pid | Atom) -> None:
         """As `abandon`; if the answer `result` has come, what it set up is undone."""
         if not self.abandon(ref):
-            self._router.demonitor(ref)
+            self._signals.demonitor(ref)
             if isinstance(result, Pid) and owner.links.receive_exit(result):
-                self._router.emit(result.node.name, c.Exit(owner.pid, result, ABANDONED))
+                self._signals.emit(result.node.name, c.Exit(owner.pid, result, ABANDONED))
 
     def receive(self, origin: str, reply: c.SpawnReply) -> None:
         """One SPAWN_REPLY of the node `origin`. Raises RemoteProtocolError."""
@@ -121,16 +135,16 @@ class SpawnRequests:
 
     def _spawned(self, pending: _Pending, reply: c.SpawnReply, pid: Pid) -> None:
         owner = pending.owner
-        alive = self._router.table.find(owner.pid) is owner
+        alive = self._signals.table.find(owner.pid) is owner
         wanted = alive and not pending.abandoned
         if reply.flags & FLAG_MONITOR:
             if wanted:
-                self._router.hold_monitor(owner, pid, pending.down, ref=reply.ref)
+                self._signals.hold_monitor(owner, pid, pending.down, ref=reply.ref)
             else:
-                self._router.emit(pending.peer, c.DemonitorP(owner.pid, pid, reply.ref))
+                self._signals.emit(pending.peer, c.DemonitorP(owner.pid, pid, reply.ref))
         if reply.flags & FLAG_LINK:
             if wanted:
                 owner.links.receive_link(pid)
             else:
                 reason = ABANDONED if alive else gen.NOPROC
-                self._router.emit(pending.peer, c.Exit(owner.pid, pid, reason))
+                self._signals.emit(pending.peer, c.Exit(owner.pid, pid, reason))
