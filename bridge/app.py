@@ -34,7 +34,7 @@ from bridge.fabric.recording import Recording, RecordingError
 from bridge.fabric.relay import Relay
 from bridge.limits import relay_limits
 from bridge.node import Node
-from bridge.node.inspection import Application, Inspection, traffic_of
+from bridge.node.inspection import Application, Inspection, publish_answers, traffic_of
 from bridge.ops import certificates, descriptors, metrics_page, published
 from bridge.ops.errors import NoRecording
 from bridge.reloading import Current, Reloading
@@ -117,11 +117,8 @@ async def serve(
                 policy=door(lambda: current.config),
                 tls=tls,
             )
-            Inspection(
-                node,
-                application=APPLICATION,
-                traffic=lambda: traffic_of(relay),
-                exports=node.exports,
+            publish_answers(
+                Inspection(node, application=APPLICATION, traffic=lambda: traffic_of(relay))
             )
             running = Bridge(
                 current, plans, relay=relay, node=node, places=places, tls=tls, hide=hide

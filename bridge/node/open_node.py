@@ -38,7 +38,13 @@ from bridge.node.cluster.lines import Line, Lines, Securer
 from bridge.node.exports import Exports
 from bridge.node.functions.executions import ExportLimits
 from bridge.node.functions.group_leader import Sink
-from bridge.node.inspection import RINGBRIDGE, Application, Inspection, traffic_of
+from bridge.node.inspection import (
+    RINGBRIDGE,
+    Application,
+    Inspection,
+    publish_answers,
+    traffic_of,
+)
 from bridge.node.node import Node
 from bridge.node.process.server import GenServer
 from bridge.node.signals.policy import Policy
@@ -205,11 +211,8 @@ async def open_node(
         stack.push_async_callback(_stop_supervisors, node)
         nursery.start_soon(pump, node, medium)
         if application is not None:
-            Inspection(
-                node,
-                application=application,
-                traffic=lambda: traffic_of(medium),
-                exports=node.exports,
+            publish_answers(
+                Inspection(node, application=application, traffic=lambda: traffic_of(medium))
             )
         for service_name, server in (services or {}).items():
             await node.start(server, name=service_name)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
@@ -27,14 +27,12 @@ from bridge.etf import Atom, Pid, canonical, charlist
 from bridge.node.exports import Exports
 from bridge.node.functions.caller import Caller
 from bridge.node.inspection.application import Branch, tree
+from bridge.node.inspection.inspection import Inspection
 from bridge.node.inspection.process_info import badarg, process_info_all
 from bridge.node.inspection.seen import Seen
 from bridge.node.process.ends import Stop
+from bridge.node.process.handle import ProcessHandle
 from bridge.node.signals import gen
-
-if TYPE_CHECKING:
-    from bridge.node.inspection.inspection import Inspection
-    from bridge.node.process.handle import ProcessHandle
 
 Term = Any
 NAME = "appmon_info"

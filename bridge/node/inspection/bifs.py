@@ -5,15 +5,13 @@ from __future__ import annotations
 import gc
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bridge.etf import Atom, Pid
 from bridge.node.exports import Exports, Raise
+from bridge.node.inspection.inspection import Inspection
 from bridge.node.inspection.process_info import badarg, process_info, process_info_all
 from bridge.node.inspection.seen import UNDEFINED
-
-if TYPE_CHECKING:
-    from bridge.node.inspection.inspection import Inspection
 
 Term = Any
 NOTSUP = Atom("notsup")

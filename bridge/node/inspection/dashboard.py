@@ -7,18 +7,16 @@ those functions, with the same arguments and shapes; structs are maps with `__st
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bridge.etf import Atom, Pid
 from bridge.node.exports import Exports
 from bridge.node.inspection import machine_page
 from bridge.node.inspection.application import Branch, tree
+from bridge.node.inspection.inspection import Inspection
 from bridge.node.inspection.modules import SYSTEM_INFO
 from bridge.node.inspection.seen import Seen
 from bridge.node.inspection.texts import get, shown_to_elixir
-
-if TYPE_CHECKING:
-    from bridge.node.inspection.inspection import Inspection
 
 Term = Any
 OK, ERROR = Atom("ok"), Atom("error")

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bridge.etf import Atom, Pid
 from bridge.node.exports import Exports
 from bridge.node.inspection.bifs import in_unit
+from bridge.node.inspection.inspection import Inspection
 from bridge.node.inspection.process_info import badarg, process_info, process_info_all
 from bridge.node.inspection.seen import UNDEFINED
 from bridge.node.inspection.system_info import OTP_RELEASE
-
-if TYPE_CHECKING:
-    from bridge.node.inspection.inspection import Inspection
 
 Term = Any
 _NATIVE = Atom("native")

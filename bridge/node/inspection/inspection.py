@@ -1,7 +1,7 @@
-"""The answers of one node to the tools that look at nodes: observer, LiveDashboard, etop, iex.
+"""What the answers to tools are made of: one node, its processes, figures and modules, and the
+application that it is to observer.
 
-`Inspection(node, ...)` puts the application's supervisor into the process table and has `exports`,
-the table of functions that those tools call; docs/inspection.md says who asks what.
+`answers` publishes the functions that those tools call; docs/inspection.md says who asks what.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from typing import Any
 
 from bridge.etf import Atom, Pid
 from bridge.node.carrier import Carrier
-from bridge.node.exports import Exports
-from bridge.node.inspection import appmon, bifs, dashboard, elixir, observer, otp
 from bridge.node.inspection.application import (
     RINGBRIDGE,
     Application,
@@ -41,9 +39,8 @@ def traffic_of(carrier: Carrier) -> tuple[int, int]:
 class Inspection:
     """`application`: what the program is called among the applications of a node.
 
-    `traffic` gives bytes received and sent over all connections. Into `exports` goes what it has
-    not got yet, so a program may answer some of it in its own way. Raises ValueError when the name
-    of the application's supervisor is taken.
+    `traffic` gives bytes received and sent over all connections. The application's supervisor goes
+    into the process table: raises ValueError when its name is taken.
     """
 
     def __init__(
@@ -52,21 +49,14 @@ class Inspection:
         *,
         application: Application = RINGBRIDGE,
         traffic: Callable[[], tuple[int, int]] = lambda: (0, 0),
-        exports: Exports | None = None,
     ) -> None:
         self.node = node
         self.application = application
         self.processes = Processes(node.router, lambda: self.root)
         self.figures = Figures(self.processes, traffic)
         self.system = SystemInfo(self.processes, self.figures, creation=node.creation)
+        self.modules = Modules(node.exports)
         self._start_supervisor()
-        self.exports = exports if exports is not None else Exports()
-        self.modules = Modules(self.exports)
-        answers = Exports()
-        self.modules.publish(answers)
-        for caller in (bifs, otp, observer, appmon, dashboard, elixir):
-            caller.publish(answers, self)
-        self.exports.fill(answers)
 
     @property
     def root(self) -> Pid:

@@ -9,18 +9,16 @@ the same from OTP 25 to 29.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
 from bridge.etf import Atom, Pid, charlist
 from bridge.node.exports import Exports, Raise
+from bridge.node.inspection.inspection import Inspection
 from bridge.node.inspection.process_info import badarg
 from bridge.node.inspection.seen import UNDEFINED, Seen
-
-if TYPE_CHECKING:
-    from bridge.node.inspection.inspection import Inspection
-    from bridge.node.process.handle import ProcessHandle
+from bridge.node.process.handle import ProcessHandle
 
 Term = Any
 CHUNK = 10_000  # processes in one message

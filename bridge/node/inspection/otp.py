@@ -6,19 +6,17 @@ import os
 import platform
 import socket
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
 from bridge.etf import Atom, Pid, charlist
 from bridge.node.calls import PendingCall, ProcessDown
 from bridge.node.exports import Exports, Raise
+from bridge.node.inspection.inspection import Inspection
 from bridge.node.inspection.process_info import badarg
 from bridge.node.inspection.seen import UNDEFINED, Seen
 from bridge.node.signals import gen
-
-if TYPE_CHECKING:
-    from bridge.node.inspection.inspection import Inspection
 
 Term = Any
 SYS_TIMEOUT_MS = 5000

@@ -13,7 +13,7 @@ from bridge.etf import Atom, decode, encode
 from bridge.node import Node, open_node
 from bridge.node.functions.caller import Caller
 from bridge.node.functions.group_leader import LogOutput, UserOutput
-from bridge.node.inspection import Inspection
+from bridge.node.inspection import Inspection, publish_answers
 
 NAME = "inspected@127.0.0.1"
 
@@ -32,7 +32,7 @@ class Rpc:
 
     async def __call__(self, module: str, function: str, *args: Any) -> Any:
         alias = f"Elixir.{module}" if module[:1].isupper() else module
-        entry = self.inspection.exports.find(Atom(alias), Atom(function), len(args))
+        entry = self.node.exports.find(Atom(alias), Atom(function), len(args))
         assert entry is not None, f"undef: {module}:{function}/{len(args)}"
         assert entry.kind == "function"
         keywords = {"caller": self.caller} if entry.takes_caller else {}
@@ -43,7 +43,7 @@ class Rpc:
 
     async def spawn(self, module: str, function: str, *args: Any, link: Any = None) -> Any:
         """As `spawn_link(Node, M, F, Args)`; the pid."""
-        entry = self.inspection.exports.find(Atom(module), Atom(function), len(args))
+        entry = self.node.exports.find(Atom(module), Atom(function), len(args))
         assert entry is not None
         assert entry.kind == "process"
         return await self.node.spawn(entry.run, *args, link=link)
@@ -63,7 +63,9 @@ async def inspected_node(**options: Any) -> AsyncIterator[Rpc]:
 
 
 def inspection_of(node: Node, **options: Any) -> Inspection:
-    return Inspection(node, **options)
+    inspection = Inspection(node, **options)
+    publish_answers(inspection)
+    return inspection
 
 
 def keyword(term: Any) -> dict[str, Any]:
