@@ -11,7 +11,7 @@ from bridge.dist.errors import LocalProtocolError
 from bridge.etf import Reference
 from bridge.etf.errors import brief
 from bridge.node.signals import gen
-from bridge.node.signals.monitors import Target
+from bridge.node.signals.addresses import Target
 from bridge.node.signals.router import Router
 from bridge.node.signals.table import Process
 

@@ -42,16 +42,15 @@ from bridge.node.process.plain import PlainProcess, ProcessFunction
 from bridge.node.process.server import GenServer
 from bridge.node.process.service import Service
 from bridge.node.signals import gen
+from bridge.node.signals.addresses import Address, Dest, Target, address_of, node_of, target_of
 from bridge.node.signals.autoconnect import AutoConnect
 from bridge.node.signals.ids import Ids
-from bridge.node.signals.monitors import Target
 from bridge.node.signals.outgoing import can_express, encode_signal
 from bridge.node.signals.policy import Policy
-from bridge.node.signals.router import Address, Router, node_of
+from bridge.node.signals.router import Router
 from bridge.node.signals.table import Process
 
 Term = Any
-Dest = Pid | Reference | str | Atom | tuple[str | Atom, str | Atom]
 
 CALL_TIMEOUT_S = 5.0  # GenServer.call's default
 
@@ -150,7 +149,12 @@ class Node(RemoteCalls):
         self.exports = Exports()  # of its own: two nodes may be given the same table
         if exports is not None:
             self.exports.merge(exports)
-        self.executions = Executions(self, limits or ExportLimits())
+        self.executions = Executions(
+            self.router,
+            limits or ExportLimits(),
+            nursery=nursery,
+            handle_of=partial(ProcessHandle, self),
+        )
         self._spawns = Spawns(self.router, self.exports, self.executions)
         self.router.receive_spawn = self._spawns.receive
         user = UserOutput(self.name, self._output)
@@ -443,20 +447,11 @@ class Node(RemoteCalls):
 
     def address(self, dest: Dest) -> Address:
         """Where `dest` is: a pid, an alias, or a name at a node (ours, if it says none)."""
-        match dest:
-            case Pid() | Reference():
-                return dest
-            case (name, node):
-                return (_atom(name), _atom(node))
-            case name:
-                return (_atom(name), Atom(self.name))
+        return address_of(dest, here=self.name)
 
     def target(self, dest: Dest) -> Target:
         """The same for what can be called and monitored. Raises ValueError for an alias."""
-        address = self.address(dest)
-        if isinstance(address, Reference):
-            raise ValueError("an alias is sent to, not called or monitored")
-        return address
+        return target_of(dest, here=self.name)
 
     # -- helpers -----------------------------------------------------------------------------------
 
@@ -541,7 +536,3 @@ class Node(RemoteCalls):
             self.connections.drop(connection, f"the carrier is full: {error}", rule_broken=True)
             return False
         return True
-
-
-def _atom(name: str | Atom) -> Atom:
-    return name if isinstance(name, Atom) else Atom(name)

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
@@ -23,13 +23,10 @@ from bridge.node.functions.leader_output import LeaderOutput
 from bridge.node.functions.outcomes import Outcome
 from bridge.node.log_limit import LogLimit
 from bridge.node.process.ends import Stop, exception_reason, traceback_of, unwrapped
-from bridge.node.process.handle import ProcessHandle
 from bridge.node.process.mailbox import MailboxPolicy
 from bridge.node.process.task import ProcessTask
 from bridge.node.signals import gen
-
-if TYPE_CHECKING:
-    from bridge.node.node import Node
+from bridge.node.signals.router import Router
 
 Term = Any
 Finish = Callable[[Outcome], Term]
@@ -49,11 +46,24 @@ class ExportLimits:
 
 
 class Executions:
-    """The runs under way, counted per node that asked. What is over a limit is not begun."""
+    """The runs under way, counted per node that asked. What is over a limit is not begun.
 
-    def __init__(self, node: Node, limits: ExportLimits) -> None:
-        self.node = node
+    Those of async functions are tasks in `nursery`, and let no error out into it. `handle_of` makes
+    the handle that an exported process is given.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        limits: ExportLimits,
+        *,
+        nursery: trio.Nursery,
+        handle_of: Callable[[ProcessTask], object],
+    ) -> None:
+        self.router = router
         self.limits = limits
+        self.nursery = nursery
+        self.handle_of = handle_of
         self.refused = 0
         self.lines = LogLimit()
         self._of_node: Counter[str] = Counter()
@@ -99,7 +109,7 @@ class Execution(ProcessTask):
     def __init__(
         self, executions: Executions, origin: str, caller: Pid, leader: Pid | Output
     ) -> None:
-        super().__init__(executions.node.router, module="exported function", policy=MailboxPolicy())
+        super().__init__(executions.router, module="exported function", policy=MailboxPolicy())
         self._executions = executions
         self._origin = origin
         self._caller = caller
@@ -137,7 +147,7 @@ class Execution(ProcessTask):
             self.end(finish(_raised(application, (Atom("unauthorized"), why.encode()))))
         elif entry.is_async:
             self._running = True
-            self._executions.node.start_soon(self._run_task, application, finish)
+            self._executions.nursery.start_soon(self._run_task, application, finish)
         else:
             self.end(finish(self._call(application)))
 
@@ -182,7 +192,7 @@ class Execution(ProcessTask):
     async def _await(self, application: Application) -> Outcome:
         entry = application.entry
         is_process = entry.kind == "process"
-        handle = [ProcessHandle(self._executions.node, self)] if is_process else []
+        handle = [self._executions.handle_of(self)] if is_process else []
         limit = trio.CancelScope()
         if not is_process:
             limit.deadline = trio.current_time() + self._executions.limits.time_s
@@ -197,7 +207,7 @@ class Execution(ProcessTask):
     def _returned(self, application: Application, value: Term) -> Outcome:
         if not gen.is_term(value):
             return _raised(application, (Atom("not_a_term"), type(value).__name__.encode()))
-        if self._origin == self._executions.node.name:  # a copy, with the types that others get
+        if self._origin == self.router.ids.node.name:  # a copy, with the types that others get
             value, _ = decode_bare(encode_bare(value))
         return Outcome("return", value, [])
 

@@ -7,8 +7,8 @@ There is nothing to read from.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from bridge.etf import Atom, ImproperList, Pid
 from bridge.log import Log
@@ -16,9 +16,6 @@ from bridge.node.functions.leader_output import IO_REPLY
 from bridge.node.log_limit import LogLimit
 from bridge.node.process.handle import ProcessHandle
 from bridge.node.signals import gen
-
-if TYPE_CHECKING:
-    from bridge.node.node import Node
 
 Term = Any
 Sink = Callable[[str, str], None]
@@ -57,11 +54,26 @@ class UserOutput:
         self._sink(self._name, text)
 
 
+class Peers(Protocol):
+    """Who formats what is to be put: the nodes that we are connected with."""
+
+    def connected(self) -> list[str]: ...
+    async def erpc(
+        self,
+        peer: str,
+        module: Atom,
+        function: Atom,
+        args: Sequence[Term],
+        *,
+        timeout: float,  # noqa: ASYNC109  # as in Node
+    ) -> Term: ...
+
+
 class GroupLeader:
     """Serves io requests, one at a time and in order. `sink(node, text)` takes the output."""
 
-    def __init__(self, node: Node, sink: Sink) -> None:
-        self._node = node
+    def __init__(self, peers: Peers, sink: Sink) -> None:
+        self._peers = peers
         self._sink = sink
 
     async def run(self, me: ProcessHandle) -> None:
@@ -110,10 +122,10 @@ class GroupLeader:
         refused = (gen.ERROR, (Atom("put_chars"), Atom(encoding), module, function))
         if module != Atom("io_lib") or not isinstance(args, list) or type(function) is not Atom:
             return gen.sendable(refused)
-        if sender.node.name not in self._node.connected():
+        if sender.node.name not in self._peers.connected():
             return gen.sendable(refused)  # nobody has us dial a node of his choice
         try:
-            characters = await self._node.erpc(
+            characters = await self._peers.erpc(
                 sender.node.name, module, function, args, timeout=FORMAT_TIMEOUT_S
             )
         except Exception:  # whatever it is, the characters are not to be had

@@ -15,7 +15,7 @@ from bridge.node.inspection.stacks import current_function, stack_of
 from bridge.node.process.details import Details, Mfa, module_atom
 from bridge.node.process.mailbox import Mailbox
 from bridge.node.process.task import ProcessTask
-from bridge.node.signals.monitors import Target
+from bridge.node.signals.addresses import Target
 from bridge.node.signals.router import Router
 from bridge.node.signals.table import Process
 

@@ -15,13 +15,12 @@ from bridge.etf import Pid, Reference, encode_bare
 from bridge.node.process.mailbox import MailboxStatistics
 from bridge.node.process.patterns import ANY, predicate_of
 from bridge.node.signals import gen
+from bridge.node.signals.addresses import Address, Dest, Target, node_of
 from bridge.node.signals.gen import Sender
-from bridge.node.signals.monitors import Target
-from bridge.node.signals.router import Address, node_of
 from bridge.node.signals.table import Process
 
 if TYPE_CHECKING:
-    from bridge.node.node import Dest, Node
+    from bridge.node.node import Node
     from bridge.node.process.task import ProcessTask
 
 Term = Any

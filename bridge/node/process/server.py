@@ -12,10 +12,11 @@ from bridge.node.process.ends import NoReply, Stop
 from bridge.node.process.handlers import BadRequest, Handlers, run
 from bridge.node.process.mailbox import MailboxPolicy, MailboxStatistics
 from bridge.node.process.sys_protocol import NotReplaceable
+from bridge.node.signals.addresses import Dest
 from bridge.node.signals.gen import ERROR, Request, Sender
 
 if TYPE_CHECKING:
-    from bridge.node.node import Dest, Node
+    from bridge.node.node import Node
     from bridge.node.process.handle import ProcessHandle
 
 Term = Any

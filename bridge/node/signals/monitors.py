@@ -12,10 +12,10 @@ from typing import Any
 
 from bridge.dist.errors import RemoteProtocolError
 from bridge.etf import Atom, Pid, Reference
+from bridge.node.signals.addresses import Target
 from bridge.node.signals.table import Process, Watcher
 
 Term = Any
-Target = Pid | tuple[Atom, Atom]  # a pid, or a name at a node
 
 MONITORS_MAX = 100_000  # held on us per peer; a peer with more is broken or hostile
 

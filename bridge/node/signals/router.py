@@ -17,25 +17,19 @@ from bridge.dist import control as c
 from bridge.dist.errors import RemoteProtocolError
 from bridge.etf import Atom, EncodeError, Pid, Reference, decode_bare, encode_bare
 from bridge.node.signals import gen
+from bridge.node.signals.addresses import Address, Target, node_of
 from bridge.node.signals.aliases import Aliases, ProcessAlias
 from bridge.node.signals.guard import EXIT2, Guard
 from bridge.node.signals.ids import Ids
 from bridge.node.signals.links import LINKS_MAX, LinkIndex, Links
-from bridge.node.signals.monitors import Held, HeldOnUs, Target, Watch
+from bridge.node.signals.monitors import Held, HeldOnUs, Watch
 from bridge.node.signals.policy import Policy
 from bridge.node.signals.spawn_requests import SpawnRequests
 from bridge.node.signals.table import Inbox, Process, ProcessTable, Watcher
 
 Term = Any
-Address = Target | Reference  # an alias too
 ReceiveSpawn = Callable[[str, c.SpawnRequest, Callable[[], Term]], None]
 _COPIED = c.Send | c.RegSend | c.AliasSend | c.AltactSend | c.SpawnRequest  # on their way to us
-
-
-def node_of(address: Address) -> str:
-    """The name of the node where `address` lives."""
-    node = address[1] if isinstance(address, tuple) else address.node
-    return node.name
 
 
 class Router:

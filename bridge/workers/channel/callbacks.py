@@ -16,8 +16,7 @@ from bridge.etf import EncodeError, encode_bare
 from bridge.node import Node, ProcessDown
 from bridge.node.calls import PendingCall
 from bridge.node.signals import gen
-from bridge.node.signals.monitors import Target
-from bridge.node.signals.router import node_of
+from bridge.node.signals.addresses import Target, node_of
 from bridge.node.signals.table import Process
 from bridge.workers.channel.packets import Call, Code, NotHad, Send
 from bridge.workers.channel.policy import AtomBudget, CallbackPolicy, check_term
