@@ -12,14 +12,17 @@ from typing import Any, cast
 import pytest
 import trio
 
+from bridge.config import RoleConfig
 from bridge.etf import Atom
 from bridge.fabric import layout
+from bridge.fabric.relay import LinkConfig, LinkFds
 from bridge.lanes.links import GRANT_S, GRANTED, LinkGrants
-from bridge.workers.remote import linked, messages
-from bridge.workers.remote.driver import same_layout
+from bridge.workers.handshake_driver import RolePlan
+from bridge.workers.remote import driver, linked, messages
+from bridge.workers.remote.driver import RemoteDriver, same_layout
 from bridge.workers.remote.linked import LinkedSlot
 from bridge.workers.remote.messages import BrokenRule, Drained, Hello, Links, Memory, NoLink
-from bridge.workers.remote.slot import Desk
+from bridge.workers.remote.slot import Desk, Slot
 
 OS_PID, WORKER = 4242, 17
 MEMORY = Memory(OS_PID, layout.LAYOUT_VERSION, layout.LAYOUT_DIGEST)
@@ -114,6 +117,7 @@ class PlayedProxy:
         self.bell.close()
         self._bell_end.close()
 
+    def greet(self, kit: str, version: tuple[int, int], role: str, ops: Any) -> None: ...
     def park(self) -> None: ...
     def unpark(self) -> None: ...
     def take(self) -> None: ...
@@ -280,3 +284,53 @@ def test_what_a_worker_says_of_links_is_read_strictly() -> None:
     ):
         with pytest.raises(BrokenRule):
             messages.read(messages.message(kind, **wrong))
+
+
+# ---- which of both it begins as
+
+
+class PlayedRelay:
+    """Makes links of descriptors that are none, and keeps its ends."""
+
+    def __init__(self) -> None:
+        self.ends: list[int] = []
+
+    def create_link(self, role: int, worker_id: int, config: LinkConfig) -> LinkFds:
+        self.ends = [os.dup(0) for _ in LinkFds._fields]
+        return LinkFds(*self.ends)
+
+    def add_worker(
+        self, worker_id: int, *, pidfd: int, obituary_fd: int, stdout_fd: int, stderr_fd: int
+    ) -> None:
+        self.ends += [obituary_fd, stderr_fd]
+
+    def drop_link(self, worker_id: int) -> None:
+        pytest.fail("it could not be started")
+
+    def unguarded_worker(self, worker_id: int) -> None: ...
+
+
+@pytest.mark.parametrize(("may", "kind"), [(True, LinkedSlot), (False, Slot)])
+async def test_who_may_have_links_is_offered_the_first_one_too(
+    monkeypatch: pytest.MonkeyPatch, may: bool, kind: type[Any]
+) -> None:
+    monkeypatch.setattr(driver, "Proxy", PlayedProxy)
+    monkeypatch.setattr(linked, "Proxy", PlayedProxy)
+    relay, desk, slots = PlayedRelay(), PlayedDesk(), list[Any]()
+    desk.may_link = lambda index: may  # type: ignore[attr-defined]
+    desk.slot_started = slots.append  # type: ignore[attr-defined]
+    config = LinkConfig(slots=8, result_bytes=1 << 20, result_block_bytes=4096, crc="off")
+    async with trio.open_nursery() as nursery:
+        new = RemoteDriver(
+            cast(Any, relay),
+            cast(Desk, desk),
+            0,
+            link=config,
+            offers=grants(),  # none is out yet
+            begin=nursery.start_soon,
+        )
+        await new.start(WORKER, RolePlan(1, "r", ("worker",), "/", RoleConfig()))
+        nursery.cancel_scope.cancel()
+    assert [type(slot) for slot in slots] == [kind]
+    for fd in relay.ends:
+        os.close(fd)

@@ -93,8 +93,9 @@ class RemoteDriver:
         fds = self._relay.create_link(plan.id, worker_id, self.link)
         with contextlib.ExitStack() as undo:
             undo.callback(self._relay.drop_link, worker_id)
-            # Offered, it is greeted by who gets it.
-            end = copies_of(fds, undo) if offers else self._played(fds, plan.name, undo)
+            # Offered, it is greeted by who gets it. Not `if offers`: false while none is out.
+            played = offers is None
+            end = self._played(fds, plan.name, undo) if played else copies_of(fds, undo)
             obituary, obituary_end = _pipe(undo)
             stderr, stderr_end = _pipe(undo)
             os.set_blocking(stderr_end, False)
