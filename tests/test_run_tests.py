@@ -118,6 +118,139 @@ def test_what_failed_is_found_in_what_each_runner_prints(
     assert run_tests.failures(said.splitlines(keepends=True)) == failures
 
 
+# Fails as often as the number in its file says, two at a time; its status is pytest's.
+FALTERS = """
+import sys
+from pathlib import Path
+left = Path(sys.argv[1])
+failed = min(int(left.read_text()), 2)
+left.write_text(str(int(left.read_text()) - failed))
+for number in range(failed):
+    print(f"FAILED a.py::b[{number}] - c")
+print(f"{int(sys.argv[2]) - failed} passed, {failed} failed")
+raise SystemExit(1 if failed else 0)
+"""
+
+
+def falters(run_tests: ModuleType, left: Path, times: int, failed_status: int = 1) -> object:
+    left.write_text(str(times))
+    command = [sys.executable, "-c", FALTERS, str(left)]
+    alone = run_tests.Alone([*command, "2"], run_tests.count_plain, failed_status)
+    return run_tests.Runner("it", [*command, "9"], run_tests.count_plain, alone)
+
+
+@pytest.mark.parametrize(
+    ("times", "failed_status", "once", "ends"),
+    [
+        # Both fail beside others, and pass alone: told, and forgiven.
+        (2, 1, False, ["2 of them passed only when alone; in one run 3 may", "9 passed, 0 failed"]),
+        # Who fails alone too has failed, and says so.
+        (4, 1, False, ["7 passed, 2 failed"]),
+        # A runner that broke off is not asked again: nobody knows what it has left out.
+        (2, 3, False, ["7 passed, 2 failed"]),
+        (2, 1, True, ["7 passed, 2 failed"]),
+    ],
+)
+def test_what_fails_beside_others_is_tried_once_more_alone(
+    run_tests: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    times: int,
+    failed_status: int,
+    once: bool,
+    ends: list[str],
+) -> None:
+    monkeypatch.delenv("RINGBRIDGE_TEST_ONCE", raising=False)
+    if once:
+        monkeypatch.setenv("RINGBRIDGE_TEST_ONCE", "1")
+    it = falters(run_tests, tmp_path / "left", times, failed_status)
+    monkeypatch.setattr(run_tests, "RUNNERS", {"python": it})
+    good = ends[-1].endswith(" 0 failed")
+    assert run_tests.main(["python"]) == (0 if good else 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-len(ends) :] == ends
+    word = "unsteady" if good else "failed"
+    assert [line for line in lines if line.startswith(("unsteady: ", "failed: "))] == [
+        f"{word}: it: FAILED a.py::b[{number}] - c" for number in range(2)
+    ]
+
+
+def test_where_many_need_a_second_try_all_of_them_have_failed(
+    run_tests: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("RINGBRIDGE_TEST_ONCE", raising=False)
+    runners = {name: falters(run_tests, tmp_path / name, 2) for name in ("python", "elixir")}
+    monkeypatch.setattr(run_tests, "RUNNERS", runners)
+    assert run_tests.main(["python", "elixir"]) == 1
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "4 of them passed only when alone; in one run 3 may",
+        "14 passed, 4 failed",
+    ]
+
+
+def test_what_is_unsteady_within_a_run_within_a_run_is_told_too(run_tests: ModuleType) -> None:
+    inner = "print('unsteady: Python: FAILED a.py::b - c'); print('1 passed, 0 failed')"
+    result = run_tests.run(runner(run_tests, inner), {}, [].append)
+    assert list(result.unsteady) == ["Python: FAILED a.py::b - c"]
+    assert result.counts == run_tests.Counts(1)
+
+
+PYTEST_FALTERS = """
+from pathlib import Path
+import pytest
+
+@pytest.mark.parametrize("number", range(4))
+def test_it(number):
+    seen = Path(__file__).with_name(f"seen-{number}")
+    if number in (1, 2) and not seen.exists():
+        seen.touch()
+        raise AssertionError("the first time")
+    assert number != 3
+"""
+
+
+def test_pytest_runs_again_what_had_failed_and_nothing_else(
+    run_tests: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The real one: the ids that it keeps of the first run, and the counts of the second."""
+    monkeypatch.delenv("RINGBRIDGE_TEST_ONCE", raising=False)
+    monkeypatch.setattr(run_tests, "JUNIT_ALONE", tmp_path / "alone.xml")
+    monkeypatch.setattr(run_tests, "PYTEST_CACHE", tmp_path / "cache")
+    (tmp_path / "test_it.py").write_text(PYTEST_FALTERS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    common = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-ra",
+        "-p",
+        "no:randomly",
+        f"-c{tmp_path}/pytest.ini",
+    ]
+    common += ["-o", f"cache_dir={tmp_path}/cache", f"--rootdir={tmp_path}"]
+    again = ["--last-failed", "--last-failed-no-failures=none", f"--junitxml={tmp_path}/alone.xml"]
+    alone = run_tests.Alone([*common, *again], run_tests.count_junit_alone, failed_status=1)
+    command = [*common, "test_it.py", f"--junitxml={run_tests.JUNIT}"]
+    it = run_tests.Runner("it", command, run_tests.count_junit, alone)
+    monkeypatch.setattr(run_tests, "RUNNERS", {"python": it})
+    assert run_tests.main(["python"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == [
+        "2 of them passed only when alone; in one run 3 may",
+        "3 passed, 1 failed",
+    ]
+    assert sum(line.startswith("failed: it: FAILED test_it.py::test_it[3]") for line in lines) == 1
+    assert sum(line.startswith("unsteady: it: FAILED test_it.py") for line in lines) == 2
+
+
 def test_the_end_of_the_log_says_what_failed(
     run_tests: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
