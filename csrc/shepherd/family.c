@@ -18,33 +18,10 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "shepherd_pvt.h"
-
-pid_t rb_clone(unsigned long flags) {
-    /* All other arguments are 0, so their order, which differs between machines, does not
-     * matter. */
-    return (pid_t)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
-}
-
-pid_t rb_clone_into_group(int group) {
-    struct clone_args how = {
-        .flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)group};
-    pid_t pid = (pid_t)syscall(SYS_clone3, &how, sizeof how);
-    return pid < 0 ? -errno : pid;
-}
-
-char *rb_put_decimal(char *at, uint64_t value) {
-    char digits[24];
-    int count = 0;
-    do digits[count++] = (char)('0' + value % 10);
-    while ((value /= 10) > 0);
-    while (count > 0) *at++ = digits[--count];
-    return at;
-}
 
 static int write_proc(pid_t pid, const char *name, const char *text, size_t size) {
     char path[64];

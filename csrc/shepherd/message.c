@@ -120,3 +120,12 @@ int64_t rb_now_us(void) {
 }
 
 int64_t rb_now_ms(void) { return rb_now_us() / 1000; }
+
+char *rb_put_decimal(char *at, uint64_t value) {
+    char digits[24];
+    int count = 0;
+    do digits[count++] = (char)('0' + value % 10);
+    while ((value /= 10) > 0);
+    while (count > 0) *at++ = digits[--count];
+    return at;
+}

@@ -153,6 +153,14 @@ uint32_t rb_join_groups_async_signal_safe(const struct rb_groups *groups, int bo
 void rb_kill_groups(const struct rb_groups *groups); /* SIGKILL to all that is in them */
 void rb_remove_groups(struct rb_groups *groups);     /* may be repeated */
 
+/* clone.c -------------------------------------------------------------------------------------- */
+
+/* fork(2) with namespace flags, without the C library's own ideas of what a fork is. */
+pid_t rb_clone(unsigned long flags);
+
+/* The same, born into a control group of version 2. Returns -errno where that cannot be. */
+pid_t rb_clone_into_group(int group);
+
 /* family.c ------------------------------------------------------------------------------------- */
 
 struct rb_family {
@@ -165,12 +173,6 @@ struct rb_family {
  * are what the init is to have. Returns 0 and fills `family`, or -errno. */
 int rb_start_family(const struct rb_job *job, const struct rb_worker_ends *ends, const int life[2],
                     struct rb_family *family);
-
-/* fork(2) with namespace flags, without the C library's own ideas of what a fork is. */
-pid_t rb_clone(unsigned long flags);
-
-/* The same, born into a control group of version 2. Returns -errno where that cannot be. */
-pid_t rb_clone_into_group(int group);
 
 /* init.c, exec.c, confine.c, seccomp.c -------------------------------------------------------- */
 
