@@ -1,6 +1,7 @@
 defmodule Ringbridge.BeamWorkerLoop.Heart do
   @moduledoc false
   # Beats for a loop, in a process of its own: whatever the loop and its jobs do, the bridge hears that this node lives.
+  alias Ringbridge.BeamWorkerLoop.Desk
 
   @spec start_link(pid(), pos_integer(), boolean()) :: pid()
   def start_link(desk, every_ms, ready?) do
@@ -36,7 +37,5 @@ defmodule Ringbridge.BeamWorkerLoop.Heart do
     end
   end
 
-  defp beat(desk, ready?) do
-    :erlang.send(desk, {:ringbridge_worker, :heartbeat, %{ready: ready?}}, [:noconnect])
-  end
+  defp beat(desk, ready?), do: Desk.say(desk, :heartbeat, %{ready: ready?})
 end

@@ -304,8 +304,7 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
   defp finish(outcome, run_us, %{job: %{timer: timer} = job} = s) do
     Process.demonitor(job.monitor, [:flush])
     if timer, do: Process.cancel_timer(timer)
-    # A job that was told to stop and was ended for it has not failed.
-    outcome = if timer && match?({:failed, 65_282, _}, outcome), do: :cancelled, else: outcome
+    outcome = if timer, do: Runner.stopped(outcome), else: outcome
 
     case end_with(outcome, run_us, s) do
       :ok ->

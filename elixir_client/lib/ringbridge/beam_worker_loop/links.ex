@@ -7,7 +7,7 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
   # All of it is called by the loop's process, so that what it says arrives in its order.
   require Logger
 
-  alias Ringbridge.BeamWorkerLoop.Link
+  alias Ringbridge.BeamWorkerLoop.{Desk, Link, State}
   alias Ringbridge.LocalNode
 
   # Before it is told to the bridge that a slot which lost its link may have one again.
@@ -16,7 +16,7 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
   # Who has lost none for so long begins with the shortest pause again.
   @settled_ms 2 * @again_max_ms
 
-  @type loop :: map()
+  @type links :: %{non_neg_integer() => {pid(), pos_integer()}}
 
   @doc "The kit as a hello names it."
   @spec kit() :: {binary(), {non_neg_integer(), non_neg_integer()}}
@@ -45,7 +45,7 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
   end
 
   @doc "The slot's jobs come over shared memory from here on, until its link ends."
-  @spec start(map(), loop()) :: loop()
+  @spec start(map(), State.t()) :: State.t()
   def start(offer, loop) do
     loop = stop(offer.slot, loop)
 
@@ -55,7 +55,8 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
   end
 
   @doc "What the process of a slot says of its end: `:drained`, or `{:lost, why}`. Of an earlier life of the slot it is nothing."
-  @spec ended(non_neg_integer(), pos_integer(), :drained | {:lost, String.t()}, loop()) :: loop()
+  @spec ended(non_neg_integer(), pos_integer(), :drained | {:lost, String.t()}, State.t()) ::
+          State.t()
   def ended(slot, worker, said, loop) do
     case loop.links do
       %{^slot => {_pid, ^worker}} ->
@@ -67,7 +68,7 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
   end
 
   @doc "A process linked with the loop has ended: one of a slot that had not told, or a job's."
-  @spec exited(pid(), term(), loop()) :: loop()
+  @spec exited(pid(), term(), State.t()) :: State.t()
   def exited(pid, reason, loop) do
     case Enum.find(loop.links, fn {_slot, {its, _worker}} -> its == pid end) do
       {slot, {_pid, worker}} -> ended(slot, worker, {:lost, inspect(reason, limit: 10)}, loop)
@@ -76,11 +77,11 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
   end
 
   @doc "It is time to tell the bridge that there may be links again."
-  @spec again(loop()) :: loop()
+  @spec again(State.t()) :: State.t()
   def again(loop) do
     case Link.memory() do
       {:ok, _memory} ->
-        tell(loop, :links, %{})
+        Desk.tell(loop, :links, %{})
         loop
 
       {:error, _why} ->
@@ -88,14 +89,14 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
     end
   end
 
-  @spec set_ready(loop(), boolean()) :: :ok
+  @spec set_ready(State.t(), boolean()) :: :ok
   def set_ready(loop, ready?) do
     for {_slot, {pid, _worker}} <- loop.links, do: Link.set_ready(pid, ready?)
     :ok
   end
 
   @doc "How many jobs have ended, and how many run."
-  @spec counted(loop()) :: {non_neg_integer(), non_neg_integer()}
+  @spec counted(State.t()) :: {non_neg_integer(), non_neg_integer()}
   def counted(%{counts: counts, options: options}) do
     running = for slot <- 0..(options.slots - 1), do: :counters.get(counts, running_of(slot))
     {:counters.get(counts, 1), Enum.sum(running)}
@@ -110,7 +111,7 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
   def running_of(slot), do: 2 + slot
 
   @doc "Nothing that was given out is answered any more: each ends, and what it runs."
-  @spec forget(loop()) :: loop()
+  @spec forget(State.t()) :: State.t()
   def forget(loop) do
     loop = Enum.reduce(Map.keys(loop.links), loop, &stop/2)
     {done, _running} = counted(loop)
@@ -130,7 +131,7 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
   end
 
   defp told(:drained, slot, worker, loop) do
-    tell(loop, :drained, %{slot: slot, worker: worker})
+    Desk.tell(loop, :drained, %{slot: slot, worker: worker})
     loop
   end
 
@@ -138,7 +139,7 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
     level = if loop.options.lane == :nif, do: :warning, else: :info
     text = "worker of #{loop.options.role}: slot #{slot} has no link: #{why}"
     Logger.log(level, text <> "; its jobs come as messages")
-    tell(loop, :no_link, %{slot: slot, worker: worker, why: why})
+    Desk.tell(loop, :no_link, %{slot: slot, worker: worker, why: why})
     later(loop)
   end
 
@@ -150,7 +151,4 @@ defmodule Ringbridge.BeamWorkerLoop.Links do
     Process.send_after(self(), {:links_again, loop.desk}, pause_ms)
     %{loop | links_lost: lost + 1, link_lost_ms: now_ms}
   end
-
-  defp tell(%{desk: desk}, kind, said),
-    do: :erlang.send(desk, {:ringbridge_worker, kind, said}, [:noconnect])
 end

@@ -28,6 +28,11 @@ defmodule Ringbridge.BeamWorkerLoop.Runner do
   @spec died(term()) :: outcome()
   def died(reason), do: {:failed, @raised, cut("the job's process ended: #{inspect(reason)}")}
 
+  @doc "The outcome of a job that was told to stop: one that was ended for it has not failed."
+  @spec stopped(outcome()) :: outcome()
+  def stopped({:failed, @raised, _message}), do: :cancelled
+  def stopped(outcome), do: outcome
+
   defp run(options, state, job, answer_bytes_max) do
     # As proc_lib's processes have it, and hand it on: what a handler starts by a Task, or as a server, is known for the loop's.
     Process.put(:"$ancestors", [job.loop])
