@@ -164,6 +164,16 @@ static inline void lab_submit_option(int fd, uint32_t caller, const char *key, u
     lab_put(&b, number, 2);
     lab_frame(fd, &b);
 }
+/* For a name that is not the relay's: it goes up to the interpreter. */
+static inline void lab_to_somebody_else(int fd, const void *message, size_t size) {
+    struct lab_bytes b = {.size = 0};
+    PUT(&b, "\x68\x04\x61\x06");
+    lab_put_pid(&b, "peer@host", 1);
+    lab_put_atom(&b, "");
+    lab_put_atom(&b, "somebody_else");
+    lab_put(&b, message, size);
+    lab_frame(fd, &b);
+}
 
 /* Reads one frame that is no tick; its body without the header. Returns the size, 0 when the relay has closed, -1 after `wait_ms`. */
 static inline int lab_read(int fd, uint8_t *body, size_t room, int wait_ms) {

@@ -195,7 +195,7 @@ static void the_caller_s_death_cancels(void) {
     submit_async(lab.peer, 5, NULL);
     begun(&lab, &watch);
     down(lab.peer, &watch);
-    wait_for(&lab, RB_REASON_CANCELLED, 1);
+    wait_until_answered(&lab, RB_REASON_CANCELLED, 1);
     CHECK_EQUAL(lab_read(lab.peer, frame, sizeof frame, 50), -1);
     lab_close(&lab);
 }
@@ -211,7 +211,7 @@ static void also_when_the_service_was_started_again_since(void) {
     rb_relay_install_service(lab.relay, RB_SERVICE_JOBS, 2, 0, "job_dispatcher\0");
     CHECK(NEXT(&lab) > 0 && HAS("killed")); /* the call's own monitor */
     down(lab.peer, &watch);
-    wait_for(&lab, RB_REASON_CANCELLED, 1);
+    wait_until_answered(&lab, RB_REASON_CANCELLED, 1);
     lab_close(&lab);
 }
 
@@ -234,7 +234,7 @@ static void an_orphan_finishes_where_it_was_asked_for(void) {
             CHECK(NEXT(&lab) > 0 && HAS("unknown_job"));
         }
         lab_complete(w, "alone", 5);
-        wait_for(&lab, RB_REASON_OK, 1);
+        wait_until_answered(&lab, RB_REASON_OK, 1);
         CHECK_EQUAL(lab_read(lab.peer, frame, sizeof frame, 50), -1);
         lab_worker_end(&lab, w, NULL);
         lab_close(&lab);

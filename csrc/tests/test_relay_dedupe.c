@@ -105,7 +105,7 @@ static void the_run_goes_on_until_its_last_caller_leaves(void) {
     CHECK(lab_request(w, 0) != NULL);
     lab_start(w, 1);
     give_up(&lab, 1);
-    wait_for(&lab, RB_REASON_CANCELLED, 1);
+    wait_until_answered(&lab, RB_REASON_CANCELLED, 1);
     CHECK_EQUAL(rb_load_acquire(&w->link.cancels[0]), 0);
     lab_complete(w, "second", 6);
     CHECK(NEXT(&lab) > 0 && is_for(2) && HAS("second"));
@@ -119,7 +119,7 @@ static void the_run_goes_on_until_its_last_caller_leaves(void) {
     lab_start(w, 1);
     give_up(&lab, 4);
     give_up(&lab, 3);
-    wait_for(&lab, RB_REASON_CANCELLED, 3);
+    wait_until_answered(&lab, RB_REASON_CANCELLED, 3);
     CHECK_EQUAL(rb_load_acquire(&w->link.cancels[1]), run);
     /* Whoever comes now comes too late for that one. */
     ASK(&lab, .caller = 5);
@@ -361,10 +361,10 @@ static void callers_of_a_large_answer_are_told_as_their_socket_takes_it(void) {
             seen |= 1ull << caller;
             gone++;
         }
-        wait_for(&lab, RB_REASON_CANCELLED, 2);
+        wait_until_answered(&lab, RB_REASON_CANCELLED, 2);
     }
     CHECK_EQUAL(seen, (1ull << (CALLERS + 1)) - 2);
-    wait_for(&lab, RB_REASON_OK, CALLERS - 2);
+    wait_until_answered(&lab, RB_REASON_OK, CALLERS - 2);
     ASK(&lab, .caller = CALLERS + 1);
     CHECK(lab_request(w, 0) != NULL);
     lab_worker_end(&lab, w, NULL);

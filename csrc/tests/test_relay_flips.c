@@ -2,13 +2,7 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 
-#include "relay_lab.h"
-
-static struct rb_relay_stats stats_of(struct lab *lab) {
-    struct rb_relay_stats s;
-    rb_relay_read_stats(lab->relay, &s);
-    return s;
-}
+#include "accounts.h"
 
 /* --- Bytes that change ------------------------------------------------------------------------------ */
 

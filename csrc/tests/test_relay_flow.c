@@ -1,12 +1,7 @@
 /* What waits is bounded for each connection by itself, and who waits for room is told; payloads do not stop half way for ever. */
 #define _GNU_SOURCE
+#include "accounts.h"
 #include "still_lab.h"
-
-static struct rb_relay_stats stats_of(struct lab *lab) {
-    struct rb_relay_stats s;
-    rb_relay_read_stats(lab->relay, &s);
-    return s;
-}
 
 /* {6, Caller, '', elsewhere} and a binary: for the interpreter. */
 static void to_somebody_else(int fd, size_t size) {

@@ -6,21 +6,7 @@
 #include <sched.h>
 #include <sys/uio.h>
 
-#include "relay_lab.h"
-
-static struct rb_relay_stats stats_of(struct lab *lab) {
-    struct rb_relay_stats s;
-    rb_relay_read_stats(lab->relay, &s);
-    return s;
-}
-
-#define WITH_WORKER(lab, w) \
-    struct lab lab;         \
-    lab_open(&lab);         \
-    struct lab_worker *w = lab_worker(&lab)
-#define CLOSE(lab, w)              \
-    lab_worker_end(&lab, w, NULL); \
-    lab_close(&lab)
+#include "accounts.h"
 
 static int connect_as(struct lab *lab, const char *node) {
     int pair[2];

@@ -56,7 +56,7 @@ static void answers_come_in_the_order_of_the_payloads(void) {
         lab_start(w, 3);
         for (int k = 0; k < 3; k++) {
             echo(w, orders[i][k]);
-            wait_for(&lab, RB_REASON_OK, 3 * i + (uint64_t)k + 2); /* one at a time */
+            wait_until_answered(&lab, RB_REASON_OK, 3 * i + (uint64_t)k + 2); /* one at a time */
         }
         rb_ring_release(&w->link.request_ring, 3);
         CHECK(NEXT(&lab) > 0 && HAS("\x68\2\x77\2ok\x6c\0\0\0\3" OK(A) OK(B) OK(C) "\x6a"));
@@ -163,9 +163,9 @@ static void the_caller_s_end_is_the_end_of_all(void) {
     uint64_t second = lab_request(w, 1)->job;
     lab_start(w, 2);
     echo(w, 0);
-    wait_for(&lab, RB_REASON_OK, 2);
+    wait_until_answered(&lab, RB_REASON_OK, 2);
     lab_monitor(lab.peer, 0, CALLER, CALLER);
-    wait_for(&lab, RB_REASON_CANCELLED, 2);
+    wait_until_answered(&lab, RB_REASON_CANCELLED, 2);
     CHECK_EQUAL(rb_load_acquire(&w->link.cancels[2]), second);
     echo(w, 1); /* too late for anybody */
     echo(w, 2);
@@ -183,13 +183,13 @@ static void orphans_finish_where_that_was_asked_for(void) {
     many(lab.peer, "echo", THREE, sizeof THREE - 1, "orphan", "finish");
     CHECK(lab_request(w, 2) != NULL);
     lab_complete(w, "x", 1);
-    wait_for(&lab, RB_REASON_OK, 2);
+    wait_until_answered(&lab, RB_REASON_OK, 2);
     close(lab.peer);
     CHECK(lab_event(&lab, RB_EVENT_CONNECTION_LOST));
     lab.peer = lab_connect(&lab);
     lab_complete(w, "x", 1);
     lab_complete(w, "x", 1);
-    wait_for(&lab, RB_REASON_OK, 4);
+    wait_until_answered(&lab, RB_REASON_OK, 4);
     lab_worker_end(&lab, w, NULL);
     lab_close(&lab);
 }

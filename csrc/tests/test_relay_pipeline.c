@@ -176,7 +176,7 @@ static void the_caller_s_end_is_the_end_of_the_stage_under_way(void) {
     uint64_t job = r ? r->job : 0, position = w->link.request_ring.head;
     lab_start(w, 1);
     lab_monitor(lab.peer, 0, CALLER, CALLER);
-    wait_for(&lab, RB_REASON_CANCELLED, 1);
+    wait_until_answered(&lab, RB_REASON_CANCELLED, 1);
     CHECK_EQUAL(rb_load_acquire(&w->link.cancels[position & 15]), job);
     struct rb_completion e = lab_completion(w, job, "c", 1, 0);
     rb_ring_release(&w->link.request_ring, 1);
