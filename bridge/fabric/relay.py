@@ -102,8 +102,10 @@ _CRC_FEATURES = {
 
 
 def cut(text: str, bytes_max: int) -> bytes:
-    """UTF-8 without NUL in so many bytes; dots at its end where it was longer."""
-    data = text.replace("\0", "").encode()
+    """UTF-8 without NUL in so many bytes; dots at its end where it was longer. Any text has some: a
+    lone surrogate, as a path may have, is a question mark in it.
+    """
+    data = text.replace("\0", "").encode(errors="replace")
     if len(data) <= bytes_max:
         return data
     return data[: bytes_max - 3].decode("utf-8", "ignore").encode() + b"..."

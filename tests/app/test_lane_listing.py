@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -175,6 +176,7 @@ def test_its_words_and_numbers_are_the_core_s() -> None:
         ("signal 9", 7, b"sign..."),
         ("a\0b", 8, b"ab"),
         ("\N{EURO SIGN}" * 3, 8, "\N{EURO SIGN}...".encode()),
+        (os.fsdecode(b"/caf\xe9"), 8, b"/caf?"),
     ],
 )
 def test_words_are_cut_between_characters(text: str, size: int, wanted: bytes) -> None:
