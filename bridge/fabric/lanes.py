@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
+from typing import Final
 
 from bridge.fabric._core import ffi, lib
+
+# How many workers the list has places for: telemetry_workers_max of csrc/lane.toml.
+PLACES_MAX: Final[int] = lib.RB_LISTED_MAX
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,11 @@ from typing import Protocol
 
 import structlog
 
-from bridge.fabric.lanes import ListedState, ListedWorker
+from bridge.fabric.lanes import PLACES_MAX, ListedState, ListedWorker
 from bridge.workers.crash_reports import CrashReport
 from bridge.workers.port_supervisor import PortSupervisor
 from bridge.workers.worker import Worker
 
-PLACES_MAX = 1_024  # csrc/lane.toml, telemetry_workers_max
 _log = structlog.get_logger("ringbridge.lanes")
 
 

@@ -15,7 +15,7 @@ from bridge.fabric._core import lib
 from bridge.fabric.lanes import ListedState, ListedWorker
 from bridge.fabric.relay import cut
 from bridge.lanes import listing as listing_module
-from bridge.lanes.listing import PLACES_MAX, Listing, listed
+from bridge.lanes.listing import Listing, listed
 from bridge.workers.worker import State
 
 
@@ -160,7 +160,6 @@ def test_a_relay_without_memory_stops_nobody(relay: Relay, supervisor: Superviso
 
 
 def test_its_words_and_numbers_are_the_core_s() -> None:
-    assert PLACES_MAX == lib.RB_LISTED_MAX
     for state in ListedState:
         assert state.value == getattr(lib, f"RB_LISTED_{state.name}")
     assert {state.name for state in State} == {each.name for each in ListedState} - {"NONE"}
