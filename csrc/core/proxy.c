@@ -212,7 +212,8 @@ int rb_proxy_start(struct rb_proxy *p) {
     p->started++;
     p->start_ns = now_ns();
     /* K0: pairs with S0 in leave_jobs() (dispatch/death.c): what is begun is lost with its worker. seq_cst with the look K1 that follows: the
-     * relay says STOP before it reads what is begun, so either it counts this job as begun, or we see that the link is over. */
+     * relay says STOP before it reads what is begun, so either it counts this job as begun, or we see that the link is over. What was read of
+     * the payload was read before K0, and its place is given away after S0: who does not see STOP has read the job's own. */
     rb_store_seq_cst(&p->link.ours->started, p->started);
     return rb_load_seq_cst(&p->link.theirs->control) != RB_CONTROL_STOP; /* K1 */
 }

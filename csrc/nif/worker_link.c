@@ -37,8 +37,11 @@ ErlNifResourceType *worker_link_type;
 
 /* --- Opened and closed --------------------------------------------------------------------------------------------------- */
 
+/* 0: it is closed. */
 static int enter(struct worker_link *link) {
     uint32_t users = rb_load_relaxed(&link->users);
+    /* Its memory may stay for a while, until the bell is nobody's: but for its owner, who is the one that closes it, it is over. */
+    if (rb_load_acquire(&link->closed)) return 0;
     /* Acquire: pairs with the open's store; from 0 it never rises again. */
     while (users && !__atomic_compare_exchange_n(&link->users, &users, users + 1, 1,
                                                  __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
@@ -281,21 +284,27 @@ static ERL_NIF_TERM rest(ErlNifEnv *env, struct worker_link *link, ERL_NIF_TERM 
 }
 
 static ERL_NIF_TERM next(ErlNifEnv *env, struct worker_link *link, ERL_NIF_TERM wake) {
+    ERL_NIF_TERM said;
     if (!awake(link) || rb_proxy_control(link->proxy) == RB_CONTROL_STOP) return atoms.over;
     /* Its size was looked at before; what the relay has written since may be another. */
     int rc = rb_proxy_take_up_to(link->proxy, is_dirty() ? UINT32_MAX : NIF_COPY_BYTES, &link->job);
     if (rc == 0) return rest(env, link, wake);
     if (rc == -E2BIG) return atoms.more;
-    if (rc < 0) return atoms.broke;
-    /* What is begun here and nowhere else, or by nobody. */
+    /* What the relay has let go of may be another job's already: then its sum is wrong, and no rule is broken. */
+    if (rc < 0) return rb_proxy_control(link->proxy) == RB_CONTROL_STOP ? atoms.over : atoms.broke;
+    if (rb_proxy_cancelled(link->proxy, link->job.position, link->job.job) ||
+        left_ms(&link->job) == 0) {
+        said = enif_make_tuple2(env, atoms.cancelled, enif_make_uint64(env, link->job.job));
+    } else {
+        if (link->job.payload_bytes > 4096)
+            enif_consume_timeslice(env, 1 + (int)(link->job.payload_bytes >> 16));
+        said = described(env, link);
+    }
+    /* Copied first: a relay that lets go of the link says so before it gives the payload's place to others, so what is begun here, and
+     * nowhere else, was read whole. */
     if (!rb_proxy_start(link->proxy)) return atoms.over;
     link->open = 1;
-    if (rb_proxy_cancelled(link->proxy, link->job.position, link->job.job) ||
-        left_ms(&link->job) == 0)
-        return enif_make_tuple2(env, atoms.cancelled, enif_make_uint64(env, link->job.job));
-    if (link->job.payload_bytes > 4096)
-        enif_consume_timeslice(env, 1 + (int)(link->job.payload_bytes >> 16));
-    return described(env, link);
+    return said;
 }
 
 /* worker_next(Link, Wake) -> {job, Id, Opcode, LeftMs | -1, Priority, Trace | undefined, Parts | -1, Progress, {raw | term, Binary}}: begun;

@@ -55,7 +55,8 @@ int rb_proxy_take_up_to(struct rb_proxy *proxy, uint32_t most, struct rb_proxy_r
 /* How many requests lie in the ring that were not taken. */
 int64_t rb_proxy_waiting(struct rb_proxy *proxy);
 /* The next of those that were taken is begun. 1; 0: the relay has let go of the link, and the job may be another worker's: it must not be
- * begun. */
+ * begun. Then its payload, too, may have become another job's while it was read: who cannot be killed reads it before this, and begins
+ * with what was whole. */
 int rb_proxy_start(struct rb_proxy *proxy);
 /* Is the job at `position` to stop? */
 int rb_proxy_cancelled(const struct rb_proxy *proxy, uint64_t position, uint64_t job);
