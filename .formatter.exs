@@ -4,7 +4,7 @@ declarations = [field: 2, field: 3, pad: 1, count: 2, result: 1, part: 1]
 [
   inputs: [
     "{mix,.formatter}.exs",
-    "csrc/nif/*.exs",
+    "csrc/nif/**/*.exs",
     "elixir_client/{lib,test}/**/*.{ex,exs}",
     "integration/**/*.{ex,exs}",
     "tests/**/*.exs",
