@@ -35,14 +35,20 @@ static int die_with(pid_t parent) {
     return 0;
 }
 
-/* Die with the init, lead a session of our own, and tell the shepherd who we are: the socket
+/* A terminal of our own needs a session of our own. Else the bridge's will do: its terminal, if it
+ * has one, the shepherd has left for us (terminal.c). */
+static int lead_group(const struct rb_job *job) {
+    return (job->flags & RB_START_TERMINAL) ? setsid() : setpgid(0, 0);
+}
+
+/* Die with the init, lead a group of our own, and tell the shepherd who we are: the socket
  * adds our pid in the shepherd's namespace (SO_PASSCRED), which we cannot know; the pidfd is
  * ours from the first moment. */
-static int enter_session(int birth, pid_t parent, uint32_t flags) {
+static int enter_group(const struct rb_job *job, int birth, pid_t parent, uint32_t flags) {
     struct rb_birth_note note = {RB_BIRTH_HELLO, 0, 0, flags};
     int pidfd;
 
-    if (die_with(parent) != 0 || setsid() < 0) return -1;
+    if (die_with(parent) != 0 || lead_group(job) < 0) return -1;
     pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
     if (pidfd < 0) return -1;
     errno = -rb_send(birth, &note, sizeof note, &pidfd, 1);
@@ -102,7 +108,7 @@ void rb_exec_worker_async_signal_safe(const struct rb_job *job, const struct rb_
     int birth = ends->birth, landlock = job->landlock_fd;
     uint32_t flags = join_groups(job, born_into), step;
 
-    if (enter_session(birth, parent, flags) != 0) fail(birth, RB_STEP_SESSION);
+    if (enter_group(job, birth, parent, flags) != 0) fail(birth, RB_STEP_SESSION);
     if ((job->flags & RB_START_TERMINAL) && ioctl(ends->stdin_fd, TIOCSCTTY, 0) != 0)
         fail(birth, RB_STEP_TERMINAL);
     if (place_descriptors(job, ends, &birth, &landlock) != 0) fail(birth, RB_STEP_DESCRIPTORS);

@@ -57,7 +57,7 @@ int main(int argc, char **argv) {
     fcntl(RB_SHEPHERD_SOCKET_FD, F_SETFD, FD_CLOEXEC);
     if (hold_stdio() != 0 || syscall(SYS_close_range, RB_SHEPHERD_SOCKET_FD + 1, ~0U, 0) != 0)
         return EXIT_USAGE;
-    setsid(); /* ^C in the bridge's terminal is the bridge's to hear */
+    rb_leave_terminal(); /* ^C there is the bridge's to hear */
     /* A stopped shepherd would not see the bridge die: the death itself wakes it. The signal
      * comes when the *thread* that forked us ends (prctl(2)), hence the bridge's spawner thread.
      * A bridge that died before this line is seen on the socket. */

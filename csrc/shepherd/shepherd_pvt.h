@@ -201,6 +201,8 @@ void rb_report_failed_birth(int birth, int error, uint32_t step);
 
 /* terminal.c, report.c ------------------------------------------------------------------------- */
 
+/* No controlling terminal, and a process group of our own. Returns 0 or -errno. */
+int rb_leave_terminal(void);
 /* Both ends are the caller's. Returns 0 or -errno. */
 int rb_open_terminal(int *master, int *slave);
 int rb_resize_terminal(int master, uint32_t rows, uint32_t columns);

@@ -1,4 +1,4 @@
-/* terminal.c: a pseudo-terminal for a worker that wants one.
+/* terminal.c: away from the bridge's terminal; and a pseudo-terminal for a worker that wants one.
  *
  * Programs that nobody wrote for us write line by line to a terminal and in blocks to a pipe. The
  * terminal passes bytes as they are, out and in: no echo, no carriage returns. Its window size
@@ -13,6 +13,21 @@
 #include <unistd.h>
 
 #include "shepherd_pvt.h"
+
+/* Not setsid(): where the kernel schedules each session as one (autogroup, sched(7)), a worker in
+ * another session than the relay is in another group, and who yields gives his core to his own group
+ * alone. Relay and worker yield to one another when they share a core (decision 0052). */
+int rb_leave_terminal(void) {
+    int terminal = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC), left;
+    if (terminal < 0) {
+        left = errno == ENXIO; /* there is none */
+    } else {
+        left = ioctl(terminal, TIOCNOTTY) == 0;
+        close(terminal);
+    }
+    if (left && setpgid(0, 0) == 0) return 0;
+    return setsid() < 0 ? -errno : 0; /* one that we cannot name, or that has been hung up */
+}
 
 enum { ROWS = 24, COLUMNS = 80 }; /* until WINDOW_SIZE says otherwise */
 

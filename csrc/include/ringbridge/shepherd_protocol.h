@@ -202,7 +202,7 @@ struct rb_message_report {
 #define RB_STEP_PIPES 2       /* stdio pipes and the sockets to the init */
 #define RB_STEP_INIT 3        /* clone of the init, or it was killed before the worker ran */
 #define RB_STEP_WORKER 4      /* clone of the worker */
-#define RB_STEP_SESSION 5     /* setsid, parent death signal, pidfd */
+#define RB_STEP_SESSION 5     /* its group or session, parent death signal, pidfd */
 #define RB_STEP_DESCRIPTORS 6 /* placing 0..8 and closing the rest */
 #define RB_STEP_CWD 7
 #define RB_STEP_PRIVILEGES 8 /* no_new_privs */
