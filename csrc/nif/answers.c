@@ -117,3 +117,9 @@ int answer_take(void *arg, const struct rb_lane_answer *answer) {
     enif_release_resource(caller);
     return kept;
 }
+
+int drain_some(ErlNifEnv *env, struct lane *lane, int max) {
+    struct drainer drainer = {env, lane, atoms.noconnection};
+    if (!rb_lane_waiting(lane->client)) return 0;
+    return rb_lane_drain(lane->client, answer_take, &drainer, max);
+}

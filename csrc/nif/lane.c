@@ -8,23 +8,6 @@
 
 /* --- Opened and closed --------------------------------------------------------------------------------------------------- */
 
-int lane_enter(struct lane *lane) {
-    uint32_t users = rb_load_relaxed(&lane->users);
-    /* Acquire: pairs with the open's store; from 0 it never rises again. */
-    while (users && !__atomic_compare_exchange_n(&lane->users, &users, users + 1, 1,
-                                                 __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
-    }
-    return users != 0;
-}
-
-void lane_leave(struct lane *lane) {
-    /* Pairs with itself: the last one sees all that the others have done. */
-    if (__atomic_sub_fetch(&lane->users, 1, __ATOMIC_ACQ_REL) == 0) {
-        rb_lane_detach(lane->client);
-        lane->client = NULL;
-    }
-}
-
 /* No term and no caller's record is left. */
 void lane_gone(ErlNifEnv *env, void *object) {
     struct lane *lane = object;
@@ -248,12 +231,6 @@ static int send_any(struct lane *lane, struct caller *caller, ERL_NIF_TERM ref,
     error = send_on(lane, RB_LANE_SHARED, caller, ref, what, number);
     ring_leave(lane, RB_LANE_SHARED);
     return error;
-}
-
-int drain_some(ErlNifEnv *env, struct lane *lane, int max) {
-    struct drainer drainer = {env, lane, atoms.noconnection};
-    if (!rb_lane_waiting(lane->client)) return 0;
-    return rb_lane_drain(lane->client, answer_take, &drainer, max);
 }
 
 static ERL_NIF_TERM submit(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM ref,

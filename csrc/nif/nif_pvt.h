@@ -97,6 +97,11 @@ struct nif_atoms {
 extern struct nif_atoms atoms;
 extern ErlNifResourceType *lane_type, *caller_type, *held_type, *worker_link_type;
 
+/* users.c */
+/* 0: the lane has gone. Else its client is there until lane_leave(). */
+int lane_enter(struct lane *lane);
+void lane_leave(struct lane *lane);
+
 /* callers.c */
 int callers_init(struct lane *lane);
 void callers_fini(struct lane *lane);
@@ -127,6 +132,8 @@ struct drainer {
     ERL_NIF_TERM reason; /* what is lost was lost for */
 };
 int answer_take(void *arg, const struct rb_lane_answer *answer);
+/* What came meanwhile is handed out by whoever is here. How many. */
+int drain_some(ErlNifEnv *env, struct lane *lane, int max);
 void held_gone(ErlNifEnv *env, void *object);
 /* The bytes in memory of the BEAM's own, given back: what a term is decoded from. */
 ERL_NIF_TERM held_copy(ErlNifEnv *env, struct held *held, int term);
@@ -137,11 +144,6 @@ int look_begins(struct caller *caller, size_t bytes);
 
 /* lane.c */
 int is_dirty(void); /* what is long may be done here */
-/* What came meanwhile is handed out by whoever is here. */
-int drain_some(ErlNifEnv *env, struct lane *lane, int max);
-/* 0: the lane has gone. Else its client is there until lane_leave(). */
-int lane_enter(struct lane *lane);
-void lane_leave(struct lane *lane);
 void lane_close(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM reason);
 void lane_gone(ErlNifEnv *env, void *object);
 void lane_stopped(ErlNifEnv *env, void *object, ErlNifEvent fd, int is_direct);
