@@ -1,6 +1,7 @@
 /* kit_pvt.h: what the kit's parts share: the worker, the job being run, the counters.
  *
- *      main.c       opens the link, says hello, ends the process
+ *      main.c       opens the link, says hello, serves, ends
+ *      process.c    what the process was started with, its ends when a rule is broken
  *      serve.c      the loop: wait, take a batch, run each job, release slots
  *      job.c        what a handler may ask of its job
  *      answer.c     room for answers, completions, give-backs
@@ -8,7 +9,7 @@
  *      zstd.c       payloads and answers that are compressed
  *      heartbeat.c  the thread that tells the bridge that we live
  *      packet.c, channel.c, state.c, chaos.c   the socket beside the link (channel_pvt.h)
- *      peer_wire.c, peer.c, peer_serve.c   links to other workers (peer_pvt.h) */
+ *      peer_wire.c, peer.c, peer_serve.c, peer_asked.c   links to other workers (peer_pvt.h) */
 #ifndef RINGBRIDGE_KIT_PVT_H
 #define RINGBRIDGE_KIT_PVT_H
 
@@ -113,7 +114,10 @@ enum rb_kit_turn rb_kit_turn(struct rb_worker *w);
 /* Waits for work or a control word; with `slice_ns` at most so long, and a wake-up that brings neither (a signal) ends it too.
  * slice_ns: -1: without end, and signals do not end it. */
 void rb_kit_wait_for_work(struct rb_worker *w, int64_t slice_ns);
-int rb_kit_control(const struct rb_worker *w);
+static inline int rb_kit_control(const struct rb_worker *w) {
+    /* seq_cst: a gate waits for it (gate.h: G0 and G5). Pairs with the relay's store of drain or stop. */
+    return (int)rb_load_seq_cst(&w->link.theirs->control);
+}
 
 void rb_kit_publish(struct rb_worker *w); /* completions, then the slots of their requests */
 void rb_kit_take_givebacks(struct rb_worker *w);
@@ -129,8 +133,8 @@ void rb_kit_answer_unanswered(
 /* --- compressed payloads (zstd.c) --------------------------------------------------------------------------------------- */
 
 void rb_zstd_offer(struct rb_worker *w); /* before the hello: takes the feature where it can */
-/* Of a request with RB_FLAG_ZSTD: 1, the job is as if its payload had come plain; 0: it has failed, and is answered. */
-int rb_zstd_unpack(struct rb_job *job);
+/* Of a request with RB_FLAG_ZSTD. NULL: the job is as if its payload had come plain; else the rule that its frame breaks. */
+const char *rb_zstd_unpack(struct rb_job *job);
 /* Compresses the first `size` bytes of the reservation in their place, if its caller accepts that and they get smaller: how many they
  * are then. */
 size_t rb_zstd_pack(struct rb_job *job, size_t size);
@@ -142,7 +146,7 @@ static inline void rb_zstd_job_done(struct rb_worker *w) {
 /* The room in which the job's payload lies, for who keeps it beyond the job. */
 struct rb_kit_room rb_zstd_take_content(struct rb_worker *w);
 
-/* --- of a job that another worker asked for (peer_serve.c) -------------------------------------------------------------- */
+/* --- of a job that another worker asked for (peer_asked.c) -------------------------------------------------------------- */
 
 void *rb_peer_room(struct rb_job *job, size_t size); /* as rb_result_reserve() */
 void rb_peer_drop_room(struct rb_peer_asked *asked);

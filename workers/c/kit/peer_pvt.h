@@ -2,7 +2,8 @@
  *
  *      peer_wire.c    one message out, one message in: nothing of it is believed before it is checked
  *      peer.c         the asking end: rb_peer_open, rb_peer_call, rb_peer_close
- *      peer_serve.c   the serving end: offers, requests through the worker's handler, their answers
+ *      peer_serve.c   the serving end: offers, requests through the worker's handler
+ *      peer_asked.c   the job that such a request is: its room, its answer, its cancel
  *
  * The other end is a worker that may be broken or hostile, as this one may be to it. Whatever it sends is copied into memory of our own
  * and checked there; who breaks a rule loses the link, and nobody loses a process. All of it belongs to the handler's thread. */
@@ -37,6 +38,24 @@ int rb_peer_term_is_sound(const void *bytes, size_t size);
 void rb_peer_abandon(struct rb_peer *peer, int tell);
 /* A reply that nobody waits for any more. If it grants a link, that goes back: nobody else could, and it counts against links_max. */
 void rb_peer_granted_too_late(const struct rb_incoming *in);
+
+/* --- a request that is served ------------------------------------------------------------------------------------------ */
+
+enum { RB_PEER_LOOK_NS = 1000000 }; /* between two looks in the midst of other work */
+
+struct rb_peer_served {
+    int fd; /* -1: free */
+    uint64_t link, last_id;
+};
+
+struct rb_peer_asked {
+    struct rb_peer_served *on;
+    uint64_t id;
+    struct rb_peer_message *message;
+    uint8_t *room;      /* for the answer */
+    uint64_t looked_ns; /* any thread of the handler, relaxed, as the next */
+    int taken_back;
+};
 
 /* --- the serving end, as the loop uses it ------------------------------------------------------------------------------ */
 

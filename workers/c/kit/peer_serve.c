@@ -13,33 +13,18 @@
 #include "peer_pvt.h"
 
 enum { LINKS_MAX = 256 };
-static const uint64_t LOOK_EVERY_NS = 1000000; /* between two looks in the midst of other work */
-
-struct served {
-    int fd; /* -1: free */
-    uint64_t link, last_id;
-};
-
-struct rb_peer_asked {
-    struct served *on;
-    uint64_t id;
-    struct rb_peer_message *message;
-    uint8_t *room;      /* for the answer */
-    uint64_t looked_ns; /* any thread of the handler, relaxed, as the next */
-    int taken_back;
-};
 
 static struct {
     int poller;  /* epoll of the channel and the links; -1: this worker serves none */
     int channel; /* the channel is among them */
     unsigned count;
     uint64_t looked_ns;
-    struct served links[LINKS_MAX];
+    struct rb_peer_served links[LINKS_MAX];
 } peers = {.poller = -1};
 
 /* --- links come and go -------------------------------------------------------------------------------------------------- */
 
-static int watch(int fd, struct served *s) {
+static int watch(int fd, struct rb_peer_served *s) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = s};
     return epoll_ctl(peers.poller, EPOLL_CTL_ADD, fd, &event);
 }
@@ -71,9 +56,9 @@ void rb_peers_take_offer(struct rb_incoming *in) {
     if (!in->has_fd || in->size < sizeof(uint64_t))
         rb_kit_channel_broken("a link was offered without its number or its socket");
     for (unsigned i = 0; peers.poller >= 0 && i < LINKS_MAX; i++) {
-        struct served *s = &peers.links[i];
+        struct rb_peer_served *s = &peers.links[i];
         if (s->fd >= 0) continue;
-        *s = (struct served){.fd = in->fd, .link = rb_u64_at(in->body)};
+        *s = (struct rb_peer_served){.fd = in->fd, .link = rb_u64_at(in->body)};
         if (watch(s->fd, s) < 0) {
             s->fd = -1;
             break;
@@ -85,7 +70,7 @@ void rb_peers_take_offer(struct rb_incoming *in) {
     rb_packet_drop(in); /* closes what was not taken, which tells the one that asked */
 }
 
-static void drop(struct served *s, const char *why) {
+static void drop(struct rb_peer_served *s, const char *why) {
     if (why != NULL)
         rb_log(NULL, RB_LOG_WARNING, "link %llu is dropped: %s", (unsigned long long)s->link, why);
     close(s->fd);
@@ -113,63 +98,8 @@ int rb_peers_wait_fd(void) {
 
 /* --- one request -------------------------------------------------------------------------------------------------------- */
 
-void *rb_peer_room(struct rb_job *job, size_t size) {
-    uint8_t *room = size > RB_PEER_BYTES_MAX ? NULL : malloc(size + 1);
-    if (room == NULL) {
-        job->wanted = size;
-        job->refused = errno = EMSGSIZE;
-        return NULL;
-    }
-    job->peer->room = room;
-    job->state = RB_JOB_RESERVED;
-    job->reserved = size;
-    job->first_block = -1;
-    return room;
-}
-
-void rb_peer_drop_room(struct rb_peer_asked *asked) {
-    free(asked->room);
-    asked->room = NULL;
-}
-
-void *rb_peer_keep_room(struct rb_job *job) {
-    void *room = job->peer->room;
-    job->peer->room = NULL;
-    job->state = RB_JOB_OPEN;
-    return room;
-}
-
-void *rb_peer_keep_request(struct rb_job *job) {
-    void *memory = job->peer->message->memory;
-    job->peer->message->memory = NULL;
-    return memory;
-}
-
-void rb_peer_answer(struct rb_job *job, struct rb_completion *c) {
-    struct rb_peer_asked *asked = job->peer;
-    struct rb_packet head = {.kind = RB_PACKET_REPLY, .id = asked->id, .job = c->job};
-    int failed = rb_peer_send(asked->on->fd, &head, c, asked->room, c->payload_bytes);
-    rb_peer_drop_room(asked);
-    if (failed) asked->on->last_id = UINT64_MAX; /* the end of this link: its next look drops it */
-}
-
-int rb_peer_is_cancelled(const struct rb_job *job) {
-    struct rb_peer_asked *asked = job->peer;
-    uint64_t now = rb_now_ns();
-    /* Relaxed, both: a late look is a look one millisecond later. */
-    if (rb_load_relaxed(&asked->taken_back)) return 1;
-    if (rb_kit_control(job->worker) == RB_CONTROL_STOP) return 1;
-    if (job->request.deadline_ns != 0 && now >= job->request.deadline_ns) return 1;
-    if (now - rb_load_relaxed(&asked->looked_ns) < LOOK_EVERY_NS) return 0;
-    rb_store_relaxed(&asked->looked_ns, now);
-    struct pollfd link = {.fd = asked->on->fd, .events = POLLIN};
-    if (poll(&link, 1, 0) <= 0) return 0;
-    rb_store_relaxed(&asked->taken_back, 1);
-    return 1;
-}
-
 /* The rule that a request breaks, or NULL. */
-static const char *broken_rule(const struct served *s, const struct rb_peer_message *m,
+static const char *broken_rule(const struct rb_peer_served *s, const struct rb_peer_message *m,
                                const struct rb_request *q) {
     if (m->head.kind != RB_PACKET_CALL) return "a message that is neither a request nor its end";
     if (m->head.id <= s->last_id) return "the number of a request is not above the last one";
@@ -180,7 +110,7 @@ static const char *broken_rule(const struct served *s, const struct rb_peer_mess
     return NULL;
 }
 
-static void serve(struct rb_worker *w, struct served *s, struct rb_peer_message *m) {
+static void serve(struct rb_worker *w, struct rb_peer_served *s, struct rb_peer_message *m) {
     uint64_t now = rb_now_ns();
     struct rb_peer_asked asked = {.on = s, .id = m->head.id, .message = m, .looked_ns = now};
     struct rb_job job = {.worker = w,
@@ -201,7 +131,7 @@ static void serve(struct rb_worker *w, struct served *s, struct rb_peer_message 
 }
 
 /* One message of a link. Returns whether a request was served. */
-static int take(struct rb_worker *w, struct served *s) {
+static int take(struct rb_worker *w, struct rb_peer_served *s) {
     struct rb_peer_message m;
     struct rb_request q;
     int found = rb_peer_receive(s->fd, &m), served = 0;
@@ -227,11 +157,11 @@ static int take(struct rb_worker *w, struct served *s) {
 int rb_peers_serve(struct rb_worker *w, int now) {
     struct epoll_event ready[LINKS_MAX + 1];
     int served = 0;
-    if (peers.count == 0 || (!now && w->now_ns - peers.looked_ns < LOOK_EVERY_NS)) return 0;
+    if (peers.count == 0 || (!now && w->now_ns - peers.looked_ns < RB_PEER_LOOK_NS)) return 0;
     peers.looked_ns = now ? rb_now_ns() : w->now_ns;
     int count = epoll_wait(peers.poller, ready, LINKS_MAX + 1, 0);
     for (int i = 0; i < count && rb_kit_control(w) == RB_CONTROL_RUN && !w->leaving; i++) {
-        struct served *s = ready[i].data.ptr;
+        struct rb_peer_served *s = ready[i].data.ptr;
         if (s == NULL || s->fd < 0) continue; /* the channel */
         if (!served) rb_kit_publish(w);       /* answers do not wait behind a peer's request */
         served += take(w, s);

@@ -23,11 +23,6 @@ enum {
     SHORT_PAYLOAD_BYTES_MAX = 16 << 10,
 };
 
-int rb_kit_control(const struct rb_worker *w) {
-    /* seq_cst: a gate waits for it (gate.h: G0 and G5). Pairs with the relay's store of drain or stop. */
-    return (int)rb_load_seq_cst(&w->link.theirs->control);
-}
-
 /* Points the job at its payload, or ends the process: the relay is ours, and never sends what breaks a rule. */
 static void check(struct rb_job *job) {
     const struct rb_worker *w = job->worker;
@@ -61,6 +56,7 @@ static void run_one(struct rb_worker *w, uint64_t drained_ns) {
                          .drained_ns = drained_ns,
                          .start_ns = w->now_ns,
                          .request = w->link.requests[slot]};
+    const char *rule;
     if (w->unpublished_ns != 0 && job.request.payload_bytes > SHORT_PAYLOAD_BYTES_MAX)
         rb_kit_publish(w);
     check(&job);
@@ -72,7 +68,9 @@ static void run_one(struct rb_worker *w, uint64_t drained_ns) {
     rb_store_release(&w->link.ours->started, started);
     if (rb_is_cancelled(&job)) {
         rb_cancelled(&job);
-    } else if (!(job.request.flags & RB_FLAG_ZSTD) || rb_zstd_unpack(&job)) {
+    } else if (job.request.flags & RB_FLAG_ZSTD && (rule = rb_zstd_unpack(&job)) != NULL) {
+        rb_fail(&job, RB_CODE_BAD_FRAME, "the payload is no zstd frame for this worker: %s", rule);
+    } else {
         w->options->handler(&job, w->options->user);
         if (w->leaving) return;
         rb_kit_answer_unanswered(&job);

@@ -84,11 +84,6 @@ struct rb_kit_room rb_zstd_take_content(struct rb_worker *w) {
 
 /* --- a payload ------------------------------------------------------------------------------------------------------------ */
 
-static int bad_frame(struct rb_job *job, const char *rule) {
-    rb_fail(job, RB_CODE_BAD_FRAME, "the payload is no zstd frame for this worker: %s", rule);
-    return 0;
-}
-
 /* Does one whole frame lie there? The library walks from block to block for this and decompresses nothing. */
 static const char *rule_of_extent(const uint8_t *frame, size_t size) {
     size_t end = zstd.find_end(frame, size);
@@ -106,7 +101,7 @@ static const char *decompress(struct rb_worker *w, const struct rb_job *job, siz
     return got == bytes ? NULL : "its content has another size than it states";
 }
 
-int rb_zstd_unpack(struct rb_job *job) {
+const char *rb_zstd_unpack(struct rb_job *job) {
     struct rb_worker *w = job->worker;
     struct rb_request *q = &job->request;
     uint64_t bytes;
@@ -114,15 +109,14 @@ int rb_zstd_unpack(struct rb_job *job) {
     if (!(w->link.header.features & RB_FEATURE_ZSTD) || q->flags & RB_FLAG_TERM)
         rb_kit_broken(w, "job %llu has a payload encoded as this worker has not agreed to",
                       (unsigned long long)q->job);
-    if (rb_zstd_frame(job->payload, q->payload_bytes, &bytes, &rule) < 0)
-        return bad_frame(job, rule);
+    if (rb_zstd_frame(job->payload, q->payload_bytes, &bytes, &rule) < 0) return rule;
     /* Z1: pairs with Z0 in the relay's rb_encoding_tell_limit(). Relaxed: the word says something by itself. */
     uint64_t most = rb_load_relaxed(&w->link.theirs->payload_bytes_max);
     if (bytes > most || bytes > UINT32_MAX)
-        return bad_frame(job, "its content is larger than the payloads of its role may be");
+        return "its content is larger than the payloads of its role may be";
     rule = rule_of_extent(job->payload, q->payload_bytes);
     if (rule == NULL) rule = decompress(w, job, (size_t)bytes);
-    if (rule != NULL) return bad_frame(job, rule);
+    if (rule != NULL) return rule;
     q->flags &= (uint16_t)~(RB_FLAG_ZSTD | RB_FLAG_INLINE);
     q->payload_bytes = (uint32_t)bytes;
     job->payload = w->content.at;
@@ -131,7 +125,7 @@ int rb_zstd_unpack(struct rb_job *job) {
         memcpy(q->body, w->content.at, (size_t)bytes);
         job->payload = q->body;
     }
-    return 1;
+    return NULL;
 }
 
 /* --- an answer ------------------------------------------------------------------------------------------------------------ */
