@@ -97,6 +97,11 @@ ERL_NIF_TERM lane_open(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     return error < 0 ? failed(env, error, why) : enif_make_tuple2(env, atoms.ok, term);
 }
 
+static void stop(ErlNifEnv *env, struct lane *lane) {
+    enif_select(env, rb_lane_wake_fd(lane->client), ERL_NIF_SELECT_STOP, lane, NULL,
+                atoms.undefined);
+}
+
 /* May be repeated; whoever is first tells those who wait. */
 void lane_close(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM reason) {
     struct drainer drainer = {env, lane, reason};
@@ -106,11 +111,11 @@ void lane_close(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM reason) {
     rb_lane_close(lane->client);
     rb_lane_lose(lane->client, answer_take, &drainer);
     callers_close(env, lane);
-    if (rb_load_acquire(&lane->selected))
-        enif_select(env, rb_lane_wake_fd(lane->client), ERL_NIF_SELECT_STOP, lane, NULL,
-                    atoms.undefined);
-    else
-        lane_stopped(env, lane, rb_lane_wake_fd(lane->client), 1);
+    switch (selecting_close(&lane->selecting)) {
+    case 1: stop(env, lane); break;
+    case 0: lane_stopped(env, lane, rb_lane_wake_fd(lane->client), 1); break;
+    default: break; /* park() does, which is inside */
+    }
 }
 
 /* Nobody selects the descriptor any more. It may be kept open by what is held; that we have gone the bridge hears now. */
@@ -350,6 +355,19 @@ ERL_NIF_TERM lane_drain(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     return drained > 0 ? atoms.more : atoms.empty;
 }
 
+/* Any process may close the lane meanwhile. */
+static ERL_NIF_TERM select_bell(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM wake) {
+    int error = selecting_begin(&lane->selecting), failed;
+    if (error < 0) return error == -EBUSY ? atoms.more : atoms.ended;
+    failed =
+        enif_select(env, rb_lane_wake_fd(lane->client), ERL_NIF_SELECT_READ, lane, NULL, wake) < 0;
+    if (selecting_end(&lane->selecting) < 0) {
+        stop(env, lane);
+        return atoms.ended;
+    }
+    return failed ? atoms.ended : atoms.ok;
+}
+
 static ERL_NIF_TERM park(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM wake) {
     const struct rb_lane_client *client = lane->client;
     if (rb_load_acquire(&lane->closed) || rb_lane_hush(lane->client) < 0 ||
@@ -357,10 +375,7 @@ static ERL_NIF_TERM park(ErlNifEnv *env, struct lane *lane, ERL_NIF_TERM wake) {
         return atoms.ended;
     if (rb_lane_park(lane->client))
         return rb_lane_state(client) == RB_LANE_OPEN ? atoms.more : atoms.ended;
-    rb_store_release(&lane->selected, 1);
-    return enif_select(env, rb_lane_wake_fd(client), ERL_NIF_SELECT_READ, lane, NULL, wake) < 0
-               ? atoms.ended
-               : atoms.ok;
+    return select_bell(env, lane, wake);
 }
 
 /* park(Lane, Wake) -> more: there is something to drain. ok: a message {select, Lane, Wake, ready_input} will come. ended. */

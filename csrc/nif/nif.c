@@ -63,10 +63,10 @@ static int open_types(ErlNifEnv *env) {
     const ErlNifResourceTypeInit helds = {.dtor = held_gone};
     const ErlNifResourceTypeInit worker_links = {
         .dtor = worker_link_gone, .stop = worker_link_stopped, .down = worker_link_down};
-    return (lane_type = enif_open_resource_type_x(env, "ringbridge_lane_3", &lanes, flags, NULL)) &&
+    return (lane_type = enif_open_resource_type_x(env, "ringbridge_lane_4", &lanes, flags, NULL)) &&
            (caller_type =
-                enif_open_resource_type_x(env, "ringbridge_caller_3", &callers, flags, NULL)) &&
-           (held_type = enif_open_resource_type_x(env, "ringbridge_held_3", &helds, flags, NULL)) &&
+                enif_open_resource_type_x(env, "ringbridge_caller_4", &callers, flags, NULL)) &&
+           (held_type = enif_open_resource_type_x(env, "ringbridge_held_4", &helds, flags, NULL)) &&
            (worker_link_type = enif_open_resource_type_x(env, "ringbridge_worker_link_1",
                                                          &worker_links, flags, NULL));
 }

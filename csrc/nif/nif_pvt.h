@@ -13,6 +13,7 @@
 
 #include <erl_nif.h>
 
+#include "nif/selecting.h"
 #include "ringbridge/atomics.h"
 #include "ringbridge/lane.h"
 
@@ -75,9 +76,9 @@ struct lane {
     ErlNifMutex *shards[SHARDS];
     ErlNifMonitor opener;
     ErlNifPid opener_pid;
-    uint32_t users;    /* of `client`: the last one detaches it */
-    uint32_t closed;   /* set once */
-    uint32_t selected; /* enif_select was called */
+    uint32_t users;     /* of `client`: the last one detaches it */
+    uint32_t closed;    /* set once */
+    uint32_t selecting; /* of the bell (selecting.h) */
 };
 
 /* An answer whose bytes lie in the region: a resource, so that the last binary on it gives it back. */
