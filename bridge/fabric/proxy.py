@@ -21,6 +21,7 @@ from bridge.fabric.limits import LinkFds
 _OP = layout.WORKER_OP.format
 _TAKES = {"raw": layout.TAKES_RAW, "term": layout.TAKES_TERM, "parts": layout.TAKES_PARTS}
 _WHY_BYTES = 640
+_ALL_BYTES = 2**64 - 1
 
 
 class NoRoom(Exception):
@@ -163,3 +164,4 @@ class Proxy:
     def beat(self, *, ready: bool) -> None:
         """The worker has beaten; one that is not ready is given no jobs."""
         lib.rb_proxy_beat(self._proxy, int(not ready))
+        lib.rb_proxy_trim(self._proxy, _ALL_BYTES)

@@ -296,7 +296,6 @@ void rb_proxy_pulse(struct rb_proxy *p) {
 
 void rb_proxy_beat(struct rb_proxy *p, uint32_t unready) {
     int changed = p->telemetry.unready != unready;
-    struct rb_region *region = &p->link.result_region;
     uint64_t tail = rb_load_relaxed(&p->link.theirs->request_tail); /* a count to show */
     p->telemetry.unready = unready;
     p->telemetry.gate = RB_PARK_EVENTFD;
@@ -305,8 +304,24 @@ void rb_proxy_beat(struct rb_proxy *p, uint32_t unready) {
     p->telemetry.queued = tail > p->started ? (uint32_t)(tail - p->started) : 0;
     rb_telemetry_store(p->link.telemetry, &p->telemetry);
     if (changed) rb_link_knock(&p->link);
-    if (p->taken > 0 || take_givebacks(p) < 0) return; /* the next answer says so */
-    if ((uint64_t)region->highest_touched * region->block_bytes > RESULTS_KEPT_BYTES)
-        rb_region_trim(region, p->link.fds.worker_side, p->link.header.results_at,
-                       RESULTS_KEPT_BYTES);
+}
+
+static uint64_t touched_bytes(const struct rb_proxy *p) {
+    return (uint64_t)p->link.result_region.highest_touched * p->link.result_region.block_bytes;
+}
+
+uint32_t rb_proxy_trim_bytes_min(const struct rb_proxy *p) {
+    return p->link.header.result_block_bytes;
+}
+
+int rb_proxy_trim(struct rb_proxy *p, uint64_t most_bytes) {
+    uint64_t before = touched_bytes(p), keep = RESULTS_KEPT_BYTES;
+    if (p->taken > 0 || before <= keep) return 0;
+    if (take_givebacks(p) < 0) return 0; /* the next answer says so */
+    if (most_bytes < rb_proxy_trim_bytes_min(p)) most_bytes = rb_proxy_trim_bytes_min(p);
+    /* From the end on: what is free there is not looked at again. */
+    if (before - keep > most_bytes) keep = before - most_bytes;
+    rb_region_trim(&p->link.result_region, p->link.fds.worker_side, p->link.header.results_at,
+                   keep);
+    return touched_bytes(p) < before && touched_bytes(p) > RESULTS_KEPT_BYTES;
 }

@@ -37,7 +37,8 @@ static ErlNifFunc functions[] = {
     {"worker_watch", 3, worker_link_watch, 0},
     {"worker_say", 7, worker_link_say, 0},
     {"worker_pulse", 1, worker_link_pulse, 0},
-    {"worker_beat", 2, worker_link_beat, ERL_NIF_DIRTY_JOB_IO_BOUND},
+    {"worker_beat", 2, worker_link_beat, 0},
+    {"worker_trim", 1, worker_link_trim, 0},
     {"worker_close", 1, worker_link_close, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };
 

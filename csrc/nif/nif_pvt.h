@@ -21,6 +21,8 @@
 enum { NIF_COPY_BYTES = 64 << 10 };
 /* An answer from here on stays in the region, and its binary lies there; below it a copy costs less than the book-keeping. */
 enum { NIF_KEEP_BYTES = 32 << 10 };
+/* Pages that one call gives back to the system: each takes 1 us. */
+enum { NIF_TRIM_BYTES = 256 << 10 };
 /* Answers that one call hands out: each is a message, about 0.3 us. */
 enum { NIF_DRAIN_MAX = 64 };
 /* How long a caller who is alone looks for its answer before it waits for the opener (look.c): as long as the relay itself would, and of it
@@ -174,6 +176,7 @@ ERL_NIF_TERM worker_link_watch(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
 ERL_NIF_TERM worker_link_say(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM worker_link_pulse(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM worker_link_beat(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM worker_link_trim(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM worker_link_close(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
 #endif

@@ -416,7 +416,9 @@ ERL_NIF_TERM worker_link_pulse(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv
     return atoms.ok;
 }
 
-/* worker_beat(Link, Ready) -> ok | over. Dirty IO: it gives the pages of large answers back, which may be many. */
+/* worker_beat(Link, Ready) -> ok | over. On a normal scheduler, where it waits for nobody: dirty IO threads may all be held by others for
+ * longer than the bridge waits for a beat. It stores 128 bytes and rings at most: 1 to 6 us (median; 30 at most in a hundred), of the 100
+ * that docs/decisions/0043 allows. */
 ERL_NIF_TERM worker_link_beat(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
     struct worker_link *link;
     unsigned ready;
@@ -426,5 +428,22 @@ ERL_NIF_TERM worker_link_beat(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[
     rb_proxy_beat(link->proxy, !ready);
     ERL_NIF_TERM said = rb_proxy_control(link->proxy) == RB_CONTROL_STOP ? atoms.over : atoms.ok;
     leave(link);
+    return said;
+}
+
+/* worker_trim(Link) -> more | ok | over: gives pages of large answers back to the system, with every beat. On a normal scheduler, for the
+ * same reason, a bite at a time: 64 pages take 64 us. Only where the bridge has made blocks larger than that, on dirty IO. */
+ERL_NIF_TERM worker_link_trim(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]) {
+    struct worker_link *link;
+    ERL_NIF_TERM said;
+    if (argc != 1 || !(link = ours(env, argv[0]))) return enif_make_badarg(env);
+    if (!enter(link)) return atoms.over;
+    if (rb_proxy_trim_bytes_min(link->proxy) > NIF_TRIM_BYTES && !is_dirty())
+        said = enif_schedule_nif(env, "worker_trim", ERL_NIF_DIRTY_JOB_IO_BOUND, worker_link_trim,
+                                 argc, argv);
+    else
+        said = rb_proxy_trim(link->proxy, NIF_TRIM_BYTES) ? atoms.more : atoms.ok;
+    leave(link);
+    if (!is_dirty() && said == atoms.more) enif_consume_timeslice(env, 6);
     return said;
 }

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "check.h"
 #include "leaks.h"
@@ -126,7 +127,10 @@ static void use(struct ends *e, struct rb_proxy_request *job, int *open) {
         sum += (uint64_t)rb_proxy_cancelled(e->proxy, job->position, job->job) +
                rb_proxy_demand(e->proxy, job->position, (uint32_t)draw(9));
         break;
-    case 4: rb_proxy_beat(e->proxy, (uint32_t)draw(2)); break;
+    case 4:
+        rb_proxy_beat(e->proxy, (uint32_t)draw(2));
+        rb_proxy_trim(e->proxy, draw(RESULT_BYTES));
+        break;
     default:
         if (!*open) break;
         a.status = (uint32_t)draw(5);
@@ -292,7 +296,52 @@ static void a_relay_that_gives_back_much_keeps_nobody_looking(void) {
     close_ends(&e);
 }
 
+static uint64_t held_bytes(const struct ends *e) {
+    struct stat s;
+    CHECK_EQUAL(fstat(e->relay.fds.worker_side, &s), 0);
+    return (uint64_t)s.st_blocks * 512;
+}
+
+/* A beat is short, whatever was answered; what large answers took goes back in bites, and not while a job is open. */
+static void pages_of_large_answers_go_back_in_bites(void) {
+    enum { KEPT = 1 << 20, BITE = 256 << 10, LARGE = KEPT + 4 * BITE };
+    static uint8_t bytes[LARGE];
+    struct ends e;
+    struct rb_proxy_request job;
+    struct rb_request *r;
+    open_wide(&e, 0, 2 * LARGE);
+    for (int i = 0; i < 2; i++) {
+        r = (void *)(e.relay.requests + i);
+        *r = (struct rb_request){.job = (uint64_t)i + 1, .flags = RB_FLAG_INLINE};
+    }
+    rb_store_release(&e.relay.ours->request_tail, 1);
+    CHECK_EQUAL(rb_proxy_take(e.proxy, &job), 1);
+    memset(bytes, 1, sizeof bytes);
+    struct rb_proxy_answer a = {.job = 1, .payload = bytes, .payload_bytes = LARGE};
+    CHECK_EQUAL(rb_proxy_answer(e.proxy, &a), 0);
+    uint64_t full = held_bytes(&e);
+    CHECK_EQUAL(rb_proxy_trim(e.proxy, BITE), 0); /* the relay reads it still */
+    CHECK_EQUAL(held_bytes(&e), full);
+    e.relay.givebacks[0] = (struct rb_giveback){.first = 0, .count = LARGE / BLOCK};
+    rb_store_release(&e.relay.ours->giveback_tail, 1);
+    rb_store_release(&e.relay.ours->request_tail, 2);
+    CHECK_EQUAL(rb_proxy_take(e.proxy, &job), 1);
+    CHECK_EQUAL(rb_proxy_trim(e.proxy, BITE), 0); /* the next job is open */
+    CHECK_EQUAL(held_bytes(&e), full);
+    a = (struct rb_proxy_answer){.job = 2, .payload = bytes};
+    CHECK_EQUAL(rb_proxy_answer(e.proxy, &a), 0);
+    rb_proxy_beat(e.proxy, 0);
+    CHECK_EQUAL(held_bytes(&e), full);
+    for (uint64_t bite = 1; bite <= 4; bite++) {
+        CHECK_EQUAL(rb_proxy_trim(e.proxy, BITE), bite < 4);
+        CHECK_EQUAL(held_bytes(&e), full - bite * BITE);
+    }
+    CHECK_EQUAL(rb_proxy_trim(e.proxy, BITE), 0);
+    close_ends(&e);
+}
+
 int main(void) {
+    RUN(pages_of_large_answers_go_back_in_bites);
     RUN(a_payload_that_grew_since_it_was_looked_at_is_not_taken);
     RUN(a_block_that_was_never_lent_is_not_given_back);
     RUN(a_relay_that_gives_back_much_keeps_nobody_looking);

@@ -140,6 +140,44 @@ defmodule Ringbridge.WorkerLinkNifTest do
     assert {:job, _, _, _, _, _, _, _, _} = next(link)
   end
 
+  # They wait for a socket that never answers, as files may wait for a disk: a bridge that hears no beat takes the worker for dead.
+  test "it beats while every dirty IO thread is held by others", %{relay: relay} do
+    link = LinkLoopback.open(relay)
+    socket = LinkLoopback.socket(relay)
+    threads = :erlang.system_info(:dirty_io_schedulers)
+    token = LinkLoopback.token(?s)
+    # Whatever is called below has been loaded by then: code comes from files.
+    look = fn -> {LinkLoopback.figures(relay).waiting, Task.yield(Task.async(fn -> :ok end))} end
+    assert {0, {:ok, :ok}} = look.()
+
+    held =
+      for _ <- 1..(threads + 2),
+          do: Task.async(fn -> Native.worker_open(socket, token, @patience_ms) end)
+
+    wait_until(fn -> LinkLoopback.figures(relay).waiting == threads end)
+    assert Native.worker_beat(link, 1) == :ok
+    assert Native.worker_trim(link) == :ok
+    assert Enum.all?(held, &(Task.yield(&1, 0) == nil))
+    stop_supervised!(LinkLoopback)
+    assert [{:error, _} | _] = Task.await_many(held, @patience_ms)
+  end
+
+  test "the pages of a large answer go back to the system in bites", %{relay: relay} do
+    link = LinkLoopback.open(relay)
+    {:job, id, _, _, _, _, _, _, {:raw, _}} = next(link)
+    size = Native.worker_bytes_max(link)
+    assert Native.worker_say(link, id, 0, 0, 0, 0, :binary.copy(<<id>>, size)) == :ok
+    # All but the first MiB, of 256 KiB each, once the relay has let go of it.
+    wait_until(fn -> Native.worker_trim(link) == :more end)
+
+    bites =
+      Stream.repeatedly(fn -> Native.worker_trim(link) end) |> Enum.take_while(&(&1 == :more))
+
+    assert length(bites) == div(size - (1 <<< 20), 256 <<< 10) - 2
+    assert Native.worker_trim(link) == :ok
+    assert LinkLoopback.wrong(relay) == []
+  end
+
   # The relay gives the place of its payload to other jobs at once; a handler must see none of these.
   test "a job whose link is let go of as it begins is not begun, or has its own payload whole",
        %{relay: relay} do

@@ -66,8 +66,12 @@ uint32_t rb_proxy_control(const struct rb_proxy *proxy); /* RB_CONTROL_... */
 /* 0; -ENOSPC: no room in the result region or the ring for now; -EMSGSIZE: never. A final one releases the request's slot. */
 int rb_proxy_answer(struct rb_proxy *proxy, const struct rb_proxy_answer *answer);
 void rb_proxy_pulse(struct rb_proxy *proxy);
-/* The worker has beaten. A change of `unready` is told at once. */
+/* The worker has beaten. A change of `unready` is told at once. A few microseconds. */
 void rb_proxy_beat(struct rb_proxy *proxy, uint32_t unready);
+/* Gives pages of large answers back to the system while no job is open, `most_bytes` of them or one block's: about 1 us for each page. To be
+ * called with every beat. 1: there are more; 0: there are none for now. */
+int rb_proxy_trim(struct rb_proxy *proxy, uint64_t most_bytes);
+uint32_t rb_proxy_trim_bytes_min(const struct rb_proxy *proxy);
 /* </cffi> */
 
 #endif

@@ -11,7 +11,7 @@
  *      t       one job of 8 MiB; the link is let go of, and the payload's place another's, as soon as the job is begun
  *      f       a quiet one whose bell is a file, which rings always
  *      w       descriptors that are none of a link's: others, too few, too many, in another order
- *      s       nothing at all
+ *      s       nothing at all, for as long as it waits
  *      k       the program is killed, and all links with it
  *
  * An answer is the job's payload, or bytes that all are the low one of the job's number. What else breaks a rule on a link that does not
@@ -340,8 +340,26 @@ static int serve(struct end *e) {
     return on;
 }
 
+static struct pollfd waiting[LINKS];
+static uint64_t waiters;
+
+static void keep_waiting(int fd) {
+    if (waiters < LINKS)
+        waiting[waiters++].fd = fd;
+    else
+        close(fd);
+}
+
+static void forget_those_who_left(void) {
+    if (waiters == 0 || poll(waiting, waiters, 0) <= 0) return;
+    for (uint64_t i = waiters; i-- > 0;) {
+        if (!(waiting[i].revents & POLLHUP)) continue;
+        close(waiting[i].fd);
+        waiting[i] = waiting[--waiters];
+    }
+}
+
 static void greet(int listener) {
-    static int silent = -1;
     char token[RB_LANE_TOKEN_BYTES + 1];
     struct end *e = ends;
     int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
@@ -357,8 +375,8 @@ static void greet(int listener) {
         token[0] = 0;
     if (token[0] == 'k') raise(SIGKILL);
     if (token[0] == 's') {
-        int before = silent;
-        silent = fd, fd = before;
+        keep_waiting(fd);
+        return;
     } else if (token[0] == 0 || !strchr("fqhltw", token[0])) {
         send(fd, "no such token", 13, MSG_NOSIGNAL);
     } else {
@@ -393,10 +411,10 @@ static void tell(void) {
     for (int i = 0; i < LINKS; i++) open += ends[i].kind != 0;
     printf(
         "open %d links %llu given %llu answered %llu cancelled %llu drains %llu stops %llu wrong "
-        "%llu pool %u\n",
+        "%llu pool %u waiting %llu\n",
         open, (unsigned long long)links, (unsigned long long)given, (unsigned long long)answered,
         (unsigned long long)cancelled, (unsigned long long)drains, (unsigned long long)stops,
-        (unsigned long long)wrongs, pool.region.taken);
+        (unsigned long long)wrongs, pool.region.taken, (unsigned long long)waiters);
 }
 
 int main(int argc, char **argv) {
@@ -421,6 +439,7 @@ int main(int argc, char **argv) {
         for (int i = 0; i < LINKS; i++)
             if (ends[i].kind && (busy = 1) && !serve(&ends[i])) hang_up(&ends[i]);
         if (poll(p, 2, busy ? ROUND_MS : -1) < 0) continue;
+        forget_those_who_left();
         if (p[1].revents) {
             if (read(STDIN_FILENO, &asked, 1) != 1) return 0;
             tell();

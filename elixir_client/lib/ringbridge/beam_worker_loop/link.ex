@@ -177,6 +177,7 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
   end
 
   def handle_info(:beat, s), do: native(s, fn -> beaten(beat(s), s) end)
+  def handle_info(:trim, s), do: native(s, fn -> beaten(trim(s), s) end)
 
   def handle_info({:set_ready, ready?}, s) do
     s = %{s | ready: ready?}
@@ -213,7 +214,15 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
 
   defp beat(s) do
     Process.send_after(self(), :beat, s.bounds.heartbeat_ms)
-    Native.worker_beat(s.link, number(s.ready))
+    with :ok <- Native.worker_beat(s.link, number(s.ready)), do: trim(s)
+  end
+
+  # What large answers have taken goes back to the system, a bite at a time: what comes meanwhile is heard.
+  defp trim(s) do
+    with :more <- Native.worker_trim(s.link) do
+      send(self(), :trim)
+      :ok
+    end
   end
 
   defp beaten(:ok, s), do: go_on(s)

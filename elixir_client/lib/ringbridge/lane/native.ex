@@ -112,6 +112,9 @@ defmodule Ringbridge.Lane.Native do
   @spec worker_beat(link(), ready :: 0..1) :: :ok | :over
   def worker_beat(_link, _ready), do: not_loaded()
 
+  @spec worker_trim(link()) :: :more | :ok | :over
+  def worker_trim(_link), do: not_loaded()
+
   @spec worker_close(link()) :: :ok
   def worker_close(_link), do: not_loaded()
 
