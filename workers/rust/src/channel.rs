@@ -251,21 +251,3 @@ impl Logger<'_> {
         Ok(sent == Sent::Whole)
     }
 }
-
-/// The name of a reason of the channel's (docs/channel.md, "Errors").
-pub(crate) fn error_name(code: u64) -> &'static str {
-    match code {
-        CHANNEL_ERROR_BAD_REQUEST => "bad_request",
-        CHANNEL_ERROR_REFUSED => "refused",
-        CHANNEL_ERROR_NO_PROCESS => "noproc",
-        CHANNEL_ERROR_NO_CONNECTION => "noconnection",
-        CHANNEL_ERROR_DOWN => "down",
-        CHANNEL_ERROR_TIMEOUT => "timeout",
-        CHANNEL_ERROR_TOO_LARGE => "too_large",
-        CHANNEL_ERROR_BUSY => "busy",
-        CHANNEL_ERROR_UNAVAILABLE => "unavailable",
-        CHANNEL_ERROR_FULL_WANTED => "full_wanted",
-        CHANNEL_ERROR_STORE_FAILED => "store_failed",
-        _ => "for a reason that this kit does not know",
-    }
-}

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use crate::layout::*;
+
 /// Codes from here on are the kit's; those below are the worker's.
 pub const CODE_KIT: u16 = 65280;
 /// The answer does not fit into the result region.
@@ -86,10 +88,28 @@ impl fmt::Display for Error {
             Error::Protocol => f.write_str("the other worker broke a rule of its link"),
             Error::NotATerm => f.write_str("these bytes are no well-formed term"),
             Error::Refused { code, .. } => {
-                write!(f, "the bridge refused: {}", crate::channel::error_name(*code))
+                write!(f, "the bridge refused: {}", reason_of(*code))
             }
         }
     }
 }
 
 impl std::error::Error for Error {}
+
+/// The name of a reason of the channel's (docs/channel.md, "Errors").
+fn reason_of(code: u64) -> &'static str {
+    match code {
+        CHANNEL_ERROR_BAD_REQUEST => "bad_request",
+        CHANNEL_ERROR_REFUSED => "refused",
+        CHANNEL_ERROR_NO_PROCESS => "noproc",
+        CHANNEL_ERROR_NO_CONNECTION => "noconnection",
+        CHANNEL_ERROR_DOWN => "down",
+        CHANNEL_ERROR_TIMEOUT => "timeout",
+        CHANNEL_ERROR_TOO_LARGE => "too_large",
+        CHANNEL_ERROR_BUSY => "busy",
+        CHANNEL_ERROR_UNAVAILABLE => "unavailable",
+        CHANNEL_ERROR_FULL_WANTED => "full_wanted",
+        CHANNEL_ERROR_STORE_FAILED => "store_failed",
+        _ => "for a reason that this kit does not know",
+    }
+}
