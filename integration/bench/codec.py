@@ -61,12 +61,12 @@ def data() -> dict[str, Term]:
     caller = Atom("app@127.0.0.1")
     reference = Reference(caller, 1763683200, (203913, 1187250177, 2415919104))
     alias = ImproperList((Atom("alias"),), reference)
-    call = (
+    call: Term = (
         Atom("$gen_call"),
         (Pid(caller, 312, 0, 1763683200), [Atom("alias"), alias]),
         (Atom("submit"), b"simulation", b"0123456789abcdef", {Atom("timeout"): 5000}),
     )
-    maps = [
+    maps: list[Term] = [
         {
             Atom("id"): number,
             Atom("name"): b"body %d" % number,
@@ -78,7 +78,9 @@ def data() -> dict[str, Term]:
         }
         for number in range(200)
     ]
-    integers = [random.choice([7, 250, 40_000, 2**31 - 1, -5]) * number for number in range(3000)]
+    integers: list[Term] = [
+        random.choice([7, 250, 40_000, 2**31 - 1, -5]) * number for number in range(3000)
+    ]
     return {
         "call": call,
         "200 maps": maps,

@@ -68,7 +68,8 @@ class Answer:
         if len(data) != _ANSWER.size + returned * columns * 8:
             raise ValueError(f"answer of {returned} bodies has {len(data)} bytes")
         rows = np.frombuffer(data, "<f8", offset=_ANSWER.size).reshape(returned, columns)
-        return cls(*measured, bodies=rows)
+        told = (*measured, rows)
+        return cls(*told)
 
 
 def decode_progress(data: bytes) -> tuple[int, int, float]:

@@ -56,7 +56,7 @@ def ask(request: Any) -> Any:
     registry = WorkerRegistry(
         None,  # type: ignore[arg-type]
         figures=lambda worker_id: None,
-        operator=Taking(),  # type: ignore[arg-type]
+        operator=Taking(),
     )
     return registry.answer_any(request)
 

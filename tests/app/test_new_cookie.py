@@ -1,6 +1,7 @@
 """Where `serve` takes its cookie from, and what it does when there is none."""
 
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from bridge.dist.errors import CookieError
 from bridge.ops.new_cookie import create_cookie_file, find_or_create_cookie
 
 CHALLENGE = 4711
+NO_ENV: Mapping[str, str] = {}
 
 
 def cookie_file(path: Path, secret: str) -> Path:
@@ -24,7 +26,11 @@ def proof(secret: str) -> bytes:
 
 
 def find(
-    home: Path, *, option: Path | None = None, configured: Path | None = None, **env: str
+    home: Path,
+    *,
+    option: Path | None = None,
+    configured: Path | None = None,
+    env: Mapping[str, str] = NO_ENV,
 ) -> Cookie:
     return find_or_create_cookie(
         cookie_file=option,
@@ -39,8 +45,10 @@ def test_the_places_are_asked_in_order(tmp_path: Path) -> None:
     configured = cookie_file(tmp_path / "configured", "CONFIGURED")
     cookie_file(tmp_path / ".erlang.cookie", "HOME")
     env = {"RINGBRIDGE_COOKIE": "VARIABLE"}
-    assert find(tmp_path, option=option, configured=configured, **env).proves(proof("OPTION"), 4711)
-    assert find(tmp_path, configured=configured, **env).proves(proof("VARIABLE"), 4711)
+    assert find(tmp_path, option=option, configured=configured, env=env).proves(
+        proof("OPTION"), 4711
+    )
+    assert find(tmp_path, configured=configured, env=env).proves(proof("VARIABLE"), 4711)
     assert find(tmp_path, configured=configured).proves(proof("CONFIGURED"), 4711)
     assert find(tmp_path).proves(proof("HOME"), 4711)
 
@@ -63,10 +71,10 @@ def test_where_a_beam_reads_it_from_the_folder_of_settings_so_do_we(tmp_path: Pa
     folder.mkdir(parents=True)
     cookie_file(folder / ".erlang.cookie", "SETTINGS")
     settings = {"XDG_CONFIG_HOME": str(tmp_path / "settings")}
-    assert find(tmp_path, **settings).proves(proof("SETTINGS"), CHALLENGE)
+    assert find(tmp_path, env=settings).proves(proof("SETTINGS"), CHALLENGE)
     assert not (tmp_path / ".erlang.cookie").exists()
     cookie_file(tmp_path / ".erlang.cookie", "HOME")  # which a BEAM prefers
-    assert find(tmp_path, **settings).proves(proof("HOME"), CHALLENGE)
+    assert find(tmp_path, env=settings).proves(proof("HOME"), CHALLENGE)
 
 
 def test_a_cookie_that_appears_meanwhile_wins(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -474,7 +475,7 @@ async def test_no_worker_can_read_the_file_that_the_cookie_came_from(
     settings = SETTINGS + (
         f'[roles.thief]\ncommand = ["sh", "-c", "cat {file}; exit 1"]\nmax_restarts = 0\n'
     )
-    arguments = ("--cookie-file", str(file))
+    arguments: tuple[str, ...] = ("--cookie-file", str(file))
     if place == "setting":
         settings = settings.replace("[node]", f'[node]\ncookie_file = "{file}"')
         arguments = ()
@@ -542,7 +543,7 @@ def _sleeping(bridge: Serving, milliseconds: int) -> str:
     return f"task = Task.async(fn -> try do {call} catch :exit, why -> {{:exit, why}} end end)"
 
 
-async def _workers(beam: Beam, bridge: Serving) -> list[dict[str, object]]:
+async def _workers(beam: Beam, bridge: Serving) -> list[dict[str, Any]]:
     """The registry's list, as Python records."""
     registry = bridge.target("Ringbridge.WorkerRegistry")
     text = await ask(
@@ -556,7 +557,7 @@ async def _workers(beam: Beam, bridge: Serving) -> list[dict[str, object]]:
     return [dict(zip(keys, row, strict=True)) for row in rows]
 
 
-async def _running(beam: Beam, bridge: Serving, count: int) -> dict[str, object]:
+async def _running(beam: Beam, bridge: Serving, count: int) -> dict[str, Any]:
     """Wait until `count` jobs are with workers; returns the first worker that has one."""
     for _ in range(200):
         busy = [worker for worker in await _workers(beam, bridge) if worker["in_flight"]]

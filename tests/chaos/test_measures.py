@@ -119,7 +119,8 @@ def test_quantiles_are_by_nearest_rank() -> None:
 def test_the_figures_of_a_stretch() -> None:
     took = stretch("s", [Sample(0, 0.1, "ok"), Sample(0, 0.3, "x"), Sample(0, 0.2, "ok")], 2.0)
     assert (took.calls, took.answered, took.reasons) == (3, 2, {"x": 1})
-    assert (took.per_s, took.slowest_ms) == (1.5, pytest.approx(300))
+    assert took.per_s == 1.5
+    assert took.slowest_ms == pytest.approx(300)
     assert took.median_ms == pytest.approx(200)
     assert stretch("empty", [], 1.0).slowest_ms == 0.0
 

@@ -100,7 +100,7 @@ async def test_pieces_arrive_as_pieces() -> None:
         await stream.send_all(b"x")
         await stream.receive_some()
         proxy.shape = Shape(piece_bytes=3, delay_ms=1)
-        sizes = []
+        sizes: list[int] = []
         await stream.send_all(bytes(200))
         while sum(sizes) < 200:
             sizes.append(len(await stream.receive_some()))

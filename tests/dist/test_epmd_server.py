@@ -19,7 +19,7 @@ from bridge.dist.epmd import AnswerReader, NodeEntry, Refused, Registered
 from bridge.dist.epmd_server import Entry, Names, Session, State
 
 NOW = 1_800_000_000
-NAME_CHARACTERS = st.characters(exclude_characters="\0\n\r", exclude_categories=("Cs",))
+NAME_CHARACTERS = st.characters(exclude_characters="\0\n\r", exclude_categories=["Cs"])
 PORT = 4369
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_the_codec_keeps_a_bounded_number_of_atoms() -> None:
     gc.collect()
     before = sys.getallocatedblocks()
     for start in range(1_000, FLOOD, 10_000):
-        terms = decode(flood(start, 10_000))
+        terms: Any = decode(flood(start, 10_000))
         assert len(terms) == 10_000
         del terms
     gc.collect()
@@ -33,7 +34,8 @@ def test_the_codec_keeps_a_bounded_number_of_atoms() -> None:
 
 
 def test_nothing_of_a_decoded_atom_is_interned_by_python() -> None:
-    [atom] = decode(flood(FLOOD, 1))
+    terms: Any = decode(flood(FLOOD, 1))
+    [atom] = terms
     text = atom.name
     assert text == f"flood_{FLOOD:07d}"
     assert sys.intern("".join(["flood_", f"{FLOOD:07d}"])) is not text

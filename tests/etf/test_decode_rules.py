@@ -25,7 +25,7 @@ def refused(codec: Any, wire: bytes, **options: Any) -> tuple[str, int, object]:
 
 
 # Offsets count from the 131 in front of what is shown here.
-BROKEN = {
+BROKEN: dict[str, tuple[bytes, tuple[Any, ...]]] = {
     "nothing after 131": (b"", ("truncated", 1, None)),
     "a tag that is not in the table": (b"\x00", ("tag", 1, 0)),
     "LOCAL_EXT": (b"y\0\0\0\0\0\0\0\0j", ("tag", 1, 121)),

@@ -98,7 +98,8 @@ def test_a_small_object_that_is_a_huge_term_is_refused(codec: Any) -> None:
 @both_codecs
 def test_depth_is_bounded_as_when_decoding(codec: Any) -> None:
     limits = Limits(depth_max=3)
-    for leaf in (1, [], (), [1, 2], {}):
+    leaves: list[Any] = [1, [], (), [1, 2], {}]
+    for leaf in leaves:
         codec.encode([({1: leaf},)], limits=limits)
         if leaf not in (1, [], (), {}):
             continue
@@ -189,7 +190,8 @@ for kind, fields in (
         Record: Record(AB, AB, 1, (AB,), (1,)),
     }
     forged = object.__new__(kind)
-    for slot in kind.__slots__:
+    slots: Any = kind.__slots__  # type: ignore[union-attr]
+    for slot in slots:
         object.__setattr__(forged, slot, fields.get(slot, getattr(good[kind], slot)))
     FORGED += [forged, object.__new__(kind)]
 
@@ -310,20 +312,24 @@ def test_lists_and_dicts_that_change_meanwhile_break_nothing() -> None:
 
 
 def test_both_codecs_refuse_wrong_arguments() -> None:
-    for arguments, options in (((), {}), ((1, 2), {}), ((1,), {"other": 1}), ((1,), {"term": 1})):
-        for function in (bridge.etf.encode, bridge.etf.encode_bare, _reference.encode):
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]]
+    calls = [((), {}), ((1, 2), {}), ((1,), {"other": 1}), ((1,), {"term": 1})]
+    functions: list[Any] = [bridge.etf.encode, bridge.etf.encode_bare, _reference.encode]
+    for arguments, options in calls:
+        for function in functions:
             with pytest.raises(TypeError):
-                function(*arguments, **options)  # type: ignore[operator]
-    for arguments, options in (
+                function(*arguments, **options)
+    calls = [
         ((), {}),
         ((b"", 0, 1), {}),
         (("text",), {}),
         ((b"\x83j",), {"atoms": [1]}),
         ((b"\x83j",), {"atoms": 1}),
         ((b"\x83j", 0), {"offset": 0}),
-    ):
+    ]
+    for arguments, options in calls:
         with pytest.raises(TypeError):
-            bridge.etf.decode_bare(*arguments, **options)  # type: ignore[arg-type]
+            bridge.etf.decode_bare(*arguments, **options)
 
 
 @both_codecs

@@ -95,7 +95,7 @@ def test_what_is_refused_is_freed() -> None:
         {"a": 1, b"a": 2},
         {(1, (2,)): 1, Atom("true"): 2, True: 3},
         Map([([], object())]),
-        ImproperList((1,), set()),
+        ImproperList((1,), set()),  # type: ignore[arg-type]
         [[[[float("nan")]]]],
         "\ud800",
         [Record(AB, AB, 0, (), ())],
@@ -178,13 +178,14 @@ def test_running_out_of_memory_at_any_step_is_a_memory_error() -> None:
     testcapi = pytest.importorskip("_testcapi", reason="CPython built without its test modules")
     data = encode(EVERYTHING, record_ok=True)
     failures = 0
-    for action in (
+    actions: list[Callable[[], object]] = [
         lambda: decode(data),
         lambda: encode([EVERYTHING, [1000] * 3000], record_ok=True),
         lambda: canonical(EVERYTHING),
         ignoring_errors(decode, data[:-1]),
         ignoring_errors(encode, {"a": 1, b"a": (2,)}),
-    ):
+    ]
+    for action in actions:
         for step in range(150):
             testcapi.set_nomemory(step, step + 1)
             try:

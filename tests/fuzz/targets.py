@@ -50,6 +50,8 @@ def codec(data: bytes) -> None:
     options: dict[str, Any] = {"limits": limits}
     if choice & 2:
         options["atoms"] = ATOMS
+    ours: Any
+    theirs: Any
     if choice & 4:
         ours, theirs = bridge.etf.decode_bare, _reference.decode_bare
     else:

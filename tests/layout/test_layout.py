@@ -101,7 +101,8 @@ def test_every_binding_says_on_its_first_line_that_it_is_generated() -> None:
 
 
 def digest(text: str) -> bytes:
-    return generate_layout.parse(text).digest
+    found: bytes = generate_layout.parse(text).digest
+    return found
 
 
 def test_comments_and_blank_lines_do_not_change_the_digest() -> None:
@@ -253,6 +254,7 @@ def test_rust_agrees_with_python(tmp_path: Path) -> None:
 def test_zig_agrees_with_python(tmp_path: Path) -> None:
     """Its comptime block holds every offset and size: that it compiles is the test."""
     shutil.copy(ROOT / "workers/zig/src/layout.zig", tmp_path)
+    caches: list[str | Path]
     caches = ["--cache-dir", tmp_path / "cache", "--global-cache-dir", tmp_path / "cache"]
     zig = [sys.executable, "-m", "ziglang"]  # of PyPI, in the lock: never missing
     output_of(*zig, "build-obj", "-fno-emit-bin", *caches, tmp_path / "layout.zig")

@@ -37,7 +37,7 @@ class Point:
 
 class Desk(GenServer):
     def __init__(self) -> None:
-        self.state = 0
+        self.state: int = 0
         self.seen: list[Any] = []
         self.waiting: list[Sender] = []
 
@@ -115,7 +115,8 @@ async def test_a_request_finds_its_method(
 
 
 async def test_maps_are_dataclasses_and_back(node: Node, desk: Desk) -> None:
-    for keys in ({Atom("x"): 1}, {b"x": 1, b"y": 2}):
+    both: list[dict[Any, int]] = [{Atom("x"): 1}, {b"x": 1, b"y": 2}]
+    for keys in both:
         _, point = await node.call("desk", (Atom("move"), keys))
         assert point == {Atom("x"): 2, Atom("y"): keys.get(b"y", 0.0)}
 

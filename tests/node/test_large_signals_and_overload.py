@@ -34,7 +34,7 @@ MIB = 1 << 20
 LARGE = 200_000_000
 
 
-def with_limits(**limits: int) -> Any:
+def with_limits(**limits: Any) -> Any:
     from bridge.fabric.relay import RelayLimits
 
     return partial(relay_carrier, limits=RelayLimits(**limits))

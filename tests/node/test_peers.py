@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from bridge.dist.handshake_events import Status
@@ -70,11 +72,12 @@ async def test_idle_names_are_forgotten() -> None:
 async def test_waiters_hear_of_every_change() -> None:
     peers = Peers(OWN)
     peers.claim(SMALLER)
-    for change in (
+    changes: list[Callable[[], object]] = [
         lambda: peers.up(connection(SMALLER)),
         lambda: peers.end_claim(SMALLER),
         lambda: peers.down(1),
-    ):
+    ]
+    for change in changes:
         event = peers.changed(SMALLER)
         change()
         assert event.is_set()

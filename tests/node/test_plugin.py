@@ -13,7 +13,9 @@ import pytest
 from node_support import HAS_RELAY, needs_erlang
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "node.md").read_text(), re.DOTALL)
+PROGRAMS: list[str] = re.findall(
+    r"```python\n(.*?)```", (ROOT / "docs" / "node.md").read_text(), re.DOTALL
+)
 
 pytestmark = pytest.mark.skipif(not HAS_RELAY, reason="the relay is not built")
 

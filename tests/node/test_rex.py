@@ -103,6 +103,8 @@ async def test_an_answer_that_a_peer_sends_back_to_rex_is_no_request_of_our_own(
     async with exporting(exports, policy=Policy(admin=lambda node: False)) as (node, _):
         rex = node.router.table.find(REX)
         assert rex is not None
+        tag: Any
+        inner: Any
         if as_cast:
             tag, inner = Atom("$gen_cast"), (Atom("cast"), DEMO, Atom("secret"), [], YOU)
         else:

@@ -337,7 +337,7 @@ def test_a_spawn_request_is_refused_at_once() -> None:
 def test_an_answer_goes_to_its_alias_however_it_comes(to_alias: bool) -> None:
     world = World()
     process, box = world.spawn()
-    mine, answers = world.router.ids.next_ref(), []
+    mine, answers = world.router.ids.next_ref(), list[Any]()
     world.router.open_alias(mine, answers.append)
     answer = (alias_tag(mine), 42)
     message = c.AliasSend(YOU, mine) if to_alias else c.Send(YOU, process.pid)

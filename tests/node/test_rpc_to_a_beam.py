@@ -102,11 +102,12 @@ async def test_rpc_fails_as_rpc_call_does(served: Beam, open_test_node: OpenNode
         assert await node.rpc(served.name, "Demo", "add", [1, 2]) == 3
         assert await node.rpc(served.name, "Demo", "throws", [X]) == X
         exit_ = Atom("EXIT")
-        for function, args, reason in [
+        failing: list[tuple[str, list[Any], Any]] = [
             ("exits", [X], (exit_, X)),
             ("nope", [], (exit_, (Atom("undef"), [(Atom("Elixir.Demo"), Atom("nope"), [], [])]))),
             ("echo", [(exit_, 1)], (exit_, 1)),
-        ]:
+        ]
+        for function, args, reason in failing:
             with pytest.raises(BadRpc) as bad:
                 await node.rpc(served.name, "Demo", function, args)
             assert bad.value.reason == reason

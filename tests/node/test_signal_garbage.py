@@ -26,7 +26,7 @@ refs = st.builds(
 )
 names = st.sampled_from([Atom("net_kernel"), Atom("relayed"), Atom("nobody"), None])
 tokens = st.just((0, 0, 0, YOU, 0))
-odd = st.sampled_from(
+odd: st.SearchStrategy[Any] = st.sampled_from(
     [None, [], 0, 2**70, Atom("kill"), Atom("normal"), Record(US, US, 0, (), ()), {}, b"x", 1.5]
 )
 tags = st.one_of(refs, odd, refs.map(lambda ref: ImproperList((Atom("alias"),), ref)))

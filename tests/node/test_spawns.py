@@ -83,7 +83,7 @@ async def test_a_link_hears_the_outcome_too_and_first() -> None:
         request(node, 1, (DEMO, Atom("throws"), 1), [X], (LINK, MONITOR))
         reply, exit_, down = [sent for sent in carrier.sent if sent[0][0] in (31, 24, 28)]
         pid = reply[0][4]
-        reason = ((Atom("nocatch"), X), [(DEMO, Atom("throws"), 1, [])])
+        reason: Any = ((Atom("nocatch"), X), [(DEMO, Atom("throws"), 1, [])])
         assert reply == ((31, ref(1), YOU, 3, pid),)
         assert exit_ == ((24, pid, YOU), reason)
         assert down == ((28, pid, YOU, ref(1)), reason)
@@ -238,7 +238,7 @@ async def test_an_async_function_has_its_time(autojump_clock: trio.testing.MockC
         request(node, 1, (ERPC, CALL, 4), [RES, *mfa])
         await node.executions.wait_none()
         assert trio.current_time() == pytest.approx(2.0)
-        stack = [(Atom("Elixir.Slow"), Atom("never"), 0, [])]
+        stack: Any = [(Atom("Elixir.Slow"), Atom("never"), 0, [])]
         assert carrier.sent[1][1] == (RES, Atom("error"), Atom("timeout"), stack)
 
 

@@ -43,7 +43,7 @@ class Adder(GenServer):
 def a_fun(pid: Pid) -> Any:
     """A local fun as a BEAM would send it: NEW_FUN_EXT."""
     body = struct.pack(">B16sII", 1, b"u" * 16, 0, 0)
-    body += b"".join(map(encode_bare, (Atom("m"), 0, 0, pid)))
+    body += b"".join(encode_bare(each) for each in (Atom("m"), 0, 0, pid))
     return decode_bare(b"p" + struct.pack(">I", len(body) + 4) + body)[0]
 
 
@@ -125,7 +125,7 @@ async def test_what_cannot_be_is_refused_in_the_shapes_of_otp(node: Node, kind: 
         (("nonsense", 1), (ERROR, (Atom("unknown_system_msg"), (Atom("nonsense"), 1)))),
     ):
         assert await system(node, pid, _atoms(request)) == reply, request
-    change = (Atom("change_code"), Atom("m"), 1, [])
+    change: Any = (Atom("change_code"), Atom("m"), 1, [])
     assert (await system(node, pid, change))[1] == (Atom("unknown_system_msg"), change)
     await system(node, pid, Atom("suspend"))
     assert (await system(node, pid, change))[1][0] == Atom("not_supported")

@@ -139,7 +139,7 @@ def test_a_picture_shows_land_sea_and_the_way(tmp_path: Path) -> None:
 
     def pixel(latitude: float, longitude: float) -> int:
         row, column = (90 - latitude) / 180 * height, (longitude + 180) / 360 * width
-        return lines[int(row) * (width + 1) + 1 + int(column)]
+        return int(lines[int(row) * (width + 1) + 1 + int(column)])
 
     sea, land, way, end = range(4)
     assert pixel(0, -30) == sea

@@ -128,6 +128,10 @@ async def test_whoever_waits_for_an_event_hears_of_the_close() -> None:
             relay.close()
 
 
+async def send_all(sock: socket.socket, data: bytes) -> None:
+    await trio.to_thread.run_sync(sock.sendall, data)
+
+
 async def test_signals_of_any_size_come_whole_and_in_order() -> None:
     relay = Relay(node="bridge@host", creation=1)
     ours, theirs = socket.socketpair()
@@ -143,7 +147,7 @@ async def test_signals_of_any_size_come_whole_and_in_order() -> None:
         conn = relay.adopt(ours, peer="peer@host", flags=0, creation=1)
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio.to_thread.run_sync, theirs.sendall, b"".join(frames))
+                nursery.start_soon(send_all, theirs, b"".join(frames))
                 events: list[Event] = []
                 while len(events) < len(sizes):
                     events += await relay.next_events()

@@ -44,7 +44,7 @@ def ask(peer: Peer, term: Any, opcode: int = 0, **how: Any) -> int:
 
 def test_a_query_is_answered_with_a_term(peer: Peer) -> None:
     answer = peer.expect(ask(peer, COUNTS), OK, term=True)
-    told, _ = decode_bare(answer.payload)
+    told: Any = decode_bare(answer.payload)[0]
     assert told[b"columns"] == [b"origin", b"count(*)", b"mean(distance)"]
     assert [row[:2] for row in told[b"rows"]] == [
         [b"EWR", 120835],
@@ -57,16 +57,21 @@ def test_a_query_is_answered_with_a_term(peer: Peer) -> None:
         Atom("limit"): 1,
     }
     answer = peer.expect(ask(peer, missing), OK, term=True)
-    assert decode_bare(answer.payload)[0][b"rows"] == [[None]]
+    told = decode_bare(answer.payload)[0]
+    assert told[b"rows"] == [[None]]
+
+
+def part(peer: Peer, job: int) -> Any:
+    return decode_bare(peer.expect(job, PART, term=True).payload)[0]
 
 
 def test_a_stream_has_the_rows_in_parts(peer: Peer) -> None:
     job = ask(peer, DAYS, flags=layout.FLAG_PARTS, demand=2)
-    rows = []
+    rows: list[Any] = []
     for _ in range(2):
-        rows += decode_bare(peer.expect(job, PART, term=True).payload)[0]
+        rows += part(peer, job)
     peer.demand(job, 9)
-    rows += decode_bare(peer.expect(job, PART, term=True).payload)[0]
+    rows += part(peer, job)
     peer.expect(job, OK, b"")
     assert len(rows) == 1200
     assert bytes(rows[0]) == b"\x01\x01"  # small numbers: Erlang sends them as a string
@@ -100,10 +105,10 @@ def test_what_cannot_be_answered_fails_with_its_reason(peer: Peer) -> None:
 
 def test_it_tells_its_progress_and_heeds_a_cancel(peer: Peer) -> None:
     job = ask(peer, COUNTS, flags=layout.FLAG_PROGRESS)
-    answers = []
+    answers: list[Any] = []
     while not answers or answers[-1].status == PROGRESS:
         answers.append(peer.take())
-    reports = [decode_bare(answer.payload)[0] for answer in answers[:-1]]
+    reports: list[Any] = [decode_bare(answer.payload)[0] for answer in answers[:-1]]
     assert reports == sorted(reports)
     assert reports[0] == 0
     job = peer.put(0, encode_bare(COUNTS), flags=layout.FLAG_TERM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from bridge.config import GroupSettings, RoleConfig
 from bridge.fabric.relay import (
@@ -19,6 +20,7 @@ from bridge.workers.handshake_driver import HandshakeDriver, RolePlan
 from bridge.workers.life import WorkerEvent
 from bridge.workers.port_supervisor import PortSupervisor
 from bridge.workers.shepherd import Spawn
+from bridge.workers.worker import State
 
 
 class FixedRandom:
@@ -59,6 +61,9 @@ class FakeRelay:
         if self.finish_when_drained:
             self.tell(WorkerEnded(worker_id, 0, None, core=False, oom=False))
 
+    def spare_worker(self, worker_id: int) -> None:
+        self.calls.append(("spare_worker", worker_id))
+
     def weigh_worker(self, worker_id: int, weight: int) -> None:
         self.calls.append(("weigh_worker", worker_id, weight))
 
@@ -66,8 +71,8 @@ class FakeRelay:
         self.calls.append(("set_role_state", role, state))
 
     def role_stats(self, role: int) -> RoleStats:
-        zeros = dict.fromkeys(RoleStats.__dataclass_fields__, 0)
-        return RoleStats(**{**zeros, "answered": {}, "refused": {}, "queued": self.queued})
+        stats: dict[str, Any] = dict.fromkeys(RoleStats.__dataclass_fields__, 0)
+        return RoleStats(**{**stats, "answered": {}, "refused": {}, "queued": self.queued})
 
     def remove_role(self, role: int) -> None:
         self.calls.append(("remove_role", role))
@@ -148,6 +153,10 @@ class Scene:
         )
         self.relay.tell = self.supervisor.handle
         self.workers = self.supervisor.workers
+
+    def state(self) -> State:
+        """Of the first worker, as it is now."""
+        return self.workers[0].state
 
     async def start_guard(
         self, spawn: Spawn, *, link_fds: Sequence[int], obituary_fd: int

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import struct
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -140,7 +141,7 @@ def test_each_error_has_its_code_and_its_reason(code: Code) -> None:
         3,
     )
     assert struct.unpack_from("<Q", out.body) == (code,)
-    reasons = {
+    reasons: dict[Code, Any] = {
         Code.NO_PROCESS: Atom("noproc"),
         Code.NO_CONNECTION: Atom("noconnection"),
         Code.REFUSED: (Atom("refused"), b"so"),

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -59,7 +60,7 @@ _steps = st.lists(
 
 @settings(max_examples=60)
 @given(_steps, st.booleans())
-def test_it_is_a_row_of_checkpoints_for_each_place(steps: list, encrypted: bool) -> None:
+def test_it_is_a_row_of_checkpoints_for_each_place(steps: list[Any], encrypted: bool) -> None:
     store = Store(None, sealer=AesGcm(bytes(32)) if encrypted else Plain())
     model: dict[int, list[tuple[Kind, bytes]]] = {0: [], 1: [], 2: []}
     for step in steps:

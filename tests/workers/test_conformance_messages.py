@@ -65,7 +65,7 @@ NOT_OF_A_BEAM |= {181, 182, 183}  # compressed payloads, which nobody need take
 def test_and_over_shared_memory_those_of_links_too() -> None:
     status, verdicts = battery("--", str(ELIXIR_WORKER), over="--links")
     told = [f"{each['number']}: {each['verdict']}: {each['why']}" for each in verdicts]
-    all_rules = [rule.number for rule in (*RULES_OF_LINKS, *RULES)]
+    all_rules = [rule.number for rule in RULES_OF_LINKS] + [rule.number for rule in RULES]
     assert [each["number"] for each in verdicts] == all_rules
     tried = [each for each in verdicts if each["number"] not in NOT_OF_A_BEAM]
     assert {each["verdict"] for each in tried} == {"kept"}, "\n".join(told)

@@ -99,7 +99,7 @@ async def test_a_worker_that_never_greets_is_ended_at_the_starting_deadline(
         await advance(mock_clock, 0.1)
         assert scene.stopped == [1]
         assert scene.workers[0].last_error == "it did not greet within 3000 ms (start_ms)"
-        assert scene.workers[0].state is State.RESTARTING
+        assert scene.state() is State.RESTARTING
 
 
 async def test_a_refused_worker_counts_as_a_failure_is_logged_and_in_the_end_given_up(
@@ -113,7 +113,7 @@ async def test_a_refused_worker_counts_as_a_failure_is_logged_and_in_the_end_giv
                 scene.supervisor.handle(WorkerRefused(worker_id, why))
                 await wait_all_tasks_blocked()
                 await advance(mock_clock, 0.1)
-            assert scene.workers[0].state is State.GIVEN_UP
+            assert scene.state() is State.GIVEN_UP
             assert scene.stopped == [1, 2, 3]
             assert scene.relay.calls[-1] == ("set_role_state", 0, RoleState.GIVEN_UP)
     told = [entry for entry in logs if entry["event"] == "worker failed"]
@@ -130,7 +130,7 @@ async def test_a_program_that_cannot_be_started_leaves_no_link_and_is_tried_agai
         assert "could not be started" in (scene.workers[0].last_error or "")
         scene.refuse_to_start = None
         await advance(mock_clock, 0.1)
-        assert scene.workers[0].state is State.STARTING
+        assert scene.state() is State.STARTING
         assert scene.relay.links == {2}
 
 
@@ -144,7 +144,7 @@ async def test_a_start_that_cannot_succeed_is_a_failure_and_not_the_end_of_the_b
     scene.refuse_to_start = error
     async with running(scene):
         assert scene.workers[0].last_error == f"it could not be started: {error}"
-        assert scene.workers[0].state is State.GIVEN_UP
+        assert scene.state() is State.GIVEN_UP
 
 
 async def test_an_exit_signal_ends_the_life_and_counts_as_a_failure(mock_clock: MockClock) -> None:
@@ -155,7 +155,7 @@ async def test_an_exit_signal_ends_the_life_and_counts_as_a_failure(mock_clock: 
         scene.workers[0].kill("why not")
         await wait_all_tasks_blocked()
         assert scene.stopped == [1]
-        assert scene.workers[0].state is State.GIVEN_UP
+        assert scene.state() is State.GIVEN_UP
         assert "exit signal" in (scene.workers[0].last_error or "")
 
 
@@ -164,7 +164,7 @@ async def test_a_role_is_given_up_only_when_its_last_worker_is(mock_clock: MockC
     async with running(scene):
         scene.end(1, signal=9)
         await wait_all_tasks_blocked()
-        assert scene.workers[0].state is State.GIVEN_UP
+        assert scene.state() is State.GIVEN_UP
         assert scene.supervisor.role_state(0) is RoleState.RUNNING
         scene.end(2, signal=9)
         await wait_all_tasks_blocked()
@@ -178,7 +178,7 @@ async def test_a_transient_worker_that_ended_normally_stays_ended(mock_clock: Mo
         await wait_all_tasks_blocked()
         scene.end(1, status=0)
         await advance(mock_clock, 100.0)
-        assert scene.workers[0].state is State.FINISHED
+        assert scene.state() is State.FINISHED
         assert len(scene.guards) == 1
 
 
@@ -193,7 +193,7 @@ async def test_a_drained_worker_finishes_and_stays_ended_until_a_restart_is_aske
         await wait_all_tasks_blocked()
         assert ("drain_worker", 1) in scene.relay.calls
         assert scene.stopped == []
-        assert scene.workers[0].state is State.DRAINED
+        assert scene.state() is State.DRAINED
         assert scene.supervisor.role_state(0) is RoleState.DRAINING
         scene.workers[0].want(Wanted.RESTART)
         await wait_all_tasks_blocked()
@@ -209,10 +209,10 @@ async def test_a_worker_that_does_not_drain_in_time_is_ended(mock_clock: MockClo
         await wait_all_tasks_blocked()
         scene.workers[0].want(Wanted.DRAIN)
         await wait_all_tasks_blocked()
-        assert scene.workers[0].state is State.DRAINING
+        assert scene.state() is State.DRAINING
         await advance(mock_clock, 5.0)
         assert scene.stopped == [1]
-        assert scene.workers[0].state is State.DRAINED
+        assert scene.state() is State.DRAINED
 
 
 async def test_a_worker_that_was_given_up_runs_again_with_a_clean_history_when_asked(
@@ -225,12 +225,12 @@ async def test_a_worker_that_was_given_up_runs_again_with_a_clean_history_when_a
         await advance(mock_clock, 0.1)
         scene.end(2, status=1)
         await wait_all_tasks_blocked()
-        assert scene.workers[0].state is State.GIVEN_UP
+        assert scene.state() is State.GIVEN_UP
         scene.workers[0].want(Wanted.RESTART)
         await wait_all_tasks_blocked()
         scene.end(3, status=1)
         await wait_all_tasks_blocked()
-        assert scene.workers[0].state is State.RESTARTING
+        assert scene.state() is State.RESTARTING
 
 
 async def test_stop_drains_what_runs_and_run_returns(mock_clock: MockClock) -> None:
@@ -264,7 +264,7 @@ async def test_when_the_relay_never_tells_an_end_the_story_still_goes_on(
     async with running(scene):
         await advance(mock_clock, 1.0)
         await advance(mock_clock, 5.0)
-        assert scene.workers[0].state is State.RESTARTING
+        assert scene.state() is State.RESTARTING
         scene.end_when_stopped = True
 
 
@@ -364,7 +364,7 @@ async def test_an_event_of_a_life_that_is_gone_is_dropped(mock_clock: MockClock)
     async with running(scene):
         scene.end(99, status=1)
         await wait_all_tasks_blocked()
-        assert scene.workers[0].state is State.STARTING
+        assert scene.state() is State.STARTING
 
 
 @pytest.mark.parametrize("wanted", [Wanted.DRAIN, Wanted.RESTART])
@@ -378,4 +378,4 @@ async def test_what_is_asked_during_the_backoff_is_done_at_once(
         scene.workers[0].want(wanted)
         await wait_all_tasks_blocked()
         expected = State.DRAINED if wanted is Wanted.DRAIN else State.STARTING
-        assert scene.workers[0].state is expected
+        assert scene.state() is expected

@@ -255,7 +255,8 @@ def test_a_job_is_written_as_the_page_has_it() -> None:
     trace, span = bytes(range(16)), bytes(range(8))
     request = Request(9, 0, 5_000_000_000, 3, flags, 1, trace, span, 1, encode(b"x")[1:])
     message = messages.job(2, request, now_ns=2_000_000_000, parts=4)
-    tag, kind, map_, payload = decode(encode(message))
+    read: Any = decode(encode(message))
+    tag, kind, map_, payload = read
     assert (tag, kind) == (messages.TAG, Atom("job"))
     assert payload == (Atom("term"), encode(b"x"))
     assert {key.name: value for key, value in map_.items()} == {

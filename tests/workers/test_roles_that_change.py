@@ -69,10 +69,10 @@ async def test_settings_change_but_not_the_program_of_workers_that_start_again(
         await wait_all_tasks_blocked()
         mock_clock.jump(0.499)
         await wait_all_tasks_blocked()
-        assert scene.workers[0].state is State.RESTARTING
+        assert scene.state() is State.RESTARTING
         mock_clock.jump(0.001)
         await wait_all_tasks_blocked()
-        assert scene.workers[0].state is State.STARTING
+        assert scene.state() is State.STARTING
         assert scene.spawns[1].argv == scene.spawns[0].argv
         assert "A" not in scene.spawns[1].env
         mock_clock.jump(1.0)
@@ -119,7 +119,7 @@ async def test_a_drained_role_keeps_its_workers_and_is_resumed(mock_clock: MockC
         supervisor.close_role(0, True)
         assert supervisor.role_state(0) is RoleState.DRAINING
         await wait_all_tasks_blocked()
-        assert scene.workers[0].state is State.READY
+        assert scene.state() is State.READY
         supervisor.close_role(0, False)
         told = [call[2] for call in scene.relay.calls if call[0] == "set_role_state"]
         assert told == [RoleState.DRAINING, RoleState.RUNNING]

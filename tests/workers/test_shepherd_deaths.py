@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shepherd_support import (
@@ -94,10 +95,10 @@ class Scene:
 
 
 @contextmanager
-def bridge_with(programs: Path, mode: Mode, worker: str, **order: object) -> Iterator[Scene]:
+def bridge_with(programs: Path, mode: Mode, worker: str, **order: Any) -> Iterator[Scene]:
     if mode.uid is not None and os.getuid() != 0:
         pytest.skip("not root: every test here runs as a plain user already")
-    full = {
+    full: dict[str, Any] = {
         "argv": [str(programs / worker)],
         "uid": mode.uid,
         "namespaces": mode.namespaces,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import msgspec
 import trio
@@ -19,7 +19,7 @@ from registry_fakes import Scene
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from bridge.config import GroupSettings
-from bridge.workers.strategy import Strategy
+from bridge.workers.strategy import Siblings, Strategy
 from bridge.workers.upgrade import Upgrade
 from bridge.workers.wishes import Wanted
 from bridge.workers.worker import State, Worker
@@ -81,7 +81,7 @@ class Walk:
 
     def is_at_rest(self) -> bool:
         together = self.supervisor.together
-        siblings = (*together._roles.values(), *together._groups.values())
+        siblings: list[Siblings[Any]] = [*together._roles.values(), *together._groups.values()]
         states = {worker.state for worker in self.scene.workers}
         return (
             states <= AT_REST

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from statistics import median
+from typing import Any
 
 import trio
 
@@ -28,7 +29,7 @@ class Target(GenServer):
 
 
 class Echo(GenServer):
-    async def handle_call(self, request: Term, sender: Sender) -> Term:
+    async def handle_call(self, request: Term, sender: Sender) -> Any:
         match request:
             case (Atom("submit"), Atom("echo"), payload):
                 return (OK, payload)

@@ -8,7 +8,7 @@ later overtakes nobody who waits for the same.
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 
-from dispatcher_model import MS, Asked, Caller, Dispatcher, Job, Role, Seen, Where
+from dispatcher_model import MS, Asked, Caller, Dispatcher, Job, Refusal, Role, Seen, Where
 
 from bridge.fabric.limits import AllowanceLimits, RateLimits
 
@@ -198,7 +198,7 @@ class Admission(Dispatcher):
 
     # ---- in
 
-    def _refusal(self, role: Role, caller: Caller, asked: Asked) -> tuple[object, ...]:
+    def _refusal(self, role: Role, caller: Caller, asked: Asked) -> Refusal:
         self.verdict: Broken | None = None
         if waits := self._behind(caller, asked):
             self.verdict = self._decide(role, caller, asked, waits, overtakes=True)

@@ -118,8 +118,9 @@ class Asking(Dispatcher):
         self._enqueue(job)
 
     def _finish(self, batch: Batch) -> None:
-        if not batch.left and self.batches.get(batch.head.name[:2]) is batch:  # type: ignore[call-overload]
-            self._tell(batch.head.caller, "ok", tuple(batch.answers))
+        caller = batch.head.caller
+        if not batch.left and self.batches.get((caller.node, caller.ref)) is batch:
+            self._tell(caller, "ok", tuple(batch.answers))
             self._forget_batch(batch)
 
     def _forget_batch(self, batch: Batch) -> None:

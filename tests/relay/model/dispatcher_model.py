@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from typing import Any
 
 from bridge.etf import Atom, Term
 from bridge.fabric.limits import RoleLimits
@@ -22,6 +23,8 @@ from bridge.fabric.limits import RoleLimits
 MS = 1_000_000
 WAKE_BITS = 14
 QUIET_NS = MS  # csrc/relay/dispatch/poll.c
+# The reason and what is told with it; none where the job is taken in.
+Refusal = tuple[str, *tuple[object, ...]] | tuple[()]
 BANDS = ("critical", "high", "normal", "low")
 
 
@@ -67,8 +70,8 @@ class Asked:
     dedupe: bytes | None = None
     ttl_ms: int = 0
 
-    def options(self) -> dict[Atom, Term]:
-        given: dict[str, Term] = {"priority": Atom(BANDS[self.band]), "opcode": self.opcode}
+    def options(self) -> dict[Term, Term]:
+        given: dict[str, Any] = {"priority": Atom(BANDS[self.band]), "opcode": self.opcode}
         if self.timeout_ms is not None:
             given["timeout"] = self.timeout_ms
         if self.retry:
@@ -322,7 +325,7 @@ class Dispatcher:
         else:
             self._accept(role, caller, asked)
 
-    def _refusal(self, role: Role, caller: Caller, asked: Asked) -> tuple[object, ...]:
+    def _refusal(self, role: Role, caller: Caller, asked: Asked) -> Refusal:
         """Closed or broken comes before too large, and full after it."""
         if role.state is RoleState.DRAINING:
             return ("draining",)

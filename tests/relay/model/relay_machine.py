@@ -10,7 +10,7 @@ import errno
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import pytest
 from dispatcher_model import (
@@ -205,7 +205,7 @@ class RelayMachine(RuleBasedStateMachine):
     ) -> Caller:
         caller = self.new_caller(node, monitors)
         options = asked.options()
-        opts: Term = options if as_map else list(options.items())
+        opts: Term = options if as_map else [*options.items()]
         verb = "submit_async" if asked.is_async else "submit"
         request = (Atom(verb), Atom(asked.role), asked.payload, opts)
         self.call(caller, request, lambda: self.model.submit(caller, asked))
@@ -260,6 +260,9 @@ class RelayMachine(RuleBasedStateMachine):
             self.greet(worker.number)
             self.go(0)
         return worker
+
+    def has_placed(self) -> bool:
+        return bool(self.placed())
 
     def placed(self) -> list[Worker]:
         return [w for w in self.workers.values() if w.in_flight and w.state != "fenced"]
@@ -424,10 +427,10 @@ class RelayMachine(RuleBasedStateMachine):
                 return alias.words[0], what
             case (op, _, Pid() as pid) if op == SENT:
                 return self.message_to(peer, pid, signal.message)
-            case (op, _, pid, Reference() as watch) if op == MONITOR:
+            case (op, _, Pid() as pid, Reference() as watch) if op == MONITOR:
                 self.watches[peer.name, pid.id] = watch
                 return pid.id, ("watch",)
-            case (op, _, pid, Reference() as watch) if op == DEMONITOR:
+            case (op, _, Pid() as pid, Reference() as watch) if op == DEMONITOR:
                 assert self.watches.pop((peer.name, pid.id), watch) == watch
                 return pid.id, ("unwatch",)
         raise AssertionError(f"unexpected: {signal}")
@@ -443,7 +446,7 @@ class RelayMachine(RuleBasedStateMachine):
     def learn_ids(self, reply: Term) -> None:
         match reply:
             case (_, [dict(), *_] as jobs):
-                for job in jobs:
+                for job in cast(list[Any], jobs):
                     self.ids[job[Atom("job")] >> 20] = job[Atom("job")]
 
     def teardown(self) -> None:

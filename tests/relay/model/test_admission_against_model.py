@@ -80,7 +80,7 @@ class AdmissionMachine(RelayMachine):
         for tenant in tenants:
             self.submit(node, Asked(role, self.new_payload(), band, timeout_ms, tenant=tenant))
 
-    @precondition(RelayMachine.placed)
+    @precondition(RelayMachine.has_placed)
     @rule(times=st.integers(1, 3))
     def workers_serve(self, times: int) -> None:
         for _ in range(times):

@@ -9,7 +9,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from relay_machine import NODES, RelayMachine, role_limits, run
 from turns_model import Turns
 
-from bridge.etf import Atom
+from bridge.etf import Atom, Term
 from bridge.fabric.limits import AdmissionLimits, ChoiceLimits, OrderLimits
 
 
@@ -80,7 +80,8 @@ class AskingMachine(RelayMachine):
         caller = self.new_caller(node, monitors)
         asked = Asked(role, b"", timeout_ms=timeout_ms, retry=retry, finish=finish)
         payloads = [self.new_payload(size) for size in sizes]
-        request = (Atom("submit_many"), Atom(role), payloads, asked.options())
+        many: list[Term] = [*payloads]
+        request = (Atom("submit_many"), Atom(role), many, asked.options())
         self.call(caller, request, lambda: self.model.submit_many(caller, asked, payloads))
 
     @rule(
@@ -165,12 +166,12 @@ class AskingMachine(RelayMachine):
 
     # ---- workers
 
-    @precondition(RelayMachine.placed)
+    @precondition(RelayMachine.has_placed)
     @rule(data=st.data(), status=st.sampled_from([OK, OK, OK, FAILED]))
     def worker_serves_one(self, data: st.DataObject, status: int) -> None:
         self.serve_one(self.pick(data, self.placed()), status=status)
 
-    @precondition(RelayMachine.placed)
+    @precondition(RelayMachine.has_placed)
     @rule(times=st.integers(1, 3))
     def workers_serve(self, times: int) -> None:
         for _ in range(times):
@@ -178,7 +179,7 @@ class AskingMachine(RelayMachine):
                 self.serve_all(worker)
             self.go(0)
 
-    @precondition(RelayMachine.placed)
+    @precondition(RelayMachine.has_placed)
     @rule(data=st.data())
     def worker_dies_at_work(self, data: st.DataObject) -> None:
         worker = self.pick(data, self.placed())

@@ -97,14 +97,14 @@ class DispatcherMachine(RelayMachine):
 
     # ---- workers
 
-    @precondition(RelayMachine.placed)
+    @precondition(RelayMachine.has_placed)
     @rule(data=st.data())
     def worker_starts(self, data: st.DataObject) -> None:
         worker = self.pick(data, self.placed())
         if worker.started < len(worker.ring):
             self.start(worker, 1)
 
-    @precondition(RelayMachine.placed)
+    @precondition(RelayMachine.has_placed)
     @rule(
         data=st.data(),
         status=st.sampled_from([OK, OK, OK, FAILED, CANCELLED]),
@@ -125,7 +125,7 @@ class DispatcherMachine(RelayMachine):
         if worker.released < worker.started:
             self.release(worker, 1)
 
-    @precondition(RelayMachine.placed)
+    @precondition(RelayMachine.has_placed)
     @rule(data=st.data(), run_us=st.sampled_from([0, 10, 60]), everybody=st.booleans())
     def worker_serves(self, data: st.DataObject, run_us: int, everybody: bool) -> None:
         for worker in self.placed() if everybody else [self.pick(data, self.placed())]:

@@ -44,13 +44,13 @@ class KeysMachine(RelayMachine):
     def caller_lets_go(self, data: st.DataObject) -> None:
         self.demonitor(self.pick(data, self.waiting()).caller)
 
-    @precondition(RelayMachine.placed)
+    @precondition(RelayMachine.has_placed)
     @rule(data=st.data(), run_us=st.sampled_from([5, 25]))
     def worker_serves_one(self, data: st.DataObject, run_us: int) -> None:
         self.serve_one(self.pick(data, self.placed()), run_us)
         self.go(0)
 
-    @precondition(RelayMachine.placed)
+    @precondition(RelayMachine.has_placed)
     @rule(times=st.integers(1, 4))
     def workers_serve(self, times: int) -> None:
         for _ in range(times):

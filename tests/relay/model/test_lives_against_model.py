@@ -44,12 +44,12 @@ class LivesMachine(RelayMachine):
     def caller_lets_go(self, data: st.DataObject) -> None:
         self.demonitor(self.pick(data, self.waiting()).caller)
 
-    @precondition(RelayMachine.placed)
+    @precondition(RelayMachine.has_placed)
     @rule(data=st.data())
     def worker_serves_one(self, data: st.DataObject) -> None:
         self.serve_one(self.pick(data, self.placed()))
 
-    @precondition(RelayMachine.placed)
+    @precondition(RelayMachine.has_placed)
     @rule(data=st.data(), began=st.integers(0, 4), lies=st.booleans())
     def worker_dies_at_work(self, data: st.DataObject, began: int, lies: bool) -> None:
         """After it has begun some of what it had; another comes in its stead."""
@@ -60,7 +60,7 @@ class LivesMachine(RelayMachine):
         self.worker_dies(worker.number)
         self.worker_comes(worker.role.limits.name)
 
-    @precondition(RelayMachine.placed)
+    @precondition(RelayMachine.has_placed)
     @rule(data=st.data(), times=st.integers(2, 4))
     def one_job_kills_its_workers(self, data: st.DataObject, times: int) -> None:
         """It is given to one after the other, as often as it may begin."""

@@ -36,7 +36,7 @@ class TurnsMachine(RelayMachine):
             asked = Asked(role, self.new_payload(), band, timeout_ms, tenant=tenant)
             self.submit(node, asked)
 
-    @precondition(RelayMachine.placed)
+    @precondition(RelayMachine.has_placed)
     @rule(data=st.data(), times=st.integers(1, 8))
     def workers_serve(self, data: st.DataObject, times: int) -> None:
         for _ in range(times):
@@ -44,7 +44,7 @@ class TurnsMachine(RelayMachine):
                 self.serve_one(worker, run_us=25)
             self.go(0)
 
-    @precondition(RelayMachine.placed)
+    @precondition(RelayMachine.has_placed)
     @rule(data=st.data())
     def worker_dies_idle(self, data: st.DataObject) -> None:
         """What it had comes back, and pays for another turn."""
