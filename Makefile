@@ -38,8 +38,14 @@ bench: all ## every row of the table of speed beside its peer (ROWS=calls,large 
 lint: setup system-lint ## formatters as checks, linters, stale generated files
 	@$(MAKE) -k lint-generated lint-python lint-c lint-elixir lint-dialyzer lint-rust lint-zig lint-bugs
 
-types: setup ## mypy --strict over bridge
+# The tests find each other as pytest lets them: the folder of each is on the path, unless it is a package. Every conftest.py is one by
+# itself, as two of one name cannot be checked at once.
+test_folders = $(shell git ls-files 'tests/*.py' 'integration/*.py' | xargs -n 1 dirname | sort -u | \
+	while read -r folder; do [ -e "$$folder/__init__.py" ] || printf '%s:' "$$folder"; done)
+types: setup ## mypy --strict over bridge and the tests
 	$(PY) -m mypy
+	@export MYPYPATH='$(test_folders)csrc:workers/python:.' && check='$(PY) -m mypy --cache-dir .mypy_cache/tests --explicit-package-bases' && \
+		$$check --exclude 'conftest\.py$$' tests integration && git ls-files '*conftest.py' | xargs -n 1 $$check
 
 format: setup ## let the formatters decide the layout: ruff, clang-format, mix format, zig fmt
 	$(PY) -m ruff check --fix-only --exit-zero
