@@ -107,8 +107,8 @@ struct rb_relay {
     uint64_t linger_ns;         /* how long to look before sleeping, adapted */
     uint64_t lingered_ns;       /* when it last looked in vain; 0: not since it slept */
 
-    /* How many processes call us just now: a bit for each, by hash, over this half millisecond and the one before. */
-    uint64_t callers[2];
+    /* How many processes call us just now, over connections and over lanes: a bit for each, by hash, over this half millisecond and the one before. */
+    uint64_t callers[2], lane_callers[2];
     uint64_t callers_since_ns;
 
     uint64_t spin_ns;       /* how long to look before parking, adapted */

@@ -22,7 +22,10 @@
 
 enum {
     EVENTS_A_ROUND = 256,
-    CROWD = 12,             /* from so many callers on the clock decides */
+    /* From so many callers on the clock decides; over a lane from twice as many: they cost no socket's wake-up, and 16 of them made
+     * three quarters of the calls by the clock. */
+    CROWD = 12,
+    CROWD_OF_LANE = 2,
     CROWD_HALF_NS = 500000, /* callers are counted over one to two of these */
     IDLE_WAIT_MS = 1000,    /* ticks and deadlines are looked at least so often */
     /* A yield that took longer has given the core to somebody with work of his own, and a time slice with it. The relay then sleeps
@@ -117,21 +120,35 @@ static int spin(struct rb_relay *r, struct epoll_event *events) {
     return n;
 }
 
+static void forget(uint64_t callers[2], int fresh) {
+    callers[1] = fresh ? callers[0] : 0;
+    callers[0] = 0;
+}
+
+static int count(const uint64_t callers[2]) {
+    return __builtin_popcountll(callers[0] | callers[1]);
+}
+
 static int crowd(struct rb_relay *r) {
     if (r->now - r->callers_since_ns > CROWD_HALF_NS) {
         int fresh = r->now - r->callers_since_ns < 2 * CROWD_HALF_NS;
-        r->callers[1] = fresh ? r->callers[0] : 0;
-        r->callers[0] = 0;
+        forget(r->callers, fresh);
+        forget(r->lane_callers, fresh);
         r->callers_since_ns = r->now;
     }
-    return __builtin_popcountll(r->callers[0] | r->callers[1]);
+    return count(r->callers) + count(r->lane_callers) / CROWD_OF_LANE;
+}
+
+/* An answer over a lane is no write to a socket: half as long gathers enough of them. */
+static uint32_t busy_sleep_us(const struct rb_relay *r) {
+    return count(r->callers) < CROWD ? r->config.busy_sleep_us / 2 : r->config.busy_sleep_us;
 }
 
 static int wait(struct rb_relay *r, struct epoll_event *events, int worked) {
     if (r->dirty_conns || r->unread_conns) return look(r, events);
     if (worked && crowd(r) >= CROWD) {
         if (r->config.busy_sleep_us) {
-            struct timespec t = {.tv_nsec = (long)r->config.busy_sleep_us * 1000};
+            struct timespec t = {.tv_nsec = (long)busy_sleep_us(r) * 1000};
             COUNT(r->stats.sleeps, 1);
             nanosleep(&t, NULL);
         }

@@ -208,7 +208,30 @@ static void a_lane_may_end_while_processes_come(void) {
     }
 }
 
+/* As OTP 25 to 29 write a process's number on 64 bits: into both halves of the word, in the upper one times 8. */
+static ErlNifPid numbered(unsigned long n) {
+    return (ErlNifPid){(ERL_NIF_TERM)(n << 35 | n << 4 | 3)};
+}
+/* How many of the hash's lowest values so many processes in a row have; chance alone would give 55 of 64 to 128, and 962 of 8,192 to 1,024. */
+static int values_of(unsigned long processes, uint32_t most) {
+    static uint8_t seen[BUCKETS];
+    int count = 0;
+    memset(seen, 0, sizeof seen);
+    for (unsigned long n = 100; n < 100 + processes; n++) {
+        const ErlNifPid pid = numbered(n);
+        uint8_t *one = &seen[caller_hash(&pid) & (most - 1)];
+        count += !*one;
+        *one = 1;
+    }
+    return count;
+}
+static void processes_in_a_row_are_told_apart_by_any_bits(void) {
+    CHECK(values_of(128, 64) > 45); /* the relay's bits, and the shards */
+    CHECK(values_of(1024, BUCKETS) > 900);
+}
+
 int main(void) {
+    RUN(processes_in_a_row_are_told_apart_by_any_bits);
     RUN(a_process_has_one_record_and_one_monitor);
     RUN(a_lane_that_ends_as_a_process_is_monitored_leaves_neither_record_nor_monitor);
     RUN(a_process_that_ends_as_it_is_monitored_has_no_record);

@@ -326,7 +326,7 @@ static const char *take(struct rb_beam *b, uint32_t ring, const struct rb_lane_s
                               .alias = a.from.alias,
                               .kind = RB_CALLER_LANE};
     /* So many call, as far as the way of waiting goes (wait.c). */
-    b->relay->callers[0] |= 1ull << (a.s.caller & 63);
+    b->relay->lane_callers[0] |= 1ull << (a.s.caller & 63);
     const char *rule = a.s.form == RB_LANE_FORM_TERM  ? on_term(&a)
                        : a.s.form == RB_LANE_FORM_RAW ? on_raw(&a)
                                                       : "submission_form";
