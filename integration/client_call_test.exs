@@ -298,7 +298,7 @@ for lane <- [:dist, :nif] do
 
       test "of a bridge that stands still ends at its timeout", context do
         pid = Program.os_pid(context.bridge.program)
-        endless = Ringbridge.stream(context.name, :primes, "100000000", timeout: 500)
+        endless = Ringbridge.stream(context.name, :primes, "100000000", timeout: 3_000)
 
         stopped =
           Stream.map(endless, fn prime ->

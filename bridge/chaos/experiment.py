@@ -27,6 +27,7 @@ from bridge.ops.errors import NoStatus, Refused
 
 DISPATCHER = "Elixir.Ringbridge.JobDispatcher"
 GRACE_S = 5.0  # for leaving no hook behind, whatever ended the run
+LATE_S = 20.0  # longer than the plan says, for injections that a busy machine holds up
 UNREACHED_PAUSE_S = 0.02  # a caller whose call did not even leave does not spin
 
 
@@ -78,6 +79,7 @@ class Experiment:
         self._injectors = injectors
         self._samples: list[Sample] = []
         self._injected: list[Done] = []
+        self._all_begun = trio.Event()
         self._began_s = 0.0
         self._over = False
 
@@ -91,15 +93,19 @@ class Experiment:
             for _ in range(plan.callers):
                 callers.start_soon(self._caller)
             await trio.sleep(plan.steady_ms / 1000)
-            with trio.move_on_after(plan.trouble_ms / 1000):
-                async with trio.open_nursery() as trouble:
-                    for injection in plan.inject:
-                        trouble.start_soon(self._inject, injection)
-                    await trio.sleep_forever()
+            began_s = self._now_s()
+            async with trio.open_nursery() as trouble:
+                for injection in plan.inject:
+                    trouble.start_soon(self._inject, injection)
+                await trio.sleep(plan.trouble_ms / 1000)
+                with trio.move_on_after(LATE_S):
+                    await self._all_begun.wait()
+                trouble.cancel_scope.cancel()
+            trouble_s = self._now_s() - began_s
             await self._injectors.switch_off()
             await trio.sleep(plan.settle_ms / 1000)
             self._over = True
-        return judge(plan, self._samples, self._injected)
+        return judge(plan, self._samples, self._injected, trouble_s)
 
     def _now_s(self) -> float:
         return trio.current_time() - self._began_s
@@ -133,10 +139,12 @@ class Experiment:
             try:
                 await self._injectors.inject(injection, self._note)
             except (Refused, NoStatus) as error:
-                self._injected.append(Done(self._now_s(), str(error), failed=True))
+                self._note(str(error), failed=True)
 
-    def _note(self, what: str) -> None:
-        self._injected.append(Done(self._now_s(), what))
+    def _note(self, what: str, *, failed: bool = False) -> None:
+        self._injected.append(Done(self._now_s(), what, failed))
+        if len(self._injected) >= self._plan.injections():
+            self._all_begun.set()
 
 
 def word(term: Term) -> str:

@@ -71,9 +71,11 @@ class Report:
         return all(verdict.held for verdict in self.verdicts)
 
 
-def judge(plan: Plan, samples: Sequence[Sample], injected: Sequence[Done]) -> Report:
-    """The whole of what came of it."""
-    steady_s, trouble_s = plan.steady_ms / 1000, plan.trouble_ms / 1000
+def judge(
+    plan: Plan, samples: Sequence[Sample], injected: Sequence[Done], trouble_s: float
+) -> Report:
+    """The whole of what came of it. `trouble_s`: how long the trouble was."""
+    steady_s = plan.steady_ms / 1000
     over_s = steady_s + trouble_s
     before = [sample for sample in samples if sample.ended_s < steady_s]
     after = [sample for sample in samples if sample.began_s >= over_s]
@@ -123,7 +125,7 @@ def _tried(plan: Plan, steady: Stretch, injected: Sequence[Done]) -> Iterable[Ve
         steady.calls > 0 and steady.failed == 0,
     )
     failed = [done for done in injected if done.failed]
-    wanted = sum(len(plan.times_ms(injection)) for injection in plan.inject)
+    wanted = plan.injections()
     yield Verdict(
         "all that the plan says was injected",
         failed[0].what if failed else f"{len(injected)} of {wanted} injections",

@@ -124,6 +124,10 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         step = injection.every_ms
         return list(range(injection.at_ms, self.trouble_ms, step)) if step else [injection.at_ms]
 
+    def injections(self) -> int:
+        """How many there are in all."""
+        return sum(len(self.times_ms(injection)) for injection in self.inject)
+
 
 def read(path: Path) -> Plan:
     """Raises Refused: it cannot be read, or breaks a rule."""

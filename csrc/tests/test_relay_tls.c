@@ -243,8 +243,8 @@ static void a_silent_peer_has_its_time_and_no_more(void) {
     int before = open_descriptors();
     struct tls_identity it = tls_identity(&lab.ca, "peer", "DNS:host", HOUR);
     struct peer silent = peer_new(&lab, NULL, NULL, 50);
-    struct peer half = peer_new(&lab, NULL, NULL, 50);
-    struct peer idle = peer_new(&lab, &it, NULL, 300);
+    struct peer half = peer_new(&lab, NULL, NULL, 1000);
+    struct peer idle = peer_new(&lab, &it, NULL, 2000);
     CHECK_EQUAL(send(SSL_get_fd(half.ssl), "\x16\x03\x01", 3, 0), 3); /* of a record's head */
     CHECK_EQUAL(SSL_do_handshake(idle.ssl), 1);
     CHECK(strstr(words(&lab, &silent), "silent within the TLS handshake") != NULL);

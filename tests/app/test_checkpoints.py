@@ -267,7 +267,7 @@ async def test_the_command_line_does_the_same(keeping: Keeping, epmd: EpmdDaemon
         assert status == 0
         assert f"worker {target} has the state of worker {source}: 2 bytes" in said
         status, said = await ringbridge(epmd, bridge, "checkpoint", source)
-        assert (status, said) == (1, f"ringbridge: worker {source} is not ready\n")
+        assert (status, said) == (1, f"ringbridge: worker {source} has ended\n")
 
 
 async def test_a_state_that_its_worker_does_not_take_gives_it_up(

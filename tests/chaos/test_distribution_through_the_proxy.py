@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 import trio
@@ -23,6 +23,9 @@ pytestmark = [
     pytest.mark.beam,
     pytest.mark.skipif(shutil.which("elixir") is None, reason="no elixir on this machine"),
 ]
+
+USUAL = RelayLimits()
+QUICK = RelayLimits(tick_ms=500, silence_ms=2_500)  # a ticktime of 2 s
 
 SERVER = """
 defmodule Echoes do
@@ -48,7 +51,11 @@ class Wire:
 
 @asynccontextmanager
 async def wire(
-    beam: Beam, epmd: EpmdDaemon, open_node: OpenNode, shape: Shape | None = None
+    beam: Beam,
+    epmd: EpmdDaemon,
+    open_node: OpenNode,
+    shape: Shape | None = None,
+    limits: RelayLimits = USUAL,
 ) -> AsyncIterator[Wire]:
     await beam.evaluate(SERVER)
     alive, _, host = beam.name.partition("@")
@@ -56,19 +63,25 @@ async def wire(
     assert port is not None
     async with open_proxy(HOST, port, shape, seed=1) as proxy:
         peers = {beam.name: proxy.port}
-        async with open_node(listen=False, peers=peers, carrier=quick_relay) as node:
+        async with open_node(listen=False, peers=peers, carrier=relaying(limits)) as node:
             yield Wire(node, proxy, beam)
 
 
-@asynccontextmanager
-async def quick_relay(identity: Identity) -> AsyncIterator[EventCarrier]:
-    """The relay with a ticktime of 2 s."""
-    limits = RelayLimits(tick_ms=500, silence_ms=2_500)
-    relay = Relay(node=identity.name, creation=identity.creation, limits=limits)
-    try:
-        yield relay
-    finally:
-        relay.close()
+Carrying = Callable[[Identity], AbstractAsyncContextManager[EventCarrier]]
+
+
+def relaying(limits: RelayLimits) -> Carrying:
+    """The relay, with these limits."""
+
+    @asynccontextmanager
+    async def open_relay(identity: Identity) -> AsyncIterator[EventCarrier]:
+        relay = Relay(node=identity.name, creation=identity.creation, limits=limits)
+        try:
+            yield relay
+        finally:
+            relay.close()
+
+    return open_relay
 
 
 @pytest.mark.parametrize(
@@ -136,7 +149,7 @@ async def test_a_cut_at_any_byte_leaves_a_node_that_connects(
 async def test_a_still_wire_is_a_node_that_is_down(
     beam: Beam, epmd: EpmdDaemon, open_cluster_node: OpenNode
 ) -> None:
-    async with wire(beam, epmd, open_cluster_node) as w:
+    async with wire(beam, epmd, open_cluster_node, limits=QUICK) as w:
         await w.node.call(w.server, 1)
         with w.node.monitor_nodes() as events, trio.fail_after(30):
             w.proxy.shape = Shape(still=True)

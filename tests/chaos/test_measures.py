@@ -18,6 +18,7 @@ PLAN: dict[str, Any] = {
     "inject": [{"what": "cut"}],
 }
 GOOD = [Sample(0.1 * n, 0.1 * n + 0.01, "ok") for n in range(30)]
+TROUBLE_S = PLAN["trouble_ms"] / 1000
 DID = [Done(1.0, "cut 1 connections")]
 
 
@@ -26,7 +27,7 @@ def plan(**expect: Any) -> Plan:
 
 
 def report(*more: Sample, did: list[Done] = DID, **expect: Any) -> Report:
-    return judge(plan(**expect), [*GOOD, *more], did)
+    return judge(plan(**expect), [*GOOD, *more], did, TROUBLE_S)
 
 
 def broken(of: Report) -> list[str]:
@@ -54,7 +55,7 @@ def test_a_steady_state_with_an_error_is_none() -> None:
 
 
 def test_a_steady_state_without_calls_is_none() -> None:
-    rules = broken(judge(plan(), GOOD[10:], DID))
+    rules = broken(judge(plan(), GOOD[10:], DID, TROUBLE_S))
     assert [rule.partition(":")[0] for rule in rules] == ["the steady state is one"]
 
 
@@ -68,8 +69,8 @@ def test_without_an_injection_nothing_was_tried(did: list[Done]) -> None:
 
 def test_an_injection_too_few_is_one_that_was_not_tried() -> None:
     thrice = parse({**PLAN, "inject": [{"what": "cut", "every_ms": 400}]})
-    assert judge(thrice, GOOD, DID * 3).held
-    few = judge(thrice, GOOD, DID * 2)
+    assert judge(thrice, GOOD, DID * 3, TROUBLE_S).held
+    few = judge(thrice, GOOD, DID * 2, TROUBLE_S)
     assert [v.seen for v in few.verdicts if not v.held] == ["2 of 3 injections"]
 
 
@@ -105,7 +106,7 @@ def test_who_fails_after_the_trouble_is_back_late() -> None:
 
 
 def test_who_is_never_answered_again_is_not_back() -> None:
-    gone = judge(plan(), GOOD[:20], DID)
+    gone = judge(plan(), GOOD[:20], DID, TROUBLE_S)
     assert [v.seen for v in gone.verdicts if not v.held] == ["no call was answered again"]
 
 

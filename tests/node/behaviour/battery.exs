@@ -12,7 +12,7 @@ defmodule Behaviour.Battery do
   import Behaviour.Case
 
   @modules [Behaviour.Calls, Behaviour.Watching, Behaviour.Inside, Behaviour.Remote]
-  @case_ms 10_000
+  @case_ms 30_000
   @at_once 6
 
   @doc "What was seen of each case, as `[{group, case, text}]`."

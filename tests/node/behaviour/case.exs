@@ -105,7 +105,7 @@ defmodule Behaviour.Case do
     receive do
       {:DOWN, ^ref, :process, who, why} -> {:down, who, why}
     after
-      2_000 -> :no_down
+      20_000 -> :no_down
     end
   end
 
@@ -113,7 +113,7 @@ defmodule Behaviour.Case do
     receive do
       message -> message
     after
-      2_000 -> :nothing
+      20_000 -> :nothing
     end
   end
 
@@ -121,7 +121,7 @@ defmodule Behaviour.Case do
     receive do
       {^tag, answer} -> answer
     after
-      2_000 -> :nothing
+      20_000 -> :nothing
     end
   end
 

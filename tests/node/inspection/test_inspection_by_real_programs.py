@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,8 +109,24 @@ async def output_of(process: subprocess.Popen[bytes]) -> str:
     return bytes(told).decode("utf-8", "replace")
 
 
+async def output_until(process: subprocess.Popen[bytes], *words: str) -> str:
+    """What it prints until each of these was in it; all of it if it ends before."""
+    assert process.stdout is not None
+    told = ""
+    while not all(word in told for word in words):
+        line = await trio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True)
+        if not line:
+            break
+        told += line.decode("utf-8", "replace")
+    return told
+
+
+# It stops when its page was read, and says whatever it says at its end.
 ETOP = """
-  spawn(fun() -> timer:sleep(3000), etop:stop(), timer:sleep(200), halt() end),
+  Read = fun Wait() ->
+    case filelib:is_file("%s") of true -> ok; false -> timer:sleep(50), Wait() end
+  end,
+  spawn(fun() -> Read(), etop:stop(), timer:sleep(200), halt() end),
   etop:start([{node, '%s'}, {output, text}, {interval, 5}, {tracing, off}]).
 """
 
@@ -117,14 +134,18 @@ ETOP = """
 @needs_erlang
 @pytest.mark.beam
 async def test_etop_prints_our_processes_and_memory(
-    epmd: EpmdDaemon, open_test_node: OpenNode
+    epmd: EpmdDaemon, open_test_node: OpenNode, tmp_path: Path
 ) -> None:
     if not erlang_has("etop"):
         pytest.skip("this Erlang has no observer application (Debian: erlang-observer)")
     if otp_release() in ("27", "28"):
         pytest.skip("etop of OTP 27 traces another node whatever it is told (etop.erl, start/1)")
     async with open_test_node(services={"counter": Counter()}) as node:
-        told = await output_of(run_erlang(epmd, "etop", ETOP % node.name))
+        read = tmp_path / "read"
+        etop = run_erlang(epmd, "etop", ETOP % (read, node.name))
+        page = await output_until(etop, "Memory:", " counter ")
+        read.touch()
+        told = page + await output_of(etop)
         assert node.name in told, told
         [*_, counter] = [line for line in told.splitlines() if " counter " in line]
         assert "'bridge.node.process" in counter, "etop prints twenty characters of a function"
