@@ -68,7 +68,7 @@ void rb_gate_waker_init(struct rb_gate_waker *w, const uint32_t *park, uint32_t 
 }
 
 /* A full socket is a bell that still rings; one whose other end is gone rings for nobody. */
-static void bell_ring(int fd) {
+void rb_gate_strike(int fd) {
     while (send(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == EINTR) {
     }
 }
@@ -108,7 +108,7 @@ int rb_gate_ring_slow(struct rb_gate_waker *w, uint32_t park) {
         break;
     case RB_PARK_EVENTFD:
         if (w->bell >= 0)
-            bell_ring(w->bell);
+            rb_gate_strike(w->bell);
         else if (w->eventfd >= 0)
             rb_gate_bump(w->eventfd);
         break;

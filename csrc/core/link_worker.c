@@ -239,7 +239,10 @@ void rb_link_greet(struct rb_link_worker *link, const char *kit, uint32_t kit_ve
 }
 
 void rb_link_knock(const struct rb_link_worker *link) {
-    if (link->fds.wake_relay >= 0) rb_gate_bump(link->fds.wake_relay);
+    if (link->waker.bell >= 0)
+        rb_gate_strike(link->waker.bell);
+    else if (link->fds.wake_relay >= 0)
+        rb_gate_bump(link->fds.wake_relay);
 }
 
 void rb_link_detach(struct rb_link_worker *link) {

@@ -120,6 +120,8 @@ uint64_t rb_proxy_answer_bytes_max(const struct rb_proxy *p) { return p->link.he
 
 int rb_proxy_bell(const struct rb_proxy *p) { return p->link.fds.wake_worker; }
 
+void rb_proxy_ring_at_bell(struct rb_proxy *p) { p->link.waker.bell = p->link.fds.wake_worker; }
+
 void rb_proxy_park(struct rb_proxy *p) { rb_gate_announce(&p->link.waiter, RB_PARK_EVENTFD); }
 
 int rb_proxy_unpark(struct rb_proxy *p) {

@@ -124,7 +124,10 @@ ERL_NIF_TERM worker_link_open(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[
         memset(link, 0, sizeof *link);
         link->owner = self;
         error = rb_proxy_open(fds, &link->proxy, why, sizeof why);
-        if (error < 0) link->proxy = NULL;
+        if (error < 0)
+            link->proxy = NULL;
+        else
+            rb_proxy_ring_at_bell(link->proxy); /* no scheduler waits for the relay */
     }
     for (int i = 0; i < COPIES; i++) close(fds[i]); /* it has copies of its own */
     if (!link) return failed(env, error, "");

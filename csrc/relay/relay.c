@@ -45,6 +45,9 @@ static void dispatch(struct rb_relay *r, const struct epoll_event *e) {
     case RB_SOURCE_LINK:
         if (!(w = rb_worker_find(r, id))) break;
         clear_eventfd(w->link.fds.wake_relay);
+        /* Who hangs up would ring on and on; its end is told by its obituary. */
+        if (w->pidfd < 0 && rb_gate_hush(w->link.bell) < 0)
+            epoll_ctl(r->epoll, EPOLL_CTL_DEL, w->link.bell, NULL);
         rb_worker_greeted(w);
         rb_worker_rang(w);
         break;

@@ -236,6 +236,30 @@ static void a_relay_that_never_reads_keeps_no_beat_waiting(void) {
     close_ends(&e);
 }
 
+/* Nor does any of its rings go where the relay shares a flag, if it rings at its end of the pair; that one never waits. */
+static void who_rings_at_the_bell_writes_no_eventfd(void) {
+    enum { RINGS = 1 << 12 };
+    struct ends e;
+    char why[256] = "";
+    uint64_t rings;
+    open_ends(&e, 0);
+    int fd = e.relay.fds.wake_relay;
+    struct pollfd bell = {.fd = e.relay.bell, .events = POLLIN};
+    while (read(fd, &rings, sizeof rings) > 0) {
+    }
+    CHECK_EQUAL(poll(&bell, 1, 0), 0);
+    rb_proxy_ring_at_bell(e.proxy);
+    rb_store_seq_cst(&e.relay.ours->park, 1 << 2 | RB_PARK_EVENTFD);
+    CHECK_EQUAL(rb_proxy_greet(e.proxy, "test", 1, "echo", NULL, 0, why, sizeof why), 0);
+    CHECK_EQUAL(poll(&bell, 1, 0), 1);
+    CHECK_EQUAL(rb_gate_hush(e.relay.bell), 0);
+    rb_proxy_beat(e.proxy, 1);
+    CHECK_EQUAL(poll(&bell, 1, 0), 1);
+    for (uint32_t i = 0; i < RINGS; i++) rb_proxy_beat(e.proxy, i & 1); /* nobody reads */
+    CHECK(read(fd, &rings, sizeof rings) < 0);
+    close_ends(&e);
+}
+
 /* A size that was looked at before the request was taken is no promise: who may not copy more says so as it takes. */
 static void a_payload_that_grew_since_it_was_looked_at_is_not_taken(void) {
     struct ends e;
@@ -346,6 +370,7 @@ int main(void) {
     RUN(a_block_that_was_never_lent_is_not_given_back);
     RUN(a_relay_that_gives_back_much_keeps_nobody_looking);
     RUN(a_relay_that_never_reads_keeps_no_beat_waiting);
+    RUN(who_rings_at_the_bell_writes_no_eventfd);
     RUN(a_relay_that_rings_on_and_on_keeps_nobody_reading);
     RUN(an_envelope_that_breaks_a_rule_is_told);
     RUN(whatever_the_relay_writes_is_read_within_its_bounds);

@@ -3,8 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "relay/relay_pvt.h"
 #include "relay_lab.h"
 #include "ringbridge/proxy.h"
 
@@ -22,7 +25,8 @@ static void round_after(struct played *s, uint64_t ms) {
     rb_lab_round(s->lab.relay, s->now += ms * MS);
 }
 
-static void open_played(struct played *s) {
+/* `at_bell`: it rings at the socket, and never writes the eventfd. */
+static void open_played_so(struct played *s, int at_bell) {
     struct rb_relay_config config = lab_config();
     struct rb_role_config role = lab_role_config();
     int fds[5], ends[2];
@@ -33,6 +37,7 @@ static void open_played(struct played *s) {
                              RB_FEATURE_CRC_ENVELOPE | RB_FEATURE_CRC_PAYLOAD, fds) < 0)
         abort();
     if (rb_proxy_open(fds, &s->proxy, why, sizeof why) < 0 || pipe2(ends, O_CLOEXEC) < 0) abort();
+    if (at_bell) rb_proxy_ring_at_bell(s->proxy);
     if (rb_relay_add_worker(s->lab.relay, WORKER, -1, ends[0], -1, -1) < 0) abort();
     s->obituary = ends[1];
     round_after(s, 0);
@@ -40,6 +45,8 @@ static void open_played(struct played *s) {
     round_after(s, 0);
     CHECK(lab_event(&s->lab, RB_EVENT_WORKER_READY));
 }
+
+static void open_played(struct played *s) { open_played_so(s, 0); }
 
 static void die(struct played *s, int status, uint32_t signal) {
     struct rb_obituary o = {.magic = RB_OBITUARY_MAGIC, .status = status, .signal = signal};
@@ -182,6 +189,26 @@ static void a_beat_is_the_telemetry_s_and_readiness_is_told_at_once(void) {
     close_played(&s);
 }
 
+/* Its greeting too: nobody looks there until it rings. Then its end of the socket is closed, which would ring on and on. */
+static void who_rings_at_the_bell_is_heard_and_its_hanging_up_once(void) {
+    struct played s;
+    struct rb_worker_stats stats;
+    struct epoll_event event;
+    open_played_so(&s, 1);
+    rb_proxy_beat(s.proxy, 1);
+    round_after(&s, 1);
+    CHECK_EQUAL(rb_relay_read_worker(s.lab.relay, WORKER, &stats), 0);
+    CHECK_EQUAL(stats.unready, 1);
+    CHECK_EQUAL(epoll_wait(s.lab.relay->epoll, &event, 1, 0), 0);
+    CHECK_EQUAL(shutdown(rb_proxy_bell(s.proxy), SHUT_RDWR), 0);
+    CHECK_EQUAL(epoll_wait(s.lab.relay->epoll, &event, 1, 0), 1);
+    round_after(&s, 1);
+    CHECK_EQUAL(epoll_wait(s.lab.relay->epoll, &event, 1, 0), 0);
+    die(&s, -1, 9);
+    CHECK(lab_event(&s.lab, RB_EVENT_WORKER_ENDED));
+    close_played(&s);
+}
+
 /* Cut off it lives on: what the relay did not see begun goes to others, so it may not be begun here. */
 static void who_is_let_go_of_begins_nothing_more(void) {
     struct played s;
@@ -238,6 +265,7 @@ int main(void) {
     RUN(the_bell_rings_for_what_comes_after_the_parking);
     RUN(an_answer_without_room_waits_and_one_that_never_fits_is_told);
     RUN(what_is_drained_is_told_and_what_is_begun_dies_with_it);
+    RUN(who_rings_at_the_bell_is_heard_and_its_hanging_up_once);
     RUN(a_beat_is_the_telemetry_s_and_readiness_is_told_at_once);
     RUN(who_is_let_go_of_begins_nothing_more);
     RUN(the_job_of_a_worker_that_is_played_may_ignore_its_cancel);

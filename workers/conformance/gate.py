@@ -30,6 +30,7 @@ class Gate:
         ours, theirs = layout.RELAY_POSITIONS, layout.WORKER_POSITIONS
         base = layout.AT_POSITIONS
         self._worker = worker
+        self._link = link
         self._bell = link.bell
         self._eventfd = link.wake_relay
         self.our_park = link.relay.word(base + ours.at("park"), 32)
@@ -104,14 +105,29 @@ class Gate:
             return False
         if way == layout.PARK_FUTEX:
             return futex_wait(self.their_doorbell, bell, timeout_s)
-        sources = [self._eventfd, self._worker.pidfd]
+        sources: list[int | socket.socket] = [self._eventfd, self._worker.pidfd]
+        if self._link.rung_at_bell and self._bell is not None:
+            sources.append(self._bell)
         found = select.select(sources, [], [], timeout_s)[0]
         self.rings()
         return bool(found)
 
     def rings(self) -> int:
-        """Takes the rings out of our eventfd; how many there were."""
+        """Takes the rings out of our eventfd, and out of our end of the socket where the worker may
+        ring there (a refusal of the link is always rung at the eventfd); how many there were.
+        """
+        rings = self._rings_at_bell()
+        with contextlib.suppress(BlockingIOError):
+            rings += os.eventfd_read(self._eventfd)
+        return rings
+
+    def _rings_at_bell(self) -> int:
+        if not self._link.rung_at_bell or self._bell is None:
+            return 0
         try:
-            return os.eventfd_read(self._eventfd)
+            rings = self._bell.recv(4096, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return 0
+        if not rings:
+            self._link.rung_at_bell = False  # it has hung up
+        return len(rings)

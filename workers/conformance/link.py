@@ -119,6 +119,7 @@ class Link:
         if plan.sealed:
             self._seal()
         self.bell: socket.socket | None = None
+        self.rung_at_bell = False  # by the worker too, in the eventfd's place
         if plan.bell:
             self.bell, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             self.inherited[layout.FD_WAKE_WORKER] = keep(theirs.detach())

@@ -95,6 +95,7 @@ class LinkedSlot:
                     socket=grant.socket,
                     token=grant.token,
                     within_ms=int(self._patience_s * 1000),
+                    bell=True,
                 )
             )
             with trio.move_on_after(self._patience_s):

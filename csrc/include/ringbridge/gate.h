@@ -71,6 +71,8 @@ static inline int rb_gate_ring(struct rb_gate_waker *w) {
 }
 /* Makes an eventfd readable, whoever waits there or not. Never waits itself. */
 void rb_gate_bump(int eventfd);
+/* The same for a bell that is a socket, whatever the other side does with its end. */
+void rb_gate_strike(int bell);
 /* Reads what rings have left in a bell that is a socket. An honest side's are a few bytes; of one that writes on and on nobody reads for longer
  * than a bounded while: what is left rings again. 0, or -EPIPE: it is no open socket any more. */
 int rb_gate_hush(int bell);

@@ -39,6 +39,10 @@ void rb_proxy_close(struct rb_proxy *proxy);
 uint64_t rb_proxy_answer_bytes_max(const struct rb_proxy *proxy);
 /* Readable once the relay has rung for a parking. */
 int rb_proxy_bell(const struct rb_proxy *proxy);
+/* From now on it rings the relay at its end of the bell's pair of sockets, and not by the eventfd, whose flags a hostile relay shares: no
+ * write of ours can then wait (gate.h). Only for a relay that was told that it has no process of the worker's (rb_relay_add_worker): that one
+ * hears both. */
+void rb_proxy_ring_at_bell(struct rb_proxy *proxy);
 /* `ops`: `op_count` records of struct.worker_op, packed. 0, or -EINVAL with `why`. */
 int rb_proxy_greet(struct rb_proxy *proxy, const char *kit, uint32_t kit_version, const char *role,
                    const uint8_t *ops, uint32_t op_count, char *why, uint64_t why_bytes);

@@ -51,6 +51,8 @@ void rb_worker_watch(struct rb_worker *w) {
     if (w->stdout_fd >= 0) fcntl(w->stdout_fd, F_SETFL, O_NONBLOCK);
     if (w->stderr_fd >= 0) fcntl(w->stderr_fd, F_SETFL, O_NONBLOCK);
     poll_fd(w, w->link.fds.wake_relay, RB_SOURCE_LINK);
+    if (w->pidfd < 0)
+        poll_fd(w, w->link.bell, RB_SOURCE_LINK); /* it may ring there: rb_proxy_ring_at_bell() */
     poll_fd(w, w->obituary_fd, RB_SOURCE_OBITUARY);
     poll_fd(w, w->stdout_fd, RB_SOURCE_STDOUT);
     poll_fd(w, w->stderr_fd, RB_SOURCE_STDERR);
@@ -145,6 +147,7 @@ void rb_worker_free(struct rb_worker *w) {
     w->pidfd = -1;
     /* Shared descriptors stay in epoll while anyone holds them open; the worker's copy of the eventfd would. */
     epoll_ctl(r->epoll, EPOLL_CTL_DEL, w->link.fds.wake_relay, NULL);
+    epoll_ctl(r->epoll, EPOLL_CTL_DEL, w->link.bell, NULL);
     rb_shadow_close(w);
     rb_link_close(&w->link);
     free(w->placed);

@@ -143,6 +143,7 @@ class LinkDesk:
         if not same_layout(memory.version, memory.digest):
             raise Broke("its hello has another layout than the battery's")
         worker = LinkedWorker(link, memory.os_pid, slot, talk.patience_s)
+        link.rung_at_bell = True
         self.last += 1
         node = talk.hello.pid.node.name
         grant = self._desk.links.grant(node, memory.os_pid, worker.fetch)
@@ -153,6 +154,7 @@ class LinkDesk:
             socket=grant.socket,
             token=grant.token,
             within_ms=int(GRANT_S * 1000),
+            bell=True,
         )
         return worker
 

@@ -107,7 +107,8 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
   @impl GenServer
   def handle_continue({:open, offer}, s) do
     native(s, fn ->
-      with {:ok, link} <- Native.worker_open(offer.socket, offer.token, @dial_ms),
+      with :ok <- rung_at_bell(offer),
+           {:ok, link} <- Native.worker_open(offer.socket, offer.token, @dial_ms),
            s = %{s | link: link},
            room when is_integer(room) <- Native.worker_bytes_max(link),
            s = bounded(s, room),
@@ -120,6 +121,10 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
       end
     end)
   end
+
+  # The NIF rings there and nowhere else (csrc/include/ringbridge/proxy.h).
+  defp rung_at_bell(%{bell: true}), do: :ok
+  defp rung_at_bell(_offer), do: {:error, "the bridge does not hear a link's bell"}
 
   # A job is told that it is too large by its own handler, before anything goes into the link.
   defp bounded(s, room) do
