@@ -22,6 +22,8 @@ def cancel_while_running(bench: Bench) -> None:
     for count, ring in ((1, True), (2, False)):
         job = peer.submit(language.SLEEP, LONG)
         peer.await_started(count)
+        if not ring:
+            time.sleep(0.05)  # it has looked for the first time
         peer.cancel(job, ring=ring)
         peer.expect(job, CANCELLED)
 

@@ -230,7 +230,9 @@ defmodule Ringbridge.BeamWorkerLoop.Link do
     end
   end
 
-  defp beaten(:ok, s), do: go_on(s)
+  # A job that runs hears of its cancel by the next beat, should nobody have rung.
+  defp beaten(:ok, %{job: nil} = s), do: go_on(s)
+  defp beaten(:ok, s), do: watch(s)
   defp beaten(:over, s), do: over(s, "the bridge has let go of it")
 
   defp number(true), do: 1
