@@ -111,8 +111,12 @@ defmodule Ringbridge.AbuseLinks do
     :ets.update_counter(__MODULE__, :library, 1)
   end
 
-  # What it found wrong is told before it dies.
-  defp judged(relay), do: for(what <- LinkLoopback.wrong(relay), do: wrong("relay: " <> what))
+  # What it found wrong is told before it dies. The one before may have killed it.
+  defp judged(relay) do
+    for what <- LinkLoopback.wrong(relay), do: wrong("relay: " <> what)
+  catch
+    :exit, _reason -> :ok
+  end
 
   # --- What is left ---------------------------------------------------------------------------------------------
 
@@ -130,12 +134,6 @@ defmodule Ringbridge.AbuseLinks do
   end
 
   defp settle(before, until_ms) do
-    receive do
-      {:EXIT, _pid, _reason} -> begin_relay()
-    after
-      200 -> :ok
-    end
-
     :erlang.garbage_collect()
     nothing_left(before, until_ms)
     judged(Process.get(:relay))
@@ -152,14 +150,26 @@ defmodule Ringbridge.AbuseLinks do
   end
 
   defp nothing_left(before, until_ms) do
-    figures = LinkLoopback.figures(Process.get(:relay))
+    figures = figures()
     here = left_here()
 
     unless here == before and figures.open == 0 and figures.pool == 0 do
       if now_ms() > until_ms, do: fail("left: #{inspect(here)} of #{inspect(figures)}")
-      Process.sleep(20)
       nothing_left(before, until_ms)
     end
+  end
+
+  # Of a relay that lives: the last one may have been killed just now.
+  defp figures do
+    receive do
+      {:EXIT, _pid, _reason} -> begin_relay()
+    after
+      200 -> :ok
+    end
+
+    LinkLoopback.figures(Process.get(:relay))
+  catch
+    :exit, _reason -> %{open: nil, pool: nil}
   end
 
   defp fail(why) do
