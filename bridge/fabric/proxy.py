@@ -97,6 +97,10 @@ class Proxy:
         """The next request; None: there is none. Raises OSError when the link is broken."""
         raw = self._request
         code = lib.rb_proxy_take(self._proxy, raw)
+        payload = ffi.buffer(raw.payload, raw.payload_bytes)[:] if code > 0 else b""
+        # After the copy: the relay's thread says so before it gives the payload's place to others.
+        if lib.rb_proxy_control(self._proxy) == layout.CONTROL_STOP:
+            return None
         if code < 0:
             raise OSError(-code, "the link of a remote worker is broken")
         if code == 0:
@@ -111,7 +115,7 @@ class Proxy:
             bytes(raw.trace_id),
             bytes(raw.span_id),
             raw.trace_flags,
-            ffi.buffer(raw.payload, raw.payload_bytes)[:],
+            payload,
         )
 
     def start(self) -> None:
