@@ -83,6 +83,20 @@ static int parts_of(const struct iovec *iov, int pieces, size_t size, struct rb_
 
 enum { PIECES_MAX = 64 }; /* more than any caller has */
 
+/* What a call that broke TLS goes on the tape with: its words, which the connection's end will say. A write meets what was wrong
+ * with the bytes of a read before it, where that gave those in front of it. */
+static int words_of(const struct rb_wire *w, struct rb_part *part) {
+    const char *why = rb_wire_why(w);
+    *part = (struct rb_part){why, strlen(why)};
+    return 1;
+}
+static void take_words(struct rb_wire *w, const struct rb_item *item, const uint8_t *data) {
+    if (item->a != -EPROTO || !w->tls) return;
+    size_t n = item->size < sizeof w->tls->why.text ? item->size : sizeof w->tls->why.text - 1;
+    memcpy(w->tls->why.text, data, n);
+    w->tls->why.text[n] = 0;
+}
+
 ssize_t rb_tape_read(struct rb_wire *w, struct iovec *iov, int pieces) {
     struct rb_tape *t = w->tape;
     struct rb_part parts[PIECES_MAX];
@@ -90,10 +104,7 @@ ssize_t rb_tape_read(struct rb_wire *w, struct iovec *iov, int pieces) {
     if (!t->replaying) {
         ssize_t n = rb_wire_read_untaped(w, iov, pieces);
         int count = n > 0 ? parts_of(iov, pieces, (size_t)n, parts) : 0;
-        if (n == -EPROTO) {
-            const char *why = rb_wire_why(w);
-            parts[count++] = (struct rb_part){why, strlen(why)};
-        }
+        if (n == -EPROTO) count = words_of(w, parts);
         rb_tape_put(t, RB_ITEM_READ, w->connection, n, flags_of(w), parts, count);
         return n;
     }
@@ -108,11 +119,7 @@ ssize_t rb_tape_read(struct rb_wire *w, struct iovec *iov, int pieces) {
         left -= n;
     }
     if (left) rb_replay_differs(t, "connection %u reads %zu bytes fewer", w->connection, left);
-    if (item.a == -EPROTO && w->tls) {
-        size_t n = item.size < sizeof w->tls->why.text ? item.size : sizeof w->tls->why.text - 1;
-        memcpy(w->tls->why.text, data, n);
-        w->tls->why.text[n] = 0;
-    }
+    take_words(w, &item, data);
     return (ssize_t)item.a;
 }
 
@@ -141,6 +148,7 @@ ssize_t rb_tape_write(struct rb_wire *w, struct iovec *iov, int pieces) {
     if (!t->replaying) {
         ssize_t n = rb_wire_write_untaped(w, iov, pieces);
         int count = n > 0 ? parts_of(iov, pieces, (size_t)n, parts) : 0;
+        if (n == -EPROTO) count = words_of(w, parts);
         rb_tape_put(t, RB_ITEM_WRITE, w->connection, n, flags_of(w), parts, count);
         return n;
     }
@@ -148,6 +156,7 @@ ssize_t rb_tape_write(struct rb_wire *w, struct iovec *iov, int pieces) {
     if (!data) return -EAGAIN;
     set_flags(w, item.b);
     if (item.a > 0) compare_written(t, w, iov, pieces, data, item.size);
+    take_words(w, &item, data);
     return t->differs ? -EAGAIN : (ssize_t)item.a;
 }
 
