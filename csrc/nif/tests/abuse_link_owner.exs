@@ -335,14 +335,15 @@ defmodule Ringbridge.AbuseLinkOwner do
     %{s | job: nil}
   end
 
-  defp content(%{form: :term, bytes: bytes}, :echo, _), do: {1, bytes}
-
-  defp content(%{bytes: bytes} = job, :echo, status) do
+  defp content(%{form: form, bytes: bytes} = job, :echo, status) do
     most = %{ok: @result_bytes, part: @part_bytes, progress: @progress_bytes}[status]
-    if byte_size(bytes) <= most, do: {0, bytes}, else: content(job, 1, status)
+    if byte_size(bytes) <= most, do: {is_term(form), bytes}, else: content(job, 1, status)
   end
 
   defp content(%{id: id}, size, _), do: {0, :binary.copy(<<id>>, size)}
+
+  defp is_term(:term), do: 1
+  defp is_term(:raw), do: 0
 
   # --- Its end, and what is expected -----------------------------------------------------------------------------
 
