@@ -32,7 +32,7 @@ from shepherd_support import (
 from bridge.workers._shepherd_protocol import LINK_FDS
 
 NOBODY = 65534
-SOON_S = 1.0
+SOON_S = 20.0  # a second where nobody else wants the processors; what is shown here is that all go
 
 
 @dataclass(frozen=True)
