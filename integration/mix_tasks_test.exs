@@ -53,7 +53,7 @@ defmodule Ringbridge.MixTasksTest do
       page = Enum.join(lines, "\n")
       refute page =~ "\e"
       assert page =~ "#{node}  0.1.0, layout 3."
-      assert page =~ ~r/^echo +running +closed +1 of 1 +0 of 4,096 +0 +[1-9] +0/m
+      assert page =~ ~r/^echo +running +closed +1 of 1 +0 of 4,096 +0 +[1-9][\d,]* +0/m
       assert page =~ ~r/workers that ended wrongly.*\n.*\n.* small +\S.*signal/
       # The headings stand over their columns.
       heading = Enum.find(lines, &(&1 =~ ~r/^role +state/))

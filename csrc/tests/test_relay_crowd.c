@@ -53,6 +53,7 @@ static void few_callers_of_a_lane_are_served_at_once_however_much_they_ask(void)
 }
 
 int main(void) {
+    unsetenv("RINGBRIDGE_REPLAY"); /* no lane is opened beside a recording */
     RUN(many_callers_of_a_lane_are_served_by_the_clock);
     RUN(few_callers_of_a_lane_are_served_at_once_however_much_they_ask);
     return check_end();

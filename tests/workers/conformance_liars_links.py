@@ -193,7 +193,7 @@ LIARS = [
     ),
     Liar(
         163,
-        f"{KIT}/peer_serve.c",
+        f"{KIT}/peer_asked.c",
         ".kind = RB_PACKET_REPLY, .id = asked->id,",
         ".kind = RB_PACKET_REPLY, .id = asked->id + 1,",
         "request 2 of a link is answered, not 1",
@@ -228,7 +228,7 @@ LIARS = [
     ),
     Liar(
         168,
-        f"{KIT}/peer_serve.c",
+        f"{KIT}/peer_asked.c",
         "if (poll(&link, 1, 0) <= 0) return 0;",
         "if (poll(&link, 1, 0) <= 0 || link.revents == POLLIN) return 0;",
         "no message came on the link; kind 16",

@@ -54,7 +54,7 @@ defmodule Behaviour.Calls do
   end
 
   scenario "call whose caller is killed", s do
-    caller = spawn(fn -> GenServer.call(s.pid, {:later, @late_ms, :late}) end)
+    caller = spawn(fn -> GenServer.call(s.pid, {:later, 60_000, :late}) end)
     ref = GenServer.call(s.pid, {:monitor, caller})
     Process.exit(caller, :kill)
     {is_reference(ref), told(s), GenServer.call(s.pid, {:echo, :alive})}
