@@ -73,17 +73,18 @@ defmodule Ringbridge.PhoenixLikeTest do
     samples = trouble(bridge.node, os_pid, counts, until, [])
     Task.await_many(users, @patience_ms)
 
-    queues =
-      for pid <- lasting(shop),
-          {:message_queue_len, n} <- [Process.info(pid, :message_queue_len)],
-          do: n
-
-    assert Enum.all?(queues, &(&1 < 50)), "messages wait: #{inspect(queues)}"
+    Lab.wait_until("no messages wait", fn -> Enum.all?(queues(shop), &(&1 < 50)) end)
     # The registry's end would be this process's, too.
     :ok = Registry.unregister(PubSub, :shown)
     Supervisor.stop(shop)
     heard(counts)
     samples
+  end
+
+  defp queues(shop) do
+    for pid <- lasting(shop),
+        {:message_queue_len, n} <- [Process.info(pid, :message_queue_len)],
+        do: n
   end
 
   # Its own children, and theirs.

@@ -185,7 +185,10 @@ defmodule Ringbridge.Lane.Nif do
 
   defp decoded(_no_answer), do: {:down, :noconnection}
 
-  # What was answered already is in the mailbox, or another scheduler is about to put it there.
+  # What was answered already is in the mailbox, or another scheduler is about to put it there. Unless it was to tell of the lane's end in
+  # the name of a process that was killed as it did.
+  @about_to_ms 5_000
+
   defp forget(lane, ref) do
     case Native.cancel(lane, ref) do
       :ok ->
@@ -194,6 +197,8 @@ defmodule Ringbridge.Lane.Nif do
       :answered ->
         receive do
           {:ringbridge_lane, ^ref, kind, data} -> outcome(kind, data)
+        after
+          @about_to_ms -> {:down, :noconnection}
         end
     end
   rescue
