@@ -363,7 +363,8 @@ _KINDS = {
 
 
 def _rust_kind(constant: Constant) -> str:
-    if constant.name.endswith("_magic") or constant.value > 0xFFFF_FFFF:
+    large = isinstance(constant.value, int) and constant.value > 0xFFFF_FFFF
+    if constant.name.endswith("_magic") or large:
         return "u64"
     if constant.full_name.endswith("_bytes") or constant.full_name.endswith("_bytes_max"):
         return "usize"

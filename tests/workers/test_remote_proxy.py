@@ -25,9 +25,16 @@ def link() -> Iterator[Link]:
 
 @pytest.fixture
 def proxy(link: Link) -> Iterator[Proxy]:
-    names = (layout.FD_RELAY_SIDE, layout.FD_WORKER_SIDE, layout.FD_POOL)
-    fds = LinkFds(*(link.inherited[n] for n in (*names, layout.FD_WAKE_WORKER)), link.wake_relay)
-    proxy = Proxy(fds)
+    fds = link.inherited
+    proxy = Proxy(
+        LinkFds(
+            fds[layout.FD_RELAY_SIDE],
+            fds[layout.FD_WORKER_SIDE],
+            fds[layout.FD_POOL],
+            fds[layout.FD_WAKE_WORKER],
+            link.wake_relay,
+        )
+    )
     yield proxy
     proxy.close()
 
